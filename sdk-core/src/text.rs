@@ -1,0 +1,277 @@
+//! Text composed while it is written, so that nothing has to hold it whole.
+//!
+//! User names, passwords, topics and strings to sign are short pieces of the configuration, percent-encoded here and
+//! there. A [`Text`] lists the pieces; it knows its length before it is written, which MQTT needs.
+
+use core::fmt;
+
+/// Takes bytes one run after the other.
+pub trait Sink {
+    /// Takes all of `bytes`.
+    ///
+    /// # Errors
+    /// [`SinkFull`] when they do not fit; what was taken before is then of no use.
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull>;
+}
+
+/// A [`Sink`] has no room for the bytes offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SinkFull;
+
+impl fmt::Display for SinkFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the buffer has no room for the bytes offered")
+    }
+}
+
+impl core::error::Error for SinkFull {}
+
+/// One piece of a [`Text`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Part<'a> {
+    /// Bytes as they are.
+    Plain(&'a str),
+    /// Percent-encoded: all but `A-Z a-z 0-9 - _ . ~` becomes `%XX` in upper-case hexadecimal (RFC 3986, section 2.3).
+    Encoded(&'a str),
+    /// A decimal number.
+    Number(u64),
+    /// Sixteen lower-case hexadecimal digits.
+    Hex(u64),
+    /// Base64 with padding (RFC 4648, section 4), then percent-encoded: the form of `sig=` in a SAS token.
+    EncodedBase64(&'a [u8]),
+}
+
+/// A text of at most [`Text::PARTS`] pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Text<'a> {
+    parts: [Part<'a>; Text::PARTS],
+}
+
+impl<'a> Text<'a> {
+    /// Number of pieces a text can have.
+    pub const PARTS: usize = 12;
+
+    /// The empty text.
+    pub const EMPTY: Self = Self { parts: [Part::Plain(""); Text::PARTS] };
+
+    /// Composes a text of `parts`; those beyond [`Text::PARTS`] do not compile.
+    #[must_use]
+    pub fn of<const N: usize>(parts: [Part<'a>; N]) -> Self {
+        const { assert!(N <= Text::PARTS, "a text has at most Text::PARTS pieces") };
+        let mut text = Self::EMPTY;
+        for (slot, part) in text.parts.iter_mut().zip(parts) {
+            *slot = part;
+        }
+        text
+    }
+
+    /// Returns the number of bytes [`Text::write`] puts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let mut count = Counter(0);
+        // A counter is never full.
+        let _ = self.write(&mut count);
+        count.0
+    }
+
+    /// Returns true when there is nothing to write.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Writes the text.
+    ///
+    /// # Errors
+    /// [`SinkFull`] from the sink.
+    pub fn write(&self, out: &mut dyn Sink) -> Result<(), SinkFull> {
+        for part in &self.parts {
+            match *part {
+                Part::Plain(text) if text.is_empty() => {}
+                Part::Plain(text) => out.put(text.as_bytes())?,
+                Part::Encoded(text) => put_encoded(text.as_bytes(), out)?,
+                Part::Number(number) => put_number(number, out)?,
+                Part::Hex(number) => put_hex(number, out)?,
+                Part::EncodedBase64(bytes) => put_encoded_base64(bytes, out)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the text into `buffer` and returns it as a string, or `None` when it does not fit.
+    pub fn to_str<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b str> {
+        let mut slice = Slice::new(buffer);
+        self.write(&mut slice).ok()?;
+        let written = slice.len;
+        core::str::from_utf8(slice.buffer.get(..written)?).ok()
+    }
+}
+
+impl<'a> From<&'a str> for Text<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::of([Part::Plain(text)])
+    }
+}
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        struct Shown<'f, 'g>(&'f mut fmt::Formatter<'g>);
+        impl Sink for Shown<'_, '_> {
+            fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+                let text = core::str::from_utf8(bytes).map_err(|_| SinkFull)?;
+                self.0.write_str(text).map_err(|_| SinkFull)
+            }
+        }
+        self.write(&mut Shown(f)).map_err(|_| fmt::Error)
+    }
+}
+
+/// A [`Sink`] over a slice.
+#[derive(Debug)]
+pub struct Slice<'b> {
+    buffer: &'b mut [u8],
+    len: usize,
+}
+
+impl<'b> Slice<'b> {
+    /// Starts at the front of `buffer`.
+    pub fn new(buffer: &'b mut [u8]) -> Self {
+        Self { buffer, len: 0 }
+    }
+
+    /// Returns how many bytes were put.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns true when nothing was put.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+impl Sink for Slice<'_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+        let end = self.len.checked_add(bytes.len()).ok_or(SinkFull)?;
+        let place = self.buffer.get_mut(self.len..end).ok_or(SinkFull)?;
+        for (to, from) in place.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        self.len = end;
+        Ok(())
+    }
+}
+
+/// A [`Sink`] that only counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counter(pub usize);
+
+impl Sink for Counter {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(())
+    }
+}
+
+fn put_encoded(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> {
+    for byte in bytes {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.put(&[*byte])?,
+            _ => out.put(&[b'%', hex_digit(byte >> 4, b'A'), hex_digit(byte & 15, b'A')])?,
+        }
+    }
+    Ok(())
+}
+
+fn put_number(mut number: u64, out: &mut dyn Sink) -> Result<(), SinkFull> {
+    let mut digits = [b'0'; 20];
+    let mut used = 0_usize;
+    for place in digits.iter_mut().rev() {
+        // `number % 10` is below 10.
+        *place = b'0'.wrapping_add((number % 10).to_le_bytes()[0]);
+        number /= 10;
+        used = used.saturating_add(1);
+        if number == 0 {
+            break;
+        }
+    }
+    out.put(digits.get(digits.len().saturating_sub(used)..).unwrap_or(&[]))
+}
+
+fn put_hex(number: u64, out: &mut dyn Sink) -> Result<(), SinkFull> {
+    for byte in number.to_be_bytes() {
+        out.put(&[hex_digit(byte >> 4, b'a'), hex_digit(byte & 15, b'a')])?;
+    }
+    Ok(())
+}
+
+fn put_encoded_base64(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> {
+    for group in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
+        let word = (byte(0) << 16) | (byte(1) << 8) | byte(2);
+        for (digit, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            if digit <= group.len() {
+                match base64_digit((word >> shift).to_le_bytes()[0] & 63) {
+                    b'+' => out.put(b"%2B")?,
+                    b'/' => out.put(b"%2F")?,
+                    plain => out.put(&[plain])?,
+                }
+            } else {
+                out.put(b"%3D")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn base64_digit(value: u8) -> u8 {
+    match value {
+        0..=25 => b'A'.wrapping_add(value),
+        26..=51 => b'a'.wrapping_add(value.wrapping_sub(26)),
+        52..=61 => b'0'.wrapping_add(value.wrapping_sub(52)),
+        62 => b'+',
+        _ => b'/',
+    }
+}
+
+fn hex_digit(nibble: u8, ten: u8) -> u8 {
+    if nibble < 10 { b'0'.wrapping_add(nibble) } else { ten.wrapping_add(nibble.wrapping_sub(10)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: Text<'_>) -> std::string::String {
+        let mut buffer = [0; 256];
+        let written = std::string::String::from(text.to_str(&mut buffer).unwrap());
+        assert_eq!(written.len(), text.len());
+        written
+    }
+
+    #[test]
+    fn parts_are_written_one_after_the_other() {
+        let text = Text::of([Part::Plain("a/"), Part::Encoded("b/ c~é"), Part::Plain("?"), Part::Number(0)]);
+        assert_eq!(shown(text), "a/b%2F%20c~%C3%A9?0");
+        assert_eq!(shown(Text::of([Part::Number(u64::MAX)])), "18446744073709551615");
+        assert_eq!(shown(Text::of([Part::Hex(0x00ab_cdef_0123_4567)])), "00abcdef01234567");
+    }
+
+    #[test]
+    fn base64_is_padded_and_encoded() {
+        assert_eq!(shown(Text::of([Part::EncodedBase64(b"")])), "");
+        assert_eq!(shown(Text::of([Part::EncodedBase64(b"f")])), "Zg%3D%3D");
+        assert_eq!(shown(Text::of([Part::EncodedBase64(b"fo")])), "Zm8%3D");
+        assert_eq!(shown(Text::of([Part::EncodedBase64(b"foo")])), "Zm9v");
+        assert_eq!(shown(Text::of([Part::EncodedBase64(&[0xfb, 0xff, 0xbf])])), "%2B%2F%2B%2F");
+    }
+
+    #[test]
+    fn a_buffer_too_small_is_an_error_and_not_a_panic() {
+        assert_eq!(Text::from("abc").to_str(&mut [0; 2]), None);
+    }
+}

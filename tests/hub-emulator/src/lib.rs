@@ -1,0 +1,1 @@
+//! Local IoT Hub and DPS.
