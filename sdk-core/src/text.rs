@@ -43,10 +43,24 @@ pub enum Part<'a> {
     EncodedBase64(&'a [u8]),
 }
 
+impl Part<'_> {
+    fn write(&self, out: &mut dyn Sink) -> Result<(), SinkFull> {
+        match *self {
+            Self::Plain("") => Ok(()),
+            Self::Plain(text) => out.put(text.as_bytes()),
+            Self::Encoded(text) => put_encoded(text.as_bytes(), out),
+            Self::Number(number) => put_number(number, out),
+            Self::Hex(number) => put_hex(number, out),
+            Self::EncodedBase64(bytes) => put_encoded_base64(bytes, out),
+        }
+    }
+}
+
 /// A text of at most [`Text::PARTS`] pieces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Text<'a> {
     parts: [Part<'a>; Text::PARTS],
+    used: usize,
 }
 
 impl<'a> Text<'a> {
@@ -54,13 +68,13 @@ impl<'a> Text<'a> {
     pub const PARTS: usize = 12;
 
     /// The empty text.
-    pub const EMPTY: Self = Self { parts: [Part::Plain(""); Text::PARTS] };
+    pub const EMPTY: Self = Self { parts: [Part::Plain(""); Text::PARTS], used: 0 };
 
     /// Composes a text of `parts`; those beyond [`Text::PARTS`] do not compile.
     #[must_use]
     pub fn of<const N: usize>(parts: [Part<'a>; N]) -> Self {
         const { assert!(N <= Text::PARTS, "a text has at most Text::PARTS pieces") };
-        let mut text = Self::EMPTY;
+        let mut text = Self { used: N, ..Self::EMPTY };
         for (slot, part) in text.parts.iter_mut().zip(parts) {
             *slot = part;
         }
@@ -71,8 +85,14 @@ impl<'a> Text<'a> {
     #[must_use]
     pub fn len(&self) -> usize {
         let mut count = Counter(0);
-        // A counter is never full.
-        let _ = self.write(&mut count);
+        for part in self.parts.iter().take(self.used) {
+            if let Part::Plain(text) = part {
+                count.0 = count.0.saturating_add(text.len());
+            } else {
+                // A counter is never full.
+                let _ = part.write(&mut count);
+            }
+        }
         count.0
     }
 
@@ -87,15 +107,8 @@ impl<'a> Text<'a> {
     /// # Errors
     /// [`SinkFull`] from the sink.
     pub fn write(&self, out: &mut dyn Sink) -> Result<(), SinkFull> {
-        for part in &self.parts {
-            match *part {
-                Part::Plain("") => {}
-                Part::Plain(text) => out.put(text.as_bytes())?,
-                Part::Encoded(text) => put_encoded(text.as_bytes(), out)?,
-                Part::Number(number) => put_number(number, out)?,
-                Part::Hex(number) => put_hex(number, out)?,
-                Part::EncodedBase64(bytes) => put_encoded_base64(bytes, out)?,
-            }
+        for part in self.parts.iter().take(self.used) {
+            part.write(out)?;
         }
         Ok(())
     }
@@ -179,13 +192,22 @@ impl Sink for Counter {
 }
 
 fn put_encoded(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> {
-    for byte in bytes {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.put(&[*byte])?,
-            _ => out.put(&[b'%', hex_digit(byte >> 4, b'A'), hex_digit(byte & 15, b'A')])?,
+    let mut rest = bytes;
+    loop {
+        let run = rest.iter().take_while(|byte| is_unreserved(**byte)).count();
+        let (plain, behind) = rest.split_at_checked(run).unwrap_or((rest, &[]));
+        if !plain.is_empty() {
+            out.put(plain)?;
         }
+        let Some((byte, behind)) = behind.split_first() else { return Ok(()) };
+        out.put(&[b'%', hex_digit(byte >> 4, b'A'), hex_digit(byte & 15, b'A')])?;
+        rest = behind;
     }
-    Ok(())
+}
+
+/// Tells whether percent-encoding leaves the byte as it is (RFC 3986, section 2.3).
+fn is_unreserved(byte: u8) -> bool {
+    matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~')
 }
 
 fn put_number(mut number: u64, out: &mut dyn Sink) -> Result<(), SinkFull> {
