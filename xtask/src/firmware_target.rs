@@ -1,0 +1,60 @@
+//! Compilers for microcontrollers.
+//!
+//! Either rustup has the target installed, or Debian's `rustc-web`, `cargo-web` and `rust-web-src` build the core
+//! library from source.
+
+use crate::shell;
+use std::path::Path;
+use std::process::Command;
+
+/// The targets whose figures are published: the ESP32-C3 and a Cortex-M4F.
+pub(crate) const TARGETS: [&str; 2] = ["riscv32imc-unknown-none-elf", "thumbv7em-none-eabihf"];
+
+/// A compiler for a target without an operating system.
+pub(crate) enum Compiler {
+    /// The toolchain that runs this program, with the target's core library installed.
+    Rustup,
+    /// Debian's compiler, which builds the core library itself.
+    Debian,
+}
+
+impl Compiler {
+    /// Finds a compiler for `target`.
+    ///
+    /// # Errors
+    /// What could be installed.
+    pub(crate) fn find(target: &str) -> Result<Self, String> {
+        let sysroot = shell::output_of(&mut shell::program("rustc", ["--print", "sysroot"])).unwrap_or_default();
+        if Path::new(sysroot.trim()).join("lib/rustlib").join(target).join("lib").is_dir() {
+            return Ok(Self::Rustup);
+        }
+        let sources = Path::new("/usr/lib/rustlib/src/rust/library/core");
+        if Path::new("/usr/bin/rustc").is_file() && Path::new("/usr/bin/cargo").is_file() && sources.is_dir() {
+            return Ok(Self::Debian);
+        }
+        Err("neither `rustup target add` nor Debian's rustc-web, cargo-web and rust-web-src installed it".into())
+    }
+
+    /// Returns a name for reports.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Rustup => "the installed target",
+            Self::Debian => "Debian's compiler with its own core library",
+        }
+    }
+
+    /// Returns the command that builds the crate at `place` for `target`, optimised.
+    pub(crate) fn build(&self, target: &str, place: &Path) -> Command {
+        let mut command = match self {
+            Self::Rustup => shell::cargo(["build"]),
+            Self::Debian => {
+                let mut command = shell::program("/usr/bin/cargo", ["build", "-Zbuild-std=core"]);
+                command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
+                command
+            }
+        };
+        command.args(["--quiet", "--release", "--target", target, "--manifest-path"]).arg(place.join("Cargo.toml"));
+        command.arg("--target-dir").arg(place.join("target"));
+        command
+    }
+}
