@@ -1,1 +1,5 @@
-//! Azure IoT.
+//! Azure IoT: names, credentials, topics and documents of IoT Hub and the Device Provisioning Service over MQTT 3.1.1.
+//!
+//! Everything here is a mapping between values and text. Nothing connects, waits or remembers.
+
+pub mod names;

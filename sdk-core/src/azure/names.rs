@@ -1,0 +1,465 @@
+//! Which names may stand in host fields, topics, user names and requests.
+//!
+//! Names travel unencoded in MQTT topics and user names, so a name with a separator in it would change what the text
+//! means. Every name is checked once, where it enters: from a connection string, from a caller, or from an answer of
+//! the provisioning service.
+
+use core::fmt;
+
+/// Longest host name taken, in bytes. DNS allows 253 (RFC 1035, section 2.3.4); this library keeps 128, twice the
+/// longest hub name with its domain.
+pub const HOST_MAX: usize = 128;
+/// Longest label of a host name, in bytes (RFC 1035, section 2.3.4).
+pub const LABEL_MAX: usize = 63;
+/// Longest device id, in bytes (IoT Hub identity registry).
+pub const DEVICE_ID_MAX: usize = 128;
+/// Longest module id, in bytes (IoT Hub identity registry).
+pub const MODULE_ID_MAX: usize = 128;
+/// Longest registration id, in bytes (Device Provisioning Service).
+pub const REGISTRATION_ID_MAX: usize = 128;
+/// Longest id scope taken, in bytes. The service issues 11; the limit is this library's.
+pub const ID_SCOPE_MAX: usize = 32;
+/// Longest model id, in bytes (DTDL version 2, length of an interface's DTMI).
+pub const MODEL_ID_MAX: usize = 128;
+/// Longest operation id taken from the provisioning service, in bytes. Seen are 55; the limit is this library's.
+pub const OPERATION_ID_MAX: usize = 128;
+
+/// What a name is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Name {
+    /// Host name of a hub.
+    Hub,
+    /// Host name or IPv4 address of a gateway.
+    Gateway,
+    /// Device id.
+    Device,
+    /// Module id.
+    Module,
+    /// Registration id.
+    Registration,
+    /// Id scope of a provisioning service.
+    IdScope,
+    /// Digital twin model identifier (DTMI).
+    Model,
+    /// Operation id of a registration.
+    Operation,
+}
+
+impl Name {
+    /// Returns the longest name taken, in bytes.
+    #[must_use]
+    pub const fn max(self) -> usize {
+        match self {
+            Self::Hub | Self::Gateway => HOST_MAX,
+            Self::Device => DEVICE_ID_MAX,
+            Self::Module => MODULE_ID_MAX,
+            Self::Registration => REGISTRATION_ID_MAX,
+            Self::IdScope => ID_SCOPE_MAX,
+            Self::Model => MODEL_ID_MAX,
+            Self::Operation => OPERATION_ID_MAX,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Hub => "hub host name",
+            Self::Gateway => "gateway host name",
+            Self::Device => "device id",
+            Self::Module => "module id",
+            Self::Registration => "registration id",
+            Self::IdScope => "id scope",
+            Self::Model => "model id",
+            Self::Operation => "operation id",
+        })
+    }
+}
+
+/// What is wrong with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// It has no characters.
+    Empty,
+    /// It is longer than [`Name::max`].
+    TooLong {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// A byte is not of the allowed set.
+    Character {
+        /// Its offset.
+        at: usize,
+        /// The byte.
+        byte: u8,
+    },
+    /// A label of a host name is empty, too long, or has a hyphen at an end.
+    Label {
+        /// Offset of the label.
+        at: usize,
+    },
+    /// A label of a host name is an encoded international one (`xn--`), which no hub has.
+    Punycode {
+        /// Offset of the label.
+        at: usize,
+    },
+    /// It is an IP address, for which no certificate of a hub is valid.
+    Address,
+    /// It does not end in one of the allowed suffixes.
+    Suffix,
+    /// It does not have the form `dtmi:segment:segment;version`.
+    Form,
+}
+
+/// A name is not usable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NameError {
+    /// What the name is for.
+    pub name: Name,
+    /// What is wrong with it.
+    pub flaw: Flaw,
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name;
+        match self.flaw {
+            Flaw::Empty => write!(f, "the {name} is empty"),
+            Flaw::TooLong { len } => write!(f, "the {name} is {len} bytes; at most {} are allowed", name.max()),
+            Flaw::Character { at, byte } => {
+                write!(f, "the {name} has the byte {byte:#04x} at offset {at}, which is not allowed there")
+            }
+            Flaw::Label { at } => write!(
+                f,
+                "the {name} has a bad label at offset {at}; labels are 1 to {LABEL_MAX} letters, digits and inner hyphens"
+            ),
+            Flaw::Punycode { at } => write!(f, "the {name} has an encoded international label at offset {at}"),
+            Flaw::Address => write!(f, "the {name} is an IP address; give a DNS name, which the certificate can prove"),
+            Flaw::Suffix => write!(f, "the {name} does not end in one of the allowed suffixes"),
+            Flaw::Form => write!(f, "the {name} does not have the form dtmi:segment:segment;version"),
+        }
+    }
+}
+
+impl core::error::Error for NameError {}
+
+/// Checks a hub's host name: a plain DNS name and nothing else.
+///
+/// It is made of labels of letters, digits and inner hyphens with dots between them, at most [`HOST_MAX`] bytes.
+/// Refused are ports, paths, user parts, white space, control characters, a trailing dot, addresses (a last label of
+/// digits only), and labels that begin with `xn--`: hub names are ASCII, so such a label can only be a look-alike.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_hub_name(host: &str) -> Result<(), NameError> {
+    if check_host(Name::Hub, host)? { Err(NameError { name: Name::Hub, flaw: Flaw::Address }) } else { Ok(()) }
+}
+
+/// Checks a gateway's host name: as [`check_hub_name`], but a dotted IPv4 address is taken too.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_gateway_name(host: &str) -> Result<(), NameError> {
+    let error = NameError { name: Name::Gateway, flaw: Flaw::Address };
+    if !check_host(Name::Gateway, host)? {
+        return Ok(());
+    }
+    host.parse::<core::net::Ipv4Addr>().map(|_| ()).map_err(|_| error)
+}
+
+/// Checks that a hub's host name is one of `suffixes` or lies under one of them; an empty list allows all.
+///
+/// Letters compare without case. A suffix matches whole labels only: `azure-devices.net` matches
+/// `contoso.azure-devices.net` but not `evil-azure-devices.net`. A leading dot of a suffix is ignored, and an empty
+/// suffix matches nothing.
+///
+/// # Errors
+/// [`Flaw::Suffix`] when none matches.
+pub fn check_hub_suffix(host: &str, suffixes: &[&str]) -> Result<(), NameError> {
+    if suffixes.is_empty() || suffixes.iter().any(|suffix| is_under(host, suffix)) {
+        Ok(())
+    } else {
+        Err(NameError { name: Name::Hub, flaw: Flaw::Suffix })
+    }
+}
+
+/// Checks a device id: 1 to [`DEVICE_ID_MAX`] ASCII letters, digits and ``- : . % _ * ? ! ( ) , = @ ; $ '``.
+///
+/// That is the set of the IoT Hub identity registry without `#` and `+`, which are wildcards in MQTT topics; `/`,
+/// white space and control characters are outside it anyway.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_device_id(id: &str) -> Result<(), NameError> {
+    check(Name::Device, id, is_identity_byte)
+}
+
+/// Checks a module id: the set of [`check_device_id`], at most [`MODULE_ID_MAX`] bytes.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_module_id(id: &str) -> Result<(), NameError> {
+    check(Name::Module, id, is_identity_byte)
+}
+
+/// Checks a registration id: 1 to [`REGISTRATION_ID_MAX`] ASCII letters, digits and `- . _ :`, the last one a letter,
+/// a digit or a hyphen. The service does not tell upper case from lower case.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_registration_id(id: &str) -> Result<(), NameError> {
+    check(Name::Registration, id, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'))?;
+    match id.as_bytes().last() {
+        Some(&byte) if !byte.is_ascii_alphanumeric() && byte != b'-' => {
+            let at = id.len().saturating_sub(1);
+            Err(NameError { name: Name::Registration, flaw: Flaw::Character { at, byte } })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Checks an id scope: 1 to [`ID_SCOPE_MAX`] ASCII letters and digits, such as `0ne00111111`.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_id_scope(scope: &str) -> Result<(), NameError> {
+    check(Name::IdScope, scope, |byte| byte.is_ascii_alphanumeric())
+}
+
+/// Checks a model id: a digital twin model identifier such as `dtmi:com:example:Thermostat;1`.
+///
+/// Segments begin with a letter, go on with letters, digits and underscores, and do not end in an underscore. The
+/// version is one to nine digits without a leading zero, and may have a minor part after a dot.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_model_id(id: &str) -> Result<(), NameError> {
+    check(Name::Model, id, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b';' | b'_' | b'.'))?;
+    let form = NameError { name: Name::Model, flaw: Flaw::Form };
+    let rest = id.strip_prefix("dtmi:").ok_or(form)?;
+    let (path, version) = rest.split_once(';').ok_or(form)?;
+    let (major, minor) = version.split_once('.').unwrap_or((version, "1"));
+    let numbered = is_version(major) && (minor == "0" || is_version(minor));
+    if numbered && path.split(':').all(is_segment) { Ok(()) } else { Err(form) }
+}
+
+/// Checks an operation id that the provisioning service gave: 1 to [`OPERATION_ID_MAX`] visible ASCII characters.
+///
+/// # Errors
+/// [`NameError`] naming the first flaw.
+pub fn check_operation_id(id: &str) -> Result<(), NameError> {
+    check(Name::Operation, id, |byte| byte.is_ascii_graphic())
+}
+
+/// Checks the form of a host name and returns whether it ends like an IPv4 address.
+fn check_host(name: Name, host: &str) -> Result<bool, NameError> {
+    check(name, host, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))?;
+    let mut at = 0_usize;
+    let mut numeric = false;
+    for label in host.split('.') {
+        let flaw = |flaw| Err(NameError { name, flaw });
+        if label.is_empty() || label.len() > LABEL_MAX || label.starts_with('-') || label.ends_with('-') {
+            return flaw(Flaw::Label { at });
+        }
+        if label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--")) {
+            return flaw(Flaw::Punycode { at });
+        }
+        numeric = ends_in_a_number(label);
+        at = at.saturating_add(label.len()).saturating_add(1);
+    }
+    Ok(numeric)
+}
+
+/// Returns whether a last label makes resolvers read the name as an address: digits, or hexadecimal after `0x`.
+fn ends_in_a_number(label: &str) -> bool {
+    let hexadecimal = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
+    label.bytes().all(|byte| byte.is_ascii_digit())
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+fn is_under(host: &str, suffix: &str) -> bool {
+    let suffix = suffix.strip_prefix('.').unwrap_or(suffix);
+    if suffix.is_empty() {
+        return false;
+    }
+    let Some(border) = host.len().checked_sub(suffix.len()) else { return false };
+    let Some((before, end)) = host.split_at_checked(border) else { return false };
+    end.eq_ignore_ascii_case(suffix) && (before.is_empty() || before.ends_with('.'))
+}
+
+fn check(name: Name, text: &str, allowed: fn(u8) -> bool) -> Result<(), NameError> {
+    let flaw = if text.is_empty() {
+        Flaw::Empty
+    } else if text.len() > name.max() {
+        Flaw::TooLong { len: text.len() }
+    } else if let Some((at, byte)) = text.bytes().enumerate().find(|(_, byte)| !allowed(*byte)) {
+        Flaw::Character { at, byte }
+    } else {
+        return Ok(());
+    };
+    Err(NameError { name, flaw })
+}
+
+fn is_identity_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b':'
+                | b'.'
+                | b'%'
+                | b'_'
+                | b'*'
+                | b'?'
+                | b'!'
+                | b'('
+                | b')'
+                | b','
+                | b'='
+                | b'@'
+                | b';'
+                | b'$'
+                | b'\''
+        )
+}
+
+fn is_segment(segment: &str) -> bool {
+    segment.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic())
+        && !segment.ends_with('_')
+        && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn is_version(text: &str) -> bool {
+    (1..=9).contains(&text.len()) && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::{String, ToString};
+
+    #[test]
+    fn a_hub_name_is_a_plain_dns_name() {
+        for good in ["contoso.azure-devices.net", "Contoso.device.azure-devices.net", "localhost", "hub-a.test", "1.a"]
+        {
+            assert_eq!(check_hub_name(good), Ok(()), "{good}");
+        }
+        let long = "a".repeat(64);
+        let whole = "abcdefg.".repeat(17);
+        let table = [
+            ("", Flaw::Empty),
+            (&*whole, Flaw::TooLong { len: 136 }),
+            ("hub@evil", Flaw::Character { at: 3, byte: b'@' }),
+            ("hub.net:8883", Flaw::Character { at: 7, byte: b':' }),
+            ("hub.net/path", Flaw::Character { at: 7, byte: b'/' }),
+            ("hub .net", Flaw::Character { at: 3, byte: b' ' }),
+            ("hub\0.net", Flaw::Character { at: 3, byte: 0 }),
+            ("hub\n", Flaw::Character { at: 3, byte: b'\n' }),
+            ("h\u{fc}b.net", Flaw::Character { at: 1, byte: 0xc3 }),
+            ("[::1]", Flaw::Character { at: 0, byte: b'[' }),
+            ("hub_a.net", Flaw::Character { at: 3, byte: b'_' }),
+            ("hub..net", Flaw::Label { at: 4 }),
+            ("hub.net.", Flaw::Label { at: 8 }),
+            (".net", Flaw::Label { at: 0 }),
+            ("a.-b.net", Flaw::Label { at: 2 }),
+            ("a.b-.net", Flaw::Label { at: 2 }),
+            (&*long, Flaw::Label { at: 0 }),
+            ("a.XN--hb-xka.net", Flaw::Punycode { at: 2 }),
+            ("127.0.0.1", Flaw::Address),
+            ("2130706433", Flaw::Address),
+            ("0x7f.0x1", Flaw::Address),
+        ];
+        for (bad, flaw) in table {
+            let error = check_hub_name(bad).unwrap_err();
+            assert_eq!(error, NameError { name: Name::Hub, flaw }, "{bad:?}");
+            assert!(error.to_string().starts_with("the hub host name "), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_matches_on_label_borders_only() {
+        let allowed = ["azure-devices.net", ".azure-devices.cn", ""];
+        for good in
+            ["contoso.azure-devices.net", "contoso.AZURE-devices.net", "azure-devices.net", "a.azure-devices.cn"]
+        {
+            assert_eq!(check_hub_suffix(good, &allowed), Ok(()), "{good}");
+        }
+        for bad in ["evil.com", "hub.azure-devices.net.evil.com", "evil-azure-devices.net", "net", ""] {
+            assert_eq!(check_hub_suffix(bad, &allowed).unwrap_err().flaw, Flaw::Suffix, "{bad}");
+        }
+        assert_eq!(check_hub_suffix("evil.com", &[]), Ok(()));
+    }
+
+    #[test]
+    fn a_gateway_may_be_an_ipv4_address() {
+        assert_eq!(check_gateway_name("192.168.1.7"), Ok(()));
+        assert_eq!(check_gateway_name("gateway"), Ok(()));
+        assert_eq!(check_gateway_name("192.168.1.700").unwrap_err().flaw, Flaw::Address);
+        assert_eq!(check_gateway_name("gateway:8883").unwrap_err().flaw, Flaw::Character { at: 7, byte: b':' });
+    }
+
+    #[test]
+    fn a_device_id_has_no_topic_separators() {
+        for good in ["MyDevice01", "a-:.%_*?!(),=@;$'Z", "x"] {
+            assert_eq!(check_device_id(good), Ok(()), "{good}");
+            assert_eq!(check_module_id(good), Ok(()), "{good}");
+        }
+        for bad in ["a/b", "a#b", "a+b", "a b", "a\0b", "a\u{7f}", "a\nb", "a&b", "a\"b", "\u{e9}", "a\\b"] {
+            let flaw = check_device_id(bad).unwrap_err().flaw;
+            assert!(matches!(flaw, Flaw::Character { .. }), "{bad:?} {flaw:?}");
+        }
+        assert_eq!(check_device_id(&"d".repeat(128)), Ok(()));
+        assert_eq!(check_device_id(&"d".repeat(129)).unwrap_err().flaw, Flaw::TooLong { len: 129 });
+    }
+
+    #[test]
+    fn a_registration_id_ends_in_a_letter_a_digit_or_a_hyphen() {
+        for good in ["reg-01", "sn-007-888-abc-mac-a1-b2-c3-d4-e5-f6", "A.b_c:d-", "r"] {
+            assert_eq!(check_registration_id(good), Ok(()), "{good}");
+        }
+        for bad in ["", "reg.", "reg_", "reg:", "re g", "re/g", "re@g"] {
+            assert!(check_registration_id(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_id_scope_is_letters_and_digits() {
+        assert_eq!(check_id_scope("0ne00111111"), Ok(()));
+        for bad in ["", "0ne/1", "0ne 1", "0ne-1"] {
+            assert!(check_id_scope(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_id_is_a_dtmi() {
+        for good in ["dtmi:com:example:Thermostat;1", "dtmi:YOUR_COMPANY_NAME_HERE:sample_device;1", "dtmi:a;12.0"] {
+            assert_eq!(check_model_id(good), Ok(()), "{good}");
+        }
+        for bad in ["", "dtmi:;1", "dtmi:a", "dtmi:a;0", "dtmi:a;01", "dtmi:a_;1", "dtmi:1a;1", "dtmi:a::b;1", "a:b;1"]
+        {
+            assert!(check_model_id(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(check_model_id("dtmi:a b;1").unwrap_err().flaw, Flaw::Character { at: 6, byte: b' ' });
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_with_a_forbidden_character_is_taken(
+            before in "[a-z0-9]{0,20}",
+            bad in proptest::sample::select(&['/', '#', '+', '\0', '\n', ' ', '"', '\\', '\u{7f}', '\u{e9}', '&'][..]),
+            after in "[a-z0-9]{0,20}",
+        ) {
+            let name: String = [before, String::from(bad), after].concat();
+            prop_assert!(check_hub_name(&name).is_err());
+            prop_assert!(check_gateway_name(&name).is_err());
+            prop_assert!(check_device_id(&name).is_err());
+            prop_assert!(check_module_id(&name).is_err());
+            prop_assert!(check_registration_id(&name).is_err());
+            prop_assert!(check_id_scope(&name).is_err());
+            prop_assert!(check_model_id(&name).is_err());
+        }
+    }
+}
