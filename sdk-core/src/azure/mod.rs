@@ -3,3 +3,4 @@
 //! Everything here is a mapping between values and text. Nothing connects, waits or remembers.
 
 pub mod names;
+pub mod sas;
