@@ -3,4 +3,6 @@
 //! Everything here is a mapping between values and text. Nothing connects, waits or remembers.
 
 pub mod names;
+pub mod property_bag;
 pub mod sas;
+pub mod timestamp;

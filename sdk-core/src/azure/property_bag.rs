@@ -1,0 +1,487 @@
+//! Properties of a message, written into and read from the end of a topic.
+//!
+//! A bag is `key=value&key=value`, keys and values percent-encoded. Keys that begin with `$.` are system properties.
+
+use core::fmt;
+
+use super::timestamp;
+use crate::text::{Part, Sink, Slice, Text};
+
+/// Longest message id, in bytes (IoT Hub, message format).
+pub const MESSAGE_ID_MAX: usize = 128;
+
+/// A property was not added; the bag is as before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BagError {
+    /// The encoded property does not fit the buffer.
+    Full {
+        /// Bytes the whole bag would have.
+        needed: usize,
+        /// Bytes the buffer has.
+        capacity: usize,
+    },
+    /// The bag has this key already.
+    Duplicate,
+    /// The key is empty.
+    EmptyKey,
+    /// The key begins with `$`, as system properties do, or with `iothub-`, as those the service stamps.
+    ReservedKey,
+    /// The message id is empty or longer than [`MESSAGE_ID_MAX`].
+    IdLength {
+        /// Its length in bytes.
+        len: usize,
+    },
+    /// The message id has a byte outside its allowed set.
+    IdCharacter {
+        /// Its offset.
+        at: usize,
+        /// The byte.
+        byte: u8,
+    },
+    /// The creation time is not a UTC time such as `2020-04-10T05:24:22.471Z`.
+    CreationTime,
+}
+
+impl fmt::Display for BagError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { needed, capacity } => {
+                write!(f, "the properties need {needed} bytes when encoded; the buffer has {capacity}")
+            }
+            Self::Duplicate => f.write_str("the properties have this key already; give each key once"),
+            Self::EmptyKey => f.write_str("the property key is empty"),
+            Self::ReservedKey => f.write_str(
+                "the property key begins with $ or iothub-, which is reserved to the service; choose another",
+            ),
+            Self::IdLength { len } => write!(f, "the message id is {len} bytes; 1 to {MESSAGE_ID_MAX} are allowed"),
+            Self::IdCharacter { at, byte } => {
+                write!(
+                    f,
+                    "the message id has the byte {byte:#04x} at offset {at}; allowed are letters, digits and -:.+%_#*?!(),=@;$'"
+                )
+            }
+            Self::CreationTime => {
+                f.write_str("the creation time is not a UTC time in the form 2020-04-10T05:24:22.471Z")
+            }
+        }
+    }
+}
+
+impl core::error::Error for BagError {}
+
+/// Writes a property bag into a caller's buffer.
+///
+/// Everything is percent-encoded, so no value can end its property, add another one or change the topic. Each key is
+/// taken once. A property that is refused leaves the bag as it was.
+///
+/// # Examples
+/// ```
+/// use steadfast_core::azure::property_bag::PropertyBag;
+///
+/// let mut buffer = [0; 64];
+/// let mut bag = PropertyBag::new(&mut buffer);
+/// bag.content_type("application/json")?;
+/// bag.property("room", "a&b")?;
+/// assert_eq!(bag.as_str(), "$.ct=application%2Fjson&room=a%26b");
+/// # Ok::<(), steadfast_core::azure::property_bag::BagError>(())
+/// ```
+#[derive(Debug)]
+pub struct PropertyBag<'b> {
+    buffer: &'b mut [u8],
+    len: usize,
+}
+
+impl<'b> PropertyBag<'b> {
+    /// Starts an empty bag over `buffer`, whose size limits the encoded bag.
+    pub fn new(buffer: &'b mut [u8]) -> Self {
+        Self { buffer, len: 0 }
+    }
+
+    /// Sets the message id (`$.mid`): 1 to [`MESSAGE_ID_MAX`] letters, digits and `- : . + % _ # * ? ! ( ) , = @ ; $ '`.
+    ///
+    /// # Errors
+    /// [`BagError`] for a bad id, a second one, or a full buffer.
+    pub fn message_id(&mut self, id: &str) -> Result<(), BagError> {
+        check_id(id)?;
+        self.add("$.mid", id)
+    }
+
+    /// Sets the correlation id (`$.cid`), which often is the message id of a request.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn correlation_id(&mut self, id: &str) -> Result<(), BagError> {
+        self.add("$.cid", id)
+    }
+
+    /// Sets the user id (`$.uid`).
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn user_id(&mut self, id: &str) -> Result<(), BagError> {
+        self.add("$.uid", id)
+    }
+
+    /// Sets the content type (`$.ct`), such as `application/json`. Routing on the body needs it and the encoding.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn content_type(&mut self, value: &str) -> Result<(), BagError> {
+        self.add("$.ct", value)
+    }
+
+    /// Sets the content encoding (`$.ce`), such as `utf-8`.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn content_encoding(&mut self, value: &str) -> Result<(), BagError> {
+        self.add("$.ce", value)
+    }
+
+    /// Sets the creation time (`$.ctime`), a UTC time such as `2020-04-10T05:24:22.471Z`.
+    ///
+    /// # Errors
+    /// [`BagError`] for a bad time, a second one, or a full buffer.
+    pub fn creation_time(&mut self, utc: &str) -> Result<(), BagError> {
+        if timestamp::unix_secs(utc).is_none() {
+            return Err(BagError::CreationTime);
+        }
+        self.add("$.ctime", utc)
+    }
+
+    /// Sets the Plug and Play component the message comes from (`$.sub`).
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn component(&mut self, name: &str) -> Result<(), BagError> {
+        self.add("$.sub", name)
+    }
+
+    /// Sets the output of an IoT Edge module (`$.on`).
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn output_name(&mut self, name: &str) -> Result<(), BagError> {
+        self.add("$.on", name)
+    }
+
+    /// Adds an application property. The value may be empty, and both may hold any character.
+    ///
+    /// A key may not begin with `$`, nor, in any case of letters, with `iothub-`, so that it cannot pass for a property
+    /// of the system; `iothub-creation-time-utc` alone is an application's to set.
+    ///
+    /// # Errors
+    /// [`BagError`] for a bad key, a repeated one, or a full buffer.
+    pub fn property(&mut self, key: &str, value: &str) -> Result<(), BagError> {
+        const STAMPED: &str = "iothub-";
+        if key.is_empty() {
+            return Err(BagError::EmptyKey);
+        }
+        let stamped = key.get(..STAMPED.len()).is_some_and(|start| start.eq_ignore_ascii_case(STAMPED));
+        if key.starts_with('$') || (stamped && key != "iothub-creation-time-utc") {
+            return Err(BagError::ReservedKey);
+        }
+        self.add(key, value)
+    }
+
+    /// Returns the bag as it stands in a topic.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.buffer.get(..self.len).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
+    fn add(&mut self, key: &str, value: &str) -> Result<(), BagError> {
+        if properties(self.as_str()).any(|property| property.key == key) {
+            return Err(BagError::Duplicate);
+        }
+        let separator = if self.len == 0 { "" } else { "&" };
+        let name = match key.strip_prefix("$.") {
+            Some(short) => [Part::Plain("$."), Part::Plain(short)],
+            None => [Part::Encoded(key), Part::Plain("")],
+        };
+        let [prefix, name] = name;
+        let text = Text::of([Part::Plain(separator), prefix, name, Part::Plain("="), Part::Encoded(value)]);
+        let capacity = self.buffer.len();
+        let mut rest = Slice::new(self.buffer.get_mut(self.len..).unwrap_or_default());
+        if text.write(&mut rest).is_err() {
+            return Err(BagError::Full { needed: self.len.saturating_add(text.len()), capacity });
+        }
+        self.len = self.len.saturating_add(rest.len());
+        Ok(())
+    }
+}
+
+/// Checks a message id: 1 to [`MESSAGE_ID_MAX`] bytes of the set named at [`PropertyBag::message_id`].
+///
+/// # Errors
+/// [`BagError::IdLength`] or [`BagError::IdCharacter`].
+pub fn check_id(id: &str) -> Result<(), BagError> {
+    if id.is_empty() || id.len() > MESSAGE_ID_MAX {
+        return Err(BagError::IdLength { len: id.len() });
+    }
+    // IoT Hub, message format: the ASCII characters of a message id.
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&byte);
+    match id.bytes().enumerate().find(|(_, byte)| !allowed(*byte)) {
+        Some((at, byte)) => Err(BagError::IdCharacter { at, byte }),
+        None => Ok(()),
+    }
+}
+
+/// One property of a received bag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Property<'a> {
+    /// The key.
+    pub key: Encoded<'a>,
+    /// The value: `None` for `key`, empty for `key=`.
+    pub value: Option<Encoded<'a>>,
+}
+
+/// Lists the properties of an encoded bag in order; empty ones between two `&` are skipped.
+pub fn properties(bag: &str) -> Properties<'_> {
+    Properties { rest: bag }
+}
+
+/// Iterator over the properties of a bag, made by [`properties`].
+#[derive(Clone, Debug)]
+pub struct Properties<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Iterator for Properties<'a> {
+    type Item = Property<'a>;
+
+    fn next(&mut self) -> Option<Property<'a>> {
+        while !self.rest.is_empty() {
+            let (one, rest) = self.rest.split_once('&').unwrap_or((self.rest, ""));
+            self.rest = rest;
+            if let Some((key, value)) = one.split_once('=') {
+                return Some(Property { key: Encoded(key), value: Some(Encoded(value)) });
+            }
+            if !one.is_empty() {
+                return Some(Property { key: Encoded(one), value: None });
+            }
+        }
+        None
+    }
+}
+
+/// A key or value as it was received; compare it with a `&str` to compare what it means.
+///
+/// A `%` without two hexadecimal digits after it means itself, and `+` is a plus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Encoded<'a>(pub(super) &'a str);
+
+impl<'a> Encoded<'a> {
+    /// Returns the text as it stands in the topic.
+    #[must_use]
+    pub fn raw(self) -> &'a str {
+        self.0
+    }
+
+    /// Returns the decoded bytes one after the other.
+    pub fn bytes(self) -> impl Iterator<Item = u8> + 'a {
+        let mut rest = self.0.as_bytes();
+        core::iter::from_fn(move || {
+            let (first, after) = rest.split_first()?;
+            if let (b'%', [high, low, after @ ..]) = (first, after)
+                && let (Some(high), Some(low)) = (hex_value(*high), hex_value(*low))
+            {
+                rest = after;
+                return Some((high << 4) | low);
+            }
+            rest = after;
+            Some(*first)
+        })
+    }
+
+    /// Returns the number of decoded bytes.
+    #[must_use]
+    pub fn decoded_len(self) -> usize {
+        self.bytes().count()
+    }
+
+    /// Decodes into `buffer`.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the buffer is too small or the bytes are not text.
+    pub fn decode(self, buffer: &mut [u8]) -> Result<&str, DecodeError> {
+        let mut slice = Slice::new(buffer);
+        for byte in self.bytes() {
+            let full = DecodeError::Full { needed: self.decoded_len() };
+            slice.put(&[byte]).map_err(|_| full)?;
+        }
+        let len = slice.len();
+        let bytes = buffer.get(..len).unwrap_or_default();
+        core::str::from_utf8(bytes).map_err(|_| DecodeError::NotText)
+    }
+}
+
+impl PartialEq<str> for Encoded<'_> {
+    fn eq(&self, other: &str) -> bool {
+        self.bytes().eq(other.bytes())
+    }
+}
+
+impl PartialEq<&str> for Encoded<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        *self == **other
+    }
+}
+
+/// A received key or value cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The buffer is too small.
+    Full {
+        /// Bytes it must have.
+        needed: usize,
+    },
+    /// The decoded bytes are not UTF-8.
+    NotText,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { needed } => write!(f, "the decoded property needs {needed} bytes; give a larger buffer"),
+            Self::NotText => f.write_str("the decoded property is not UTF-8 text"),
+        }
+    }
+}
+
+impl core::error::Error for DecodeError {}
+
+fn hex_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit.wrapping_sub(b'0')),
+        b'a'..=b'f' => Some(digit.wrapping_sub(b'a').wrapping_add(10)),
+        b'A'..=b'F' => Some(digit.wrapping_sub(b'A').wrapping_add(10)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    #[test]
+    fn awkward_values_are_written_as_official_clients_write_them() {
+        let mut buffer = [0; 256];
+        let mut bag = PropertyBag::new(&mut buffer);
+        bag.message_id("msg-1").unwrap();
+        bag.correlation_id("c/1").unwrap();
+        bag.content_type("application/json").unwrap();
+        bag.content_encoding("utf-8").unwrap();
+        bag.property("k", "").unwrap();
+        bag.property("note", "a b&c=d/\u{e9}").unwrap();
+        let captured =
+            "%24.mid=msg-1&%24.cid=c%2F1&%24.ct=application%2Fjson&%24.ce=utf-8&k=&note=a%20b%26c%3Dd%2F%C3%A9";
+        assert_eq!(bag.as_str(), captured.replace("%24", "$"));
+        let same = properties(captured).zip(properties(bag.as_str()));
+        assert!(same.clone().count() == 6 && same.clone().all(|(a, b)| a.key.bytes().eq(b.key.bytes())));
+        assert!(same.clone().all(|(a, b)| a.value == b.value));
+    }
+
+    #[test]
+    fn every_system_property_has_its_key() {
+        let mut buffer = [0; 256];
+        let mut bag = PropertyBag::new(&mut buffer);
+        bag.user_id("u").unwrap();
+        bag.creation_time("2020-04-10T05:24:22.471Z").unwrap();
+        bag.component("thermostat").unwrap();
+        bag.output_name("out").unwrap();
+        bag.property("iothub-creation-time-utc", "t").unwrap();
+        let expected =
+            "$.uid=u&$.ctime=2020-04-10T05%3A24%3A22.471Z&$.sub=thermostat&$.on=out&iothub-creation-time-utc=t";
+        assert_eq!(bag.as_str(), expected);
+    }
+
+    #[test]
+    fn a_refused_property_leaves_the_bag_as_it_was() {
+        let mut buffer = [0; 24];
+        let mut bag = PropertyBag::new(&mut buffer);
+        bag.message_id("m").unwrap();
+        bag.property("k", "v").unwrap();
+        let long = "x".repeat(129);
+        let table = [
+            (bag.message_id("n"), BagError::Duplicate),
+            (bag.property("k", "w"), BagError::Duplicate),
+            (bag.message_id(""), BagError::IdLength { len: 0 }),
+            (bag.message_id(&long), BagError::IdLength { len: 129 }),
+            (bag.message_id("a b"), BagError::IdCharacter { at: 1, byte: b' ' }),
+            (bag.message_id("a/b"), BagError::IdCharacter { at: 1, byte: b'/' }),
+            (bag.property("", "v"), BagError::EmptyKey),
+            (bag.property("$.mid", "v"), BagError::ReservedKey),
+            (bag.property("$on", "v"), BagError::ReservedKey),
+            (bag.property("iothub-enqueuedtime", "v"), BagError::ReservedKey),
+            (bag.property("IoTHub-Connection-Device-Id", "v"), BagError::ReservedKey),
+            (bag.creation_time("2020-04-10T05:24:22+02:00"), BagError::CreationTime),
+            (bag.property("key", "12345678901"), BagError::Full { needed: 27, capacity: 24 }),
+        ];
+        for (found, error) in table {
+            assert_eq!(found, Err(error));
+        }
+        assert_eq!(bag.as_str(), "$.mid=m&k=v");
+        bag.property("key", "12345678").unwrap();
+        assert_eq!(bag.as_str(), "$.mid=m&k=v&key=12345678");
+    }
+
+    #[test]
+    fn the_three_forms_of_a_property_differ() {
+        let all: Vec<_> = properties("a&b=&c=d=e&&%24.mid=1").collect();
+        assert_eq!(all.len(), 4);
+        assert!(all[0].key == "a" && all[0].value.is_none());
+        assert!(all[1].key == "b" && all[1].value.unwrap() == "");
+        assert!(all[2].key == "c" && all[2].value.unwrap() == "d=e");
+        assert!(all[3].key == "$.mid" && all[3].key.raw() == "%24.mid");
+        assert_eq!(properties("").count(), 0);
+    }
+
+    #[test]
+    fn a_cloud_to_device_bag_is_read() {
+        let bag = "%24.to=%2Fdevices%2Fuseragent_c%2Fmessages%2FdeviceBound&abc=123&jkl=%2Fsome%2Fthing%2F%3Fbla%3Dbla";
+        let mut buffer = [0; 64];
+        let all: Vec<_> = properties(bag).collect();
+        assert!(all[0].key == "$.to");
+        assert_eq!(all[0].value.unwrap().decode(&mut buffer), Ok("/devices/useragent_c/messages/deviceBound"));
+        assert_eq!(all[2].value.unwrap().decode(&mut buffer), Ok("/some/thing/?bla=bla"));
+        assert_eq!(all[0].value.unwrap().decode(&mut [0; 4]), Err(DecodeError::Full { needed: 41 }));
+        assert_eq!(Encoded("%ff").decode(&mut buffer), Err(DecodeError::NotText));
+        assert_eq!(Encoded("100%&%4").decode(&mut buffer), Ok("100%&%4"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(all in proptest::collection::vec((".{1,12}", ".{0,12}"), 0..6)) {
+            let mut buffer = [0; 2048];
+            let mut bag = PropertyBag::new(&mut buffer);
+            let mut kept: Vec<(String, String)> = Vec::new();
+            for (key, value) in all {
+                if bag.property(&key, &value).is_ok() {
+                    kept.push((key, value));
+                }
+            }
+            prop_assert!(bag.as_str().bytes().all(|byte| byte.is_ascii_graphic() && !b"/#+".contains(&byte)));
+            let read: Vec<_> = properties(bag.as_str()).collect();
+            prop_assert_eq!(read.len(), kept.len());
+            for (property, (key, value)) in read.iter().zip(&kept) {
+                prop_assert!(property.key == **key && property.value.unwrap() == **value);
+                let mut buffer = [0; 64];
+                prop_assert_eq!(property.value.unwrap().decode(&mut buffer), Ok(&**value));
+            }
+        }
+
+        #[test]
+        fn any_text_is_read_without_panic(bag in ".*") {
+            for property in properties(&bag) {
+                let _ = property.key.decode(&mut [0; 8]);
+            }
+        }
+    }
+}

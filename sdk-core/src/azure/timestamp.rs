@@ -1,0 +1,110 @@
+//! Times of day in the documents of the services.
+
+/// Returns the Unix seconds of a UTC time in the form `2020-04-10T05:24:22.4718526Z`, or `None` for another text.
+///
+/// The fraction is optional and is cut off; years run from 1970 to 9999, and a leap second counts as the second after.
+#[must_use]
+pub fn unix_secs(text: &str) -> Option<u64> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let mut date = date.splitn(3, '-');
+    let year = number(date.next()?, 4, 1970, 9999)?;
+    let month = number(date.next()?, 2, 1, 12)?;
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    // Days before the month in a common year, and days in the month.
+    let (before, days) = match month {
+        1 => (0, 31),
+        2 => (31, if leap { 29 } else { 28 }),
+        3 => (59, 31),
+        4 => (90, 30),
+        5 => (120, 31),
+        6 => (151, 30),
+        7 => (181, 31),
+        8 => (212, 31),
+        9 => (243, 30),
+        10 => (273, 31),
+        11 => (304, 30),
+        _ => (334, 31),
+    };
+    let day = number(date.next()?, 2, 1, days)?;
+    let mut time = time.splitn(3, ':');
+    let hour = number(time.next()?, 2, 0, 23)?;
+    let minute = number(time.next()?, 2, 0, 59)?;
+    let second = number(time.next()?, 2, 0, 60)?;
+
+    // No sum below comes near the end of u32 or u64: the year has four digits.
+    let past = year.wrapping_sub(1);
+    let leap_days = (past / 4).wrapping_sub(past / 100).wrapping_add(past / 400).wrapping_sub(LEAP_DAYS_BEFORE_1970);
+    let this_leap = u32::from(leap && month > 2);
+    let days = [year.wrapping_sub(1970).wrapping_mul(365), leap_days, before, this_leap, day.wrapping_sub(1)];
+    let days = days.into_iter().fold(0, u32::wrapping_add);
+    let of_day = hour.wrapping_mul(3600).wrapping_add(minute.wrapping_mul(60)).wrapping_add(second);
+    Some(u64::from(days).wrapping_mul(86_400).wrapping_add(u64::from(of_day)))
+}
+
+/// 29th of Februaries in the years 1 to 1969.
+const LEAP_DAYS_BEFORE_1970: u32 = 477;
+
+fn number(digits: &str, len: usize, min: u32, max: u32) -> Option<u32> {
+    if digits.len() != len || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|number| (min..=max).contains(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_utc_time_becomes_unix_seconds() {
+        let table = [
+            ("1970-01-01T00:00:00Z", 0),
+            ("2020-04-10T05:24:22.4718526Z", 1_586_496_262),
+            ("2020-02-29T23:59:59.9Z", 1_583_020_799),
+            ("2020-03-01T00:00:00Z", 1_583_020_800),
+            ("2000-12-31T12:00:00.000000001Z", 978_264_000),
+            ("2038-01-19T03:14:08Z", 2_147_483_648),
+            ("2100-03-01T00:00:00Z", 4_107_542_400),
+            ("9999-12-31T23:59:59Z", 253_402_300_799),
+        ];
+        for (text, seconds) in table {
+            assert_eq!(unix_secs(text), Some(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn any_other_text_is_no_time() {
+        let table = [
+            "",
+            "Z",
+            "T",
+            "2020-04-10T05:24:22",
+            "2020-04-10T05:24:22+00:00",
+            "2020-04-10 05:24:22Z",
+            "2020-04-10T05:24:22.Z",
+            "2020-04-10T05:24:22.0123456789Z",
+            "2021-02-29T00:00:00Z",
+            "2100-02-29T00:00:00Z",
+            "2020-13-01T00:00:00Z",
+            "2020-00-01T00:00:00Z",
+            "2020-01-00T00:00:00Z",
+            "2020-04-31T00:00:00Z",
+            "1969-12-31T23:59:59Z",
+            "2020-04-10T24:00:00Z",
+            "2020-04-10T05:60:00Z",
+            "2020-04-10T05:24:61Z",
+            "2020-04-10T05:24:+1Z",
+            "20-04-10T05:24:22Z",
+            "2020-4-10T05:24:22Z",
+            "2020-04-10T05:24:22:00Z",
+            "\u{e9}020-04-10T05:24:22Z",
+        ];
+        for text in table {
+            assert_eq!(unix_secs(text), None, "{text}");
+        }
+    }
+}
