@@ -2,6 +2,7 @@
 //!
 //! Everything here is a mapping between values and text. Nothing connects, waits or remembers.
 
+pub mod connection_string;
 pub mod hub;
 pub mod names;
 pub mod property_bag;

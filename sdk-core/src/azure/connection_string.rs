@@ -1,0 +1,330 @@
+//! Connection strings of devices and modules, as the portal shows them.
+
+use core::fmt;
+
+use super::names::{self, NameError};
+use super::sas::{self, KeyError, SymmetricKey};
+
+/// A member of a connection string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Field {
+    /// `HostName`
+    HostName,
+    /// `DeviceId`
+    DeviceId,
+    /// `ModuleId`
+    ModuleId,
+    /// `SharedAccessKey`
+    SharedAccessKey,
+    /// `SharedAccessSignature`
+    SharedAccessSignature,
+    /// `GatewayHostName`
+    GatewayHostName,
+    /// `x509`
+    X509,
+}
+
+impl Field {
+    const ALL: [Self; 7] = [
+        Self::HostName,
+        Self::DeviceId,
+        Self::ModuleId,
+        Self::SharedAccessKey,
+        Self::SharedAccessSignature,
+        Self::GatewayHostName,
+        Self::X509,
+    ];
+
+    /// Returns the name as it stands in a connection string.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::HostName => "HostName",
+            Self::DeviceId => "DeviceId",
+            Self::ModuleId => "ModuleId",
+            Self::SharedAccessKey => "SharedAccessKey",
+            Self::SharedAccessSignature => "SharedAccessSignature",
+            Self::GatewayHostName => "GatewayHostName",
+            Self::X509 => "x509",
+        }
+    }
+}
+
+/// A connection string cannot be used. Positions are byte offsets in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ConnectionStringError {
+    /// The text is empty.
+    Empty,
+    /// The part that begins here is not `key=value`; perhaps a value has a `;` in it, or one stands at the end.
+    NotAPair {
+        /// Where the part begins.
+        at: usize,
+    },
+    /// The key that begins here is unknown.
+    UnknownKey {
+        /// Where the key begins.
+        at: usize,
+    },
+    /// The field stands twice.
+    Duplicate(Field),
+    /// The field has no value.
+    NoValue(Field),
+    /// The field is missing.
+    Missing(Field),
+    /// It is the connection string of a service or a hub owner, not of a device.
+    Service,
+    /// There is no credential.
+    NoCredential,
+    /// There is more than one credential.
+    TwoCredentials,
+    /// A name is not usable.
+    Name(NameError),
+    /// The shared access key is not usable.
+    Key(KeyError),
+    /// The shared access signature is not a token with `sr`, `sig` and `se`.
+    Signature,
+    /// The value of `x509` is not `true`.
+    X509,
+}
+
+impl fmt::Display for ConnectionStringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("the connection string is empty; copy the device's one from the portal"),
+            Self::NotAPair { at } => {
+                write!(f, "the connection string is not key=value at offset {at}; parts are separated by single semicolons")
+            }
+            Self::UnknownKey { at } => {
+                write!(f, "the connection string has an unknown key at offset {at}; known are")?;
+                for (index, field) in Field::ALL.into_iter().enumerate() {
+                    write!(f, "{} {}", if index == 0 { "" } else { "," }, field.name())?;
+                }
+                Ok(())
+            }
+            Self::Duplicate(field) => write!(f, "the connection string has {} twice; keep one", field.name()),
+            Self::NoValue(field) => write!(f, "the connection string has no value for {}", field.name()),
+            Self::Missing(field) => write!(f, "the connection string has no {}; copy it whole", field.name()),
+            Self::Service => f.write_str(
+                "the connection string is one of a service (it has SharedAccessKeyName); copy the one of the device",
+            ),
+            Self::NoCredential => f.write_str(
+                "the connection string has no credential; it needs SharedAccessKey, SharedAccessSignature or x509=true",
+            ),
+            Self::TwoCredentials => f.write_str(
+                "the connection string has two credentials; keep one of SharedAccessKey, SharedAccessSignature, x509=true",
+            ),
+            Self::Name(error) => write!(f, "the connection string is not usable: {error}"),
+            Self::Key(error) => write!(f, "the connection string's SharedAccessKey is not usable: {error}"),
+            Self::Signature => f.write_str("the connection string's SharedAccessSignature is not a token with sr, sig and se"),
+            Self::X509 => f.write_str("the connection string's x509 can only be true; leave it out otherwise"),
+        }
+    }
+}
+
+impl core::error::Error for ConnectionStringError {
+    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
+        match self {
+            Self::Name(error) => Some(error),
+            Self::Key(error) => Some(error),
+            Self::Empty
+            | Self::NotAPair { .. }
+            | Self::UnknownKey { .. }
+            | Self::Duplicate(_)
+            | Self::NoValue(_)
+            | Self::Missing(_)
+            | Self::Service
+            | Self::NoCredential
+            | Self::TwoCredentials
+            | Self::Signature
+            | Self::X509 => None,
+        }
+    }
+}
+
+/// How the device of a connection string proves who it is. Printing it hides the secret.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credential<'a> {
+    /// A symmetric key in base64, which was checked: [`SymmetricKey::from_base64`] takes it.
+    SharedAccessKey(&'a str),
+    /// A finished token, good until [`sas::token_expiry`].
+    SharedAccessSignature(&'a str),
+    /// A client certificate, given elsewhere.
+    X509,
+}
+
+impl fmt::Debug for Credential<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SharedAccessKey(_) => "SharedAccessKey(hidden)",
+            Self::SharedAccessSignature(_) => "SharedAccessSignature(hidden)",
+            Self::X509 => "X509",
+        })
+    }
+}
+
+/// What a device's or module's connection string says. Printing it hides the secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionString<'a> {
+    /// Host name of the hub.
+    pub host_name: &'a str,
+    /// Device id.
+    pub device_id: &'a str,
+    /// Module id, for a module.
+    pub module_id: Option<&'a str>,
+    /// Host name or address to connect to in place of the hub's.
+    pub gateway_host_name: Option<&'a str>,
+    /// The one credential.
+    pub credential: Credential<'a>,
+}
+
+impl<'a> ConnectionString<'a> {
+    /// Reads a connection string: `key=value` parts in any order with one `;` between them.
+    ///
+    /// Keys are taken in any case of letters, since tools differ in it; values are taken as they are. Everything else
+    /// is strict: white space, unknown or repeated keys, empty values, a `;` at the end, more or less than one
+    /// credential, and names or keys that are not usable are errors.
+    ///
+    /// # Errors
+    /// [`ConnectionStringError`] naming the first flaw, never the secret.
+    pub fn parse(text: &'a str) -> Result<Self, ConnectionStringError> {
+        if text.is_empty() {
+            return Err(ConnectionStringError::Empty);
+        }
+        let mut values = [None; Field::ALL.len()];
+        let mut at = 0_usize;
+        for part in text.split(';') {
+            let (key, value) = part.split_once('=').ok_or(ConnectionStringError::NotAPair { at })?;
+            if key.eq_ignore_ascii_case("SharedAccessKeyName") {
+                return Err(ConnectionStringError::Service);
+            }
+            let known = Field::ALL.into_iter().zip(&mut values);
+            let mut known = known.filter(|(field, _)| field.name().eq_ignore_ascii_case(key));
+            let (field, slot) = known.next().ok_or(ConnectionStringError::UnknownKey { at })?;
+            if value.is_empty() {
+                return Err(ConnectionStringError::NoValue(field));
+            }
+            if slot.replace(value).is_some() {
+                return Err(ConnectionStringError::Duplicate(field));
+            }
+            at = at.saturating_add(part.len()).saturating_add(1);
+        }
+        let [host_name, device_id, module_id, key, signature, gateway_host_name, x509] = values;
+        let host_name = host_name.ok_or(ConnectionStringError::Missing(Field::HostName))?;
+        let device_id = device_id.ok_or(ConnectionStringError::Missing(Field::DeviceId))?;
+        names::check_hub_name(host_name).map_err(ConnectionStringError::Name)?;
+        names::check_device_id(device_id).map_err(ConnectionStringError::Name)?;
+        module_id.map_or(Ok(()), names::check_module_id).map_err(ConnectionStringError::Name)?;
+        gateway_host_name.map_or(Ok(()), names::check_gateway_name).map_err(ConnectionStringError::Name)?;
+        let credential = match (key, signature, x509) {
+            (None, None, None) => return Err(ConnectionStringError::NoCredential),
+            (Some(key), None, None) => {
+                SymmetricKey::from_base64(key).map_err(ConnectionStringError::Key)?;
+                Credential::SharedAccessKey(key)
+            }
+            (None, Some(token), None) => {
+                sas::token_expiry(token).ok_or(ConnectionStringError::Signature)?;
+                Credential::SharedAccessSignature(token)
+            }
+            (None, None, Some(x509)) if x509.eq_ignore_ascii_case("true") => Credential::X509,
+            (None, None, Some(_)) => return Err(ConnectionStringError::X509),
+            _ => return Err(ConnectionStringError::TwoCredentials),
+        };
+        Ok(Self { host_name, device_id, module_id, gateway_host_name, credential })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names::{Flaw, Name};
+    use super::*;
+    use proptest::prelude::*;
+    use std::string::ToString;
+    use std::{format, vec};
+
+    const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+
+    #[test]
+    fn a_device_and_a_module_are_read() {
+        let text = format!("HostName=contoso.azure-devices.net;DeviceId=dev=1;SharedAccessKey={KEY}");
+        let device = ConnectionString::parse(&text).unwrap();
+        assert_eq!((device.host_name, device.device_id), ("contoso.azure-devices.net", "dev=1"));
+        assert_eq!((device.module_id, device.gateway_host_name), (None, None));
+        assert_eq!(device.credential, Credential::SharedAccessKey(KEY));
+
+        let text = "deviceid=d;HOSTNAME=h.net;ModuleId=$edgeAgent;X509=True;GatewayHostName=192.168.0.1";
+        let module = ConnectionString::parse(text).unwrap();
+        assert_eq!((module.module_id, module.gateway_host_name), (Some("$edgeAgent"), Some("192.168.0.1")));
+        assert_eq!(module.credential, Credential::X509);
+
+        let token = "SharedAccessSignature sr=h.net%2Fdevices%2Fd&sig=abc%3D&se=1893456000";
+        let text = format!("HostName=h.net;DeviceId=d;SharedAccessSignature={token}");
+        assert_eq!(ConnectionString::parse(&text).unwrap().credential, Credential::SharedAccessSignature(token));
+    }
+
+    #[test]
+    fn every_flaw_has_its_own_error() {
+        use ConnectionStringError as E;
+        let name = |name, flaw| E::Name(NameError { name, flaw });
+        let table = vec![
+            ("", E::Empty),
+            ("HostName", E::NotAPair { at: 0 }),
+            ("HostName=h.net;;DeviceId=d;x509=true", E::NotAPair { at: 15 }),
+            ("HostName=h.net;DeviceId=d;x509=true;", E::NotAPair { at: 36 }),
+            ("HostName=h.net;DeviceId=a;b;x509=true", E::NotAPair { at: 26 }),
+            ("HostName=h.net; DeviceId=d;x509=true", E::UnknownKey { at: 15 }),
+            ("=h.net;DeviceId=d;x509=true", E::UnknownKey { at: 0 }),
+            ("HostName=h.net;DeviceId=d;Port=1", E::UnknownKey { at: 26 }),
+            ("HostName=h.net;hostname=h.net", E::Duplicate(Field::HostName)),
+            ("HostName=;DeviceId=d", E::NoValue(Field::HostName)),
+            ("HostName=h.net;DeviceId=d;SharedAccessKey=", E::NoValue(Field::SharedAccessKey)),
+            ("DeviceId=d;x509=true", E::Missing(Field::HostName)),
+            ("HostName=h.net;x509=true", E::Missing(Field::DeviceId)),
+            ("HostName=h.net;SharedAccessKeyName=iothubowner;SharedAccessKey=abc", E::Service),
+            ("HostName=h.net;DeviceId=d", E::NoCredential),
+            ("HostName=h.net;DeviceId=d;x509=false", E::X509),
+            ("HostName=h.net;DeviceId=d;x509=true;SharedAccessKey=a", E::TwoCredentials),
+            ("HostName=h.net;DeviceId=d;SharedAccessSignature=a;SharedAccessKey=a", E::TwoCredentials),
+            ("HostName=h.net;DeviceId=d;SharedAccessSignature=sr=a", E::Signature),
+            ("HostName=h.net;DeviceId=d;SharedAccessKey=not a key", E::Key(KeyError::Character { at: 3 })),
+            ("HostName=h.net;DeviceId=d;SharedAccessKey=YWJjx", E::Key(KeyError::Padding)),
+            ("HostName=h.net;DeviceId=d;SharedAccessKey=YWJj", E::Key(KeyError::Length { bytes: 3 })),
+            ("HostName=h.net:1;DeviceId=d;x509=true", name(Name::Hub, Flaw::Character { at: 5, byte: b':' })),
+            ("HostName=u@h.net;DeviceId=d;x509=true", name(Name::Hub, Flaw::Character { at: 1, byte: b'@' })),
+            ("HostName=h\u{e9}.net;DeviceId=d;x509=true", name(Name::Hub, Flaw::Character { at: 1, byte: 0xc3 })),
+            ("HostName=h.net;DeviceId=d/e;x509=true", name(Name::Device, Flaw::Character { at: 1, byte: b'/' })),
+            (
+                "HostName=h.net;DeviceId=d;ModuleId=#;x509=true",
+                name(Name::Module, Flaw::Character { at: 0, byte: b'#' }),
+            ),
+            (
+                "HostName=h.net;DeviceId=d;GatewayHostName=g:1;x509=true",
+                name(Name::Gateway, Flaw::Character { at: 1, byte: b':' }),
+            ),
+        ];
+        for (text, error) in table {
+            assert_eq!(ConnectionString::parse(text), Err(error), "{text}");
+            assert!(error.to_string().starts_with("the connection string"), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let text = format!("HostName=h.net;DeviceId=d;SharedAccessKey={KEY}");
+        let shown = format!("{:?}", ConnectionString::parse(&text).unwrap());
+        assert!(shown.contains("SharedAccessKey(hidden)") && !shown.contains("AAEC"), "{shown}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_without_panic(text in "((HostName|DeviceId|x509|SharedAccessKey|.{0,3})=?.{0,9};?){0,6}") {
+            if let Ok(parsed) = ConnectionString::parse(&text) {
+                prop_assert!(names::check_hub_name(parsed.host_name).is_ok());
+                prop_assert!(names::check_device_id(parsed.device_id).is_ok());
+            }
+        }
+    }
+}
