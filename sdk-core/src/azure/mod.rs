@@ -4,6 +4,7 @@
 
 pub mod connection_string;
 pub mod hub;
+pub mod json;
 pub mod names;
 pub mod property_bag;
 pub mod sas;
