@@ -3,6 +3,7 @@
 //! Everything here is a mapping between values and text. Nothing connects, waits or remembers.
 
 pub mod connection_string;
+pub mod dps;
 pub mod hub;
 pub mod json;
 pub mod names;
