@@ -194,7 +194,13 @@ impl Sink for Counter {
 fn put_encoded(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> {
     let mut rest = bytes;
     loop {
-        let run = rest.iter().take_while(|byte| is_unreserved(**byte)).count();
+        let mut run = 0_usize;
+        for byte in rest {
+            if !is_unreserved(*byte) {
+                break;
+            }
+            run = run.saturating_add(1);
+        }
         let (plain, behind) = rest.split_at_checked(run).unwrap_or((rest, &[]));
         if !plain.is_empty() {
             out.put(plain)?;
@@ -236,9 +242,9 @@ fn put_encoded_base64(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> 
     for group in bytes.chunks(3) {
         let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
         let word = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for (digit, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+        for (digit, shift) in [(0, 18), (1, 12), (2, 6), (3, 0)] {
             if digit <= group.len() {
-                match base64_digit((word >> shift).to_le_bytes()[0] & 63) {
+                match base64_digit(word.wrapping_shr(shift).to_le_bytes()[0] & 63) {
                     b'+' => out.put(b"%2B")?,
                     b'/' => out.put(b"%2F")?,
                     plain => out.put(&[plain])?,
