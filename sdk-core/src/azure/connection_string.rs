@@ -4,6 +4,7 @@ use core::fmt;
 
 use super::names::{self, NameError};
 use super::sas::{self, KeyError, SymmetricKey};
+use super::scan;
 
 /// A member of a connection string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +98,11 @@ impl fmt::Display for ConnectionStringError {
                 write!(f, "the connection string is not key=value at offset {at}; parts are separated by single semicolons")
             }
             Self::UnknownKey { at } => {
-                write!(f, "the connection string has an unknown key at offset {at}; known are")?;
-                for (index, field) in Field::ALL.into_iter().enumerate() {
-                    write!(f, "{} {}", if index == 0 { "" } else { "," }, field.name())?;
-                }
-                Ok(())
+                write!(
+                    f,
+                    "the connection string has an unknown key at offset {at}; known are HostName, DeviceId, ModuleId, \
+                     SharedAccessKey, SharedAccessSignature, GatewayHostName and x509"
+                )
             }
             Self::Duplicate(field) => write!(f, "the connection string has {} twice; keep one", field.name()),
             Self::NoValue(field) => write!(f, "the connection string has no value for {}", field.name()),
@@ -196,8 +197,8 @@ impl<'a> ConnectionString<'a> {
         }
         let mut values = [None; Field::ALL.len()];
         let mut at = 0_usize;
-        for part in text.split(';') {
-            let (key, value) = part.split_once('=').ok_or(ConnectionStringError::NotAPair { at })?;
+        for part in scan::split(text, b';') {
+            let (key, value) = scan::split_once(part, b'=').ok_or(ConnectionStringError::NotAPair { at })?;
             if key.eq_ignore_ascii_case("SharedAccessKeyName") {
                 return Err(ConnectionStringError::Service);
             }

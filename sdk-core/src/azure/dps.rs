@@ -8,7 +8,7 @@ use core::fmt;
 
 use super::json::{JsonError, Reader, Str, Token, Value};
 use super::names::{self, Flaw, Name, NameError};
-use super::{property_bag, timestamp};
+use super::{property_bag, scan, timestamp};
 use crate::text::{Part, Text};
 
 /// Host name of the service in the public cloud (Device Provisioning Service, symmetric keys over HTTPS).
@@ -111,7 +111,8 @@ impl Response {
     /// [`TopicError`] when the topic is no answer to a request of ours.
     pub fn parse(topic: &str) -> Result<Self, TopicError> {
         let rest = topic.strip_prefix("$dps/registrations/res/").ok_or(TopicError::Other)?;
-        let (status, query) = rest.split_once("/?").ok_or(TopicError::Other)?;
+        let (status, query) = scan::split_once(rest, b'/').ok_or(TopicError::Other)?;
+        let query = query.strip_prefix('?').ok_or(TopicError::Other)?;
         let status = decimal(status).ok_or(TopicError::Status)?;
         let mut request_id = None;
         let mut retry_after_secs = None;

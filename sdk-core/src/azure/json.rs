@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use super::scan;
+
 /// Deepest nesting taken. Twins have at most 10 levels (IoT Hub quotas), answers of the provisioning service 3.
 pub const DEPTH_MAX: u8 = 16;
 
@@ -392,7 +394,7 @@ impl<'a> Str<'a> {
     /// Returns the text when it has no escape sequences.
     #[must_use]
     pub fn plain(self) -> Option<&'a str> {
-        if self.0.contains('\\') { None } else { Some(self.0) }
+        if scan::find(self.0, |byte| byte == b'\\').is_some() { None } else { Some(self.0) }
     }
 
     /// Returns the characters meant; half a surrogate pair becomes U+FFFD.

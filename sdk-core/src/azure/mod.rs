@@ -9,4 +9,5 @@ pub mod json;
 pub mod names;
 pub mod property_bag;
 pub mod sas;
+mod scan;
 pub mod timestamp;

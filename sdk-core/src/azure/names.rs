@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use super::scan;
+
 /// Longest host name taken, in bytes. DNS allows 253 (RFC 1035, section 2.3.4); this library keeps 128, twice the
 /// longest hub name with its domain.
 pub const HOST_MAX: usize = 128;
@@ -240,10 +242,10 @@ pub fn check_model_id(id: &str) -> Result<(), NameError> {
     check(Name::Model, id, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b';' | b'_' | b'.'))?;
     let form = NameError { name: Name::Model, flaw: Flaw::Form };
     let rest = id.strip_prefix("dtmi:").ok_or(form)?;
-    let (path, version) = rest.split_once(';').ok_or(form)?;
-    let (major, minor) = version.split_once('.').unwrap_or((version, "1"));
+    let (path, version) = scan::split_once(rest, b';').ok_or(form)?;
+    let (major, minor) = scan::split_once(version, b'.').unwrap_or((version, "1"));
     let numbered = is_version(major) && (minor == "0" || is_version(minor));
-    if numbered && path.split(':').all(is_segment) { Ok(()) } else { Err(form) }
+    if numbered && scan::split(path, b':').all(is_segment) { Ok(()) } else { Err(form) }
 }
 
 /// Checks an operation id that the provisioning service gave: 1 to [`OPERATION_ID_MAX`] visible ASCII characters.
@@ -259,7 +261,7 @@ fn check_host(name: Name, host: &str) -> Result<bool, NameError> {
     check(name, host, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))?;
     let mut at = 0_usize;
     let mut numeric = false;
-    for label in host.split('.') {
+    for label in scan::split(host, b'.') {
         let flaw = |flaw| Err(NameError { name, flaw });
         if label.is_empty() || label.len() > LABEL_MAX || label.starts_with('-') || label.ends_with('-') {
             return flaw(Flaw::Label { at });
@@ -295,7 +297,7 @@ fn check(name: Name, text: &str, allowed: fn(u8) -> bool) -> Result<(), NameErro
         Flaw::Empty
     } else if text.len() > name.max() {
         Flaw::TooLong { len: text.len() }
-    } else if let Some((at, byte)) = text.bytes().enumerate().find(|(_, byte)| !allowed(*byte)) {
+    } else if let Some((at, byte)) = scan::find(text, |byte| !allowed(byte)) {
         Flaw::Character { at, byte }
     } else {
         return Ok(());

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use super::timestamp;
+use super::{scan, timestamp};
 use crate::text::{Part, Sink, Slice, Text};
 
 /// Longest message id, in bytes (IoT Hub, message format).
@@ -41,6 +41,13 @@ pub enum BagError {
     },
     /// The creation time is not a UTC time such as `2020-04-10T05:24:22.471Z`.
     CreationTime,
+    /// A bag made elsewhere has a byte that is not percent-encoded.
+    NotEncoded {
+        /// Its offset.
+        at: usize,
+        /// The byte.
+        byte: u8,
+    },
 }
 
 impl fmt::Display for BagError {
@@ -60,6 +67,9 @@ impl fmt::Display for BagError {
                     f,
                     "the message id has the byte {byte:#04x} at offset {at}; allowed are letters, digits and -:.+%_#*?!(),=@;$'"
                 )
+            }
+            Self::NotEncoded { at, byte } => {
+                write!(f, "the properties have the byte {byte:#04x} at offset {at}, which must be percent-encoded")
             }
             Self::CreationTime => {
                 f.write_str("the creation time is not a UTC time in the form 2020-04-10T05:24:22.471Z")
@@ -221,11 +231,27 @@ pub fn check_id(id: &str) -> Result<(), BagError> {
         return Err(BagError::IdLength { len: id.len() });
     }
     // IoT Hub, message format: the ASCII characters of a message id.
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-:.+%_#*?!(),=@;$'".contains(&byte);
-    match id.bytes().enumerate().find(|(_, byte)| !allowed(*byte)) {
+    match scan::find(id, |byte| !byte.is_ascii_alphanumeric() && !b"-:.+%_#*?!(),=@;$'".contains(&byte)) {
         Some((at, byte)) => Err(BagError::IdCharacter { at, byte }),
         None => Ok(()),
     }
+}
+
+/// Checks a bag that was not made by [`PropertyBag`] before it becomes part of a topic: beside `&`, `=`, `$` and `%XX`,
+/// only the bytes that need no encoding may stand in it.
+///
+/// # Errors
+/// [`BagError::NotEncoded`] naming the first other byte.
+pub fn check_encoded(bag: &str) -> Result<(), BagError> {
+    let mut rest = bag.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = match (byte, after) {
+            (b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'&' | b'=' | b'$', _) => after,
+            (b'%', [high, low, after @ ..]) if hex_value(*high).is_some() && hex_value(*low).is_some() => after,
+            _ => return Err(BagError::NotEncoded { at: bag.len().saturating_sub(rest.len()), byte }),
+        };
+    }
+    Ok(())
 }
 
 /// One property of a received bag.
@@ -254,9 +280,9 @@ impl<'a> Iterator for Properties<'a> {
 
     fn next(&mut self) -> Option<Property<'a>> {
         while !self.rest.is_empty() {
-            let (one, rest) = self.rest.split_once('&').unwrap_or((self.rest, ""));
+            let (one, rest) = scan::split_once(self.rest, b'&').unwrap_or((self.rest, ""));
             self.rest = rest;
-            if let Some((key, value)) = one.split_once('=') {
+            if let Some((key, value)) = scan::split_once(one, b'=') {
                 return Some(Property { key: Encoded(key), value: Some(Encoded(value)) });
             }
             if !one.is_empty() {
@@ -299,7 +325,7 @@ impl<'a> Encoded<'a> {
     /// Returns the number of decoded bytes.
     #[must_use]
     pub fn decoded_len(self) -> usize {
-        self.bytes().count()
+        self.bytes().fold(0, |len: usize, _| len.saturating_add(1))
     }
 
     /// Decodes into `buffer`.
@@ -433,6 +459,18 @@ mod tests {
     }
 
     #[test]
+    fn a_bag_made_elsewhere_must_be_encoded() {
+        for good in ["", "a=b&%24.mid=1&$.ct=a%2fb&flag&e="] {
+            assert_eq!(check_encoded(good), Ok(()), "{good}");
+        }
+        let table =
+            [("a=b/c", 3, b'/'), ("#", 0, b'#'), ("a=+", 2, b'+'), ("a\0", 1, 0), ("%4", 0, b'%'), ("a=%4g", 2, b'%')];
+        for (bad, at, byte) in table {
+            assert_eq!(check_encoded(bad), Err(BagError::NotEncoded { at, byte }), "{bad:?}");
+        }
+    }
+
+    #[test]
     fn the_three_forms_of_a_property_differ() {
         let all: Vec<_> = properties("a&b=&c=d=e&&%24.mid=1").collect();
         assert_eq!(all.len(), 4);
@@ -467,7 +505,7 @@ mod tests {
                     kept.push((key, value));
                 }
             }
-            prop_assert!(bag.as_str().bytes().all(|byte| byte.is_ascii_graphic() && !b"/#+".contains(&byte)));
+            prop_assert_eq!(check_encoded(bag.as_str()), Ok(()));
             let read: Vec<_> = properties(bag.as_str()).collect();
             prop_assert_eq!(read.len(), kept.len());
             for (property, (key, value)) in read.iter().zip(&kept) {

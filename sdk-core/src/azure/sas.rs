@@ -11,6 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroize;
 
+use super::scan;
 use crate::text::{Part, Sink, SinkFull, Text};
 
 /// What a token gives access to.
@@ -94,7 +95,9 @@ impl<'a> Resource<'a> {
 pub fn token_expiry(token: &str) -> Option<u64> {
     let fields = token.strip_prefix("SharedAccessSignature ")?;
     let one = |wanted: &str| {
-        let mut found = fields.split('&').filter_map(|field| field.split_once('=')).filter(|(key, _)| *key == wanted);
+        let mut found = scan::split(fields, b'&')
+            .filter_map(|field| scan::split_once(field, b'='))
+            .filter(|(key, _)| *key == wanted);
         let (_, value) = found.next()?;
         if value.is_empty() || found.next().is_some() { None } else { Some(value) }
     };
@@ -167,20 +170,22 @@ impl SymmetricKey {
         let padding = text.len().saturating_sub(body.len());
         let mut word = 0_u32;
         let mut bits = 0_u32;
-        for (at, byte) in body.bytes().enumerate() {
+        let mut at = 0_usize;
+        for byte in body.bytes() {
             let digit = base64_value(byte).ok_or(KeyError::Character { at })?;
+            at = at.saturating_add(1);
             word = (word << 6) | u32::from(digit);
             bits = bits.wrapping_add(6);
             if bits >= 8 {
                 bits = bits.wrapping_sub(8);
-                key.push((word >> bits).to_le_bytes()[0])?;
+                key.push(word.wrapping_shr(bits).to_le_bytes()[0])?;
             }
         }
         if !text.len().is_multiple_of(4) || padding > 2 {
             return Err(KeyError::Padding);
         }
         // After 8-bit bytes are taken, 0, 2 or 4 bits are left, below the padding.
-        if (word & !(u32::MAX << bits)) != 0 {
+        if (word & !u32::MAX.wrapping_shl(bits)) != 0 {
             return Err(KeyError::SpareBits);
         }
         if key.len < KEY_MIN { Err(KeyError::Length { bytes: key.len }) } else { Ok(key) }

@@ -1,16 +1,18 @@
 //! Times of day in the documents of the services.
 
+use super::scan;
+
 /// Returns the Unix seconds of a UTC time in the form `2020-04-10T05:24:22.4718526Z`, or `None` for another text.
 ///
 /// The fraction is optional and is cut off; years run from 1970 to 9999, and a leap second counts as the second after.
 #[must_use]
 pub fn unix_secs(text: &str) -> Option<u64> {
-    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
-    let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
+    let (date, time) = scan::split_once(text.strip_suffix('Z')?, b'T')?;
+    let (time, fraction) = scan::split_once(time, b'.').unwrap_or((time, "0"));
     if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    let mut date = date.splitn(3, '-');
+    let mut date = scan::split(date, b'-');
     let year = number(date.next()?, 4, 1970, 9999)?;
     let month = number(date.next()?, 2, 1, 12)?;
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -30,10 +32,13 @@ pub fn unix_secs(text: &str) -> Option<u64> {
         _ => (334, 31),
     };
     let day = number(date.next()?, 2, 1, days)?;
-    let mut time = time.splitn(3, ':');
+    let mut time = scan::split(time, b':');
     let hour = number(time.next()?, 2, 0, 23)?;
     let minute = number(time.next()?, 2, 0, 59)?;
     let second = number(time.next()?, 2, 0, 60)?;
+    if date.next().is_some() || time.next().is_some() {
+        return None;
+    }
 
     // No sum below comes near the end of u32 or u64: the year has four digits.
     let past = year.wrapping_sub(1);

@@ -1,0 +1,46 @@
+//! Cuts text at ASCII separators. The searches of `core` link panics, which a caller's checks cannot remove.
+
+/// Splits `text` at the first `separator`, an ASCII character, and leaves it out.
+pub(super) fn split_once(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let (at, _) = find(text, |byte| byte == separator)?;
+    let (before, rest) = text.split_at_checked(at)?;
+    Some((before, rest.get(1..)?))
+}
+
+/// Lists the parts of `text` between separators, ASCII characters: one more than there are separators.
+pub(super) fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
+    let mut rest = Some(text);
+    core::iter::from_fn(move || {
+        let text = rest?;
+        let (part, behind) = split_once(text, separator).map_or((text, None), |(part, behind)| (part, Some(behind)));
+        rest = behind;
+        Some(part)
+    })
+}
+
+/// Finds the first byte that `wanted` accepts, and its offset.
+pub(super) fn find(text: &str, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8)> {
+    let mut at = 0_usize;
+    for byte in text.bytes() {
+        if wanted(byte) {
+            return Some((at, byte));
+        }
+        at = at.saturating_add(1);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    proptest! {
+        #[test]
+        fn text_is_cut_as_the_standard_library_cuts_it(text in "[=;a\u{e9}]{0,12}") {
+            prop_assert_eq!(split_once(&text, b'='), text.split_once('='));
+            prop_assert_eq!(split(&text, b';').collect::<Vec<_>>(), text.split(';').collect::<Vec<_>>());
+        }
+    }
+}
