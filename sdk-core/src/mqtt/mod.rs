@@ -27,8 +27,8 @@ mod v3;
 
 pub use terms::{PacketId, PacketType, QoS};
 pub use v3::{
-    Connect, DecodeError, Decoded, EncodeError, Incoming, Login, Packet, Publish, Received, Subscribe, Unsubscribe,
-    Will, decode,
+    Compose, Connect, DecodeError, Decoded, EncodeError, Incoming, Login, Packet, Publish, PublishText, Received,
+    Subscribe, Unsubscribe, Will, decode,
 };
 
 /// Largest value of the remaining length: four bytes of seven bits (section 2.2.3).

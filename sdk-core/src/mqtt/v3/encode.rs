@@ -3,7 +3,7 @@
 use crate::mqtt::{MAX_FIELD_LEN, MAX_REMAINING_LEN, PacketId};
 use crate::text::{Counter, Sink, Slice, Text};
 
-use super::{Connect, EncodeError, Packet, Publish};
+use super::{Connect, EncodeError, Packet, Publish, PublishText};
 
 impl Packet<'_> {
     /// Returns the number of bytes [`Packet::encode`] puts.
@@ -25,6 +25,7 @@ impl Packet<'_> {
         match self {
             Self::Connect(connect) => connect.encode(out),
             Self::Publish(publish) => publish.encode(out),
+            Self::PublishText(publish) => publish.encode(out),
             Self::PubAck(id) => {
                 let [high, low] = id.get().to_be_bytes();
                 Ok(out.put(&[PUBACK, 2, high, low])?)
@@ -67,21 +68,16 @@ impl Publish<'_> {
     }
 
     fn put_head(&self, out: &mut dyn Sink) -> Result<(), EncodeError> {
-        let topic_len = text_len("topic", &self.topic)?;
-        let mut first = PUBLISH | u8::from(self.retain);
-        let mut remaining = usize::from(topic_len).saturating_add(LEN_FIELD).saturating_add(self.payload.len());
-        let mut id = [0; 2];
-        let mut id_len = 0;
-        if let Some(packet_id) = self.packet_id {
-            // [MQTT-2.3.1-5]: a packet id is there with QoS 1 and only then; [MQTT-3.3.1-2]: so is DUP.
-            first |= QOS_1 | if self.dup { DUP } else { 0 };
-            id = packet_id.get().to_be_bytes();
-            id_len = id.len();
-            remaining = remaining.saturating_add(id_len);
-        }
-        put_header(first, remaining, topic_len, out)?;
-        self.topic.write(out)?;
-        Ok(out.put(id.get(..id_len).unwrap_or(&[]))?)
+        let flags = u8::from(self.retain) | if self.dup { DUP } else { 0 };
+        put_publish_head(&self.topic, self.packet_id, flags, self.payload.len(), out)
+    }
+}
+
+impl PublishText<'_> {
+    fn encode(&self, out: &mut dyn Sink) -> Result<(), EncodeError> {
+        let payload = self.message.payload();
+        put_publish_head(&self.message.topic(), self.packet_id, 0, payload.len(), out)?;
+        Ok(payload.write(out)?)
     }
 }
 
@@ -147,6 +143,31 @@ impl Connect<'_> {
     }
 }
 
+/// Puts all of a PUBLISH that precedes its payload.
+fn put_publish_head(
+    topic: &Text<'_>,
+    packet_id: Option<PacketId>,
+    flags: u8,
+    payload_len: usize,
+    out: &mut dyn Sink,
+) -> Result<(), EncodeError> {
+    let topic_len = text_len("topic", topic)?;
+    let mut first = PUBLISH | flags & !DUP;
+    let mut remaining = usize::from(topic_len).saturating_add(LEN_FIELD).saturating_add(payload_len);
+    let mut id = [0; 2];
+    let mut id_len = 0;
+    if let Some(packet_id) = packet_id {
+        // [MQTT-2.3.1-5]: a packet id is there with QoS 1 and only then; [MQTT-3.3.1-2]: so is DUP.
+        first |= QOS_1 | flags;
+        id = packet_id.get().to_be_bytes();
+        id_len = id.len();
+        remaining = remaining.saturating_add(id_len);
+    }
+    put_header(first, remaining, topic_len, out)?;
+    topic.write(out)?;
+    Ok(out.put(id.get(..id_len).unwrap_or(&[]))?)
+}
+
 fn encode_filter(
     first: u8,
     packet_id: PacketId,
@@ -167,22 +188,30 @@ fn put_header(first: u8, remaining: usize, number: u16, out: &mut dyn Sink) -> R
         return Err(EncodeError::TooLong { what: "packet", size: remaining, limit: MAX_REMAINING_LEN });
     }
     // The first byte, at most four of the length, two of the number.
-    let mut header = [first, 0, 0, 0, 0, 0, 0];
-    let mut used = 1_usize;
+    let mut header = [0; 7];
+    let mut used = 0_usize;
+    let mut places = header.iter_mut();
+    let mut push = |byte: u8| {
+        if let Some(place) = places.next() {
+            *place = byte;
+            used = used.wrapping_add(1);
+        }
+    };
+    push(first);
     let mut rest = remaining;
-    for place in header.iter_mut().skip(1) {
+    loop {
         let low = rest.to_le_bytes()[0] & 0x7f;
         rest >>= 7;
-        used = used.saturating_add(1);
-        *place = if rest == 0 { low } else { low | 0x80 };
         if rest == 0 {
+            push(low);
             break;
         }
+        push(low | 0x80);
     }
-    for (place, byte) in header.iter_mut().skip(used).zip(number.to_be_bytes()) {
-        *place = byte;
-    }
-    Ok(out.put(header.get(..used.saturating_add(LEN_FIELD)).unwrap_or(&header))?)
+    let [high, low] = number.to_be_bytes();
+    push(high);
+    push(low);
+    Ok(out.put(header.get(..used).unwrap_or(&header))?)
 }
 
 fn put_text(len: u16, text: &Text<'_>, out: &mut dyn Sink) -> Result<(), EncodeError> {

@@ -7,4 +7,4 @@ mod packet;
 
 pub use decode::{Decoded, Incoming, Received, decode};
 pub use error::{DecodeError, EncodeError};
-pub use packet::{Connect, Login, Packet, Publish, Subscribe, Unsubscribe, Will};
+pub use packet::{Compose, Connect, Login, Packet, Publish, PublishText, Subscribe, Unsubscribe, Will};

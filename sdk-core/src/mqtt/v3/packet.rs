@@ -81,6 +81,34 @@ pub struct Publish<'a> {
     pub retain: bool,
 }
 
+/// Composes a message while it is written, such as a provisioning request. Each method is called twice per encoding.
+pub trait Compose {
+    /// Returns the topic name, at most 65,535 bytes.
+    fn topic(&self) -> Text<'_>;
+
+    /// Returns the message itself; may be empty.
+    fn payload(&self) -> Text<'_>;
+}
+
+/// PUBLISH of a message that is composed while it is written.
+#[derive(Clone, Copy)]
+#[expect(clippy::exhaustive_structs, reason = "the fields are those of the standard")]
+pub struct PublishText<'a> {
+    /// Topic name and payload.
+    pub message: &'a dyn Compose,
+    /// `Some` sends it with QoS 1 under this id, `None` with QoS 0.
+    pub packet_id: Option<PacketId>,
+}
+
+impl fmt::Debug for PublishText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublishText")
+            .field("topic", &format_args!("{}", self.message.topic()))
+            .field("packet_id", &self.packet_id)
+            .finish_non_exhaustive()
+    }
+}
+
 /// SUBSCRIBE with one topic filter (section 3.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the fields are those of the standard")]
@@ -111,6 +139,8 @@ pub enum Packet<'a> {
     Connect(Connect<'a>),
     /// A message.
     Publish(Publish<'a>),
+    /// A message whose payload is composed while it is written.
+    PublishText(PublishText<'a>),
     /// Acknowledges a message received with QoS 1.
     PubAck(PacketId),
     /// Asks for messages.
@@ -129,7 +159,7 @@ impl Packet<'_> {
     pub const fn packet_type(&self) -> PacketType {
         match self {
             Self::Connect(_) => PacketType::Connect,
-            Self::Publish(_) => PacketType::Publish,
+            Self::Publish(_) | Self::PublishText(_) => PacketType::Publish,
             Self::PubAck(_) => PacketType::PubAck,
             Self::Subscribe(_) => PacketType::Subscribe,
             Self::Unsubscribe(_) => PacketType::Unsubscribe,

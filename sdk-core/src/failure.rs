@@ -1,0 +1,417 @@
+//! Every cause a link can fail for, and what each of them asks for.
+
+use core::fmt;
+use core::time::Duration;
+
+use crate::mqtt::DecodeError;
+
+/// Why an attempt or a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Failure {
+    /// The host name was not resolved: no such name, no answer, or an empty answer.
+    Unresolved,
+    /// The host refused the TCP connection.
+    ConnectionRefused,
+    /// No TCP connection came about in time.
+    ConnectTimeout,
+    /// The network gave another error before TLS was up, such as no route.
+    Network,
+    /// TLS was not completed in time.
+    TlsTimeout,
+    /// TLS failed.
+    Tls(TlsFailure),
+    /// The service was silent after CONNECT: a loaded IoT Hub holds CONNECT in its throttle queue.
+    ConnackTimeout,
+    /// The connection ended without an MQTT reason, after TLS was up.
+    Lost,
+    /// Nothing came within 1.5 times the keep-alive interval.
+    KeepAliveTimeout,
+    /// The service answers pings but has not acknowledged a publish for the acknowledgement time.
+    PubackTimeout,
+    /// The service did not acknowledge a subscription in time.
+    SubackTimeout,
+    /// The service refused CONNECT with this return code (MQTT 3.1.1, section 3.2.2.3).
+    ConnectRefused(u8),
+    /// The service refused a subscription (MQTT 3.1.1, section 3.9.3: return code 0x80).
+    SubscribeRefused,
+    /// The service sent bytes that are not MQTT 3.1.1.
+    Malformed(DecodeError),
+    /// The service sent a packet that its place in the conversation forbids.
+    UnexpectedPacket,
+    /// The service kept a session although a clean one was asked for (MQTT 3.1.1 \[MQTT-3.2.2-1\]).
+    UnexpectedSession,
+    /// The Device Provisioning Service did not assign a hub.
+    Provisioning(ProvisioningFailure),
+    /// Something on the device itself.
+    Local(LocalFailure),
+}
+
+/// Why TLS failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TlsFailure {
+    /// The certificate has expired, or the device's clock is ahead.
+    Expired,
+    /// The certificate is not valid yet, or the device's clock is behind.
+    NotYetValid,
+    /// The certificate is for another name.
+    WrongName,
+    /// No trusted root issued the certificate; an intermediate may be missing.
+    UnknownIssuer,
+    /// The certificate is revoked.
+    Revoked,
+    /// The certificate may not serve for this purpose, or its signature is weak or wrong.
+    BadCertificate,
+    /// The service refused the device's certificate.
+    ClientCertificateRefused,
+    /// The two sides share no protocol version, suite or group.
+    Incompatible,
+    /// Any other alert or a broken handshake.
+    Handshake,
+}
+
+/// Why the Device Provisioning Service did not assign a hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProvisioningFailure {
+    /// Throttled (429) or failing (5xx), with the seconds the service asked to wait.
+    Unavailable {
+        /// HTTP-like status of the answer.
+        status: u16,
+        /// The service's retry-after in seconds.
+        retry_after_secs: Option<u32>,
+    },
+    /// The service refused the request: HTTP-like status and error code, such as 401 and 401002.
+    Refused {
+        /// HTTP-like status of the answer.
+        status: u16,
+        /// The service's error code, 0 when there was none.
+        code: u32,
+    },
+    /// The registration failed with this error code, such as 400207.
+    Failed {
+        /// The service's error code, 0 when there was none.
+        code: u32,
+    },
+    /// The enrollment is disabled.
+    Disabled,
+    /// The assignment names a connection profile this version does not speak.
+    UnsupportedProfile,
+    /// The assigned hub's name is not an acceptable host name, or not within the allowed suffixes.
+    BadHubName,
+    /// The assigned device id cannot be used in a topic or is too long.
+    BadDeviceId,
+    /// The answer cannot be understood.
+    BadAnswer,
+    /// No answer to a request in time.
+    NoAnswer,
+    /// The service kept on assigning beyond the overall time.
+    TooSlow,
+}
+
+/// What failed on the device itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LocalFailure {
+    /// The wall clock is not set, so no token can be given an expiry.
+    ClockUnset,
+    /// The key holder did not sign.
+    Signing,
+    /// The key holder did not answer in time.
+    SigningTimeout,
+    /// The credential cannot be read, such as a missing or unreadable certificate file.
+    Credential,
+    /// No local port, descriptor or memory for a connection.
+    Resources,
+    /// A packet did not fit the frontend's buffer.
+    Buffer,
+}
+
+/// What to do about a [`Failure`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Disposition {
+    /// Try the same service again, later each time.
+    Retry,
+    /// Try the same service again, not before this time and never unjittered.
+    RetryAfter(Duration),
+    /// Check the clock and take a fresh token or certificate; a second refusal asks for [`Disposition::Reprovision`].
+    RefreshCredential,
+    /// Ask the Device Provisioning Service for the hub.
+    Reprovision,
+    /// Trying again cannot help until the application changes something.
+    GiveUp,
+}
+
+/// Which back-off curve a [`Failure`] belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Class {
+    /// The service was not reached.
+    Unreachable,
+    /// The service was reached and could not take the device.
+    Overload,
+    /// The service was reached and did not want the device.
+    Refused,
+    /// The service was reached and did not speak the protocol.
+    Protocol,
+    /// The device could not try.
+    Local,
+}
+
+impl Failure {
+    /// Returns what to do about the failure.
+    ///
+    /// IoT Hub answers every CONNECT it refuses with return code 5: a bad key, an expired token, an unknown or disabled
+    /// device and a device that lives on another hub look the same. Hence the ladder: a fresh token first, then the
+    /// Device Provisioning Service (azure-iot-sdk-c `doc/connection_and_messaging_reliability.md`; azure-docs
+    /// `iot/concepts-manage-device-reconnections.md`).
+    #[must_use]
+    pub const fn disposition(self) -> Disposition {
+        match self {
+            Self::Unresolved
+            | Self::ConnectionRefused
+            | Self::ConnectTimeout
+            | Self::Network
+            | Self::TlsTimeout
+            | Self::ConnackTimeout
+            | Self::Lost
+            | Self::KeepAliveTimeout
+            | Self::PubackTimeout
+            | Self::SubackTimeout
+            | Self::SubscribeRefused
+            | Self::Malformed(_)
+            | Self::UnexpectedPacket
+            | Self::UnexpectedSession => Disposition::Retry,
+            Self::Tls(failure) => failure.disposition(),
+            Self::ConnectRefused(code) => match code {
+                // MQTT 3.1.1, table 3.1: 1 = unacceptable protocol version.
+                1 => Disposition::GiveUp,
+                // 2 = identifier rejected, 4 = bad user name or password, 5 = not authorized.
+                2 | 4 | 5 => Disposition::RefreshCredential,
+                // 3 = server unavailable; codes above 5 are reserved.
+                _ => Disposition::Retry,
+            },
+            Self::Provisioning(failure) => failure.disposition(),
+            Self::Local(failure) => match failure {
+                LocalFailure::Credential => Disposition::RefreshCredential,
+                LocalFailure::ClockUnset
+                | LocalFailure::Signing
+                | LocalFailure::SigningTimeout
+                | LocalFailure::Resources
+                | LocalFailure::Buffer => Disposition::Retry,
+            },
+        }
+    }
+
+    /// Returns the back-off curve of the failure.
+    #[must_use]
+    pub const fn class(self) -> Class {
+        match self {
+            Self::Unresolved | Self::ConnectionRefused | Self::ConnectTimeout | Self::Network | Self::TlsTimeout => {
+                Class::Unreachable
+            }
+            // A middlebox or a clock breaks a handshake as easily as the service does; a certificate of the device
+            // that is refused is a refusal.
+            Self::Tls(TlsFailure::ClientCertificateRefused) => Class::Refused,
+            Self::Tls(_) => Class::Unreachable,
+            Self::ConnackTimeout | Self::Lost | Self::KeepAliveTimeout | Self::PubackTimeout | Self::SubackTimeout => {
+                Class::Overload
+            }
+            Self::ConnectRefused(1 | 2 | 4 | 5) => Class::Refused,
+            Self::ConnectRefused(_) => Class::Overload,
+            Self::SubscribeRefused | Self::Malformed(_) | Self::UnexpectedPacket | Self::UnexpectedSession => {
+                Class::Protocol
+            }
+            Self::Provisioning(failure) => match failure {
+                ProvisioningFailure::Unavailable { .. }
+                | ProvisioningFailure::NoAnswer
+                | ProvisioningFailure::TooSlow => Class::Overload,
+                ProvisioningFailure::Refused { .. }
+                | ProvisioningFailure::Failed { .. }
+                | ProvisioningFailure::Disabled
+                | ProvisioningFailure::UnsupportedProfile
+                | ProvisioningFailure::BadHubName
+                | ProvisioningFailure::BadDeviceId => Class::Refused,
+                ProvisioningFailure::BadAnswer => Class::Protocol,
+            },
+            Self::Local(_) => Class::Local,
+        }
+    }
+}
+
+impl TlsFailure {
+    const fn disposition(self) -> Disposition {
+        match self {
+            Self::ClientCertificateRefused => Disposition::RefreshCredential,
+            Self::Expired
+            | Self::NotYetValid
+            | Self::WrongName
+            | Self::UnknownIssuer
+            | Self::Revoked
+            | Self::BadCertificate
+            | Self::Incompatible
+            | Self::Handshake => Disposition::Retry,
+        }
+    }
+}
+
+impl ProvisioningFailure {
+    /// 429 and 5xx repeat after the service's retry-after; all else below 429 is terminal for the request (azure-docs
+    /// `iot-dps/how-to-troubleshoot-dps.md`; every official SDK alike), and tried again only at the pace of refusals.
+    const fn disposition(self) -> Disposition {
+        match self {
+            Self::Unavailable { retry_after_secs: Some(secs), .. } => {
+                Disposition::RetryAfter(Duration::from_secs(secs as u64))
+            }
+            Self::Refused { .. } => Disposition::RefreshCredential,
+            Self::Unavailable { retry_after_secs: None, .. }
+            | Self::UnsupportedProfile
+            | Self::Failed { .. }
+            | Self::Disabled
+            | Self::BadHubName
+            | Self::BadDeviceId
+            | Self::BadAnswer
+            | Self::NoAnswer
+            | Self::TooSlow => Disposition::Retry,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unresolved => f.write_str("the host name was not resolved"),
+            Self::ConnectionRefused => f.write_str("the host refused the connection"),
+            Self::ConnectTimeout => f.write_str("the host did not answer the connection attempt in time"),
+            Self::Network => f.write_str("the network gave an error before TLS was up"),
+            Self::TlsTimeout => f.write_str("TLS was not completed in time"),
+            Self::Tls(failure) => write!(f, "TLS failed: {failure}"),
+            Self::ConnackTimeout => f.write_str("the service was silent after CONNECT"),
+            Self::Lost => f.write_str("the connection ended without a reason"),
+            Self::KeepAliveTimeout => f.write_str("nothing came within 1.5 times the keep-alive interval"),
+            Self::PubackTimeout => f.write_str("the service answers but acknowledges no publish"),
+            Self::SubackTimeout => f.write_str("the service did not acknowledge a subscription"),
+            Self::ConnectRefused(code) => {
+                let meaning = match code {
+                    1 => "unacceptable protocol version",
+                    2 => "identifier rejected",
+                    3 => "server unavailable",
+                    4 => "bad user name or password",
+                    5 => "not authorized",
+                    _ => "reserved code",
+                };
+                write!(f, "the service refused CONNECT with code {code} ({meaning})")
+            }
+            Self::SubscribeRefused => f.write_str("the service refused a subscription"),
+            Self::Malformed(error) => write!(f, "the service sent bytes that are not MQTT: {error}"),
+            Self::UnexpectedPacket => f.write_str("the service sent a packet out of its place"),
+            Self::UnexpectedSession => f.write_str("the service kept a session although a clean one was asked for"),
+            Self::Provisioning(failure) => write!(f, "provisioning: {failure}"),
+            Self::Local(failure) => write!(f, "on this device: {failure}"),
+        }
+    }
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "the certificate has expired, or the device's clock is ahead",
+            Self::NotYetValid => "the certificate is not valid yet, or the device's clock is behind",
+            Self::WrongName => "the certificate is for another name",
+            Self::UnknownIssuer => "no trusted root issued the certificate, or an intermediate is missing",
+            Self::Revoked => "the certificate is revoked",
+            Self::BadCertificate => "the certificate is not fit for a server",
+            Self::ClientCertificateRefused => "the service refused the device's certificate",
+            Self::Incompatible => "no protocol version, suite or group in common",
+            Self::Handshake => "the handshake broke off",
+        })
+    }
+}
+
+impl fmt::Display for ProvisioningFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unavailable { status, retry_after_secs: Some(secs) } => {
+                write!(f, "the service answered {status} and asks for {secs} s of patience")
+            }
+            Self::Unavailable { status, retry_after_secs: None } => write!(f, "the service answered {status}"),
+            Self::Refused { status, code } => write!(f, "the service refused with {status}, error code {code}"),
+            Self::Failed { code } => write!(f, "the assignment failed with error code {code}"),
+            Self::Disabled => f.write_str("the enrollment is disabled"),
+            Self::UnsupportedProfile => f.write_str("the assigned connection profile is not supported"),
+            Self::BadHubName => f.write_str("the assigned hub name is not acceptable"),
+            Self::BadDeviceId => f.write_str("the assigned device id is not acceptable"),
+            Self::BadAnswer => f.write_str("the answer cannot be understood"),
+            Self::NoAnswer => f.write_str("the service did not answer"),
+            Self::TooSlow => f.write_str("the service kept on assigning"),
+        }
+    }
+}
+
+impl fmt::Display for LocalFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ClockUnset => "the wall clock is not set",
+            Self::Signing => "the key holder did not sign",
+            Self::SigningTimeout => "the key holder did not answer",
+            Self::Credential => "the credential cannot be read",
+            Self::Resources => "no port, descriptor or memory for a connection",
+            Self::Buffer => "a packet does not fit the buffer",
+        })
+    }
+}
+
+impl core::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_failure_has_the_disposition_and_curve_its_source_asks_for() {
+        use Class as C;
+        use Disposition as D;
+        let unavailable = |status, retry_after_secs| {
+            Failure::Provisioning(ProvisioningFailure::Unavailable { status, retry_after_secs })
+        };
+        let table = [
+            // azure-docs iot/concepts-manage-device-reconnections.md: network errors retry the same hub.
+            (Failure::Unresolved, D::Retry, C::Unreachable),
+            (Failure::ConnectionRefused, D::Retry, C::Unreachable),
+            (Failure::ConnectTimeout, D::Retry, C::Unreachable),
+            (Failure::TlsTimeout, D::Retry, C::Unreachable),
+            (Failure::Tls(TlsFailure::NotYetValid), D::Retry, C::Unreachable),
+            // A refused certificate looks like a network error from below, and is an identity refusal.
+            (Failure::Tls(TlsFailure::ClientCertificateRefused), D::RefreshCredential, C::Refused),
+            // azure-iot-sdk-csharp#2043: a burst of connections waits in the hub's throttle queue.
+            (Failure::ConnackTimeout, D::Retry, C::Overload),
+            // azure-iot-sdk-c#1766: a throttled hub closes without a packet.
+            (Failure::Lost, D::Retry, C::Overload),
+            // azure-iot-sdk-c doc/connection_and_messaging_reliability.md: every refusal is code 5.
+            (Failure::ConnectRefused(1), D::GiveUp, C::Refused),
+            (Failure::ConnectRefused(2), D::RefreshCredential, C::Refused),
+            (Failure::ConnectRefused(3), D::Retry, C::Overload),
+            (Failure::ConnectRefused(4), D::RefreshCredential, C::Refused),
+            (Failure::ConnectRefused(5), D::RefreshCredential, C::Refused),
+            (Failure::ConnectRefused(77), D::Retry, C::Overload),
+            // azure-docs iot-dps/how-to-troubleshoot-dps.md: honour retry-after on 429.
+            (unavailable(429, Some(7)), D::RetryAfter(Duration::from_secs(7)), C::Overload),
+            (unavailable(500, None), D::Retry, C::Overload),
+            (
+                Failure::Provisioning(ProvisioningFailure::Refused { status: 401, code: 401_002 }),
+                D::RefreshCredential,
+                C::Refused,
+            ),
+            (Failure::Provisioning(ProvisioningFailure::Disabled), D::Retry, C::Refused),
+            // An operator can assign another hub: the device must come back by itself.
+            (Failure::Provisioning(ProvisioningFailure::UnsupportedProfile), D::Retry, C::Refused),
+            (Failure::Local(LocalFailure::ClockUnset), D::Retry, C::Local),
+        ];
+        for (failure, disposition, class) in table {
+            assert_eq!(failure.disposition(), disposition, "{failure}");
+            assert_eq!(failure.class(), class, "{failure}");
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! What goes into a link and what comes out of it.
+
+use core::fmt;
+use core::time::Duration;
+
+use heapless::String;
+
+use crate::azure::names::{self, DEVICE_ID_MAX, Flaw, HOST_MAX, Name, NameError};
+use crate::failure::Failure;
+use crate::mqtt::{Incoming, Packet, PacketId};
+use crate::outbox::MessageId;
+use crate::text::Text;
+use crate::timer::Deadline;
+
+/// One try at reaching a service. It stamps every input, and an input of an older attempt changes nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(u32);
+
+impl Attempt {
+    /// Returns the number: 1 for the first attempt.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+
+    pub(crate) const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What a frontend tells the link about an attempt.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Input<'b> {
+    /// The signature asked for by [`Action::Sign`].
+    Signed(&'b [u8; 32]),
+    /// The TCP connection is there; TLS begins. May be left out where the two cannot be told apart.
+    Connected,
+    /// Bytes can flow: TLS is up and the certificate is verified, or the connection is plain by configuration.
+    Ready,
+    /// Bytes from the service, from the first one the link has not taken.
+    Bytes(&'b [u8]),
+    /// A packet from the service, for frontends over another MQTT implementation.
+    Packet(Incoming<'b>),
+    /// The transport took bytes and this many still wait: as long as they move, the connection is not called dead.
+    Wrote {
+        /// Bytes that still wait.
+        pending: usize,
+    },
+    /// The attempt or the connection failed; the transport is gone.
+    Failed(Failure),
+}
+
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Signed(_) => f.write_str("Signed(..)"),
+            Self::Connected => f.write_str("Connected"),
+            Self::Ready => f.write_str("Ready"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Packet(packet) => write!(f, "Packet({packet:?})"),
+            Self::Wrote { pending } => write!(f, "Wrote {{ pending: {pending} }}"),
+            Self::Failed(failure) => write!(f, "Failed({failure:?})"),
+        }
+    }
+}
+
+/// What the link did with an [`Input`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Taken<'b> {
+    /// How many bytes it took. The frontend keeps the rest and hands it in again, with what came since, after it has
+    /// drained the outputs.
+    pub bytes: usize,
+    /// How many bytes the next packet needs in all, when it is known to be incomplete.
+    pub needed: Option<usize>,
+    /// Something for the application.
+    pub received: Option<Received<'b>>,
+}
+
+/// Something the service sent to the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Received<'b> {
+    /// A publish.
+    Message {
+        /// Its topic.
+        topic: &'b str,
+        /// Its body.
+        payload: &'b [u8],
+        /// What [`crate::Link::acknowledge`] wants, for QoS 1.
+        packet_id: Option<PacketId>,
+        /// Whether the service has sent it before.
+        dup: bool,
+    },
+    /// The JSON text that came with an assignment.
+    ProvisioningPayload(&'b [u8]),
+}
+
+/// What comes out of a link.
+#[derive(Debug)]
+#[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "an output lives for one call, and there is no allocator")]
+pub enum Output<'a> {
+    /// Something to do.
+    Action(Action<'a>),
+    /// Something to know.
+    Event(Event),
+    /// Nothing until an input, a command or this deadline.
+    Wait(Option<Deadline>),
+}
+
+/// What a frontend is to do.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Action<'a> {
+    /// Sign this text with HMAC-SHA256 and the device's key, and answer [`Input::Signed`] or [`Input::Failed`].
+    Sign {
+        /// The attempt the answer belongs to.
+        attempt: Attempt,
+        /// Whose key: the enrollment's for the Device Provisioning Service, the device's for a hub.
+        role: Role,
+        /// The text.
+        text: Text<'a>,
+    },
+    /// Resolve the name anew, connect, and answer [`Input::Connected`], [`Input::Ready`] or [`Input::Failed`].
+    Connect {
+        /// The attempt all that follows belongs to.
+        attempt: Attempt,
+        /// Where to.
+        endpoint: Endpoint<'a>,
+    },
+    /// Send this packet on the attempt's connection.
+    Send {
+        /// The attempt.
+        attempt: Attempt,
+        /// The packet.
+        packet: Packet<'a>,
+    },
+    /// Close the attempt's connection, if there is one.
+    Close {
+        /// The attempt.
+        attempt: Attempt,
+        /// Whether what was sent is worth waiting for, briefly.
+        flush: bool,
+    },
+    /// Keep the assignment, so that a reboot goes straight to the hub.
+    SaveAssignment(&'a Assignment),
+}
+
+/// Which of its services the link turns to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// The Device Provisioning Service.
+    Provisioning,
+    /// The hub, or the broker.
+    Hub,
+}
+
+/// Where to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Endpoint<'a> {
+    /// Host name, also for SNI and for the verification of the certificate.
+    pub host: &'a str,
+    /// TCP port.
+    pub port: u16,
+    /// Which service it is.
+    pub role: Role,
+    /// Whether to show the device's certificate in the TLS handshake.
+    pub client_certificate: bool,
+}
+
+/// The hub a device was assigned to, and its name there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Assignment {
+    pub(crate) hub: String<HOST_MAX>,
+    pub(crate) device_id: String<DEVICE_ID_MAX>,
+}
+
+impl Assignment {
+    /// Makes an assignment from what was kept.
+    ///
+    /// # Errors
+    /// [`NameError`] when a name is not acceptable.
+    pub fn new(hub: &str, device_id: &str) -> Result<Self, NameError> {
+        names::check_hub_name(hub)?;
+        names::check_device_id(device_id)?;
+        let too_long = |name, text: &str| NameError { name, flaw: Flaw::TooLong { len: text.len() } };
+        Ok(Self {
+            hub: String::try_from(hub).map_err(|_| too_long(Name::Hub, hub))?,
+            device_id: String::try_from(device_id).map_err(|_| too_long(Name::Device, device_id))?,
+        })
+    }
+
+    /// Returns the hub's host name.
+    #[must_use]
+    pub fn hub(&self) -> &str {
+        &self.hub
+    }
+
+    /// Returns the device's id in the hub.
+    #[must_use]
+    pub fn device_id(&self) -> &str {
+        &self.device_id
+    }
+}
+
+/// What became true.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The link is up: subscriptions hold and messages flow.
+    Up {
+        /// Whether the service had kept the session.
+        session_present: bool,
+    },
+    /// The link was up and is no longer.
+    Down(Failure),
+    /// An attempt failed, or the link went down; the next attempt begins after the delay.
+    Retrying {
+        /// Why.
+        failure: Failure,
+        /// How long until the next attempt.
+        delay: Duration,
+    },
+    /// The link leaves the hub for a moment to come back with a new token. Not a fault.
+    Renewing,
+    /// The Device Provisioning Service named a hub; [`crate::Link::assignment`] tells which.
+    Provisioned {
+        /// Whether it is another hub than before; the outbox moves with the device.
+        migrated: bool,
+    },
+    /// The service acknowledged the message.
+    Delivered(MessageId),
+    /// The message left the outbox undelivered.
+    Dropped(MessageId, DropReason),
+    /// More inbound messages wait for [`crate::Link::acknowledge`] than the link can keep track of; the service will
+    /// send this one again on a later connection.
+    InboundOverflow,
+    /// The wall clock differs from the service's by this many seconds (positive: the device is behind); tokens are
+    /// given the service's time until the clock is set right.
+    ClockSkew {
+        /// Service's time minus the device's.
+        seconds: i64,
+    },
+    /// The link has stopped at the application's wish.
+    Stopped,
+    /// The link has given up; [`crate::Link::start`] tries again.
+    GaveUp(Failure),
+}
+
+/// Why a message left the outbox undelivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Its time ran out.
+    Expired,
+    /// It made room for a newer one.
+    Evicted,
+    /// The service does not take it.
+    Rejected,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Rejected => "rejected",
+        })
+    }
+}

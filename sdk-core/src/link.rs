@@ -1,0 +1,559 @@
+//! One device's lifelong tie to its hub.
+
+mod account;
+mod attempt;
+mod deliver;
+mod provision;
+mod receive;
+mod transmit;
+
+use core::time::Duration;
+
+use heapless::Deque;
+
+use self::account::Account;
+use crate::config::{ConfigError, Service, Settings};
+use crate::failure::Failure;
+use crate::io::{Assignment, Attempt, Event, Input, Output, Role, Taken};
+use crate::ledger::Ledger;
+use crate::mqtt::PacketId;
+use crate::outbox::{MessageId, Outbox};
+use crate::retry::Backoff;
+use crate::rng::{Rng, Seed};
+use crate::status::{State, Status};
+use crate::time::{Instant, millis};
+use crate::timer::{Deadline, TimerReason, Timers};
+
+pub use deliver::{Message, PublishError};
+
+/// Most events that wait for [`Link::poll_output`].
+const EVENTS: usize = 16;
+
+/// Places among them kept for what is not about a single message.
+const EVENTS_KEPT: usize = 6;
+
+/// Most inbound QoS 1 messages that wait for [`Link::acknowledge`].
+const INBOUND: usize = 16;
+
+/// One device's link to its hub, across reconnects, moves to other hubs and reboots.
+///
+/// The link is a state machine without I/O. Four kinds of methods drive it:
+///
+/// * commands say what the application wants: [`start`](Self::start), [`publish`](Self::publish),
+///   [`acknowledge`](Self::acknowledge), [`reprovision`](Self::reprovision), [`stop`](Self::stop);
+/// * [`handle_input`](Self::handle_input) and [`handle_timeout`](Self::handle_timeout) say what happened;
+/// * [`poll_output`](Self::poll_output) says what to do and what became true, until it says [`Output::Wait`];
+/// * the rest looks and changes nothing.
+///
+/// They may be called in any order. After a command, an input or a timeout the frontend polls outputs until `Wait`,
+/// then sleeps until the deadline or the next input. `now` comes from a monotonic clock; a value before the latest one
+/// counts as the latest.
+///
+/// Each connection attempt has a number. The frontend stamps every input with the number of the attempt it belongs to;
+/// inputs of older attempts change nothing.
+#[derive(Clone, Debug)]
+pub struct Link<O, S> {
+    account: Account<S>,
+    outbox: O,
+    rng: Rng,
+    now: Instant,
+    attempt: Attempt,
+    phase: Phase,
+    phase_since: Instant,
+    plan: Option<Plan>,
+    timers: Timers,
+    hub_backoff: Backoff,
+    dps_backoff: Backoff,
+    ladder: Ladder,
+    session: Session,
+    wire: Wire,
+    inbound: Deque<Inbound, INBOUND>,
+    events: Deque<Event, EVENTS>,
+    pending: Pending,
+    clock: WallClock,
+    ledger: Ledger,
+    trouble: Trouble,
+    next_id: MessageId,
+}
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    /// Waits for the retry timer.
+    Waiting,
+    /// Waits for a signature.
+    Signing,
+    /// Waits for TCP and TLS.
+    Opening,
+    /// Waits for CONNACK.
+    Greeting,
+    /// Waits for SUBACK.
+    Subscribing,
+    /// Talks to the Device Provisioning Service.
+    Registering,
+    Up,
+    /// Leaves in order.
+    Draining,
+    Stopped,
+    GivenUp,
+}
+
+/// Why the link leaves in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plan {
+    Renew,
+    Reprovision,
+    Stop,
+}
+
+/// When to turn to the Device Provisioning Service.
+#[derive(Clone, Copy, Debug)]
+struct Ladder {
+    /// The next attempt goes to the Device Provisioning Service.
+    wanted: bool,
+    /// No earlier registration than this, but on explicit order.
+    not_before: Instant,
+    /// How long the hub must be out of reach.
+    unreachable_ms: u64,
+    /// Registrations since the last stable connection.
+    fruitless: u8,
+    /// Registrations since the link was made; each is billed.
+    registrations: u32,
+}
+
+/// What the service and the link know of each other beyond one connection.
+#[derive(Clone, Copy, Debug)]
+struct Session {
+    /// Every message below it was sent on this connection.
+    cursor: MessageId,
+    /// Every message below it may have been sent in this session before.
+    sent_before: Option<MessageId>,
+    /// Every message from it on was never sent.
+    high: MessageId,
+    /// The service kept the session for this connection.
+    resumed: bool,
+    /// Messages below `cursor` that are still in the outbox.
+    in_flight: u16,
+    /// When the last acknowledgement came, or the first message went out after none was in flight.
+    progress: Instant,
+    /// An acknowledgement came on this connection.
+    progressed: bool,
+    /// Subscriptions the service has acknowledged in this session.
+    subscribed: u8,
+    /// The connection has lasted.
+    stable: bool,
+    /// The message that was the oldest in flight when connections broke, and how often in a row.
+    suspect: Option<(MessageId, u8)>,
+}
+
+/// What is to be written on the connection, and what was.
+#[derive(Clone, Copy, Debug)]
+struct Wire {
+    connect: bool,
+    /// Subscriptions to ask for.
+    subscribe: u8,
+    /// Subscriptions asked for and not acknowledged.
+    unacknowledged: u8,
+    ping: bool,
+    /// When a ping was asked for that nothing answered.
+    pinged: Option<Instant>,
+    request: bool,
+    last_sent: Instant,
+    last_received: Instant,
+    /// When the transport last moved bytes of a backlog.
+    last_moved: Instant,
+    /// Attempt whose transport exists.
+    open: bool,
+}
+
+/// Actions that wait for [`Link::poll_output`].
+#[derive(Clone, Copy, Debug, Default)]
+struct Pending {
+    /// A connection to close, after a DISCONNECT if that flag is set.
+    close: Option<(Attempt, bool)>,
+    /// DISCONNECT goes out before the close.
+    disconnect: bool,
+    save: bool,
+    sign: bool,
+    connect: bool,
+}
+
+/// An inbound QoS 1 message that the application has.
+#[derive(Clone, Copy, Debug)]
+struct Inbound {
+    packet_id: PacketId,
+    handled: bool,
+}
+
+/// The wall clock, and what the service's answers say of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct WallClock {
+    own: Option<(u64, Instant)>,
+    service: Option<(u64, Instant)>,
+}
+
+/// What ended the last good time and what happened since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trouble {
+    first: Option<Failure>,
+    last: Option<Failure>,
+    failures: u32,
+}
+
+/// Clocks that differ by more make IoT Hub refuse tokens (azure-docs `iot-hub/troubleshoot-error-codes.md`, 401003).
+const SKEW_SECS: u64 = 300;
+
+/// No device runs before 2025-01-01 00:00 UTC: a clock before that is not set.
+const CLOCK_SET_SECS: u64 = 1_735_689_600;
+
+impl<O: Outbox, S: Settings> Link<O, S> {
+    /// Creates an idle link. The seed must differ from device to device.
+    ///
+    /// Messages that the outbox holds from before count as accepted.
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the configuration cannot work; nothing was sent then.
+    pub fn new(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        let config = settings.config();
+        config.check()?;
+        let mut rng = Rng::new(seed, config.service.identity());
+        // Half of the numbers stay above the first one.
+        let next_id = outbox.last().map_or_else(|| MessageId::new(rng.long() >> 1), MessageId::next);
+        let unreachable_ms = unreachable_ms(millis(config.reprovisioning.after_unreachable), &mut rng);
+        let accepted = outbox.usage().messages.try_into().unwrap_or(u64::MAX);
+        let ledger = Ledger { accepted, ..Ledger::default() };
+        Ok(Self {
+            account: Account::new(settings),
+            rng,
+            now,
+            attempt: Attempt::default(),
+            phase: Phase::Idle,
+            phase_since: now,
+            plan: None,
+            timers: Timers::new(),
+            hub_backoff: Backoff::new(now),
+            dps_backoff: Backoff::new(now),
+            ladder: Ladder { wanted: false, not_before: now, unreachable_ms, fruitless: 0, registrations: 0 },
+            session: Session::new(outbox.first().unwrap_or(next_id), now),
+            outbox,
+            wire: Wire::new(now),
+            inbound: Deque::new(),
+            events: Deque::new(),
+            pending: Pending::default(),
+            clock: WallClock::default(),
+            ledger,
+            trouble: Trouble::default(),
+            next_id,
+        })
+    }
+
+    /// Gives the link an assignment kept from before, so that it goes straight to the hub.
+    ///
+    /// Without effect on a link that has an assignment, or whose hub is configured.
+    pub fn restore_assignment(&mut self, assignment: Assignment) {
+        if self.account.assignment.is_none() && self.account.is_provisioned() {
+            self.account.assignment = Some(assignment);
+        }
+    }
+
+    /// Sets the wall clock: whole seconds since 1970-01-01 00:00 UTC.
+    ///
+    /// Only the expiry of tokens depends on it. It may be wrong; set it before the first attempt and whenever the
+    /// frontend learns better, at best before each attempt.
+    pub fn set_wall_clock(&mut self, unix_secs: u64, now: Instant) {
+        let now = self.tick(now);
+        self.clock.own = (unix_secs >= CLOCK_SET_SECS).then_some((unix_secs, now));
+    }
+
+    /// Starts bringing the link up; without effect while it is trying or up.
+    ///
+    /// The first attempt begins within [`crate::RetryPolicy::first_spread`], since a power cut ends for a whole street.
+    pub fn start(&mut self, now: Instant) {
+        let now = self.tick(now);
+        if matches!(self.phase, Phase::Idle | Phase::Stopped | Phase::GivenUp) {
+            self.trouble = Trouble::default();
+            self.hub_backoff.reset(now);
+            self.dps_backoff.reset(now);
+            let delay = Backoff::first_delay(&self.account.config().retry, self.rng.word());
+            self.plan = None;
+            self.enter(Phase::Waiting);
+            self.timers.set(TimerReason::Retry, now.after_millis(delay));
+        }
+    }
+
+    /// Stops the link. The outbox keeps what it holds.
+    ///
+    /// While the link is up it first sends and awaits what is queued, for `drain` at most; then it leaves with
+    /// DISCONNECT. [`Event::Stopped`] ends it.
+    pub fn stop(&mut self, drain: Duration, now: Instant) {
+        let now = self.tick(now);
+        match self.phase {
+            Phase::Stopped => {}
+            Phase::Up | Phase::Draining => {
+                self.plan = Some(Plan::Stop);
+                self.enter(Phase::Draining);
+                self.timers.clear(TimerReason::TokenRenewal);
+                self.timers.set(TimerReason::Drain, now.after(drain));
+                self.finish_drain_when_empty();
+            }
+            Phase::Idle
+            | Phase::Waiting
+            | Phase::Signing
+            | Phase::Opening
+            | Phase::Greeting
+            | Phase::Subscribing
+            | Phase::Registering
+            | Phase::GivenUp => self.stopped(),
+        }
+    }
+
+    /// Orders a registration with the Device Provisioning Service, as after an operator's word that the device moves.
+    ///
+    /// While the link is up, what is in flight is drained first. Without effect when the hub is configured, or while the
+    /// link is stopped.
+    pub fn reprovision(&mut self, now: Instant) {
+        let now = self.tick(now);
+        if !self.account.is_provisioned() {
+            return;
+        }
+        match self.phase {
+            Phase::Up => {
+                self.ladder.wanted = true;
+                self.begin_drain(Plan::Reprovision);
+            }
+            Phase::Draining => self.ladder.wanted = true,
+            Phase::Waiting => {
+                self.ladder.wanted = true;
+                let delay = Backoff::first_delay(&self.account.config().retry, self.rng.word());
+                self.timers.set(TimerReason::Retry, now.after_millis(delay));
+            }
+            Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => self.ladder.wanted = true,
+            Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}
+        }
+    }
+
+    /// Tells the service that the application is done with an inbound message.
+    ///
+    /// Acknowledgements go out in the order of the messages (MQTT 3.1.1 \[MQTT-4.6.0-2\]): one given early waits. An
+    /// acknowledgement of an older attempt's message is dropped, since the service sends that message again. Returns
+    /// whether it was taken.
+    pub fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
+        self.tick(now);
+        if attempt != self.attempt {
+            return false;
+        }
+        let waiting = self.inbound.iter_mut().find(|inbound| inbound.packet_id == packet_id && !inbound.handled);
+        waiting.map(|inbound| inbound.handled = true).is_some()
+    }
+
+    /// Tells the link what happened during an attempt; inputs of older attempts are ignored.
+    ///
+    /// One call takes bytes up to the first thing for the application, or until the events are full: the frontend
+    /// drains the outputs and hands in the rest until nothing is taken.
+    pub fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+        let now = self.tick(now);
+        self.take_input(input, attempt, now)
+    }
+
+    /// Lets the link act on the deadlines due at `now`; harmless when early.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let now = self.tick(now);
+        // Each firing clears its timer; the bound only guards against a mistake.
+        for _ in 0..64 {
+            let Some(due) = self.timers.take_due(now) else { break };
+            self.fire(due, now);
+        }
+    }
+
+    /// Returns the next thing to do or to know; call until it returns [`Output::Wait`].
+    pub fn poll_output(&mut self) -> Output<'_> {
+        self.poll_output_within(usize::MAX)
+    }
+
+    /// Like [`poll_output`](Self::poll_output) for a frontend that can take no more than `room` bytes to send: packets
+    /// that are longer wait, all else comes.
+    pub fn poll_output_within(&mut self, room: usize) -> Output<'_> {
+        self.next_output(room)
+    }
+
+    /// Returns what the link is doing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Idle => State::Idle,
+            Phase::Waiting => State::BackingOff,
+            Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing | Phase::Registering => {
+                match self.account.role {
+                    Role::Provisioning => State::Provisioning,
+                    Role::Hub => State::Connecting,
+                }
+            }
+            Phase::Up => State::Up,
+            Phase::Draining => State::Draining,
+            Phase::Stopped => State::Stopped,
+            Phase::GivenUp => State::GivenUp,
+        }
+    }
+
+    /// Returns what the link is doing and why, and what can be done about it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status {
+            state: self.state(),
+            since: self.phase_since,
+            attempt: self.attempt,
+            renewing: self.phase == Phase::Draining && self.plan == Some(Plan::Renew),
+            first_failure: self.trouble.first,
+            last_failure: self.trouble.last,
+            failures: self.trouble.failures,
+            next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_role())),
+            registrations: self.ladder.registrations,
+            clock_skew_secs: self.clock.skew(self.now),
+            queued: self.outbox.usage(),
+            in_flight: self.session.in_flight,
+        }
+    }
+
+    /// Returns the books.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        Ledger { queued: self.outbox.usage().messages.try_into().unwrap_or(u64::MAX), ..self.ledger }
+    }
+
+    /// Returns the earliest deadline, as [`Output::Wait`] does.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Deadline> {
+        self.timers.next()
+    }
+
+    /// Returns the current attempt.
+    #[must_use]
+    pub const fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// Returns the assignment, when the Device Provisioning Service has made one.
+    #[must_use]
+    pub const fn assignment(&self) -> Option<&Assignment> {
+        self.account.assignment.as_ref()
+    }
+
+    /// Returns the outbox.
+    #[must_use]
+    pub const fn outbox(&self) -> &O {
+        &self.outbox
+    }
+
+    /// Returns the configuration.
+    #[must_use]
+    pub fn settings(&self) -> &S {
+        &self.account.settings
+    }
+
+    /// Takes note of the time, which never goes back.
+    fn tick(&mut self, now: Instant) -> Instant {
+        self.now = self.now.max(now);
+        self.now
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.phase_since = self.now;
+        }
+    }
+
+    /// Reports what is not about a single message. The places kept for such events suffice, since each of them follows
+    /// an action that had to be polled for or a command; of commands repeated without polling the latest count.
+    fn report(&mut self, event: Event) {
+        if self.events.back() == Some(&event) {
+            return;
+        }
+        if self.events.is_full() {
+            self.events.pop_back();
+        }
+        let _ = self.events.push_back(event);
+    }
+
+    /// Whether an event about a single message has a place.
+    fn has_event_room(&self) -> bool {
+        self.events.len() < EVENTS.saturating_sub(EVENTS_KEPT)
+    }
+}
+
+impl<T> Service<T>
+where
+    T: AsRef<str>,
+{
+    /// What tells the device from others.
+    fn identity(&self) -> &str {
+        match self {
+            Self::Hub { device_id, .. } => device_id.as_ref(),
+            Self::Provisioned { registration_id, .. } => registration_id.as_ref(),
+            Self::Broker { client_id, .. } => client_id.as_ref(),
+        }
+    }
+}
+
+impl Session {
+    const fn new(first: MessageId, now: Instant) -> Self {
+        Self {
+            cursor: first,
+            sent_before: None,
+            high: first,
+            resumed: false,
+            in_flight: 0,
+            progress: now,
+            progressed: false,
+            subscribed: 0,
+            stable: false,
+            suspect: None,
+        }
+    }
+}
+
+impl Wire {
+    const fn new(now: Instant) -> Self {
+        Self {
+            connect: false,
+            subscribe: 0,
+            unacknowledged: 0,
+            ping: false,
+            pinged: None,
+            request: false,
+            last_sent: now,
+            last_received: now,
+            last_moved: now,
+            open: false,
+        }
+    }
+}
+
+impl WallClock {
+    /// Seconds since 1970, by the service's clock where the two are known to differ.
+    fn unix_secs(&self, now: Instant) -> Option<u64> {
+        let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.since(at).as_secs());
+        let service = self.service.map(run);
+        match (self.own.map(run), service) {
+            (Some(own), Some(service)) if own.abs_diff(service) <= SKEW_SECS => Some(own),
+            (own, None) => own,
+            (_, Some(service)) => Some(service),
+        }
+    }
+
+    /// Service's time minus the device's, when that is known and matters.
+    fn skew(&self, now: Instant) -> Option<i64> {
+        let (own, service) = (self.own?, self.service?);
+        let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.since(at).as_secs());
+        let (own, service) = (run(own), run(service));
+        (own.abs_diff(service) > SKEW_SECS)
+            .then(|| i64::try_from(service).unwrap_or(i64::MAX).saturating_sub(i64::try_from(own).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Draws how long the hub must be out of reach before the Device Provisioning Service is asked.
+fn unreachable_ms(mean: u64, rng: &mut Rng) -> u64 {
+    let third = mean.checked_div(3).unwrap_or(0);
+    rng.between(third.saturating_mul(2), third.saturating_mul(4))
+}

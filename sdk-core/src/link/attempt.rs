@@ -1,0 +1,367 @@
+//! Attempts: how one begins, how it ends, and what comes next.
+
+use core::time::Duration;
+
+use super::{Ladder, Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
+use crate::config::{Credential, Settings};
+use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
+use crate::io::{Event, Role};
+use crate::outbox::Outbox;
+use crate::retry::Backoff;
+use crate::time::{Instant, millis};
+use crate::timer::{Deadline, TimerReason};
+
+impl<O: Outbox, S: Settings> Link<O, S> {
+    /// Which service the next attempt turns to.
+    pub(super) fn next_role(&self) -> Role {
+        let unassigned = self.account.is_provisioned() && self.account.assignment.is_none();
+        if self.ladder.wanted || unassigned { Role::Provisioning } else { Role::Hub }
+    }
+
+    pub(super) fn begin_attempt(&mut self) {
+        self.account.role = self.next_role();
+        // The order to register is used up by trying, so that it cannot loop.
+        self.ladder.wanted = false;
+        self.attempt = self.attempt.next();
+        self.plan = None;
+        self.wire = Wire::new(self.now);
+        self.inbound.clear();
+        self.pending = Pending {
+            close: self.pending.close,
+            disconnect: self.pending.disconnect,
+            save: self.pending.save,
+            ..Pending::default()
+        };
+        if matches!(self.account.config().credential, Credential::SharedKey) {
+            let Some(unix_secs) = self.clock.unix_secs(self.now) else {
+                self.attempt_failed(Failure::Local(LocalFailure::ClockUnset));
+                return;
+            };
+            let lifetime = self.account.config().token_lifetime.as_secs();
+            self.account.expiry_unix_secs = unix_secs.saturating_add(lifetime);
+            self.account.signed = self.now;
+            self.pending.sign = true;
+            self.enter(Phase::Signing);
+            self.set_timer(TimerReason::Sign, self.account.config().timeouts.sign);
+        } else {
+            self.open();
+        }
+    }
+
+    /// Asks for a transport.
+    pub(super) fn open(&mut self) {
+        self.timers.clear(TimerReason::Sign);
+        self.pending.connect = true;
+        self.enter(Phase::Opening);
+        self.set_timer(TimerReason::Connect, self.account.config().timeouts.connect);
+    }
+
+    /// TCP is there.
+    pub(super) fn connected(&mut self) {
+        if self.phase == Phase::Opening {
+            self.timers.clear(TimerReason::Connect);
+            self.set_timer(TimerReason::Tls, self.account.config().timeouts.tls);
+        }
+    }
+
+    /// Bytes can flow.
+    pub(super) fn ready(&mut self) {
+        if self.phase == Phase::Opening {
+            self.timers.clear(TimerReason::Connect);
+            self.timers.clear(TimerReason::Tls);
+            self.wire.connect = true;
+            self.enter(Phase::Greeting);
+            let times = self.account.config().timeouts;
+            let wait = self.backoff().connack_timeout(times.connack, times.connack_longest);
+            self.timers.set(TimerReason::Connack, self.now.after_millis(wait));
+        }
+    }
+
+    /// The service took the device's CONNECT.
+    pub(super) fn accepted(&mut self, session_present: bool) {
+        self.timers.clear(TimerReason::Connack);
+        self.backoff_mut().accepted();
+        self.watch_keep_alive();
+        let wanted = match self.account.role {
+            Role::Provisioning => 1,
+            Role::Hub => {
+                if !session_present {
+                    self.session.subscribed = 0;
+                    self.session.sent_before = None;
+                }
+                self.session.resumed = session_present;
+                self.account.config().subscriptions.bits() & !self.session.subscribed
+            }
+        };
+        self.wire.subscribe = wanted;
+        self.wire.unacknowledged = wanted;
+        if wanted == 0 {
+            self.up();
+        } else {
+            self.enter(Phase::Subscribing);
+            self.set_timer(TimerReason::Suback, self.account.config().timeouts.suback);
+        }
+    }
+
+    /// All subscriptions hold.
+    pub(super) fn subscribed(&mut self) {
+        self.timers.clear(TimerReason::Suback);
+        match self.account.role {
+            Role::Provisioning => self.begin_registration(),
+            Role::Hub => self.up(),
+        }
+    }
+
+    fn up(&mut self) {
+        self.enter(Phase::Up);
+        self.trouble = Trouble::default();
+        self.begin_delivery();
+        self.session.stable = false;
+        let config = self.account.config();
+        let (stable, shared_key) = (config.retry.stable, matches!(config.credential, Credential::SharedKey));
+        let lifetime = millis(config.token_lifetime);
+        self.set_timer(TimerReason::Stable, stable);
+        if shared_key {
+            // Each device draws its own point between 75 % and 90 % of the lifetime, or renewals come in step.
+            let twentieth = lifetime.checked_div(20).unwrap_or(0);
+            let age = self.rng.between(twentieth.saturating_mul(15), twentieth.saturating_mul(18));
+            self.timers.set(TimerReason::TokenRenewal, self.account.signed.after_millis(age));
+        }
+        self.report(Event::Up { session_present: self.session.resumed });
+        if self.ladder.wanted {
+            self.begin_drain(Plan::Reprovision);
+        }
+    }
+
+    fn stable(&mut self) {
+        self.session.stable = true;
+        self.hub_backoff.reset(self.now);
+        self.ladder.fruitless = 0;
+        self.ladder.not_before = self.now;
+        let mean = millis(self.account.config().reprovisioning.after_unreachable);
+        self.ladder.unreachable_ms = unreachable_ms(mean, &mut self.rng);
+    }
+
+    /// Ends the attempt or the connection because of `failure`, and plans the next attempt.
+    pub(super) fn attempt_failed(&mut self, failure: Failure) {
+        let was_up = matches!(self.phase, Phase::Up | Phase::Draining);
+        let stable = was_up && self.session.stable;
+        if was_up {
+            self.end_delivery();
+        }
+        self.close(false);
+        if self.plan == Some(Plan::Stop) {
+            self.stopped();
+            return;
+        }
+        self.plan = None;
+        self.trouble.first.get_or_insert(failure);
+        self.trouble.last = Some(failure);
+        self.trouble.failures = self.trouble.failures.saturating_add(1);
+        if was_up {
+            self.report(Event::Down(failure));
+        }
+        if failure.disposition() == Disposition::GiveUp {
+            self.enter(Phase::GivenUp);
+            self.report(Event::GaveUp(failure));
+            return;
+        }
+        let policy = self.account.config().retry;
+        let (word, now) = (self.rng.word(), self.now);
+        let delay = if stable {
+            self.hub_backoff.reset(now);
+            Backoff::first_delay(&policy, word)
+        } else {
+            let delay = self.backoff_mut().failed(failure, was_up, &policy, word, now);
+            self.climb(failure, was_up, delay, word)
+        };
+        self.enter(Phase::Waiting);
+        self.timers.set(TimerReason::Retry, now.after_millis(delay));
+        self.report(Event::Retrying { failure, delay: Duration::from_millis(delay) });
+    }
+
+    /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
+    fn climb(&mut self, failure: Failure, was_up: bool, delay: u64, word: u32) -> u64 {
+        let config = self.account.config();
+        let (policy, rules) = (config.retry, config.reprovisioning);
+        if self.account.role == Role::Provisioning {
+            if self.account.assignment.is_some() {
+                // The hub is probed in between: a service that does not answer must not keep the device from its hub.
+                self.ladder.not_before = self.ladder.not_before.max(self.now.after_millis(delay));
+            }
+            return delay;
+        }
+        if failure.disposition() == Disposition::RefreshCredential {
+            let refusals = self.hub_backoff.refusals();
+            if refusals <= 1 {
+                return Backoff::first_delay(&policy, word);
+            }
+            if refusals >= rules.after_refusals && self.may_register() {
+                self.ladder.wanted = true;
+                return crate::rng::scale(word, 0, millis(rules.spread));
+            }
+        }
+        let unreachable = failure.class() == Class::Unreachable && !was_up && !self.hub_backoff.is_overloaded();
+        if unreachable
+            && self.now.millis_since(self.hub_backoff.lost()) >= self.ladder.unreachable_ms
+            && self.may_register()
+        {
+            self.ladder.wanted = true;
+        }
+        delay
+    }
+
+    fn may_register(&self) -> bool {
+        self.account.is_provisioned() && self.now >= self.ladder.not_before
+    }
+
+    /// Takes note of a registration that named a hub, and spaces the next one.
+    pub(super) fn registered(&mut self) {
+        let rules = self.account.config().reprovisioning;
+        let Ladder { fruitless, .. } = self.ladder;
+        if fruitless > 0 {
+            let doublings = u32::from(fruitless.saturating_sub(1)).min(16);
+            let spacing = millis(rules.spacing).saturating_mul(1 << doublings).min(millis(rules.spacing_longest));
+            let half = spacing >> 1;
+            let spacing = self.rng.between(half, spacing.saturating_add(half));
+            self.ladder.not_before = self.now.after_millis(spacing);
+        }
+        self.ladder.fruitless = fruitless.saturating_add(1);
+    }
+
+    /// Leaves in order, for `plan`, once what is in flight is acknowledged.
+    pub(super) fn begin_drain(&mut self, plan: Plan) {
+        self.plan = Some(plan);
+        self.enter(Phase::Draining);
+        self.timers.clear(TimerReason::TokenRenewal);
+        self.set_timer(TimerReason::Drain, self.account.config().timeouts.drain);
+        if plan == Plan::Renew {
+            self.report(Event::Renewing);
+        }
+        self.finish_drain_when_empty();
+    }
+
+    pub(super) fn finish_drain_when_empty(&mut self) {
+        let queued = self.plan == Some(Plan::Stop) && self.outbox.usage().messages > 0;
+        if self.phase == Phase::Draining && self.session.in_flight == 0 && !queued {
+            self.finish_drain();
+        }
+    }
+
+    fn finish_drain(&mut self) {
+        let stopping = self.plan == Some(Plan::Stop);
+        self.end_delivery();
+        self.close(true);
+        if stopping {
+            self.stopped();
+        } else {
+            self.begin_attempt();
+        }
+    }
+
+    pub(super) fn stopped(&mut self) {
+        self.close(false);
+        self.plan = None;
+        self.ladder.wanted = false;
+        self.enter(Phase::Stopped);
+        self.report(Event::Stopped);
+    }
+
+    /// Gives up the connection, with DISCONNECT when it is left in order.
+    pub(super) fn close(&mut self, in_order: bool) {
+        if self.wire.open {
+            self.pending.close = Some((self.attempt, in_order));
+            self.pending.disconnect = in_order;
+        }
+        self.pending.sign = false;
+        self.pending.connect = false;
+        self.wire = Wire::new(self.now);
+        self.inbound.clear();
+        self.timers.clear_attempt();
+    }
+
+    /// Acts on a deadline.
+    pub(super) fn fire(&mut self, due: Deadline, now: Instant) {
+        match due.reason {
+            TimerReason::Retry => self.begin_attempt(),
+            TimerReason::Sign => self.attempt_failed(Failure::Local(LocalFailure::SigningTimeout)),
+            TimerReason::Connect => self.attempt_failed(Failure::ConnectTimeout),
+            TimerReason::Tls => self.attempt_failed(Failure::TlsTimeout),
+            TimerReason::Connack => self.attempt_failed(Failure::ConnackTimeout),
+            TimerReason::Suback => self.attempt_failed(Failure::SubackTimeout),
+            TimerReason::KeepAlive => self.watch_keep_alive(),
+            TimerReason::Puback => self.watch_acknowledgements(now.since(due.at)),
+            TimerReason::Drain => self.finish_drain(),
+            TimerReason::Stable => self.stable(),
+            TimerReason::TokenRenewal => self.begin_drain(Plan::Renew),
+            TimerReason::ProvisioningAnswer => self.provisioning_failed(ProvisioningFailure::NoAnswer),
+            TimerReason::ProvisioningPoll => self.poll_registration(),
+            TimerReason::Provisioning => self.provisioning_failed(ProvisioningFailure::TooSlow),
+            TimerReason::Expiry => self.expire(),
+        }
+    }
+
+    pub(super) fn provisioning_failed(&mut self, failure: ProvisioningFailure) {
+        self.attempt_failed(Failure::Provisioning(failure));
+    }
+
+    /// Sends a ping when one is due, or finds the connection dead; sets the timer for the next look.
+    ///
+    /// A ping goes out when nothing was sent, or nothing came, for the whole interval (MQTT 3.1.1 \[MQTT-3.1.2-23\]);
+    /// half an interval later at the latest something has to come. A frontend that slept pings first.
+    pub(super) fn watch_keep_alive(&mut self) {
+        let interval = millis(self.account.config().keep_alive);
+        let at = match self.wire.pinged {
+            Some(pinged) => {
+                let dead = pinged.max(self.wire.last_moved).after_millis(interval >> 1);
+                if self.now >= dead {
+                    self.attempt_failed(Failure::KeepAliveTimeout);
+                    return;
+                }
+                dead
+            }
+            None => {
+                let due = self.wire.last_sent.min(self.wire.last_received).after_millis(interval);
+                if self.now >= due {
+                    self.wire.ping = true;
+                    self.wire.pinged = Some(self.now);
+                    self.now.after_millis(interval >> 1)
+                } else {
+                    due
+                }
+            }
+        };
+        self.timers.set(TimerReason::KeepAlive, at);
+    }
+
+    /// Takes note of the service's clock, exactly or as the earliest it can be.
+    pub(super) fn learn_clock(&mut self, unix_secs: u64, exact: bool) {
+        let own = self.clock.unix_secs(self.now);
+        let behind = own.is_none_or(|own| unix_secs.saturating_sub(own) > SKEW_SECS);
+        let ahead = exact && own.is_some_and(|own| own.saturating_sub(unix_secs) > SKEW_SECS);
+        if behind || ahead || (exact && self.clock.service.is_some()) {
+            self.clock.service = Some((unix_secs, self.now));
+            if let Some(seconds) = self.clock.skew(self.now) {
+                self.report(Event::ClockSkew { seconds });
+            }
+        }
+    }
+
+    pub(super) fn backoff(&self) -> &Backoff {
+        match self.account.role {
+            Role::Provisioning => &self.dps_backoff,
+            Role::Hub => &self.hub_backoff,
+        }
+    }
+
+    pub(super) fn backoff_mut(&mut self) -> &mut Backoff {
+        match self.account.role {
+            Role::Provisioning => &mut self.dps_backoff,
+            Role::Hub => &mut self.hub_backoff,
+        }
+    }
+
+    pub(super) fn set_timer(&mut self, reason: TimerReason, after: Duration) {
+        self.timers.set(reason, self.now.after(after));
+    }
+}

@@ -1,0 +1,339 @@
+//! From acceptance to acknowledgement: the life of a message.
+
+use core::fmt;
+use core::time::Duration;
+
+use super::{Link, Phase, Plan};
+use crate::azure::hub;
+use crate::config::{Overflow, Settings};
+use crate::failure::Failure;
+use crate::io::{DropReason, Event};
+use crate::mqtt::{MAX_FIELD_LEN, PacketId};
+use crate::outbox::{Address, Entry, MessageId, Outbox, OutboxError};
+use crate::timer::TimerReason;
+
+/// Message ids give their packet ids by their last bits, so that a message keeps its packet id across connections and
+/// an acknowledgement finds its message without a table.
+const PACKET_IDS: u16 = 0x8000;
+
+/// Looks for expired messages are at least this far apart.
+const EXPIRY_STEP_MS: u64 = 500;
+
+/// A sleep this long is the frontend's, not the service's.
+const OVERSLEPT: Duration = Duration::from_secs(5);
+
+/// A message for [`Link::publish`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "applications write it down")]
+pub struct Message<'a> {
+    /// Where it goes.
+    pub address: Address<'a>,
+    /// Its body.
+    pub payload: &'a [u8],
+    /// How long it is of use; by default what the configuration says.
+    pub expires_after: Option<Duration>,
+}
+
+impl<'a> Message<'a> {
+    /// Makes a telemetry message with an encoded property bag, which may be empty.
+    #[must_use]
+    pub const fn telemetry(properties: &'a str, payload: &'a [u8]) -> Self {
+        Self { address: Address::Telemetry(properties), payload, expires_after: None }
+    }
+
+    /// Makes a message to a topic.
+    #[must_use]
+    pub const fn to_topic(topic: &'a str, payload: &'a [u8]) -> Self {
+        Self { address: Address::Topic(topic), payload, expires_after: None }
+    }
+}
+
+/// Why [`Link::publish`] did not accept a message; nothing changed then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// There is no room until a message is delivered, expires or is dropped.
+    Full,
+    /// The message is too large for the service, the outbox or the frontend, whatever else they hold.
+    TooLarge {
+        /// Bytes that count.
+        size: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
+    /// The topic is empty, too long, or has a wildcard or U+0000.
+    BadTopic,
+    /// Telemetry goes to a hub; a broker needs a topic.
+    NoTelemetryEndpoint,
+    /// The outbox's storage failed.
+    Storage,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the outbox is full; wait for a delivery and try again"),
+            Self::TooLarge { size, limit } => write!(f, "the message counts {size} bytes; the limit is {limit}"),
+            Self::BadTopic => f.write_str("the topic is empty, longer than 65535 bytes, or has a wildcard or U+0000"),
+            Self::NoTelemetryEndpoint => f.write_str("a broker has no telemetry endpoint; name a topic"),
+            Self::Storage => f.write_str("the outbox's storage failed"),
+        }
+    }
+}
+
+impl core::error::Error for PublishError {}
+
+impl<O: Outbox, S: Settings> Link<O, S> {
+    /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
+    ///
+    /// It can be called in any state. What it returns is accepted: it ends in exactly one [`Event::Delivered`] or
+    /// [`Event::Dropped`].
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was not accepted.
+    pub fn publish(&mut self, message: Message<'_>, now: crate::Instant) -> Result<MessageId, PublishError> {
+        let now = self.tick(now);
+        let accepted = self.check(&message).and_then(|()| {
+            let expires = message.expires_after.or(self.account.config().expiry).map(|span| now.after(span));
+            let entry = Entry { id: self.next_id, address: message.address, payload: message.payload, expires };
+            self.make_room_and_push(entry)
+        });
+        match accepted {
+            Ok(id) => {
+                self.ledger.accepted = self.ledger.accepted.saturating_add(1);
+                self.next_id = id.next();
+                Ok(id)
+            }
+            Err(error) => {
+                self.ledger.refused = self.ledger.refused.saturating_add(1);
+                Err(error)
+            }
+        }
+    }
+
+    fn check(&self, message: &Message<'_>) -> Result<(), PublishError> {
+        let config = self.account.config();
+        match message.address {
+            Address::Telemetry(_) if self.account.is_broker() => return Err(PublishError::NoTelemetryEndpoint),
+            Address::Telemetry(bag) => {
+                let size = hub::telemetry_size(bag, message.payload);
+                if size > hub::TELEMETRY_MAX {
+                    return Err(PublishError::TooLarge { size, limit: hub::TELEMETRY_MAX });
+                }
+            }
+            Address::Topic(topic) => {
+                let bad = |byte| matches!(byte, b'+' | b'#' | 0);
+                if topic.is_empty() || topic.len() > MAX_FIELD_LEN || topic.bytes().any(bad) {
+                    return Err(PublishError::BadTopic);
+                }
+            }
+        }
+        // The longest the frame around a message can be: a module's topic with both ids at their limit.
+        const FRAME: usize = 384;
+        let size = message.address.text().len().saturating_add(message.payload.len()).saturating_add(FRAME);
+        if size > config.max_outbound {
+            return Err(PublishError::TooLarge { size, limit: config.max_outbound });
+        }
+        Ok(())
+    }
+
+    fn make_room_and_push(&mut self, entry: Entry<'_>) -> Result<MessageId, PublishError> {
+        loop {
+            match self.outbox.push(entry) {
+                Ok(()) => {
+                    if let Some(at) = entry.expires {
+                        self.expect_expiry(at);
+                    }
+                    return Ok(entry.id);
+                }
+                Err(OutboxError::TooLarge { size, limit }) => return Err(PublishError::TooLarge { size, limit }),
+                Err(OutboxError::Storage) => return Err(PublishError::Storage),
+                Err(OutboxError::Full) => {}
+            }
+            let oldest = self.outbox.next(self.session.cursor);
+            let oldest =
+                oldest.filter(|_| self.account.config().overflow == Overflow::DropOldest && self.has_event_room());
+            let Some(oldest) = oldest else { return Err(PublishError::Full) };
+            self.drop_message(oldest, DropReason::Evicted);
+        }
+    }
+
+    /// Returns the next message to send, when one may be sent now, and counts it as in flight.
+    pub(super) fn next_to_send(&mut self, room: usize) -> Option<(MessageId, PacketId, bool)> {
+        let may_send = self.phase == Phase::Up || (self.phase == Phase::Draining && self.plan == Some(Plan::Stop));
+        if !may_send || self.session.in_flight >= self.window() {
+            return None;
+        }
+        let id = loop {
+            let id = self.outbox.next(self.session.cursor)?;
+            let entry = self.outbox.get(id)?;
+            if entry.expires.is_none_or(|at| at > self.now) {
+                let size = entry.address.text().len().saturating_add(entry.payload.len());
+                if room != usize::MAX && self.frame_len(entry).saturating_add(size) > room {
+                    return None;
+                }
+                break id;
+            }
+            if !self.has_event_room() {
+                return None;
+            }
+            self.drop_message(id, DropReason::Expired);
+        };
+        let first = self.outbox.first().unwrap_or(id);
+        if id.get().wrapping_sub(first.get()) >= u64::from(PACKET_IDS) {
+            return None;
+        }
+        let packet_id = packet_id(id)?;
+        let sent_before = self.session.sent_before.is_some_and(|mark| id < mark);
+        if id < self.session.high {
+            self.ledger.resent = self.ledger.resent.saturating_add(1);
+        }
+        self.session.cursor = id.next();
+        self.session.high = self.session.high.max(id.next());
+        if self.session.in_flight == 0 {
+            self.session.progress = self.now;
+            if self.timers.get(TimerReason::Puback).is_none() {
+                self.set_timer(TimerReason::Puback, self.account.config().timeouts.puback);
+            }
+        }
+        self.session.in_flight = self.session.in_flight.saturating_add(1);
+        Some((id, packet_id, self.session.resumed && sent_before))
+    }
+
+    /// Bytes of a publish around its property bag or topic and its payload, with some to spare.
+    fn frame_len(&self, entry: Entry<'_>) -> usize {
+        let topic = match entry.address {
+            Address::Telemetry(_) => {
+                self.account.message_topic(Address::Telemetry(""), entry.id).len().saturating_add(1)
+            }
+            Address::Topic(_) => 0,
+        };
+        // Fixed header of at most five bytes, length of the topic, packet id.
+        topic.saturating_add(9)
+    }
+
+    /// The window: one message while a message is suspected to break connections.
+    fn window(&self) -> u16 {
+        let config = self.account.config();
+        let suspected = config.reject_after.is_some() && self.session.suspect.is_some_and(|(_, times)| times > 1);
+        if suspected && !self.session.progressed { 1 } else { config.window }
+    }
+
+    pub(super) fn take_puback(&mut self, packet_id: PacketId) {
+        // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
+        // Without a place for the event the message stays, and is sent again on the next connection.
+        if let Some(id) = self.in_flight_message(packet_id).filter(|_| self.has_event_room()) {
+            self.outbox.remove(id);
+            self.session.in_flight = self.session.in_flight.saturating_sub(1);
+            self.session.progress = self.now;
+            self.session.progressed = true;
+            self.session.suspect = None;
+            self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+            let _ = self.events.push_back(Event::Delivered(id));
+            self.finish_drain_when_empty();
+        }
+    }
+
+    fn in_flight_message(&self, packet_id: PacketId) -> Option<MessageId> {
+        let first = self.outbox.first()?;
+        let low = u64::from(packet_id.get().checked_sub(1).filter(|low| *low < PACKET_IDS)?);
+        let ahead = low.wrapping_sub(first.get()) & u64::from(PACKET_IDS.wrapping_sub(1));
+        let id = MessageId::new(first.get().wrapping_add(ahead));
+        (id < self.session.cursor && self.outbox.next(id) == Some(id)).then_some(id)
+    }
+
+    pub(super) fn begin_delivery(&mut self) {
+        self.session.cursor = self.outbox.first().unwrap_or(self.next_id);
+        self.session.in_flight = 0;
+        self.session.progressed = false;
+        self.session.progress = self.now;
+    }
+
+    /// Everything unacknowledged is to be sent again.
+    pub(super) fn end_delivery(&mut self) {
+        self.judge_suspect();
+        let sent = self.session.cursor;
+        self.session.sent_before = Some(self.session.sent_before.map_or(sent, |before| before.max(sent)));
+        self.begin_delivery();
+    }
+
+    /// Sets aside a message that ends every connection it is sent on, when the configuration asks for that.
+    fn judge_suspect(&mut self) {
+        let Some(limit) = self.account.config().reject_after else { return };
+        let oldest = self.outbox.first().filter(|id| self.session.in_flight > 0 && *id < self.session.cursor);
+        let Some(oldest) = oldest.filter(|_| !self.session.progressed && self.plan.is_none()) else { return };
+        let alone = self.session.in_flight == 1;
+        let times = match self.session.suspect {
+            Some((id, times)) if id == oldest => times.saturating_add(1),
+            _ => 1,
+        };
+        self.session.suspect = Some((oldest, times));
+        if alone && times > limit && self.has_event_room() {
+            self.session.suspect = None;
+            self.session.in_flight = 0;
+            self.drop_message(oldest, DropReason::Rejected);
+        }
+    }
+
+    /// Finds that the service answers and yet acknowledges nothing.
+    pub(super) fn watch_acknowledgements(&mut self, late: Duration) {
+        if self.session.in_flight == 0 {
+            return;
+        }
+        if late > OVERSLEPT {
+            self.session.progress = self.now;
+        }
+        let patience = self.account.config().timeouts.puback;
+        let at = self.session.progress.after(patience);
+        if self.now >= at {
+            self.attempt_failed(Failure::PubackTimeout);
+        } else {
+            self.timers.set(TimerReason::Puback, at);
+        }
+    }
+
+    fn expect_expiry(&mut self, at: crate::Instant) {
+        let at = at.max(self.now.after_millis(1));
+        if self.timers.get(TimerReason::Expiry).is_none_or(|earlier| at < earlier) {
+            self.timers.set(TimerReason::Expiry, at);
+        }
+    }
+
+    /// Drops what has expired and is not in flight, and sets the timer for the next one.
+    pub(super) fn expire(&mut self) {
+        let mut next: Option<crate::Instant> = None;
+        let mut from = MessageId::new(0);
+        while let Some(id) = self.outbox.next(from) {
+            from = id.next();
+            let Some(at) = self.outbox.get(id).and_then(|entry| entry.expires) else { continue };
+            let in_flight = self.session.in_flight > 0 && id < self.session.cursor;
+            if at <= self.now && !in_flight && self.has_event_room() {
+                self.drop_message(id, DropReason::Expired);
+            } else {
+                next = Some(next.map_or(at, |earliest| earliest.min(at)));
+            }
+        }
+        if let Some(at) = next {
+            self.timers.set(TimerReason::Expiry, at.max(self.now.after_millis(EXPIRY_STEP_MS)));
+        }
+        self.finish_drain_when_empty();
+    }
+
+    fn drop_message(&mut self, id: MessageId, reason: DropReason) {
+        if self.outbox.remove(id) {
+            let count = match reason {
+                DropReason::Expired => &mut self.ledger.expired,
+                DropReason::Evicted => &mut self.ledger.evicted,
+                DropReason::Rejected => &mut self.ledger.rejected,
+            };
+            *count = count.saturating_add(1);
+            // The caller made sure of a place.
+            let _ = self.events.push_back(Event::Dropped(id, reason));
+        }
+    }
+}
+
+fn packet_id(id: MessageId) -> Option<PacketId> {
+    let low = id.get() & u64::from(PACKET_IDS.wrapping_sub(1));
+    PacketId::new(u16::try_from(low).ok()?.wrapping_add(1))
+}

@@ -1,0 +1,170 @@
+//! The dialogue with the Device Provisioning Service: register, poll, take the assignment.
+
+use core::time::Duration;
+
+use heapless::String;
+
+use super::{Link, Phase};
+use crate::azure::dps::{Answer, AnswerError, Assigned, Response};
+use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError, OPERATION_ID_MAX};
+use crate::config::Settings;
+use crate::failure::ProvisioningFailure;
+use crate::io::{Assignment, Event, Received};
+use crate::link::receive::REQUEST_ID;
+use crate::mqtt::{Packet, PacketId, PublishText};
+use crate::outbox::Outbox;
+use crate::time::millis;
+use crate::timer::TimerReason;
+
+/// The service's default interval between polls when it names none (official SDKs: 2 s).
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Where a registration stands.
+#[derive(Clone, Debug)]
+pub(super) struct Registration {
+    /// Named by the service once it has taken the request; empty before.
+    pub(super) operation_id: String<OPERATION_ID_MAX>,
+    /// Names the latest request, so that an answer to an older one is known.
+    pub(super) request: u32,
+}
+
+impl Registration {
+    pub(super) const fn new() -> Self {
+        Self { operation_id: String::new(), request: 0 }
+    }
+}
+
+impl<O: Outbox, S: Settings> Link<O, S> {
+    pub(super) fn begin_registration(&mut self) {
+        self.enter(Phase::Registering);
+        self.account.registration.operation_id.clear();
+        self.ladder.registrations = self.ladder.registrations.saturating_add(1);
+        self.set_timer(TimerReason::Provisioning, self.account.config().timeouts.provisioning);
+        self.ask();
+    }
+
+    pub(super) fn poll_registration(&mut self) {
+        self.ask();
+    }
+
+    fn ask(&mut self) {
+        self.account.registration.request = self.account.registration.request.wrapping_add(1);
+        self.wire.request = true;
+        self.set_timer(TimerReason::ProvisioningAnswer, self.account.config().timeouts.provisioning_answer);
+    }
+
+    pub(super) fn request(&self) -> PublishText<'_> {
+        PublishText { message: &self.account, packet_id: PacketId::new(REQUEST_ID) }
+    }
+
+    pub(super) fn request_len(&self) -> usize {
+        Packet::PublishText(self.request()).encoded_len().unwrap_or(0)
+    }
+
+    pub(super) fn take_provisioning_answer<'b>(&mut self, topic: &str, body: &'b [u8]) -> Option<Received<'b>> {
+        let response = Response::parse(topic).ok()?;
+        let awaited = self.timers.get(TimerReason::ProvisioningAnswer).is_some() && !self.wire.request;
+        if self.phase != Phase::Registering || !awaited || response.request_id != self.account.registration.request {
+            // An answer to an older request; the one awaited has its own deadline.
+            return None;
+        }
+        self.timers.clear(TimerReason::ProvisioningAnswer);
+        match Answer::parse(response.status, body) {
+            Ok(Answer::Assigning { operation_id } | Answer::Unassigned { operation_id }) => {
+                match String::try_from(operation_id) {
+                    Ok(operation_id) => self.wait_for_assignment(operation_id, response.retry_after_secs),
+                    Err(_) => self.provisioning_failed(ProvisioningFailure::BadAnswer),
+                }
+            }
+            Ok(Answer::Assigned(assigned)) => {
+                if let Some(server_time) = assigned.server_time {
+                    self.learn_clock(server_time, false);
+                }
+                match self.judge_assignment(&assigned) {
+                    Ok(assignment) => {
+                        self.assigned(assignment);
+                        return assigned.payload.map(Received::ProvisioningPayload);
+                    }
+                    Err(failure) => self.provisioning_failed(failure),
+                }
+            }
+            Ok(answer) => {
+                if let Answer::Refused { server_time: Some(server_time), .. } = answer {
+                    self.learn_clock(server_time, true);
+                }
+                self.provisioning_failed(failure_of(&response, answer));
+            }
+            Err(error) => self.provisioning_failed(match error {
+                _ if is_unavailable(response.status) => unavailable(&response),
+                AnswerError::Name(NameError { name: Name::Hub, .. }) => ProvisioningFailure::BadHubName,
+                AnswerError::Name(NameError { name: Name::Device, .. }) => ProvisioningFailure::BadDeviceId,
+                AnswerError::Json(_)
+                | AnswerError::NotAnObject
+                | AnswerError::Missing(_)
+                | AnswerError::Duplicate(_)
+                | AnswerError::Kind(_)
+                | AnswerError::UnknownStatus
+                | AnswerError::Name(_) => ProvisioningFailure::BadAnswer,
+            }),
+        }
+        None
+    }
+
+    fn wait_for_assignment(&mut self, operation_id: String<OPERATION_ID_MAX>, retry_after_secs: Option<u32>) {
+        self.account.registration.operation_id = operation_id;
+        let asked = retry_after_secs.map(|secs| Duration::from_secs(u64::from(secs)));
+        let cap = self.account.config().retry.retry_after_cap;
+        let interval = millis(asked.unwrap_or(POLL_INTERVAL).min(cap));
+        // Retry-after is a floor; jitter on top keeps devices apart that were turned on together.
+        let interval = self.rng.between(interval, interval.saturating_add(interval >> 2));
+        self.timers.set(TimerReason::ProvisioningPoll, self.now.after_millis(interval));
+    }
+
+    fn judge_assignment(&self, assigned: &Assigned<'_>) -> Result<Assignment, ProvisioningFailure> {
+        if let Some(suffix) = &self.account.config().hub_suffix {
+            names::check_hub_suffix(assigned.hub, &[suffix.as_ref()]).map_err(|_| ProvisioningFailure::BadHubName)?;
+        }
+        let mut buffer = [0; DEVICE_ID_MAX];
+        let device_id = assigned.device_id.unescape(&mut buffer).ok_or(ProvisioningFailure::BadDeviceId)?;
+        Assignment::new(assigned.hub, device_id).map_err(|error| {
+            if error.name == Name::Hub { ProvisioningFailure::BadHubName } else { ProvisioningFailure::BadDeviceId }
+        })
+    }
+
+    fn assigned(&mut self, assignment: Assignment) {
+        let migrated = self.account.assignment.as_ref().is_some_and(|known| *known != assignment);
+        self.dps_backoff.reset(self.now);
+        self.registered();
+        if self.account.assignment.as_ref() != Some(&assignment) {
+            // Another hub knows nothing of the session here, and has refused nothing.
+            self.session.subscribed = 0;
+            self.session.sent_before = None;
+            self.hub_backoff.reset(self.now);
+            self.account.assignment = Some(assignment);
+            self.pending.save = true;
+        }
+        self.close(true);
+        self.report(Event::Provisioned { migrated });
+        self.begin_attempt();
+    }
+}
+
+fn failure_of(response: &Response, answer: Answer<'_>) -> ProvisioningFailure {
+    match answer {
+        Answer::Refused { status, .. } if is_unavailable(status) => unavailable(response),
+        Answer::Refused { status, code, .. } => ProvisioningFailure::Refused { status, code },
+        Answer::Failed { code, .. } => ProvisioningFailure::Failed { code },
+        Answer::Disabled => ProvisioningFailure::Disabled,
+        Answer::UnsupportedProfile(_) => ProvisioningFailure::UnsupportedProfile,
+        Answer::Assigning { .. } | Answer::Assigned(_) | Answer::Unassigned { .. } => ProvisioningFailure::BadAnswer,
+    }
+}
+
+/// Whether the request may be repeated after a while (azure-docs `iot-dps/how-to-troubleshoot-dps.md`).
+const fn is_unavailable(status: u16) -> bool {
+    matches!(status, 429 | 500..=599)
+}
+
+const fn unavailable(response: &Response) -> ProvisioningFailure {
+    ProvisioningFailure::Unavailable { status: response.status, retry_after_secs: response.retry_after_secs }
+}

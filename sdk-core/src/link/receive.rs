@@ -1,0 +1,167 @@
+//! What comes from the service.
+
+use super::{Inbound, Link, Phase};
+use crate::config::{Settings, Subscriptions};
+use crate::failure::Failure;
+use crate::io::{Attempt, Event, Input, Received, Role, Taken};
+use crate::mqtt::{self, Decoded, Incoming, PacketId, decode};
+use crate::outbox::Outbox;
+use crate::time::Instant;
+
+/// Packet ids above those of messages: subscriptions in the order of their places, then provisioning requests.
+pub(super) const SUBSCRIBE_IDS: u16 = 0xff00;
+pub(super) const REQUEST_ID: u16 = 0xff10;
+
+impl<O: Outbox, S: Settings> Link<O, S> {
+    pub(super) fn take_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+        let all = match input {
+            Input::Bytes(bytes) => bytes.len(),
+            Input::Signed(_)
+            | Input::Connected
+            | Input::Ready
+            | Input::Packet(_)
+            | Input::Wrote { .. }
+            | Input::Failed(_) => 0,
+        };
+        if attempt != self.attempt || !self.is_trying() {
+            return Taken { bytes: all, ..Taken::default() };
+        }
+        let mut taken = Taken::default();
+        match input {
+            Input::Signed(signature) => {
+                if self.phase == Phase::Signing && !self.pending.sign {
+                    *self.account.signature = *signature;
+                    self.open();
+                }
+            }
+            Input::Connected => self.connected(),
+            Input::Ready => self.ready(),
+            Input::Bytes(bytes) => return self.take_bytes(bytes, now),
+            Input::Packet(packet) => taken.received = self.take_packet(packet),
+            Input::Wrote { pending } => {
+                if pending > 0 {
+                    self.wire.last_moved = now;
+                }
+            }
+            Input::Failed(failure) => {
+                // The transport is gone already.
+                self.wire.open = false;
+                self.attempt_failed(failure);
+            }
+        }
+        taken
+    }
+
+    fn is_trying(&self) -> bool {
+        match self.phase {
+            Phase::Signing
+            | Phase::Opening
+            | Phase::Greeting
+            | Phase::Subscribing
+            | Phase::Registering
+            | Phase::Up
+            | Phase::Draining => true,
+            Phase::Idle | Phase::Waiting | Phase::Stopped | Phase::GivenUp => false,
+        }
+    }
+
+    fn take_bytes<'b>(&mut self, bytes: &'b [u8], now: Instant) -> Taken<'b> {
+        let limit = self.account.config().max_inbound;
+        let attempt = self.attempt;
+        let mut taken = Taken::default();
+        while self.has_event_room() {
+            let rest = bytes.get(taken.bytes..).unwrap_or(&[]);
+            match decode(rest, limit) {
+                Ok(Decoded::Packet { packet, len }) => {
+                    taken.bytes = taken.bytes.saturating_add(len);
+                    self.wire.last_received = now;
+                    self.wire.pinged = None;
+                    taken.received = self.take_packet(packet);
+                    if taken.received.is_some() {
+                        return taken;
+                    }
+                }
+                Ok(Decoded::Incomplete { needed }) => {
+                    taken.needed = Some(needed);
+                    return taken;
+                }
+                Err(error) => self.attempt_failed(Failure::Malformed(error)),
+            }
+            if self.attempt != attempt || !self.is_trying() {
+                // The connection is over: nothing of what is left counts.
+                taken.bytes = bytes.len();
+                return taken;
+            }
+        }
+        taken
+    }
+
+    fn take_packet<'b>(&mut self, packet: Incoming<'b>) -> Option<Received<'b>> {
+        self.wire.last_received = self.now;
+        self.wire.pinged = None;
+        let greeting = self.phase == Phase::Greeting && !self.wire.connect;
+        match packet {
+            Incoming::ConnAck { session_present, code } if greeting => {
+                let config = self.account.config();
+                let clean = self.account.role == Role::Provisioning || config.clean_session;
+                if code != 0 {
+                    self.attempt_failed(Failure::ConnectRefused(code));
+                } else if session_present && clean && self.account.role == Role::Hub {
+                    self.attempt_failed(Failure::UnexpectedSession);
+                } else {
+                    self.accepted(session_present);
+                }
+            }
+            _ if !self.is_greeted() => self.attempt_failed(Failure::UnexpectedPacket),
+            Incoming::Publish(publish) => return self.take_publish(publish),
+            Incoming::PubAck(packet_id) => self.take_puback(packet_id),
+            Incoming::SubAck { packet_id, codes } => self.take_suback(packet_id, codes),
+            Incoming::UnsubAck(_) | Incoming::PingResp => {}
+            _ => self.attempt_failed(Failure::UnexpectedPacket),
+        }
+        None
+    }
+
+    /// Whether CONNACK has come on this connection.
+    fn is_greeted(&self) -> bool {
+        matches!(self.phase, Phase::Subscribing | Phase::Registering | Phase::Up | Phase::Draining)
+    }
+
+    fn take_suback(&mut self, packet_id: PacketId, codes: &[u8]) {
+        let place = packet_id.get().wrapping_sub(SUBSCRIBE_IDS);
+        let bit = if place < u16::from(Subscriptions::COUNT) { 1_u8 << place } else { 0 };
+        if self.wire.unacknowledged & !self.wire.subscribe & bit == 0 {
+            self.attempt_failed(Failure::UnexpectedPacket);
+            return;
+        }
+        match codes {
+            [0..=2] => {
+                self.wire.unacknowledged &= !bit;
+                if self.account.role == Role::Hub {
+                    self.session.subscribed |= bit;
+                }
+                if self.wire.unacknowledged == 0 && self.phase == Phase::Subscribing {
+                    self.subscribed();
+                }
+            }
+            [_] => self.attempt_failed(Failure::SubscribeRefused),
+            _ => self.attempt_failed(Failure::UnexpectedPacket),
+        }
+    }
+
+    fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<'b>> {
+        if self.account.role == Role::Provisioning {
+            return self.take_provisioning_answer(publish.topic, publish.payload);
+        }
+        if let Some(packet_id) = publish.packet_id {
+            let inbound = Inbound { packet_id, handled: false };
+            if self.inbound.push_back(inbound).is_err() {
+                // Not acknowledged, so the service sends it again on a later connection.
+                self.report(Event::InboundOverflow);
+                return None;
+            }
+        }
+        let mqtt::Received { topic, payload, packet_id, dup, .. } = publish;
+        Some(Received::Message { topic, payload, packet_id, dup })
+    }
+}

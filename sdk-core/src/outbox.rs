@@ -1,0 +1,257 @@
+//! Where messages wait for their acknowledgement.
+
+use core::fmt;
+
+use heapless::Vec;
+
+use crate::time::Instant;
+
+/// Names a message from its acceptance to its end, also to the service (`$.mid`).
+///
+/// Ids of one link follow each other; the first is random, so that they differ across reboots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(u64);
+
+impl MessageId {
+    /// Makes an id from its number, as an outbox does that reads messages back from storage.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number; the service sees it as sixteen hexadecimal digits.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the id of the message accepted after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Where a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Address<'a> {
+    /// The device's telemetry endpoint, with an encoded property bag (see [`crate::azure`]), which may be empty.
+    ///
+    /// The topic is made when the message is sent, so that the message can move to another hub with the device.
+    Telemetry(&'a str),
+    /// This topic.
+    Topic(&'a str),
+}
+
+impl<'a> Address<'a> {
+    /// Returns the property bag or the topic.
+    #[must_use]
+    pub const fn text(self) -> &'a str {
+        match self {
+            Self::Telemetry(text) | Self::Topic(text) => text,
+        }
+    }
+}
+
+/// A message in an outbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "outboxes outside this crate make and take entries")]
+pub struct Entry<'a> {
+    /// Its name.
+    pub id: MessageId,
+    /// Where it goes.
+    pub address: Address<'a>,
+    /// Its body.
+    pub payload: &'a [u8],
+    /// When it is of no more use.
+    pub expires: Option<Instant>,
+}
+
+/// How much an outbox holds, or can hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "outboxes outside this crate make it")]
+pub struct Usage {
+    /// Messages.
+    pub messages: usize,
+    /// Bytes of property bags, topics and payloads.
+    pub bytes: usize,
+}
+
+/// Why an outbox did not take a message; it holds what it held before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OutboxError {
+    /// There is no room at present.
+    Full,
+    /// The message does not fit even when the outbox is empty.
+    TooLarge {
+        /// Bytes of the message.
+        size: usize,
+        /// Most bytes the outbox can hold.
+        limit: usize,
+    },
+    /// The storage below failed.
+    Storage,
+}
+
+impl fmt::Display for OutboxError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the outbox is full"),
+            Self::TooLarge { size, limit } => write!(f, "the message is {size} bytes; the outbox holds {limit}"),
+            Self::Storage => f.write_str("the outbox's storage failed"),
+        }
+    }
+}
+
+impl core::error::Error for OutboxError {}
+
+/// Holds accepted messages in the order of their ids until the link removes them.
+///
+/// Contract: what [`Outbox::push`] took stays, unchanged and in order, until [`Outbox::remove`] names it, for as long
+/// as this outbox promises to keep things (power, file system). A `push` that fails changes nothing. Entries are never
+/// removed by the outbox itself.
+pub trait Outbox {
+    /// Takes a message whose id is greater than any it holds.
+    ///
+    /// # Errors
+    /// [`OutboxError`]; nothing changes then.
+    fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError>;
+
+    /// Returns the message named `id`.
+    fn get(&self, id: MessageId) -> Option<Entry<'_>>;
+
+    /// Returns the smallest id that is `from` or greater.
+    fn next(&self, from: MessageId) -> Option<MessageId>;
+
+    /// Forgets the message named `id` and returns whether there was one.
+    fn remove(&mut self, id: MessageId) -> bool;
+
+    /// Returns the greatest id, for numbering on after a reboot.
+    fn last(&self) -> Option<MessageId>;
+
+    /// Returns how much it holds.
+    fn usage(&self) -> Usage;
+
+    /// Returns how much it can hold.
+    fn capacity(&self) -> Usage;
+
+    /// Returns the smallest id.
+    fn first(&self) -> Option<MessageId> {
+        self.next(MessageId(0))
+    }
+}
+
+/// An outbox of `SLOTS` messages and `BYTES` bytes in RAM, without a heap. It promises nothing across a power cut.
+#[derive(Clone, Debug)]
+pub struct RamOutbox<const SLOTS: usize, const BYTES: usize> {
+    slots: Vec<Slot, SLOTS>,
+    /// Each message's property bag or topic, then its payload, in the order of the slots and without gaps.
+    bytes: Vec<u8, BYTES>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    id: MessageId,
+    expires: Option<Instant>,
+    /// Where its bytes start.
+    start: usize,
+    text_len: usize,
+    payload_len: usize,
+    telemetry: bool,
+}
+
+impl<const SLOTS: usize, const BYTES: usize> RamOutbox<SLOTS, BYTES> {
+    /// Makes an empty outbox.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { slots: Vec::new(), bytes: Vec::new() }
+    }
+
+    fn find(&self, id: MessageId) -> Result<usize, usize> {
+        self.slots.binary_search_by_key(&id, |slot| slot.id)
+    }
+}
+
+impl<const SLOTS: usize, const BYTES: usize> Default for RamOutbox<SLOTS, BYTES> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> {
+    fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
+        let text = entry.address.text();
+        let size = text.len().saturating_add(entry.payload.len());
+        if size > BYTES {
+            return Err(OutboxError::TooLarge { size, limit: BYTES });
+        }
+        if self.slots.is_full() || size > BYTES.saturating_sub(self.bytes.len()) {
+            return Err(OutboxError::Full);
+        }
+        let slot = Slot {
+            id: entry.id,
+            expires: entry.expires,
+            start: self.bytes.len(),
+            text_len: text.len(),
+            payload_len: entry.payload.len(),
+            telemetry: matches!(entry.address, Address::Telemetry(_)),
+        };
+        self.bytes.extend_from_slice(text.as_bytes()).map_err(|_| OutboxError::Full)?;
+        self.bytes.extend_from_slice(entry.payload).map_err(|_| OutboxError::Full)?;
+        self.slots.push(slot).map_err(|_| OutboxError::Full)
+    }
+
+    fn get(&self, id: MessageId) -> Option<Entry<'_>> {
+        let slot = self.slots.get(self.find(id).ok()?)?;
+        let middle = slot.start.saturating_add(slot.text_len);
+        let text = core::str::from_utf8(self.bytes.get(slot.start..middle)?).ok()?;
+        let payload = self.bytes.get(middle..middle.saturating_add(slot.payload_len))?;
+        let address = if slot.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
+        Some(Entry { id, address, payload, expires: slot.expires })
+    }
+
+    fn next(&self, from: MessageId) -> Option<MessageId> {
+        let at = self.find(from).unwrap_or_else(|place| place);
+        self.slots.get(at).map(|slot| slot.id)
+    }
+
+    fn remove(&mut self, id: MessageId) -> bool {
+        let Ok(at) = self.find(id) else { return false };
+        let Some(gone) = self.slots.get(at).copied() else { return false };
+        let size = gone.text_len.saturating_add(gone.payload_len);
+        let end = gone.start.saturating_add(size);
+        let len = self.bytes.len();
+        if end <= len {
+            self.bytes.copy_within(end..len, gone.start);
+            self.bytes.truncate(len.saturating_sub(size));
+        }
+        for place in at..self.slots.len() {
+            let following = self.slots.get(place.saturating_add(1)).copied();
+            if let (Some(slot), Some(following)) = (self.slots.get_mut(place), following) {
+                *slot = Slot { start: following.start.saturating_sub(size), ..following };
+            }
+        }
+        self.slots.truncate(self.slots.len().saturating_sub(1));
+        true
+    }
+
+    fn last(&self) -> Option<MessageId> {
+        self.slots.last().map(|slot| slot.id)
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { messages: self.slots.len(), bytes: self.bytes.len() }
+    }
+
+    fn capacity(&self) -> Usage {
+        Usage { messages: SLOTS, bytes: BYTES }
+    }
+}

@@ -1,0 +1,105 @@
+//! The small generator that draws the jitter.
+
+use core::fmt;
+
+use rand::SeedableRng;
+use rand::rand_core::Rng as _;
+use rand::rngs::Xoshiro128PlusPlus;
+
+/// Entropy that must differ from device to device.
+///
+/// It has no default: one seed for a whole fleet brings the fleet back in the same second. The link mixes the device's
+/// identity into it, so that a hardware generator that returns a constant still leaves the devices apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Seed([u8; 16]);
+
+impl Seed {
+    /// Takes 16 bytes from the operating system's or the chip's random number generator.
+    #[must_use]
+    pub const fn new(entropy: [u8; 16]) -> Self {
+        Self(entropy)
+    }
+
+    /// Spreads a number over a seed, for tests and simulations that number their devices.
+    #[must_use]
+    pub fn from_number(number: u64) -> Self {
+        let mut rng = Xoshiro128PlusPlus::seed_from_u64(number);
+        let mut entropy = [0; 16];
+        rng.fill_bytes(&mut entropy);
+        Self(entropy)
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(..)")
+    }
+}
+
+/// The same stream on 32- and 64-bit targets, so that recordings and snapshots replay anywhere.
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(Xoshiro128PlusPlus);
+
+impl Rng {
+    /// Mixes `identity` into `seed`.
+    pub(crate) fn new(seed: Seed, identity: &str) -> Self {
+        let mut bytes = seed.0;
+        // FNV-1a, 64 bits: offset basis and prime of its definition.
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in identity.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        for (byte, mixed) in bytes.iter_mut().zip(hash.to_le_bytes()) {
+            *byte ^= mixed;
+        }
+        Self(Xoshiro128PlusPlus::from_seed(bytes))
+    }
+
+    pub(crate) fn word(&mut self) -> u32 {
+        self.0.next_u32()
+    }
+
+    pub(crate) fn long(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
+    /// Draws from `low..=high` with one 32-bit word; spans above 2^32 are drawn in steps.
+    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+        scale(self.word(), low, high)
+    }
+}
+
+/// Maps a 32-bit word onto `low..=high`; returns `low` when `high` is not above it.
+pub(crate) fn scale(word: u32, low: u64, high: u64) -> u64 {
+    let span = high.saturating_sub(low);
+    let word = u64::from(word);
+    let offset = if span < u64::from(u32::MAX) {
+        word.wrapping_mul(span.wrapping_add(1)) >> 32
+    } else {
+        // The product would leave 64 bits: 2^32 steps are fine enough for such a span.
+        word.saturating_mul(span >> 32)
+    };
+    low.saturating_add(offset)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn draws_stay_inside_their_bounds_and_reach_both_ends() {
+        assert_eq!(scale(0, 5, 9), 5);
+        assert_eq!(scale(u32::MAX, 5, 9), 9);
+        assert_eq!(scale(u32::MAX, 9, 5), 9);
+        assert!(scale(u32::MAX, 0, u64::MAX) > u64::MAX / 2);
+        let mut rng = Rng::new(Seed::from_number(7), "pump");
+        assert!((0..1000).all(|_| (10..=20).contains(&rng.between(10, 20))));
+    }
+
+    #[test]
+    fn one_seed_gives_two_devices_two_streams() {
+        let seed = Seed::new([0; 16]);
+        assert_ne!(Rng::new(seed, "pump-1").word(), Rng::new(seed, "pump-2").word());
+        assert_eq!(Rng::new(seed, "pump-1").word(), Rng::new(seed, "pump-1").word());
+    }
+}

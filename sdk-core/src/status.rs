@@ -1,0 +1,184 @@
+//! What a link is doing, why, and what can be done about it.
+
+use core::fmt;
+
+use crate::failure::{Class, Failure, LocalFailure, TlsFailure};
+use crate::io::{Attempt, Role};
+use crate::outbox::Usage;
+use crate::time::Instant;
+
+/// What a link is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum State {
+    /// It was not started.
+    Idle,
+    /// It asks the Device Provisioning Service for the hub.
+    Provisioning,
+    /// It connects to the hub.
+    Connecting,
+    /// Messages flow.
+    Up,
+    /// It leaves the hub in order, to renew its token, to move or to stop.
+    Draining,
+    /// It waits before the next attempt.
+    BackingOff,
+    /// It stopped at the application's wish.
+    Stopped,
+    /// It gave up; only the application can help.
+    GivenUp,
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Idle => "idle",
+            Self::Provisioning => "provisioning",
+            Self::Connecting => "connecting",
+            Self::Up => "up",
+            Self::Draining => "draining",
+            Self::BackingOff => "backing off",
+            Self::Stopped => "stopped",
+            Self::GivenUp => "given up",
+        })
+    }
+}
+
+/// What somebody could do about the state of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Advice {
+    /// Nothing: it is well, or it helps itself.
+    Nothing,
+    /// Look after the network: cable, Wi-Fi, DNS, firewall for port 8883.
+    CheckNetwork,
+    /// Set the device's clock.
+    SetClock,
+    /// Look after the trusted roots and the certificates.
+    CheckCertificates,
+    /// Look after the device's key or certificate, and whether the device is enabled in the hub.
+    CheckCredential,
+    /// Look after the enrollment: does it exist, is it enabled, is a hub linked to it.
+    CheckEnrollment,
+    /// Wait: the service has more to do than it can; more units would help.
+    Wait,
+    /// Look after what answers at the service's address: it does not speak the protocol.
+    CheckService,
+    /// Look after this device: descriptors, memory, key holder.
+    CheckDevice,
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "nothing to do",
+            Self::CheckNetwork => "check the network: cable or Wi-Fi, DNS, and a firewall that lets port 8883 out",
+            Self::SetClock => "set the device's clock",
+            Self::CheckCertificates => "check the trusted roots, and that the clock is right",
+            Self::CheckCredential => "check the device's key or certificate, and that the hub has the device enabled",
+            Self::CheckEnrollment => "check the enrollment: it exists, is enabled, and has a hub linked",
+            Self::Wait => "wait; if it lasts, the service needs more units",
+            Self::CheckService => "check what answers at the service's address, such as a captive portal or a proxy",
+            Self::CheckDevice => "check this device: descriptors, memory and the holder of its key",
+        })
+    }
+}
+
+/// A look at a link: state, cause, evidence and prospects. Its `Display` says it in words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// What it is doing.
+    pub state: State,
+    /// Since when.
+    pub since: Instant,
+    /// The latest attempt.
+    pub attempt: Attempt,
+    /// It is about to come back with a new token; not a fault.
+    pub renewing: bool,
+    /// What ended the last good time.
+    pub first_failure: Option<Failure>,
+    /// What ended the latest attempt.
+    pub last_failure: Option<Failure>,
+    /// Failures since it was up.
+    pub failures: u32,
+    /// When the next attempt begins, and at which service.
+    pub next_attempt: Option<(Instant, Role)>,
+    /// Registrations with the Device Provisioning Service since the link was made.
+    pub registrations: u32,
+    /// Service's time minus the device's, in seconds, when they are known to differ too much.
+    pub clock_skew_secs: Option<i64>,
+    /// What the outbox holds.
+    pub queued: Usage,
+    /// Publishes sent and not acknowledged.
+    pub in_flight: u16,
+}
+
+impl Status {
+    /// Returns what somebody could do about it.
+    #[must_use]
+    pub fn advice(&self) -> Advice {
+        if self.clock_skew_secs.is_some() {
+            return Advice::SetClock;
+        }
+        let Some(failure) = self.last_failure else { return Advice::Nothing };
+        let by_class = match failure.class() {
+            Class::Unreachable => Advice::CheckNetwork,
+            Class::Overload => Advice::Wait,
+            Class::Refused => Advice::CheckCredential,
+            Class::Protocol => Advice::CheckService,
+            Class::Local => Advice::CheckDevice,
+        };
+        if let Failure::Tls(failure) = failure {
+            return match failure {
+                TlsFailure::Expired | TlsFailure::NotYetValid => Advice::SetClock,
+                TlsFailure::ClientCertificateRefused => Advice::CheckCredential,
+                TlsFailure::WrongName
+                | TlsFailure::UnknownIssuer
+                | TlsFailure::Revoked
+                | TlsFailure::BadCertificate
+                | TlsFailure::Incompatible
+                | TlsFailure::Handshake => Advice::CheckCertificates,
+            };
+        }
+        match (failure, by_class) {
+            (Failure::Local(LocalFailure::ClockUnset), _) => Advice::SetClock,
+            (Failure::Local(LocalFailure::Credential), _) => Advice::CheckCredential,
+            (Failure::Provisioning(_), Advice::CheckCredential) => Advice::CheckEnrollment,
+            (_, advice) => advice,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} since {}", self.state, self.since)?;
+        if self.renewing {
+            f.write_str(" to renew the token")?;
+        }
+        match (self.first_failure, self.last_failure) {
+            (Some(first), Some(last)) if first != last => {
+                write!(f, "; first because {first}, at last because {last} ({} failures)", self.failures)?;
+            }
+            (_, Some(last)) => write!(f, "; because {last} ({} failures)", self.failures)?,
+            (_, None) => {}
+        }
+        if let Some((at, role)) = self.next_attempt {
+            let service = match role {
+                Role::Provisioning => "the provisioning service",
+                Role::Hub => "the hub",
+            };
+            write!(f, "; attempt {} at {service} at {at}", self.attempt.next())?;
+        }
+        if let Some(seconds) = self.clock_skew_secs {
+            write!(f, "; the clock is {seconds} s behind the service's")?;
+        }
+        write!(
+            f,
+            "; {} messages ({} bytes) queued, {} in flight",
+            self.queued.messages, self.queued.bytes, self.in_flight
+        )?;
+        let advice = self.advice();
+        if advice == Advice::Nothing { Ok(()) } else { write!(f, "; {advice}") }
+    }
+}

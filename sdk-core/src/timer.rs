@@ -1,0 +1,165 @@
+//! Why the link wants to be woken, and when.
+
+use core::fmt;
+
+use crate::time::Instant;
+
+/// Why the link wants to be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimerReason {
+    /// To start the next attempt.
+    Retry,
+    /// To give up waiting for a signature.
+    Sign,
+    /// To give up waiting for a TCP connection.
+    Connect,
+    /// To give up waiting for TLS.
+    Tls,
+    /// To give up waiting for the answer to CONNECT.
+    Connack,
+    /// To give up waiting for the acknowledgement of subscriptions.
+    Suback,
+    /// To send a ping, or to find the connection dead.
+    KeepAlive,
+    /// To find that publishes are not acknowledged.
+    Puback,
+    /// To end the wait for acknowledgements before a planned disconnect.
+    Drain,
+    /// To call the connection stable and start the back-off anew.
+    Stable,
+    /// To renew the token.
+    TokenRenewal,
+    /// To give up waiting for an answer of the Device Provisioning Service.
+    ProvisioningAnswer,
+    /// To ask the Device Provisioning Service for the state of the registration.
+    ProvisioningPoll,
+    /// To give up a registration that does not end.
+    Provisioning,
+    /// To look for messages whose time has run out.
+    Expiry,
+}
+
+impl TimerReason {
+    const ALL: [Self; 15] = [
+        Self::Retry,
+        Self::Sign,
+        Self::Connect,
+        Self::Tls,
+        Self::Connack,
+        Self::Suback,
+        Self::KeepAlive,
+        Self::Puback,
+        Self::Drain,
+        Self::Stable,
+        Self::TokenRenewal,
+        Self::ProvisioningAnswer,
+        Self::ProvisioningPoll,
+        Self::Provisioning,
+        Self::Expiry,
+    ];
+}
+
+impl fmt::Display for TimerReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Retry => "next attempt",
+            Self::Sign => "signature overdue",
+            Self::Connect => "TCP connection overdue",
+            Self::Tls => "TLS overdue",
+            Self::Connack => "CONNACK overdue",
+            Self::Suback => "SUBACK overdue",
+            Self::KeepAlive => "keep-alive",
+            Self::Puback => "PUBACK overdue",
+            Self::Drain => "end of the drain",
+            Self::Stable => "connection counts as stable",
+            Self::TokenRenewal => "token renewal",
+            Self::ProvisioningAnswer => "provisioning answer overdue",
+            Self::ProvisioningPoll => "provisioning poll",
+            Self::Provisioning => "registration overdue",
+            Self::Expiry => "messages may expire",
+        })
+    }
+}
+
+/// When the link wants [`crate::Link::handle_timeout`], and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Deadline {
+    /// When.
+    pub at: Instant,
+    /// Why.
+    pub reason: TimerReason,
+}
+
+/// The pending deadlines, one of a reason.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timers([Instant; TimerReason::ALL.len()]);
+
+/// Stands for "not set"; nothing waits for the end of time.
+const UNSET: Instant = Instant::from_millis(u64::MAX);
+
+impl Timers {
+    pub(crate) const fn new() -> Self {
+        Self([UNSET; TimerReason::ALL.len()])
+    }
+
+    pub(crate) fn set(&mut self, reason: TimerReason, at: Instant) {
+        if let Some(slot) = self.0.get_mut(reason as usize) {
+            *slot = at;
+        }
+    }
+
+    pub(crate) fn clear(&mut self, reason: TimerReason) {
+        self.set(reason, UNSET);
+    }
+
+    /// Clears what belongs to one attempt.
+    pub(crate) fn clear_attempt(&mut self) {
+        let expiry = self.get(TimerReason::Expiry);
+        *self = Self::new();
+        self.set(TimerReason::Expiry, expiry.unwrap_or(UNSET));
+    }
+
+    pub(crate) fn get(&self, reason: TimerReason) -> Option<Instant> {
+        self.0.get(reason as usize).copied().filter(|at| *at != UNSET)
+    }
+
+    /// Returns the earliest deadline.
+    pub(crate) fn next(&self) -> Option<Deadline> {
+        let (reason, at) = TimerReason::ALL.iter().zip(&self.0).min_by_key(|(_, at)| **at)?;
+        (*at != UNSET).then_some(Deadline { at: *at, reason: *reason })
+    }
+
+    /// Takes the earliest deadline that is due.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Deadline> {
+        let deadline = self.next().filter(|deadline| deadline.at <= now)?;
+        self.clear(deadline.reason);
+        Some(deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_reason_stands_at_its_own_place() {
+        for (place, reason) in TimerReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place);
+        }
+    }
+
+    #[test]
+    fn the_earliest_deadline_comes_first_and_only_when_due() {
+        let mut timers = Timers::new();
+        assert_eq!(timers.next(), None);
+        timers.set(TimerReason::KeepAlive, Instant::from_millis(20));
+        timers.set(TimerReason::Retry, Instant::from_millis(10));
+        assert_eq!(timers.take_due(Instant::from_millis(9)), None);
+        let due = timers.take_due(Instant::from_millis(30)).unwrap();
+        assert_eq!((due.reason, due.at), (TimerReason::Retry, Instant::from_millis(10)));
+        timers.clear_attempt();
+        assert_eq!(timers.next(), None);
+    }
+}
