@@ -4,15 +4,24 @@
 //! `tests/replay.rs` runs it on the stable compiler over the committed corpus and over seeded mutations of it. To add one,
 //! write its file, name it in [`TARGETS`], and follow the README.
 
+pub mod connection_string;
 pub mod decode;
 pub mod differential;
+pub mod dps_json;
 pub mod encode;
 pub mod mutate;
 mod source;
+pub mod topics;
 
 /// A target: takes any bytes, panics when a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// All targets by name, in alphabetical order; the corpus of each is the folder `corpora/<name>`.
-pub const TARGETS: &[(&str, Target)] =
-    &[("decode", decode::target), ("differential", differential::target), ("encode", encode::target)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("connection_string", connection_string::target),
+    ("decode", decode::target),
+    ("differential", differential::target),
+    ("dps_json", dps_json::target),
+    ("encode", encode::target),
+    ("topics", topics::target),
+];
