@@ -65,7 +65,7 @@ mod ledger;
 mod link;
 pub mod mqtt;
 mod outbox;
-mod retry;
+pub mod retry;
 mod rng;
 mod status;
 pub mod text;

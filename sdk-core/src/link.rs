@@ -278,7 +278,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             let delay = Backoff::first_delay(&self.account.config().retry, self.rng.word());
             self.plan = None;
             self.enter(Phase::Waiting);
-            self.timers.set(TimerReason::Retry, now.after_millis(delay));
+            self.timers.set(TimerReason::Retry, now.after(delay));
         }
     }
 
@@ -326,7 +326,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             Phase::Waiting => {
                 self.ladder.wanted = true;
                 let delay = Backoff::first_delay(&self.account.config().retry, self.rng.word());
-                self.timers.set(TimerReason::Retry, now.after_millis(delay));
+                self.timers.set(TimerReason::Retry, now.after(delay));
             }
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => self.ladder.wanted = true,
             Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}

@@ -80,9 +80,10 @@ impl Default for RetryPolicy {
     }
 }
 
-/// The state of the back-off of one service.
+/// The state of the back-off towards one service, for callers that pace something of their own; a
+/// [`Link`](crate::Link) has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     /// When the service was lost, or first wanted.
     lost: Instant,
     /// When overload was first seen since then.
@@ -94,12 +95,15 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    pub(crate) const fn new(now: Instant) -> Self {
+    /// Starts a back-off: the service was lost, or is first wanted, at `now`.
+    #[must_use]
+    pub const fn new(now: Instant) -> Self {
         Self { lost: now, overloaded: None, refusals: 0, silences: 0 }
     }
 
-    /// When the service was lost.
-    pub(crate) const fn lost(&self) -> Instant {
+    /// Returns when the service was lost.
+    #[must_use]
+    pub const fn lost(&self) -> Instant {
         self.lost
     }
 
@@ -107,13 +111,14 @@ impl Backoff {
         self.refusals
     }
 
-    /// Whether the service has shown that it cannot take the device.
-    pub(crate) const fn is_overloaded(&self) -> bool {
+    /// Returns whether the service has shown that it cannot take the device.
+    #[must_use]
+    pub const fn is_overloaded(&self) -> bool {
         self.overloaded.is_some()
     }
 
-    /// A connection lasted: the next loss starts a new back-off.
-    pub(crate) const fn reset(&mut self, now: Instant) {
+    /// Starts anew: a connection lasted, and was lost at `now`.
+    pub const fn reset(&mut self, now: Instant) {
         *self = Self::new(now);
     }
 
@@ -132,21 +137,29 @@ impl Backoff {
         if timeout < longest { timeout } else { longest }
     }
 
-    /// Returns the delay before the first attempt after a stable connection was lost, and before the first of all.
-    pub(crate) fn first_delay(policy: &RetryPolicy, word: u32) -> u64 {
-        scale(word, 0, millis(policy.first_spread))
+    /// Returns the delay before the first attempt after a stable connection was lost, and before the first of all;
+    /// `word` is random.
+    #[must_use]
+    pub fn first_delay(policy: &RetryPolicy, word: u32) -> Duration {
+        Duration::from_millis(scale(word, 0, millis(policy.first_spread)))
     }
 
-    /// Takes note of a failed attempt, or of a connection that did not last, and returns the delay before the next
-    /// attempt in milliseconds.
-    pub(crate) fn failed(
+    /// Takes note of a failed attempt and returns the delay before the next one; `word` is random.
+    ///
+    /// `flapped` says that the attempt had succeeded and its connection did not last for [`RetryPolicy::stable`], which
+    /// counts as overload whatever ended it.
+    pub fn failed(
         &mut self,
         failure: Failure,
         flapped: bool,
         policy: &RetryPolicy,
         word: u32,
         now: Instant,
-    ) -> u64 {
+    ) -> Duration {
+        Duration::from_millis(self.delay_ms(failure, flapped, policy, word, now))
+    }
+
+    fn delay_ms(&mut self, failure: Failure, flapped: bool, policy: &RetryPolicy, word: u32, now: Instant) -> u64 {
         if failure == Failure::ConnackTimeout {
             self.silences = self.silences.saturating_add(1);
         }
@@ -189,7 +202,7 @@ mod tests {
     fn range(backoff: Backoff, failure: Failure, flapped: bool, at_secs: u64) -> (u64, u64) {
         let now = Instant::from_millis(at_secs * 1000);
         let (mut low, mut high) = (backoff, backoff);
-        (low.failed(failure, flapped, &POLICY, 0, now), high.failed(failure, flapped, &POLICY, u32::MAX, now))
+        (low.delay_ms(failure, flapped, &POLICY, 0, now), high.delay_ms(failure, flapped, &POLICY, u32::MAX, now))
     }
 
     #[test]
@@ -220,7 +233,8 @@ mod tests {
         let mut backoff = Backoff::new(Instant::ORIGIN);
         let mut widths = std::vec::Vec::new();
         for _ in 0..8 {
-            widths.push(backoff.failed(Failure::ConnectRefused(5), false, &POLICY, u32::MAX, Instant::ORIGIN) / 1000);
+            widths
+                .push(backoff.failed(Failure::ConnectRefused(5), false, &POLICY, u32::MAX, Instant::ORIGIN).as_secs());
         }
         assert_eq!(widths, [60, 120, 240, 480, 960, 1920, 3600, 3600]);
         assert_eq!(backoff.refusals(), 8);

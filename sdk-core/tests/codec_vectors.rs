@@ -4,8 +4,8 @@ mod codec_support;
 
 use codec_support::Who;
 use steadfast_core::mqtt::{
-    Connect, DecodeError, Decoded, EncodeError, Incoming, Login, MAX_REMAINING_LEN, Packet, PacketId, PacketType,
-    Publish, QoS, Received, Subscribe, Unsubscribe, decode,
+    Compose, Connect, DecodeError, Decoded, EncodeError, Incoming, Login, MAX_REMAINING_LEN, Packet, PacketId,
+    PacketType, Publish, PublishText, QoS, Received, Subscribe, Unsubscribe, decode,
 };
 use steadfast_core::text::{Part, Sink, SinkFull, Text};
 
@@ -139,6 +139,28 @@ fn head_and_payload_are_the_whole_packet() {
         assert_eq!(sent, encoded(Packet::Publish(message)).unwrap());
         assert_eq!(message.head(&mut head[..len - 1]), Err(EncodeError::Full));
     }
+}
+
+#[test]
+fn a_composed_message_is_written_as_a_plain_one() {
+    struct Telemetry;
+    impl Compose for Telemetry {
+        fn topic(&self) -> Text<'_> {
+            Text::of([Part::Plain("d/"), Part::Encoded("a b")])
+        }
+
+        fn payload(&self) -> Text<'_> {
+            Text::of([Part::Plain("{\"n\":"), Part::Number(42), Part::Plain("}")])
+        }
+    }
+    let composed = PublishText { message: &Telemetry, packet_id: Some(id(7)) };
+    assert_eq!(encoded(Packet::PublishText(composed)).unwrap(), b"\x32\x13\x00\x07d/a%20b\x00\x07{\"n\":42}");
+    let plain = Publish { topic: "d/a%20b".into(), payload: b"{\"n\":42}", ..MESSAGE };
+    let composed = PublishText { packet_id: None, ..composed };
+    assert_eq!(encoded(Packet::PublishText(composed)), encoded(Packet::Publish(plain)));
+    assert_eq!(Packet::PublishText(composed).name(), "PUBLISH");
+    // A payload may name a device's secrets; it is not printed.
+    assert_eq!(format!("{composed:?}"), "PublishText { topic: d/a%20b, packet_id: None, .. }");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFail
 use crate::io::{Event, Role};
 use crate::outbox::Outbox;
 use crate::retry::Backoff;
+use crate::rng::scale;
 use crate::time::{Instant, millis};
 use crate::timer::{Deadline, TimerReason};
 
@@ -176,18 +177,18 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.climb(failure, was_up, delay, word)
         };
         self.enter(Phase::Waiting);
-        self.timers.set(TimerReason::Retry, now.after_millis(delay));
-        self.report(Event::Retrying { failure, delay: Duration::from_millis(delay) });
+        self.timers.set(TimerReason::Retry, now.after(delay));
+        self.report(Event::Retrying { failure, delay });
     }
 
     /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
-    fn climb(&mut self, failure: Failure, was_up: bool, delay: u64, word: u32) -> u64 {
+    fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
         let config = self.account.config();
         let (policy, rules) = (config.retry, config.reprovisioning);
         if self.account.role == Role::Provisioning {
             if self.account.assignment.is_some() {
                 // The hub is probed in between: a service that does not answer must not keep the device from its hub.
-                self.ladder.not_before = self.ladder.not_before.max(self.now.after_millis(delay));
+                self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));
             }
             return delay;
         }
@@ -198,7 +199,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             }
             if refusals >= rules.after_refusals && self.may_register() {
                 self.ladder.wanted = true;
-                return crate::rng::scale(word, 0, millis(rules.spread));
+                return Duration::from_millis(scale(word, 0, millis(rules.spread)));
             }
         }
         let unreachable = failure.class() == Class::Unreachable && !was_up && !self.hub_backoff.is_overloaded();

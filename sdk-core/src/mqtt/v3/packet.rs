@@ -81,7 +81,7 @@ pub struct Publish<'a> {
     pub retain: bool,
 }
 
-/// Composes a message while it is written, such as a provisioning request. Each method is called twice per encoding.
+/// Composes a message while it is written, such as a provisioning request. Each method is called once per encoding.
 pub trait Compose {
     /// Returns the topic name, at most 65,535 bytes.
     fn topic(&self) -> Text<'_>;
