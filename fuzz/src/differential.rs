@@ -73,24 +73,25 @@ fn is_same(ours: &Incoming<'_>, theirs: &v4::Packet) -> bool {
 
 /// Tells whether they may take a packet that we refuse for `error`: rules of the standard that they leave to others.
 fn is_stricter(error: DecodeError) -> bool {
-    use PacketType as T;
-    match error {
-        DecodeError::TrailingBytes { packet, .. } => matches!(packet, T::ConnAck | T::PubAck | T::PingResp),
-        DecodeError::ZeroPacketId { packet } => packet != T::Publish,
-        _ => matches!(
-            error,
-            DecodeError::UnexpectedType(_)
-                | DecodeError::WrongFlags { .. }
-                | DecodeError::UnsupportedQos
-                | DecodeError::DupWithQos0
-                | DecodeError::EmptyTopic
-                | DecodeError::NulInTopic
-                | DecodeError::WildcardInTopic
-                | DecodeError::ReservedConnAckFlags(_)
-                | DecodeError::SessionWithRefusal { .. }
-                | DecodeError::TooLarge { .. }
-        ),
+    if let DecodeError::TrailingBytes { packet, .. } = error {
+        return matches!(packet, PacketType::ConnAck | PacketType::PubAck | PacketType::PingResp);
     }
+    if let DecodeError::ZeroPacketId { packet } = error {
+        return packet != PacketType::Publish;
+    }
+    matches!(
+        error,
+        DecodeError::UnexpectedType(_)
+            | DecodeError::WrongFlags { .. }
+            | DecodeError::UnsupportedQos
+            | DecodeError::DupWithQos0
+            | DecodeError::EmptyTopic
+            | DecodeError::NulInTopic
+            | DecodeError::WildcardInTopic
+            | DecodeError::ReservedConnAckFlags(_)
+            | DecodeError::SessionWithRefusal { .. }
+            | DecodeError::TooLarge { .. }
+    )
 }
 
 /// Tells whether `error` shows in the type, the flags or the length, so that we need not wait for the body as they do.
