@@ -17,6 +17,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let defaults = Graph::read(None, &[], &policy.targets)?;
     let mut findings = policy.findings(&graph);
     findings.extend(two_providers(&defaults));
+    findings.extend(undocumented(&file("Cargo.toml")?, &file("docs/dependencies.md")?)?);
     if !findings.is_empty() {
         return Err(format!("{} findings\n  {}", findings.len(), findings.join("\n  ")));
     }
@@ -37,6 +38,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 struct Policy {
     targets: Vec<String>,
     licences: Vec<String>,
+    /// Crate name and what it may be licensed under besides.
+    exceptions: Vec<(String, Vec<String>)>,
     /// Crate name and reason.
     banned: Vec<(String, String)>,
     /// Crate and version that may stand beside another version.
@@ -68,6 +71,11 @@ impl Policy {
             let (name, version) = what.split_once('@').ok_or_else(|| format!("bans.skip: {what} names no version"))?;
             doubled.push((name.to_owned(), requirement(version)?));
         }
+        let mut exceptions = Vec::new();
+        for entry in list(&deny, "licenses", "exceptions") {
+            let allowed = entry.get("allow").and_then(Value::as_array).into_iter().flatten();
+            exceptions.push((text(entry, "crate")?, allowed.filter_map(Value::as_str).map(String::from).collect()));
+        }
         let mut borne = Vec::new();
         for entry in list(&deny, "advisories", "ignore") {
             borne.push((text(entry, "id")?, text(entry, "reason")?));
@@ -91,6 +99,7 @@ impl Policy {
         Ok(Self {
             targets: names("graph", "targets"),
             licences: names("licenses", "allow"),
+            exceptions,
             banned,
             doubled,
             borne,
@@ -116,7 +125,9 @@ impl Policy {
 
     fn licence_finding(&self, package: &Package) -> Option<String> {
         let Some(expression) = &package.licence else { return Some(format!("{} states no licence", package.label())) };
-        match licence::is_met(expression, &self.licences) {
+        let besides = self.exceptions.iter().filter(|(name, _)| *name == package.name).flat_map(|(_, allowed)| allowed);
+        let allowed: Vec<String> = self.licences.iter().chain(besides).cloned().collect();
+        match licence::is_met(expression, &allowed) {
             Ok(true) => None,
             Ok(false) => Some(format!("{}: no allowed licence in {expression:?}", package.label())),
             Err(error) => Some(format!("{}: {error}", package.label())),
@@ -186,6 +197,21 @@ fn two_providers(graph: &Graph) -> Vec<String> {
         }
     }
     findings
+}
+
+/// Finds dependencies of the workspace without a line in the table of `docs/dependencies.md`, and lines without one.
+fn undocumented(manifest: &str, document: &str) -> Result<Vec<String>, String> {
+    let manifest: Table = manifest.parse().map_err(|error| format!("Cargo.toml: {error}"))?;
+    let stated =
+        manifest.get("workspace").and_then(|workspace| workspace.get("dependencies")).and_then(Value::as_table);
+    let from_outside = stated.into_iter().flatten().filter(|(_, what)| what.get("path").is_none());
+    let needed: BTreeSet<&str> = from_outside.map(|(name, _)| name.as_str()).collect();
+    let lines = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let described: BTreeSet<&str> = lines.collect();
+    let missing = needed.difference(&described).map(|name| format!("docs/dependencies.md has no line for {name}"));
+    let needless =
+        described.difference(&needed).map(|name| format!("docs/dependencies.md has a needless line for {name}"));
+    Ok(missing.chain(needless).collect())
 }
 
 fn file(name: &str) -> Result<String, String> {
@@ -272,6 +298,20 @@ mod tests {
         assert_eq!(findings(&borne("off by default; ends when it is gone"), &old), [""; 0]);
         assert_eq!(findings(&borne("off by default"), &old).len(), 1);
         assert_eq!(findings(&borne("x; ends when y"), &[package("old", "2.0.0", "MIT")]).len(), 1);
+    }
+
+    #[test]
+    fn a_licence_may_be_allowed_for_one_crate() {
+        let deny = "exceptions = [{ allow = [\"NCSA\"], crate = \"a\" }]";
+        assert_eq!(findings(deny, &[package("a", "1.0.0", "MIT AND NCSA")]), [""; 0]);
+        assert_eq!(findings(deny, &[package("b", "1.0.0", "MIT AND NCSA")]).len(), 1);
+    }
+
+    #[test]
+    fn a_dependency_without_a_line_and_a_line_without_a_dependency_are_found() {
+        let manifest = "[workspace.dependencies]\na = \"1\"\nb = \"1\"\nown = { path = \"own\" }";
+        let found = undocumented(manifest, "| crate | why |\n| `a` | x |\n| `c` | y |").unwrap();
+        assert_eq!(found, ["docs/dependencies.md has no line for b", "docs/dependencies.md has a needless line for c"]);
     }
 
     #[test]
