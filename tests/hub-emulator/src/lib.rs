@@ -1,1 +1,64 @@
-//! Local IoT Hub and DPS.
+//! A local IoT Hub and Device Provisioning Service over TLS, for tests and for work without a cloud.
+//!
+//! [`Emulator::start`] serves DPS and any number of hubs on loopback ports, with certificates of its own CA. Devices
+//! provision, connect, send, read their twin, answer methods: with this project's SDK, with the official ones, or with
+//! any MQTT 3.1.1 client. Faults of all kinds are injected while it runs, and the [`Ledger`] tells what arrived.
+//!
+//! ```
+//! use hub_emulator::{Config, Emulator, Enrollment, Fault, Key};
+//!
+//! # tokio::runtime::Runtime::new().unwrap().block_on(async {
+//! let emulator = Emulator::start(
+//!     Config::new().hub("hub-a").hub("hub-b").enroll(Enrollment::group("line-1", Key::from_seed("line 1"))),
+//! )
+//! .await?;
+//! let device_key = Key::from_seed("line 1").derive("pump-7");
+//! // A device takes: emulator.tls_addr(), emulator.ca_pem(), emulator.dps().id_scope(), device_key.
+//! emulator.hub("hub-a").inject(Fault::DropAfterStoreBeforePuback);
+//! assert_eq!(emulator.ledger().total().distinct, 0);
+//! emulator.stop().await;
+//! # Ok::<(), hub_emulator::Error>(())
+//! # }).unwrap();
+//! ```
+
+mod admission;
+mod clock;
+mod cloud;
+mod config;
+mod connect;
+mod connections;
+mod control;
+mod dps;
+mod dps_session;
+mod emulator;
+mod fault;
+mod ledger;
+mod pki;
+mod ranges;
+mod report;
+mod run;
+mod sas;
+mod serve;
+mod session;
+mod strict;
+mod telemetry;
+mod topic;
+mod twin;
+mod wire;
+mod world;
+
+pub use admission::Rate;
+pub use clock::Clock;
+pub use config::{
+    Attestation, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, Error, HubConfig, LedgerMode, Reprovision,
+    Undocumented,
+};
+pub use connections::{CloseReason, ConnectionRecord, Outcome, Refusal};
+pub use control::{Control, DeviceHandle, DpsHandle, Hub, MethodAnswer};
+pub use dps::Registration;
+pub use emulator::Emulator;
+pub use fault::{DpsFault, Fault, FaultId, Injection};
+pub use ledger::{Ledger, Receipt};
+pub use pki::{Authority, DeviceCertificate, Flaw};
+pub use report::{Counts, DeliveryReport, SequenceReport};
+pub use sas::{Key, KeyError, percent_decode, percent_encode};

@@ -1,0 +1,610 @@
+//! What an emulator is started with.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::Clock;
+use crate::admission::Rate;
+use crate::pki::{Authority, Flaw};
+use crate::sas::Key;
+
+/// The suffix of a hub given by its short name.
+const HUB_SUFFIX: &str = ".azure-devices.net";
+
+/// What an emulator is started with. Made by [`Config::new`] and the setters below.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Config {
+    pub(crate) bind: IpAddr,
+    pub(crate) tls_port: u16,
+    pub(crate) plain_port: Option<u16>,
+    pub(crate) names: Vec<String>,
+    pub(crate) hubs: Vec<HubConfig>,
+    pub(crate) dps: DpsConfig,
+    pub(crate) enrollments: Vec<Enrollment>,
+    pub(crate) ledger: LedgerMode,
+    pub(crate) connection_log: usize,
+    pub(crate) clock: Clock,
+    pub(crate) authority: Option<Authority>,
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Config {
+    /// An emulator without hubs, with DPS, on a free TLS port of 127.0.0.1.
+    pub fn new() -> Self {
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            tls_port: 0,
+            plain_port: None,
+            names: Vec::new(),
+            hubs: Vec::new(),
+            dps: DpsConfig::new(),
+            enrollments: Vec::new(),
+            ledger: LedgerMode::Full,
+            connection_log: 100_000,
+            clock: Clock::default(),
+            authority: None,
+            ca_file: None,
+        }
+    }
+
+    /// Adds a hub with default settings. A name without a dot gets `.azure-devices.net`.
+    pub fn hub(self, name: &str) -> Self {
+        self.hub_with(HubConfig::new(name))
+    }
+
+    /// Adds a hub.
+    pub fn hub_with(mut self, hub: HubConfig) -> Self {
+        self.hubs.push(hub);
+        self
+    }
+
+    /// Sets up DPS.
+    pub fn dps(mut self, dps: DpsConfig) -> Self {
+        self.dps = dps;
+        self
+    }
+
+    /// Adds an enrollment of DPS.
+    pub fn enroll(mut self, enrollment: Enrollment) -> Self {
+        self.enrollments.push(enrollment);
+        self
+    }
+
+    /// Sets the shared TLS port; 0 (the default) takes a free one.
+    pub fn tls_port(mut self, port: u16) -> Self {
+        self.tls_port = port;
+        self
+    }
+
+    /// Opens a port without TLS as well, for all services; 0 takes a free one. Off by default.
+    pub fn plain_port(mut self, port: u16) -> Self {
+        self.plain_port = Some(port);
+        self
+    }
+
+    /// Sets the address of all listeners; the default is 127.0.0.1.
+    pub fn bind(mut self, address: IpAddr) -> Self {
+        self.bind = address;
+        self
+    }
+
+    /// Adds a gateway name: certificates are valid for it and any hub may be asked for through it. `localhost` and
+    /// 127.0.0.1 always are.
+    pub fn gateway_name(mut self, name: &str) -> Self {
+        self.names.push(name.to_ascii_lowercase());
+        self
+    }
+
+    /// Chooses what the ledger keeps; the default is everything.
+    pub fn ledger(mut self, mode: LedgerMode) -> Self {
+        self.ledger = mode;
+        self
+    }
+
+    /// Sets how many connections the connection log keeps, oldest forgotten first; the default is 100,000.
+    pub fn connection_log(mut self, limit: usize) -> Self {
+        self.connection_log = limit;
+        self
+    }
+
+    /// Sets the wall clock tokens are checked against.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Uses this certification authority instead of a new one.
+    pub fn authority(mut self, authority: Authority) -> Self {
+        self.authority = Some(authority);
+        self
+    }
+
+    /// Writes the CA certificate to this file at start.
+    pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(path.into());
+        self
+    }
+}
+
+/// What the ledger keeps of telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LedgerMode {
+    /// Every receipt.
+    Full,
+    /// The last so many receipts of each device; counts of all.
+    Last(usize),
+    /// Counts, and which values of the application property `seq` came: memory stays bounded.
+    Counts,
+}
+
+/// How a hub treats what the documentation does not describe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Undocumented {
+    /// The connection is closed.
+    Close,
+    /// A subscription is answered with 0x80; a publish is acknowledged and dropped.
+    Refuse,
+}
+
+/// The settings of one hub.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct HubConfig {
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+    pub(crate) admission: Option<Rate>,
+    pub(crate) telemetry: Option<Rate>,
+    pub(crate) twin: Option<Rate>,
+    pub(crate) sas_grace: Duration,
+    pub(crate) sas_tolerance: Duration,
+    pub(crate) keep_sessions: bool,
+    pub(crate) clean_session_drops_c2d: bool,
+    pub(crate) undocumented: Undocumented,
+    pub(crate) max_filters: usize,
+    pub(crate) max_message: usize,
+    pub(crate) policies: Vec<(String, Key)>,
+    pub(crate) devices: Vec<(String, DeviceAuth)>,
+    pub(crate) flaw: Option<Flaw>,
+}
+
+impl HubConfig {
+    /// A hub with the defaults of the setters below. A name without a dot gets `.azure-devices.net`.
+    pub fn new(name: &str) -> Self {
+        Self {
+            host: hub_host(name),
+            port: None,
+            admission: None,
+            telemetry: None,
+            twin: None,
+            sas_grace: Duration::from_secs(600),
+            sas_tolerance: Duration::from_secs(300),
+            keep_sessions: true,
+            clean_session_drops_c2d: false,
+            undocumented: Undocumented::Close,
+            max_filters: 5,
+            max_message: 262_144,
+            policies: Vec::new(),
+            devices: Vec::new(),
+            flaw: None,
+        }
+    }
+
+    /// Gives the hub a TLS port of its own, besides the shared one; 0 takes a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Admits new connections at this rate: beyond the burst CONNECT waits in the queue, beyond that the socket is closed.
+    pub fn admission(mut self, rate: Rate) -> Self {
+        self.admission = Some(rate);
+        self
+    }
+
+    /// Takes telemetry at this rate: beyond the burst a message waits, beyond the queue the socket is closed.
+    pub fn telemetry(mut self, rate: Rate) -> Self {
+        self.telemetry = Some(rate);
+        self
+    }
+
+    /// Answers twin requests at this rate: beyond burst and queue the answer is 429.
+    pub fn twin(mut self, rate: Rate) -> Self {
+        self.twin = Some(rate);
+        self
+    }
+
+    /// Sets how long a connection outlives its token; 600 s by default.
+    pub fn sas_grace(mut self, grace: Duration) -> Self {
+        self.sas_grace = grace;
+        self
+    }
+
+    /// Sets how long after its expiry a token still opens a connection (clocks differ); 300 s by default.
+    pub fn sas_tolerance(mut self, tolerance: Duration) -> Self {
+        self.sas_tolerance = tolerance;
+        self
+    }
+
+    /// Chooses whether CleanSession 0 keeps subscriptions over a disconnect; it does by default.
+    pub fn keep_sessions(mut self, keep: bool) -> Self {
+        self.keep_sessions = keep;
+        self
+    }
+
+    /// Chooses whether CleanSession 1 empties the queue of messages to the device; it does not by default.
+    pub fn clean_session_drops_c2d(mut self, drops: bool) -> Self {
+        self.clean_session_drops_c2d = drops;
+        self
+    }
+
+    /// Chooses what undocumented topics and a sixth filter meet; the connection is closed by default.
+    pub fn undocumented(mut self, how: Undocumented) -> Self {
+        self.undocumented = how;
+        self
+    }
+
+    /// Sets how many filters one identity may subscribe to; 5 by default.
+    pub fn max_filters(mut self, count: usize) -> Self {
+        self.max_filters = count;
+        self
+    }
+
+    /// Sets the largest message in bytes (body and properties); 262,144 by default.
+    pub fn max_message(mut self, bytes: usize) -> Self {
+        self.max_message = bytes;
+        self
+    }
+
+    /// Adds a shared access policy of the hub, such as `iothubowner`: its tokens open every identity.
+    pub fn policy(mut self, name: &str, key: Key) -> Self {
+        self.policies.push((name.to_owned(), key));
+        self
+    }
+
+    /// Registers a device (`pump-7`) or module (`pump-7/filter`).
+    pub fn device(mut self, id: &str, auth: impl Into<DeviceAuth>) -> Self {
+        self.devices.push((id.to_owned(), auth.into()));
+        self
+    }
+
+    /// Gives the hub a certificate that clients must not accept.
+    pub fn certificate_flaw(mut self, flaw: Flaw) -> Self {
+        self.flaw = Some(flaw);
+        self
+    }
+}
+
+/// How a device proves who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceAuth {
+    /// By a token of either key.
+    Keys {
+        /// The first key.
+        primary: Key,
+        /// The second key, for rotation.
+        secondary: Option<Key>,
+    },
+    /// By a client certificate with one of these SHA-256 thumbprints, in hexadecimal of any case.
+    Thumbprint {
+        /// The first thumbprint.
+        primary: String,
+        /// The second thumbprint, for rotation.
+        secondary: Option<String>,
+    },
+    /// By a client certificate signed by this CA.
+    CertificateAuthority {
+        /// The CA certificate as PEM.
+        pem: String,
+        /// The common name it must have; the device id if none is given.
+        common_name: Option<String>,
+    },
+}
+
+impl From<Key> for DeviceAuth {
+    fn from(primary: Key) -> Self {
+        Self::Keys { primary, secondary: None }
+    }
+}
+
+/// The settings of DPS.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct DpsConfig {
+    pub(crate) host: String,
+    pub(crate) id_scope: String,
+    pub(crate) port: Option<u16>,
+    pub(crate) polls: u32,
+    pub(crate) retry_after: u32,
+    pub(crate) registers_per_minute: Option<u32>,
+    pub(crate) polls_per_ten_seconds: u32,
+    pub(crate) refusal: DpsRefusal,
+    pub(crate) policy: Reprovision,
+}
+
+impl Default for DpsConfig {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DpsConfig {
+    /// DPS with the defaults of the setters below.
+    pub fn new() -> Self {
+        Self {
+            host: "global.azure-devices-provisioning.net".to_owned(),
+            id_scope: "0ne00EMULATOR".to_owned(),
+            port: None,
+            polls: 1,
+            retry_after: 1,
+            registers_per_minute: None,
+            polls_per_ten_seconds: 5,
+            refusal: DpsRefusal::Connect,
+            policy: Reprovision::MigrateData,
+        }
+    }
+
+    /// Sets the host name; `global.azure-devices-provisioning.net` by default.
+    pub fn host(mut self, host: &str) -> Self {
+        self.host = host.to_ascii_lowercase();
+        self
+    }
+
+    /// Sets the id scope; `0ne00EMULATOR` by default.
+    pub fn id_scope(mut self, id_scope: &str) -> Self {
+        id_scope.clone_into(&mut self.id_scope);
+        self
+    }
+
+    /// Gives DPS a TLS port of its own, besides the shared one; 0 takes a free one.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Sets how many polls hear `assigning` before `assigned`; 1 by default. The answer to the registration itself is
+    /// always `assigning`.
+    pub fn assigning_polls(mut self, polls: u32) -> Self {
+        self.polls = polls;
+        self
+    }
+
+    /// Sets the `retry-after` of `assigning` in seconds; 1 by default, 0 leaves it out.
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after = seconds;
+        self
+    }
+
+    /// Limits registrations per minute, over all devices; beyond it the answer is 429 with `retry-after`. No limit by
+    /// default; the real service has 1,000.
+    pub fn registers_per_minute(mut self, limit: u32) -> Self {
+        self.registers_per_minute = Some(limit);
+        self
+    }
+
+    /// Limits polls per device and 10 s; 5 by default, as documented for the real service. Beyond it the answer is 429.
+    pub fn polls_per_ten_seconds(mut self, limit: u32) -> Self {
+        self.polls_per_ten_seconds = limit;
+        self
+    }
+
+    /// Chooses where bad credentials are refused.
+    pub fn refusal(mut self, refusal: DpsRefusal) -> Self {
+        self.refusal = refusal;
+        self
+    }
+
+    /// Chooses what registering again does; migrating with data is the default.
+    pub fn reprovision(mut self, policy: Reprovision) -> Self {
+        self.policy = policy;
+        self
+    }
+}
+
+/// Where DPS refuses bad credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DpsRefusal {
+    /// With CONNACK 5 (the default).
+    Connect,
+    /// With a 401 answer to the registration.
+    Register,
+}
+
+/// What registering again does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reprovision {
+    /// The device may move; its twin moves with it and its old identity is removed.
+    MigrateData,
+    /// The device may move; it starts with an empty twin and its old identity is removed.
+    Reset,
+    /// The device stays at its first hub.
+    Never,
+}
+
+/// How devices of an enrollment prove who they are.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Attestation {
+    /// By a token: of this key for an individual enrollment, of a key derived from it for a group.
+    Symmetric {
+        /// The first key.
+        primary: Key,
+        /// The second key, for rotation.
+        secondary: Option<Key>,
+    },
+    /// By a client certificate with this SHA-256 thumbprint (individual enrollments only).
+    Thumbprint(String),
+    /// By a client certificate signed by the CA of this PEM text, with the registration id as common name.
+    CertificateAuthority(String),
+}
+
+/// An enrollment of DPS.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Enrollment {
+    /// Registration id of an individual enrollment, name of a group.
+    pub(crate) name: String,
+    pub(crate) group: bool,
+    pub(crate) attestation: Attestation,
+    pub(crate) device_id: Option<String>,
+    pub(crate) hub: Option<String>,
+    pub(crate) enabled: bool,
+    pub(crate) payload: Option<Value>,
+    pub(crate) connection_profile: Option<String>,
+    pub(crate) initial_desired: Option<Value>,
+}
+
+impl Enrollment {
+    /// One device with a key of its own.
+    pub fn individual(registration_id: &str, key: Key) -> Self {
+        Self::new(registration_id, false, Attestation::Symmetric { primary: key, secondary: None })
+    }
+
+    /// One device with another attestation.
+    pub fn individual_with(registration_id: &str, attestation: Attestation) -> Self {
+        Self::new(registration_id, false, attestation)
+    }
+
+    /// Any number of devices, each with a key derived from the group's.
+    pub fn group(name: &str, key: Key) -> Self {
+        Self::new(name, true, Attestation::Symmetric { primary: key, secondary: None })
+    }
+
+    /// Any number of devices with another attestation.
+    pub fn group_with(name: &str, attestation: Attestation) -> Self {
+        Self::new(name, true, attestation)
+    }
+
+    fn new(name: &str, group: bool, attestation: Attestation) -> Self {
+        Self {
+            name: name.to_owned(),
+            group,
+            attestation,
+            device_id: None,
+            hub: None,
+            enabled: true,
+            payload: None,
+            connection_profile: None,
+            initial_desired: None,
+        }
+    }
+
+    /// Gives the device another id on the hub than its registration id (individual enrollments only).
+    pub fn device_id(mut self, id: &str) -> Self {
+        self.device_id = Some(id.to_owned());
+        self
+    }
+
+    /// Assigns to this hub; the first hub by default.
+    pub fn hub(mut self, name: &str) -> Self {
+        self.hub = Some(hub_host(name));
+        self
+    }
+
+    /// Disables the enrollment from the start.
+    pub fn disabled(mut self) -> Self {
+        self.enabled = false;
+        self
+    }
+
+    /// Returns this custom payload with an assignment.
+    pub fn payload(mut self, payload: Value) -> Self {
+        self.payload = Some(payload);
+        self
+    }
+
+    /// Returns this connection profile with an assignment.
+    pub fn connection_profile(mut self, profile: &str) -> Self {
+        self.connection_profile = Some(profile.to_owned());
+        self
+    }
+
+    /// Starts the twin of a new device with these desired properties.
+    pub fn initial_desired(mut self, desired: Value) -> Self {
+        self.initial_desired = Some(desired);
+        self
+    }
+}
+
+/// Why an emulator did not start or a name was not accepted.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// A hub name has characters that no host name has, or appears twice.
+    HubName(String),
+    /// There is no hub of this name.
+    NoSuchHub(String),
+    /// There is no such device at the hub.
+    NoSuchDevice(String),
+    /// There is no such enrollment.
+    NoSuchEnrollment(String),
+    /// The device is not connected, or does not listen to what was sent.
+    NotListening(String),
+    /// The queue of messages to the device is full.
+    QueueFull,
+    /// The device never connected, so that nothing is kept for it.
+    NeverConnected(String),
+    /// The device did not answer in time.
+    NoAnswer,
+    /// A certificate or key could not be made or read.
+    Certificate(String),
+    /// A port could not be opened.
+    Listen(String, std::io::Error),
+    /// A file could not be written.
+    Write(PathBuf, std::io::Error),
+    /// A request to the control port makes no sense.
+    Request(String),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HubName(name) => write!(f, "hub name {name:?} is no host name or appears twice"),
+            Self::NoSuchHub(name) => write!(f, "there is no hub {name:?}"),
+            Self::NoSuchDevice(id) => write!(f, "there is no device {id:?} at this hub"),
+            Self::NoSuchEnrollment(name) => write!(f, "there is no enrollment {name:?}"),
+            Self::NotListening(id) => write!(f, "device {id:?} is not connected or has not subscribed"),
+            Self::QueueFull => f.write_str("50 messages wait for the device, which is the limit"),
+            Self::NeverConnected(id) => write!(f, "device {id:?} never connected, so nothing is kept for it"),
+            Self::NoAnswer => f.write_str("the device did not answer in time"),
+            Self::Certificate(why) => write!(f, "certificate: {why}"),
+            Self::Listen(what, error) => write!(f, "cannot listen on {what}: {error}"),
+            Self::Write(path, error) => write!(f, "cannot write {}: {error}", path.display()),
+            Self::Request(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Returns the full host name of a hub given by its full or short name.
+pub(crate) fn hub_host(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    if name.contains('.') { name } else { name + HUB_SUFFIX }
+}
+
+pub(crate) fn is_host_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= 253
+        && name.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+        })
+}

@@ -1,0 +1,571 @@
+//! Handles to a running emulator: cheap to clone, usable from any task.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::{DeviceAuth, Enrollment, HubConfig, hub_host, is_host_name};
+use crate::connections::CloseReason;
+use crate::dps::Registration;
+use crate::fault::{DpsFault, Fault, FaultId, Injection, Scope};
+use crate::ledger::Ledger;
+use crate::pki::{DeviceCertificate, Flaw};
+use crate::sas::Key;
+use crate::world::{Device, HubState, Push, Shared, World};
+use crate::{Clock, Error};
+
+/// A running emulator, seen from outside. Clones control the same emulator; it does not stop with them.
+#[derive(Clone, Debug)]
+pub struct Control {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What a device answered to a method call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MethodAnswer {
+    /// The status of the answer.
+    pub status: i64,
+    /// The body of the answer.
+    pub payload: Vec<u8>,
+}
+
+impl Control {
+    /// Returns the shared TLS address of all services.
+    #[must_use]
+    pub fn tls_addr(&self) -> SocketAddr {
+        self.addresses().tls
+    }
+
+    /// Returns the address without TLS, if there is one.
+    #[must_use]
+    pub fn plain_addr(&self) -> Option<SocketAddr> {
+        self.addresses().plain
+    }
+
+    /// Returns the certificate of the emulator's CA as PEM: what clients must trust.
+    #[must_use]
+    pub fn ca_pem(&self) -> &str {
+        self.shared.certificates.authority().pem()
+    }
+
+    /// Issues a client certificate from the emulator's CA; `common_name` must be the device or registration id.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when `common_name` cannot stand in a certificate.
+    pub fn device_certificate(&self, common_name: &str) -> Result<DeviceCertificate, Error> {
+        self.shared.certificates.authority().device_certificate(common_name)
+    }
+
+    /// Returns the ledger.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        Ledger { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Returns the wall clock tokens are checked against.
+    #[must_use]
+    pub fn clock(&self) -> Clock {
+        self.shared.clock.clone()
+    }
+
+    /// Returns the time since the emulator started: the scale of all times in the ledger.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.shared.now()
+    }
+
+    /// Returns a hub by its full or short name. That there is one shows in the calls on it.
+    #[must_use]
+    pub fn hub(&self, name: &str) -> Hub {
+        Hub { shared: Arc::clone(&self.shared), host: hub_host(name) }
+    }
+
+    /// Returns the host names of all hubs, sorted.
+    #[must_use]
+    pub fn hubs(&self) -> Vec<String> {
+        self.world(|world| world.hubs.keys().cloned().collect())
+    }
+
+    /// Adds a hub, reachable through the shared ports; a port of its own is not opened.
+    ///
+    /// # Errors
+    /// [`Error::HubName`] when the name is no host name or taken; [`Error::Certificate`].
+    pub fn add_hub(&self, config: HubConfig) -> Result<Hub, Error> {
+        let host = config.host.clone();
+        if !is_host_name(&host) || self.world(|world| world.hubs.contains_key(&host)) {
+            return Err(Error::HubName(host));
+        }
+        self.shared.certificates.add(&host, config.flaw)?;
+        self.world(|world| world.hubs.insert(host.clone(), crate::world::Hub::new(config)));
+        Ok(self.hub(&host))
+    }
+
+    /// Returns DPS.
+    #[must_use]
+    pub fn dps(&self) -> DpsHandle {
+        DpsHandle { shared: Arc::clone(&self.shared) }
+    }
+
+    /// Injects a fault for every device on every service.
+    pub fn inject(&self, fault: impl Into<Injection<Fault>>) -> FaultId {
+        inject(&self.shared, Scope::default(), fault.into())
+    }
+
+    /// Clears all faults, those of DPS included, and lets go what they held back.
+    pub fn clear_faults(&self) {
+        self.world(|world| world.dps.faults.clear(&Scope::default()));
+        clear(&self.shared, &Scope::default());
+    }
+
+    /// Clears one fault; false when it is used up or was cleared before.
+    #[must_use = "tells whether there was such a fault"]
+    pub fn clear_fault(&self, id: FaultId) -> bool {
+        self.world(|world| {
+            let removed = world.faults.remove(id) || world.dps.faults.remove(id);
+            world.announce_faults(&Scope::default(), true);
+            removed
+        })
+    }
+
+    /// Moves a device to another hub: its enrollment points to `to`, its identity on `from` is deleted, its connection
+    /// there is closed. It gets its identity on `to` when it registers. The twin moves with it then.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`] or [`Error::NoSuchDevice`].
+    pub fn move_device(&self, device: &str, from: &str, to: &str) -> Result<(), Error> {
+        let (from, to) = (hub_host(from), hub_host(to));
+        self.world(|world| {
+            world.hub(&to)?;
+            world.device(&from, device)?;
+            world.dps.repoint_device(device, &to);
+            expel(world, &from, device);
+            Ok(())
+        })
+    }
+
+    /// Moves all devices of a hub to another one, as [`Control::move_device`] does, and all enrollments with them.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn move_all(&self, from: &str, to: &str) -> Result<(), Error> {
+        let (from, to) = (hub_host(from), hub_host(to));
+        self.world(|world| {
+            world.hub(&to)?;
+            let devices: Vec<String> = world.hub(&from)?.devices.keys().cloned().collect();
+            world.dps.repoint_hub(&from, &to, world.first_hub.as_deref());
+            for device in devices {
+                expel(world, &from, &device);
+            }
+            Ok(())
+        })
+    }
+
+    pub(crate) fn world<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+        change(&mut self.shared.lock())
+    }
+
+    fn addresses(&self) -> &crate::world::Addresses {
+        self.shared.addresses.get().expect("set before the first handle is given out")
+    }
+}
+
+/// One hub. Clones control the same hub.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    shared: Arc<Shared>,
+    host: String,
+}
+
+impl Hub {
+    /// Returns the host name.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the hub's own TLS address, if it has one, else the shared one.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        let addresses = self.shared.addresses.get().expect("set before the first handle is given out");
+        addresses.own.get(&self.host).copied().unwrap_or(addresses.tls)
+    }
+
+    /// Returns a device or module by its id. That there is one shows in the calls on it.
+    #[must_use]
+    pub fn device(&self, id: &str) -> DeviceHandle {
+        DeviceHandle { shared: Arc::clone(&self.shared), host: self.host.clone(), id: id.to_owned() }
+    }
+
+    /// Registers a device (`pump-7`) or module (`pump-7/filter`), or gives it other credentials.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn add_device(&self, id: &str, auth: impl Into<DeviceAuth>) -> Result<DeviceHandle, Error> {
+        let auth = auth.into();
+        self.hub(|hub| {
+            let device = hub.devices.entry(id.to_owned()).or_insert_with(|| Device::new(auth.clone()));
+            device.auth.clone_from(&auth);
+        })?;
+        Ok(self.device(id))
+    }
+
+    /// Returns the ids of all identities, sorted.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn devices(&self) -> Result<Vec<String>, Error> {
+        let mut ids: Vec<String> = self.hub(|hub| hub.devices.keys().cloned().collect())?;
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Returns the ids of the connected identities, sorted.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn connected(&self) -> Result<Vec<String>, Error> {
+        let mut ids: Vec<String> = self.hub(|hub| {
+            let connected = hub.devices.iter().filter(|(_, device)| device.live.is_some());
+            connected.map(|(id, _)| id.clone()).collect()
+        })?;
+        ids.sort();
+        Ok(ids)
+    }
+
+    /// Injects a fault for every device of this hub.
+    pub fn inject(&self, fault: impl Into<Injection<Fault>>) -> FaultId {
+        inject(&self.shared, self.scope(), fault.into())
+    }
+
+    /// Clears the faults of this hub and its devices, and lets go what they held back.
+    pub fn clear_faults(&self) {
+        clear(&self.shared, &self.scope());
+    }
+
+    /// Takes the hub down: connections are reset, its own port is closed, and on the shared port TCP is closed before
+    /// TLS (at CONNECT when the client dialled a gateway name or the plain port).
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn down(&self) -> Result<(), Error> {
+        self.hub(|hub| {
+            hub.state = HubState::Down;
+            hub.listening.send_replace(false);
+            hub.close_all(&CloseReason::HubDown);
+        })
+    }
+
+    /// Brings the hub up again.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn up(&self) -> Result<(), Error> {
+        self.hub(|hub| {
+            hub.state = HubState::Up;
+            hub.listening.send_replace(true);
+        })
+    }
+
+    /// Fails the hub over: connections are closed, sessions and messages to devices are lost, and for `downtime` what
+    /// comes is closed without an answer.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn fail_over(&self, downtime: Duration) -> Result<(), Error> {
+        let until = self.shared.now() + downtime;
+        self.hub(|hub| {
+            hub.state = HubState::FailingOver(until);
+            hub.close_all(&CloseReason::HubDown);
+            hub.forget_sessions();
+            hub.devices.values_mut().for_each(|device| device.inbox.clear());
+        })
+    }
+
+    /// Forgets all MQTT sessions: the next CONNACK says `session_present` 0.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn forget_sessions(&self) -> Result<(), Error> {
+        self.hub(crate::world::Hub::forget_sessions)
+    }
+
+    /// Closes all connections; with a reset if asked.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn disconnect_all(&self, reset: bool) -> Result<(), Error> {
+        self.hub(|hub| {
+            for device in hub.devices.values_mut() {
+                device.push(Push::Close { reason: CloseReason::Control, reset });
+            }
+        })
+    }
+
+    /// Gives the hub a certificate that clients must not accept, or a good one again.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`].
+    pub fn set_certificate_flaw(&self, flaw: Option<Flaw>) -> Result<(), Error> {
+        self.shared.certificates.add(&self.host, flaw)
+    }
+
+    fn hub<T>(&self, change: impl FnOnce(&mut crate::world::Hub) -> T) -> Result<T, Error> {
+        Ok(change(self.shared.lock().hub(&self.host)?))
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { service: Some(self.host.clone()), device: None }
+    }
+}
+
+/// One device or module of one hub. Clones control the same identity.
+#[derive(Clone, Debug)]
+pub struct DeviceHandle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) host: String,
+    pub(crate) id: String,
+}
+
+impl DeviceHandle {
+    /// Returns the id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Tells whether the identity exists.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.change(|_| ()).is_ok()
+    }
+
+    /// Tells whether the identity is connected.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.change(|device| device.live.is_some()).unwrap_or(false)
+    }
+
+    /// Injects a fault for this identity on its hub.
+    pub fn inject(&self, fault: impl Into<Injection<Fault>>) -> FaultId {
+        inject(&self.shared, self.scope(), fault.into())
+    }
+
+    /// Clears the faults of this identity, and lets go what they held back.
+    pub fn clear_faults(&self) {
+        clear(&self.shared, &self.scope());
+    }
+
+    /// Closes the connection; with a reset if asked.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`], or [`Error::NotListening`] when it is not connected.
+    pub fn disconnect(&self, reset: bool) -> Result<(), Error> {
+        let closed = self.change(|device| device.push(Push::Close { reason: CloseReason::Control, reset }))?;
+        if closed { Ok(()) } else { Err(Error::NotListening(self.id.clone())) }
+    }
+
+    /// Disables the identity: its connection is closed, CONNECT is refused.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn disable(&self) -> Result<(), Error> {
+        self.change(|device| {
+            device.enabled = false;
+            device.cut(CloseReason::IdentityChanged);
+        })
+    }
+
+    /// Enables the identity again.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn enable(&self) -> Result<(), Error> {
+        self.change(|device| device.enabled = true)
+    }
+
+    /// Deletes the identity and closes its connection.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn delete(&self) -> Result<(), Error> {
+        let mut world = self.shared.lock();
+        world.device(&self.host, &self.id)?.cut(CloseReason::IdentityChanged);
+        world.hub(&self.host)?.devices.remove(&self.id);
+        Ok(())
+    }
+
+    /// Gives the identity other credentials and closes its connection.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn set_auth(&self, auth: impl Into<DeviceAuth>) -> Result<(), Error> {
+        let auth = auth.into();
+        self.change(|device| {
+            device.auth = auth;
+            device.cut(CloseReason::IdentityChanged);
+        })
+    }
+
+    /// Forgets the MQTT session: the next CONNACK says `session_present` 0.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn forget_session(&self) -> Result<(), Error> {
+        self.change(Device::forget_session)
+    }
+
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Device) -> T) -> Result<T, Error> {
+        Ok(change(self.shared.lock().device(&self.host, &self.id)?))
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { service: Some(self.host.clone()), device: Some(self.id.clone()) }
+    }
+}
+
+/// DPS. Clones control the same service.
+#[derive(Clone, Debug)]
+pub struct DpsHandle {
+    shared: Arc<Shared>,
+}
+
+impl DpsHandle {
+    /// Returns the host name.
+    #[must_use]
+    pub fn host(&self) -> String {
+        self.shared.lock().dps.config.host.clone()
+    }
+
+    /// Returns the id scope.
+    #[must_use]
+    pub fn id_scope(&self) -> String {
+        self.shared.lock().dps.config.id_scope.clone()
+    }
+
+    /// Returns the service's own TLS address, if it has one, else the shared one.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        let addresses = self.shared.addresses.get().expect("set before the first handle is given out");
+        addresses.own.get(&self.host()).copied().unwrap_or(addresses.tls)
+    }
+
+    /// Adds an enrollment, replacing one of the same name.
+    pub fn enroll(&self, enrollment: Enrollment) {
+        self.shared.lock().dps.enroll(enrollment);
+    }
+
+    /// Points an enrollment to another hub; devices go there when they register again.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchEnrollment`] or [`Error::NoSuchHub`].
+    pub fn repoint(&self, enrollment: &str, hub: &str) -> Result<(), Error> {
+        let hub = hub_host(hub);
+        let mut world = self.shared.lock();
+        world.hub(&hub)?;
+        world.dps.enrollment(enrollment)?.hub = Some(hub);
+        Ok(())
+    }
+
+    /// Enables or disables an enrollment.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchEnrollment`].
+    pub fn set_enabled(&self, enrollment: &str, enabled: bool) -> Result<(), Error> {
+        self.shared.lock().dps.enrollment(enrollment)?.enabled = enabled;
+        Ok(())
+    }
+
+    /// Gives an enrollment another key.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchEnrollment`].
+    pub fn set_key(&self, enrollment: &str, key: Key) -> Result<(), Error> {
+        let attestation = crate::config::Attestation::Symmetric { primary: key, secondary: None };
+        self.shared.lock().dps.enrollment(enrollment)?.attestation = attestation;
+        Ok(())
+    }
+
+    /// Removes an enrollment; devices already assigned keep their identities.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchEnrollment`].
+    pub fn remove(&self, enrollment: &str) -> Result<(), Error> {
+        let mut world = self.shared.lock();
+        world.dps.enrollment(enrollment)?;
+        world.dps.remove(enrollment);
+        Ok(())
+    }
+
+    /// Takes DPS down: on the shared port TCP is closed before TLS, otherwise at CONNECT.
+    pub fn down(&self) {
+        self.shared.lock().dps.down = true;
+    }
+
+    /// Brings DPS up again.
+    pub fn up(&self) {
+        self.shared.lock().dps.down = false;
+    }
+
+    /// Injects a fault into the answers to any device.
+    pub fn inject(&self, fault: impl Into<Injection<DpsFault>>) -> FaultId {
+        self.inject_into(Scope::default(), fault.into())
+    }
+
+    /// Injects a fault into the answers to one registration id.
+    pub fn inject_for(&self, registration_id: &str, fault: impl Into<Injection<DpsFault>>) -> FaultId {
+        self.inject_into(Scope { service: None, device: Some(registration_id.to_owned()) }, fault.into())
+    }
+
+    /// Injects a fault into connections to DPS.
+    pub fn inject_connection(&self, fault: impl Into<Injection<Fault>>) -> FaultId {
+        inject(&self.shared, Scope { service: Some(self.host()), device: None }, fault.into())
+    }
+
+    /// Clears the faults of DPS, those of its connections included.
+    pub fn clear_faults(&self) {
+        self.shared.lock().dps.faults.clear(&Scope::default());
+        clear(&self.shared, &Scope { service: Some(self.host()), device: None });
+    }
+
+    /// Returns all registration requests, oldest first.
+    #[must_use]
+    pub fn registrations(&self) -> Vec<Registration> {
+        self.shared.lock().dps.log.clone()
+    }
+
+    /// Returns how often a device asked to be registered.
+    #[must_use]
+    pub fn registration_count(&self, registration_id: &str) -> usize {
+        let world = self.shared.lock();
+        world.dps.log.iter().filter(|entry| entry.registration_id == registration_id).count()
+    }
+
+    fn inject_into(&self, scope: Scope, injection: Injection<DpsFault>) -> FaultId {
+        let id = self.shared.next_fault();
+        self.shared.lock().dps.faults.add(id, scope, injection);
+        id
+    }
+}
+
+fn inject(shared: &Shared, scope: Scope, injection: Injection<Fault>) -> FaultId {
+    let id = shared.next_fault();
+    let mut world = shared.lock();
+    world.faults.add(id, scope.clone(), injection);
+    world.announce_faults(&scope, false);
+    id
+}
+
+fn clear(shared: &Shared, scope: &Scope) {
+    let mut world = shared.lock();
+    world.faults.clear(scope);
+    world.announce_faults(scope, true);
+}
+
+fn expel(world: &mut World, host: &str, id: &str) {
+    let Ok(hub) = world.hub(host) else { return };
+    if let Some(mut device) = hub.devices.remove(id) {
+        device.cut(CloseReason::IdentityChanged);
+        world.dps.luggage.insert(id.to_owned(), device.twin);
+    }
+}

@@ -1,0 +1,212 @@
+//! Starting, listening, stopping.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::Error;
+use crate::config::{Config, is_host_name};
+use crate::control::Control;
+use crate::dps::Dps;
+use crate::fault::Plan;
+use crate::ledger::Book;
+use crate::pki::{Authority, Certificates};
+use crate::serve::{Via, serve};
+use crate::world::{Addresses, Hub, Shared, World};
+
+/// Connections the kernel keeps for a listener until they are accepted: a herd comes at once.
+const BACKLOG: u32 = 4096;
+
+/// A running emulator. It stops with [`Emulator::stop`], or when dropped.
+///
+/// Everything of [`Control`] is there through `Deref`.
+#[derive(Debug)]
+pub struct Emulator {
+    control: Control,
+    /// Closed when the last task is gone.
+    tasks: mpsc::Receiver<()>,
+}
+
+impl Deref for Emulator {
+    type Target = Control;
+
+    fn deref(&self) -> &Control {
+        &self.control
+    }
+}
+
+impl Drop for Emulator {
+    fn drop(&mut self) {
+        self.control.shared.stop.send_replace(true);
+    }
+}
+
+impl Emulator {
+    /// Starts the services in the current tokio runtime; they listen when this returns.
+    ///
+    /// # Errors
+    /// [`Error::HubName`], [`Error::NoSuchHub`] when an enrollment names a hub there is none of, [`Error::Listen`] when
+    /// a port is taken, [`Error::Certificate`], [`Error::Write`].
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let authority = config.authority.clone().map_or_else(Authority::new, Ok)?;
+        let certificates = Certificates::new(authority, &config.names)?;
+        let mut hubs = BTreeMap::new();
+        for hub in &config.hubs {
+            if !is_host_name(&hub.host) || hubs.insert(hub.host.clone(), Hub::new(hub.clone())).is_some() {
+                return Err(Error::HubName(hub.host.clone()));
+            }
+            certificates.add(&hub.host, hub.flaw)?;
+        }
+        for enrollment in &config.enrollments {
+            if let Some(hub) = &enrollment.hub
+                && !hubs.contains_key(hub)
+            {
+                return Err(Error::NoSuchHub(hub.clone()));
+            }
+        }
+        certificates.add(&config.dps.host, None)?;
+        if let Some(path) = &config.ca_file {
+            std::fs::write(path, certificates.authority().pem()).map_err(|error| Error::Write(path.clone(), error))?;
+        }
+        let mut gateways = vec!["localhost".to_owned()];
+        gateways.extend(config.names.iter().cloned());
+        let tls = certificates.server_config()?;
+        let world = World {
+            hubs,
+            dps: Dps::new(config.dps.clone(), config.enrollments.clone()),
+            faults: Plan::default(),
+            book: Book::new(config.ledger, config.connection_log),
+            first_hub: config.hubs.first().map(|hub| hub.host.clone()),
+            gateways,
+        };
+        let shared = Arc::new(Shared::new(world, config.clock.clone(), certificates, tls));
+        Self::listen(&config, shared).await
+    }
+
+    async fn listen(config: &Config, shared: Arc<Shared>) -> Result<Self, Error> {
+        let (running, tasks) = mpsc::channel(1);
+        let (_, always) = watch::channel(true);
+        let mut gates = Vec::new();
+        let tls = open(config.bind, config.tls_port, "the shared TLS port")?;
+        let tls_address = address_of(&tls, "the shared TLS port")?;
+        gates.push((tls, Via { secure: true, own: None }, always.clone()));
+        let mut plain_address = None;
+        if let Some(port) = config.plain_port {
+            let plain = open(config.bind, port, "the plain port")?;
+            plain_address = Some(address_of(&plain, "the plain port")?);
+            gates.push((plain, Via { secure: false, own: None }, always.clone()));
+        }
+        let mut own = HashMap::new();
+        let mut wanted: Vec<_> = config.hubs.iter().filter_map(|hub| Some((hub.host.clone(), hub.port?))).collect();
+        wanted.extend(config.dps.port.map(|port| (config.dps.host.clone(), port)));
+        for (host, port) in wanted {
+            let listener = open(config.bind, port, &host)?;
+            own.insert(host.clone(), address_of(&listener, &host)?);
+            let listening = shared.lock().hubs.get(&host).map(|hub| hub.listening.subscribe());
+            let via = Via { secure: true, own: Some(host) };
+            gates.push((listener, via, listening.unwrap_or_else(|| always.clone())));
+        }
+        let addresses = Addresses { tls: tls_address, plain: plain_address, own };
+        shared.addresses.set(addresses).expect("set only here, once for each emulator");
+        for (listener, via, listening) in gates {
+            let gate = Gate { shared: Arc::clone(&shared), via, running: running.clone() };
+            tokio::spawn(gate.run(listener, listening));
+        }
+        Ok(Self { control: Control { shared }, tasks })
+    }
+
+    /// Returns a handle that does not stop the emulator when dropped.
+    #[must_use]
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Closes all listeners and connections and waits, at most five seconds, until they are gone.
+    pub async fn stop(mut self) {
+        self.control.shared.stop.send_replace(true);
+        // Tasks only read, write and wait; one that hangs all the same ends with the runtime.
+        let _ = timeout(Duration::from_secs(5), self.tasks.recv()).await;
+    }
+}
+
+/// One listener.
+struct Gate {
+    shared: Arc<Shared>,
+    via: Via,
+    /// Held by every task, so that stopping can wait for all.
+    running: mpsc::Sender<()>,
+}
+
+impl Gate {
+    async fn run(self, listener: TcpListener, mut listening: watch::Receiver<bool>) {
+        let mut stop = self.shared.stop.subscribe();
+        let Ok(address) = listener.local_addr() else { return };
+        let mut listener = Some(listener);
+        loop {
+            tokio::select! {
+                () = stopped(&mut stop) => return,
+                stream = accept(listener.as_ref()) => {
+                    tokio::spawn(hold(self.running.clone(), serve(Arc::clone(&self.shared), stream, self.via.clone())));
+                }
+                changed = listening.changed() => {
+                    // Without a sender nothing changes any more.
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            }
+            if !*listening.borrow() {
+                listener = None;
+            }
+            // The port was ours a moment ago; if it is taken now, try again until it is free.
+            while listener.is_none() && *listening.borrow() && !*stop.borrow() {
+                listener = open(address.ip(), address.port(), "").ok();
+                if listener.is_none() {
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Waits until the emulator stops.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Without a sender the emulator is gone, too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn accept(listener: Option<&TcpListener>) -> tokio::net::TcpStream {
+    let Some(listener) = listener else { return std::future::pending().await };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return stream,
+            // Out of descriptors, or the client is gone already: let others finish first.
+            Err(_) => sleep(Duration::from_millis(10)).await,
+        }
+    }
+}
+
+async fn hold(running: mpsc::Sender<()>, task: impl Future<Output = ()>) {
+    task.await;
+    drop(running);
+}
+
+fn open(address: IpAddr, port: u16, what: &str) -> Result<TcpListener, Error> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(SocketAddr::new(address, port))?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|error| Error::Listen(format!("{address}:{port} for {what}"), error))
+}
+
+fn address_of(listener: &TcpListener, what: &str) -> Result<SocketAddr, Error> {
+    listener.local_addr().map_err(|error| Error::Listen(what.to_owned(), error))
+}

@@ -1,0 +1,348 @@
+//! Faults on request: what can go wrong, for whom, and how often.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A fault of a connection or of the messages on it.
+///
+/// Counting: a connection fault counts connections, a message fault counts the messages (or subscriptions, or twin
+/// requests) it hits. See [`Injection`] for how often a fault strikes. In JSON the name is in kebab case under `kind`,
+/// durations are in milliseconds: `{"kind":"delay-connack","delay_ms":1500}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum Fault {
+    /// Closes the TCP connection when the name in the client's TLS hello is known, before TLS answers.
+    CloseBeforeTls,
+    /// Answers the client's TLS hello with an HTML page, as a captive portal does.
+    HtmlInsteadOfTls,
+    /// Answers CONNECT with an HTML page and closes.
+    HtmlInsteadOfConnack,
+    /// Answers CONNECT with bytes that are no MQTT packet and closes.
+    GarbageInsteadOfConnack,
+    /// Refuses CONNECT with this return code and closes. Codes above 5 are sent as they are.
+    RefuseConnect {
+        /// The CONNACK return code.
+        code: u8,
+    },
+    /// Closes on CONNECT without an answer.
+    CloseOnConnect,
+    /// Never answers CONNECT; the socket stays open.
+    SilentConnect,
+    /// Answers CONNECT late.
+    DelayConnack {
+        /// How late, in JSON `delay_ms`.
+        #[serde(rename = "delay_ms", with = "millis")]
+        delay: Duration,
+    },
+    /// Accepts CONNECT and closes at once, as a hub does whose daily quota is used up.
+    CloseAfterConnack,
+    /// Reports this `session_present` in CONNACK, whatever is true.
+    SessionPresent {
+        /// The flag to report.
+        present: bool,
+    },
+    /// Closes on a telemetry message: not stored, not acknowledged.
+    DropBeforeStore,
+    /// Closes on a telemetry message: stored, not acknowledged.
+    DropAfterStoreBeforePuback,
+    /// Closes on a telemetry message: stored and acknowledged.
+    DropAfterPuback,
+    /// Stores telemetry and holds its PUBACK until the fault is cleared.
+    WithholdPubacks,
+    /// Stores telemetry and acknowledges it late.
+    DelayPubacks {
+        /// How late, in JSON `delay_ms`.
+        #[serde(rename = "delay_ms", with = "millis")]
+        delay: Duration,
+    },
+    /// Acknowledges a telemetry message twice.
+    RepeatPubacks,
+    /// Acknowledges a packet id never used, before the right one.
+    StrayPubacks,
+    /// Stops reading from the socket until the fault is cleared: the window of the client fills up.
+    StopReading,
+    /// Keeps the socket and reads, but says nothing and stores nothing until the connection ends.
+    HalfOpen,
+    /// Closes after this many MQTT bytes from the client: those before CONNECT's answer count for a new connection, on a
+    /// live one the count begins at the injection.
+    CloseAfterReceived {
+        /// Number of bytes that are still taken.
+        bytes: u64,
+    },
+    /// Closes after this many MQTT bytes to the client, counted as in [`Fault::CloseAfterReceived`].
+    CloseAfterSent {
+        /// Number of bytes that are still sent.
+        bytes: u64,
+    },
+    /// Answers every filter of a SUBSCRIBE with 0x80.
+    RefuseSubscribe,
+    /// Answers a twin request with this status and an empty body.
+    TwinStatus {
+        /// The status, such as 429.
+        status: u16,
+    },
+    /// Leaves a twin request without an answer.
+    TwinSilent,
+    /// Leaves PINGREQ without an answer.
+    SilentPing,
+}
+
+/// A fault of the answers of DPS, counted by requests.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[non_exhaustive]
+pub enum DpsFault {
+    /// Answers a request with 429.
+    Throttled {
+        /// Seconds told in `retry-after`; none leaves it out.
+        retry_after: Option<u32>,
+    },
+    /// Answers a request with this status and an error body, such as 401, 404, 500 or 503.
+    Status {
+        /// The HTTP-like status.
+        status: u16,
+    },
+    /// Acknowledges a request and never answers it.
+    Silent,
+    /// Answers a request late.
+    Slow {
+        /// How late, in JSON `delay_ms`.
+        #[serde(rename = "delay_ms", with = "millis")]
+        delay: Duration,
+    },
+    /// Answers a request with a body that is no JSON.
+    GarbageBody,
+    /// Answers with the status the request earned and this body.
+    Body {
+        /// The body.
+        text: String,
+    },
+    /// Answers a request under another request id.
+    WrongRequestId,
+    /// Keeps saying `assigning` to a poll.
+    KeepAssigning,
+    /// Ends a registration with `failed` inside a 200.
+    Failed {
+        /// The `errorCode`.
+        code: u32,
+    },
+    /// Ends a registration with `disabled` inside a 200.
+    Disabled,
+    /// Ends a registration with `unassigned` inside a 200.
+    Unassigned,
+    /// Ends a registration with `assigned`, without an `assignedHub`.
+    NoAssignedHub,
+    /// Ends a registration with this text as `assignedHub`.
+    AssignedHub {
+        /// The text, as it is.
+        name: String,
+    },
+    /// Ends a registration with this text as `deviceId`.
+    DeviceId {
+        /// The text, as it is.
+        id: String,
+    },
+}
+
+/// How often a fault strikes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Injection<F> {
+    pub(crate) fault: F,
+    pub(crate) times: Option<u32>,
+    pub(crate) after: u32,
+}
+
+impl<F> Injection<F> {
+    /// A fault that strikes the next time it can.
+    pub fn once(fault: F) -> Self {
+        Self { fault, times: Some(1), after: 0 }
+    }
+
+    /// A fault that strikes the next `times` times.
+    pub fn times(fault: F, times: u32) -> Self {
+        Self { fault, times: Some(times), after: 0 }
+    }
+
+    /// A fault that strikes every time until it is cleared.
+    pub fn until_cleared(fault: F) -> Self {
+        Self { fault, times: None, after: 0 }
+    }
+
+    /// Lets the first `skipped` occasions pass.
+    pub fn after(mut self, skipped: u32) -> Self {
+        self.after = skipped;
+        self
+    }
+}
+
+impl From<Fault> for Injection<Fault> {
+    fn from(fault: Fault) -> Self {
+        Self::once(fault)
+    }
+}
+
+impl From<DpsFault> for Injection<DpsFault> {
+    fn from(fault: DpsFault) -> Self {
+        Self::once(fault)
+    }
+}
+
+/// Names an injected fault until it is used up or cleared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct FaultId(pub(crate) u64);
+
+/// Whom a fault strikes: parts left open mean everyone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct Scope {
+    /// Host name of a hub or of DPS.
+    pub(crate) service: Option<String>,
+    /// Device, module or registration id.
+    pub(crate) device: Option<String>,
+}
+
+impl Scope {
+    pub(crate) fn holds(&self, service: &str, device: &str) -> bool {
+        self.service.as_deref().is_none_or(|wanted| wanted == service)
+            && self.device.as_deref().is_none_or(|wanted| wanted == device)
+    }
+}
+
+/// A fault waiting to strike.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Planned<F> {
+    pub(crate) id: FaultId,
+    pub(crate) scope: Scope,
+    pub(crate) fault: F,
+    /// Strikes left; none is no limit.
+    pub(crate) left: Option<u32>,
+    pub(crate) skip: u32,
+}
+
+/// All faults waiting to strike, in the order they were injected.
+#[derive(Debug)]
+pub(crate) struct Plan<F> {
+    planned: Vec<Planned<F>>,
+}
+
+impl<F> Default for Plan<F> {
+    fn default() -> Self {
+        Self { planned: Vec::new() }
+    }
+}
+
+impl<F: Clone> Plan<F> {
+    pub(crate) fn add(&mut self, id: FaultId, scope: Scope, injection: Injection<F>) {
+        let Injection { fault, times, after } = injection;
+        if times != Some(0) {
+            self.planned.push(Planned { id, scope, fault, left: times, skip: after });
+        }
+    }
+
+    pub(crate) fn list(&self) -> &[Planned<F>] {
+        &self.planned
+    }
+
+    /// Removes what `scope` covers: everything when it is open.
+    pub(crate) fn clear(&mut self, scope: &Scope) {
+        self.planned.retain(|planned| {
+            let service = scope.service.is_none() || planned.scope.service == scope.service;
+            let device = scope.device.is_none() || planned.scope.device == scope.device;
+            !(service && device)
+        });
+    }
+
+    pub(crate) fn remove(&mut self, id: FaultId) -> bool {
+        let before = self.planned.len();
+        self.planned.retain(|planned| planned.id != id);
+        self.planned.len() != before
+    }
+
+    /// Lets the first fault strike that concerns this occasion, and returns what `pick` made of it.
+    pub(crate) fn strike<T>(&mut self, service: &str, device: &str, pick: impl Fn(&F) -> Option<T>) -> Option<T> {
+        let mut struck = None;
+        for (at, planned) in self.planned.iter_mut().enumerate() {
+            if !planned.scope.holds(service, device) {
+                continue;
+            }
+            let Some(found) = pick(&planned.fault) else { continue };
+            if planned.skip > 0 {
+                planned.skip -= 1;
+                continue;
+            }
+            struck = Some((at, found));
+            break;
+        }
+        let (at, found) = struck?;
+        if let Some(left) = &mut self.planned[at].left {
+            *left -= 1;
+            if *left == 0 {
+                self.planned.remove(at);
+            }
+        }
+        Some(found)
+    }
+
+    /// Tells whether a fault stands that concerns this occasion, using nothing up.
+    pub(crate) fn stands(&self, service: &str, device: &str, pick: impl Fn(&F) -> bool) -> bool {
+        self.planned.iter().any(|planned| planned.scope.holds(service, device) && pick(&planned.fault))
+    }
+
+    /// Tells whether a fault without a limit of strikes stands that concerns this occasion.
+    pub(crate) fn stands_until_cleared(&self, service: &str, device: &str, pick: impl Fn(&F) -> bool) -> bool {
+        let concerns = |planned: &Planned<F>| planned.scope.holds(service, device) && pick(&planned.fault);
+        self.planned.iter().any(|planned| planned.left.is_none() && concerns(planned))
+    }
+}
+
+mod millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_millis)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drop_before(fault: &Fault) -> Option<()> {
+        (*fault == Fault::DropBeforeStore).then_some(())
+    }
+
+    #[test]
+    fn a_fault_strikes_as_often_as_asked_and_skips_what_was_asked() {
+        let mut plan = Plan::default();
+        plan.add(FaultId(1), Scope::default(), Injection::times(Fault::DropBeforeStore, 2).after(1));
+        let strikes: Vec<bool> = (0..4).map(|_| plan.strike("h", "d", drop_before).is_some()).collect();
+        assert_eq!(strikes, [false, true, true, false]);
+        assert!(plan.list().is_empty());
+    }
+
+    #[test]
+    fn a_fault_strikes_only_whom_it_is_for() {
+        let mut plan = Plan::default();
+        let scope = Scope { service: Some("h".to_owned()), device: Some("d".to_owned()) };
+        plan.add(FaultId(1), scope, Fault::DropBeforeStore.into());
+        assert_eq!(plan.strike("h", "e", drop_before), None);
+        assert_eq!(plan.strike("i", "d", drop_before), None);
+        assert_eq!(plan.strike("h", "d", drop_before), Some(()));
+    }
+
+    #[test]
+    fn faults_are_written_and_read_as_json() {
+        let fault = Fault::DelayConnack { delay: Duration::from_millis(1500) };
+        let text = serde_json::to_string(&fault).unwrap();
+        assert_eq!(text, r#"{"kind":"delay-connack","delay_ms":1500}"#);
+        assert_eq!(serde_json::from_str::<Fault>(&text).unwrap(), fault);
+    }
+}

@@ -1,0 +1,312 @@
+//! What arrived: every receipt of every message, and every connection attempt. The oracle of "nothing was lost".
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::LedgerMode;
+use crate::connections::ConnectionRecord;
+use crate::ranges::RangeSet;
+use crate::report::{Counts, DeliveryReport, SequenceReport};
+use crate::world::Shared;
+
+/// One receipt of one telemetry message. A message sent again gives another receipt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// Place in the order of all receipts of all devices, from 1.
+    pub order: u64,
+    /// Time since the emulator started.
+    pub at: Duration,
+    /// Host name of the hub.
+    pub hub: String,
+    /// Device id, or `device/module`.
+    pub device: String,
+    /// Number of the connection in the connection log.
+    pub connection: u64,
+    /// MQTT packet id; 0 at QoS 0 and for a will.
+    pub packet_id: u16,
+    /// The DUP flag.
+    pub dup: bool,
+    /// 0 or 1.
+    pub qos: u8,
+    /// Topic as received.
+    pub topic: String,
+    /// The decoded `$.mid` property.
+    pub message_id: Option<String>,
+    /// The decoded property bag in its order, with what the hub adds (`mqtt-retain`, `iothub-MessageType`).
+    pub properties: Vec<(String, String)>,
+    /// The body.
+    pub payload: Bytes,
+    /// False when a fault let the message vanish before it was stored; such a receipt is no delivery.
+    pub stored: bool,
+    /// When the PUBACK was handed to the socket.
+    pub acknowledged_at: Option<Duration>,
+}
+
+impl Receipt {
+    /// Returns the value of a property.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
+        self.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Looks at what arrived. Clones look at the same ledger.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Ledger {
+    /// Returns the stored receipts of a device in their order; those still kept, see [`LedgerMode`].
+    #[must_use]
+    pub fn messages(&self, device: &str) -> Vec<Receipt> {
+        self.book(|book| book.receipts(device).filter(|receipt| receipt.stored).cloned().collect())
+    }
+
+    /// Returns all receipts of a device in their order, also those that were not stored.
+    #[must_use]
+    pub fn receipts(&self, device: &str) -> Vec<Receipt> {
+        self.book(|book| book.receipts(device).cloned().collect())
+    }
+
+    /// Returns the stored receipts of all devices in the order they came.
+    #[must_use]
+    pub fn all_messages(&self) -> Vec<Receipt> {
+        let mut all: Vec<Receipt> = self.book(|book| {
+            let of_all = book.devices.values().flat_map(|device| &device.receipts);
+            of_all.filter(|receipt| receipt.stored).cloned().collect()
+        });
+        all.sort_by_key(|receipt| receipt.order);
+        all
+    }
+
+    /// Returns the ids of all devices that sent something, sorted.
+    #[must_use]
+    pub fn devices(&self) -> Vec<String> {
+        let mut devices: Vec<String> = self.book(|book| book.devices.keys().cloned().collect());
+        devices.sort();
+        devices
+    }
+
+    /// Returns the counts of one device.
+    #[must_use]
+    pub fn counts(&self, device: &str) -> Counts {
+        self.book(|book| book.devices.get(device).map(|device| device.counts).unwrap_or_default())
+    }
+
+    /// Returns the counts of all devices together.
+    #[must_use]
+    pub fn total(&self) -> Counts {
+        self.book(|book| book.devices.values().fold(Counts::default(), |sum, device| sum.plus(device.counts)))
+    }
+
+    /// Compares what a device delivered with the message ids it accepted, in their order.
+    #[must_use]
+    pub fn check<I>(&self, device: &str, accepted: I) -> DeliveryReport
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let accepted: Vec<String> = accepted.into_iter().map(Into::into).collect();
+        self.book(|book| {
+            let stored = book.receipts(device).filter(|receipt| receipt.stored);
+            let received = stored.filter_map(|receipt| receipt.message_id.as_deref());
+            DeliveryReport::compare(&accepted, received)
+        })
+    }
+
+    /// Compares what a device delivered with the values `first..end` of the application property `seq`.
+    #[must_use]
+    pub fn check_sequence(&self, device: &str, expected: std::ops::Range<u64>) -> SequenceReport {
+        self.book(|book| match book.devices.get(device) {
+            Some(device) => SequenceReport::of(&device.sequence, device.counts, expected),
+            None => SequenceReport::of(&RangeSet::default(), Counts::default(), expected),
+        })
+    }
+
+    /// Waits until a device has delivered `count` distinct messages; false when `limit` passes before.
+    pub async fn wait_for(&self, device: &str, count: u64, limit: Duration) -> bool {
+        self.wait_until(limit, |ledger| ledger.counts(device).distinct >= count).await
+    }
+
+    /// Waits until `holds` does, looking again whenever something changes; false when `limit` passes before.
+    pub async fn wait_until(&self, limit: Duration, holds: impl Fn(&Self) -> bool) -> bool {
+        let mut changes = self.shared.changes.subscribe();
+        let wait = async {
+            loop {
+                changes.mark_unchanged();
+                if holds(self) {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        };
+        tokio::time::timeout(limit, wait).await.is_ok() || holds(self)
+    }
+
+    /// Returns the connection log, oldest first.
+    #[must_use]
+    pub fn connections(&self) -> Vec<ConnectionRecord> {
+        self.book(|book| book.connections.iter().cloned().collect())
+    }
+
+    /// Returns the connections on which `device` (or a registration id) sent CONNECT, oldest first.
+    #[must_use]
+    pub fn connections_of(&self, device: &str) -> Vec<ConnectionRecord> {
+        self.book(|book| {
+            let of_device = book.connections.iter().filter(|record| record.device.as_deref() == Some(device));
+            of_device.cloned().collect()
+        })
+    }
+
+    /// Forgets all receipts, counts and closed connections.
+    pub fn clear(&self) {
+        self.book(|book| {
+            book.devices.clear();
+            book.connections.retain(|record| record.closed_at.is_none());
+        });
+    }
+
+    fn book<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
+        look(&mut self.shared.lock().book)
+    }
+}
+
+/// What is known of a message when it is entered.
+pub(crate) struct Entry<'a> {
+    pub(crate) hub: &'a str,
+    pub(crate) device: &'a str,
+    pub(crate) connection: u64,
+    pub(crate) packet_id: u16,
+    pub(crate) dup: bool,
+    pub(crate) qos: u8,
+    pub(crate) topic: &'a str,
+    pub(crate) properties: Vec<(String, String)>,
+    pub(crate) payload: &'a [u8],
+    pub(crate) stored: bool,
+}
+
+#[derive(Debug, Default)]
+struct DeviceBook {
+    receipts: VecDeque<Receipt>,
+    counts: Counts,
+    /// Times each message id was stored; empty in counting mode.
+    ids: HashMap<String, u32>,
+    sequence: RangeSet,
+    last_sequence: Option<u64>,
+}
+
+/// The ledger itself.
+#[derive(Debug)]
+pub(crate) struct Book {
+    mode: LedgerMode,
+    connection_limit: usize,
+    order: u64,
+    devices: HashMap<String, DeviceBook>,
+    connections: VecDeque<ConnectionRecord>,
+}
+
+impl Book {
+    pub(crate) fn new(mode: LedgerMode, connection_limit: usize) -> Self {
+        let connection_limit = connection_limit.max(1);
+        Self { mode, connection_limit, order: 0, devices: HashMap::new(), connections: VecDeque::new() }
+    }
+
+    /// Enters a receipt and returns its place in the order.
+    pub(crate) fn enter(&mut self, entry: Entry<'_>, now: Duration) -> u64 {
+        self.order += 1;
+        let device = match self.devices.get_mut(entry.device) {
+            Some(device) => device,
+            None => self.devices.entry(entry.device.to_owned()).or_default(),
+        };
+        let property = |name: &str| entry.properties.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let message_id = property("$.mid").cloned();
+        let sequence = property("seq").and_then(|value| value.parse::<u64>().ok());
+        device.counts.receipts += 1;
+        device.counts.dup_flags += u64::from(entry.dup);
+        if entry.stored {
+            device.counts.stored += 1;
+            device.counts.bytes += entry.payload.len() as u64;
+            let mut is_new = None;
+            if let Some(sequence) = sequence {
+                let fresh = device.sequence.insert(sequence);
+                is_new = Some(fresh);
+                if fresh {
+                    let earlier = device.last_sequence.is_some_and(|last| sequence < last);
+                    device.counts.reordered += u64::from(earlier);
+                    device.last_sequence = device.last_sequence.max(Some(sequence));
+                }
+            }
+            if let (Some(id), LedgerMode::Full | LedgerMode::Last(_)) = (&message_id, self.mode) {
+                let times = device.ids.entry(id.clone()).or_insert(0);
+                *times += 1;
+                is_new = Some(*times == 1);
+            }
+            if is_new.unwrap_or(true) {
+                device.counts.distinct += 1;
+            } else {
+                device.counts.duplicates += 1;
+            }
+        }
+        let keep = match self.mode {
+            LedgerMode::Full => usize::MAX,
+            LedgerMode::Last(count) => count,
+            LedgerMode::Counts => 0,
+        };
+        if keep > 0 {
+            if device.receipts.len() >= keep {
+                device.receipts.pop_front();
+            }
+            device.receipts.push_back(Receipt {
+                order: self.order,
+                at: now,
+                hub: entry.hub.to_owned(),
+                device: entry.device.to_owned(),
+                connection: entry.connection,
+                packet_id: entry.packet_id,
+                dup: entry.dup,
+                qos: entry.qos,
+                topic: entry.topic.to_owned(),
+                message_id,
+                properties: entry.properties,
+                payload: Bytes::copy_from_slice(entry.payload),
+                stored: entry.stored,
+                acknowledged_at: None,
+            });
+        }
+        self.order
+    }
+
+    /// Notes that the PUBACK of a receipt was handed to the socket.
+    pub(crate) fn acknowledge(&mut self, device: &str, order: u64, now: Duration) {
+        let Some(device) = self.devices.get_mut(device) else { return };
+        device.counts.acknowledged += 1;
+        if let Ok(at) = device.receipts.binary_search_by_key(&order, |receipt| receipt.order) {
+            device.receipts[at].acknowledged_at = Some(now);
+        }
+    }
+
+    pub(crate) fn open(&mut self, record: ConnectionRecord) {
+        if self.connections.len() >= self.connection_limit {
+            self.connections.pop_front();
+        }
+        self.connections.push_back(record);
+    }
+
+    /// Lets `change` complete the record of a connection, if it is still kept.
+    pub(crate) fn amend(&mut self, connection: u64, change: impl FnOnce(&mut ConnectionRecord)) {
+        if let Ok(at) = self.connections.binary_search_by_key(&connection, |record| record.number) {
+            change(&mut self.connections[at]);
+        }
+    }
+
+    fn receipts(&self, device: &str) -> impl Iterator<Item = &Receipt> {
+        self.devices.get(device).into_iter().flat_map(|device| &device.receipts)
+    }
+}

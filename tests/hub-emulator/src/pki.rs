@@ -1,0 +1,325 @@
+//! The certification authority, the certificates of the services and of devices.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    date_time_ymd,
+};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::Error;
+
+const CA_NAME: &str = "Hub Emulator CA";
+
+/// A certification authority: signs the certificates of the services, and those of devices on request.
+#[derive(Clone)]
+pub struct Authority {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    pem: String,
+    key_pem: String,
+    der: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Authority(..)")
+    }
+}
+
+/// A certificate and its private key.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct DeviceCertificate {
+    /// The certificate as PEM.
+    pub certificate_pem: String,
+    /// The private key as PEM (PKCS#8).
+    pub key_pem: String,
+    /// SHA-256 of the certificate in lower-case hexadecimal.
+    pub thumbprint: String,
+}
+
+impl fmt::Debug for DeviceCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceCertificate").field("thumbprint", &self.thumbprint).finish_non_exhaustive()
+    }
+}
+
+/// What is wrong with a service's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// Its time is over since 2020.
+    Expired,
+    /// Its time begins in 3000.
+    NotYetValid,
+    /// It is for another host name.
+    WrongName,
+    /// It is signed with its own key.
+    SelfSigned,
+    /// It is signed by an authority nobody knows.
+    UnknownIssuer,
+}
+
+impl Authority {
+    /// Makes an authority with a new key.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when the machine's randomness fails.
+    pub fn new() -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(certificate_error)?;
+        let params = ca_params();
+        let certificate = params.self_signed(&key).map_err(certificate_error)?;
+        let inner = Inner {
+            pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            der: certificate.der().clone(),
+            issuer: Issuer::new(params, key),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Takes up an authority made by [`Authority::new`] in an earlier run.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when a text is not PEM, or the two do not belong together.
+    pub fn from_pem(certificate_pem: &str, key_pem: &str) -> Result<Self, Error> {
+        let der = CertificateDer::from_pem_slice(certificate_pem.as_bytes())
+            .map_err(|error| Error::Certificate(error.to_string()))?;
+        let key = KeyPair::from_pem(key_pem).map_err(certificate_error)?;
+        let (_, parsed) = X509Certificate::from_der(&der).map_err(|error| Error::Certificate(error.to_string()))?;
+        if parsed.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
+            return Err(Error::Certificate("the CA key does not belong to the CA certificate".to_owned()));
+        }
+        if common_name(&der).as_deref() != Some(CA_NAME) {
+            return Err(Error::Certificate(format!("the CA certificate must have the common name {CA_NAME:?}")));
+        }
+        let inner = Inner {
+            pem: certificate_pem.to_owned(),
+            key_pem: key_pem.to_owned(),
+            der,
+            issuer: Issuer::new(ca_params(), key),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Returns the CA certificate as PEM: what a client must trust.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.inner.pem
+    }
+
+    /// Returns the private key of the CA as PEM.
+    #[must_use]
+    pub fn key_pem(&self) -> &str {
+        &self.inner.key_pem
+    }
+
+    /// Issues a client certificate with `common_name`, which must be the device or registration id.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when `common_name` cannot stand in a certificate.
+    pub fn device_certificate(&self, common_name: &str) -> Result<DeviceCertificate, Error> {
+        let key = KeyPair::generate().map_err(certificate_error)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &self.inner.issuer).map_err(certificate_error)?;
+        Ok(DeviceCertificate {
+            certificate_pem: certificate.pem(),
+            key_pem: key.serialize_pem(),
+            thumbprint: thumbprint(certificate.der()),
+        })
+    }
+
+    fn service_certificate(&self, names: &[String], flaw: Option<Flaw>) -> Result<CertifiedKey, Error> {
+        let key = KeyPair::generate().map_err(certificate_error)?;
+        let names = match flaw {
+            Some(Flaw::WrongName) => vec!["another-name.invalid".to_owned()],
+            _ => names.to_vec(),
+        };
+        let mut params = CertificateParams::new(names.clone()).map_err(certificate_error)?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, names.first().map_or("localhost", String::as_str));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        match flaw {
+            Some(Flaw::Expired) => params.not_after = date_time_ymd(2020, 1, 1),
+            Some(Flaw::NotYetValid) => params.not_before = date_time_ymd(3000, 1, 1),
+            _ => {}
+        }
+        let (certificate, issuer) = match flaw {
+            Some(Flaw::SelfSigned) => (params.self_signed(&key), None),
+            Some(Flaw::UnknownIssuer) => {
+                let stranger = Self::new()?;
+                (params.signed_by(&key, &stranger.inner.issuer), Some(stranger.inner.der.clone()))
+            }
+            _ => (params.signed_by(&key, &self.inner.issuer), Some(self.inner.der.clone())),
+        };
+        let mut chain = vec![certificate.map_err(certificate_error)?.der().clone()];
+        chain.extend(issuer);
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let key =
+            provider().key_provider.load_private_key(key).map_err(|error| Error::Certificate(error.to_string()))?;
+        Ok(CertifiedKey::new(chain, key))
+    }
+}
+
+/// Checks that a client certificate was signed by the CA of `pem` and is valid at `unix` seconds.
+pub(crate) fn is_signed_by(chain: &[CertificateDer<'static>], pem: &str, unix: u64) -> bool {
+    let Some((leaf, intermediates)) = chain.split_first() else { return false };
+    let Ok(root) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let mut roots = RootCertStore::empty();
+    if roots.add(root).is_err() {
+        return false;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix));
+    verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, intermediates, now).is_ok())
+}
+
+/// Returns the SHA-256 thumbprint of a certificate in lower-case hexadecimal.
+pub(crate) fn thumbprint(certificate: &CertificateDer<'_>) -> String {
+    Sha256::digest(certificate.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the common name of a certificate's subject.
+pub(crate) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let name = parsed.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+pub(crate) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// The certificates of all services, made when a service is added and chosen by the name in the client's hello.
+#[derive(Debug)]
+pub(crate) struct Certificates {
+    authority: Authority,
+    by_name: Mutex<HashMap<String, Arc<CertifiedKey>>>,
+    /// For clients that send no name: they dial an address.
+    gateway: Arc<CertifiedKey>,
+}
+
+impl Certificates {
+    /// `gateways` are the names any service may be reached by.
+    pub(crate) fn new(authority: Authority, gateways: &[String]) -> Result<Arc<Self>, Error> {
+        let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        names.extend_from_slice(gateways);
+        let gateway = Arc::new(authority.service_certificate(&names, None)?);
+        let by_name = names.into_iter().map(|name| (name, Arc::clone(&gateway))).collect();
+        Ok(Arc::new(Self { authority, by_name: Mutex::new(by_name), gateway }))
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// Makes, or makes anew, the certificate of a service.
+    pub(crate) fn add(&self, host: &str, flaw: Option<Flaw>) -> Result<(), Error> {
+        let names = [host.to_owned()];
+        let certificate = Arc::new(self.authority.service_certificate(&names, flaw)?);
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), certificate);
+        Ok(())
+    }
+
+    /// Returns the TLS settings of all listeners: TLS 1.2 and 1.3, a client certificate asked for but not required.
+    pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
+        let provider = provider();
+        let verifier = AnyClientCertificate { provider: Arc::clone(&provider) };
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
+            .map_err(|error| Error::Certificate(error.to_string()))?
+            .with_client_cert_verifier(Arc::new(verifier))
+            .with_cert_resolver(Arc::clone(self) as Arc<dyn ResolvesServerCert>);
+        Ok(Arc::new(config))
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let Some(name) = hello.server_name() else { return Some(Arc::clone(&self.gateway)) };
+        let name = name.to_ascii_lowercase();
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
+    }
+}
+
+/// Takes any client certificate whose key the client holds: as at the real service, who it is for is decided at CONNECT.
+#[derive(Debug)]
+struct AnyClientCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ClientCertVerifier for AnyClientCertificate {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn ca_params() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, CA_NAME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` asks for")]
+fn certificate_error(error: rcgen::Error) -> Error {
+    Error::Certificate(error.to_string())
+}

@@ -1,0 +1,245 @@
+//! The documented topics, filters, user names and property bags.
+
+use percent_encoding::percent_decode_str;
+
+use crate::sas::percent_encode;
+
+/// What a user name asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UserName<'a> {
+    Hub { host: &'a str, identity: &'a str, api_version: Option<&'a str>, model_id: Option<String> },
+    Dps { id_scope: &'a str, registration_id: &'a str, api_version: Option<&'a str> },
+}
+
+impl<'a> UserName<'a> {
+    /// Reads a user name; none when it has neither shape.
+    pub(crate) fn parse(text: &'a str) -> Option<Self> {
+        let (host, rest) = text.split_once('/')?;
+        if let Some(rest) = rest.strip_prefix("registrations/") {
+            let (registration_id, query) = rest.split_once('/').unwrap_or((rest, ""));
+            let api_version = member(query.trim_start_matches('?'), "api-version");
+            return Some(Self::Dps { id_scope: host, registration_id, api_version });
+        }
+        let (identity, query) = match rest.find("/?") {
+            Some(at) => (&rest[..at], &rest[at + 2..]),
+            None => match rest.find("/api-version=") {
+                Some(at) => (&rest[..at], &rest[at + 1..]),
+                None => (rest.trim_end_matches('/'), ""),
+            },
+        };
+        if host.is_empty() || identity.is_empty() || identity.split('/').count() > 2 {
+            return None;
+        }
+        let model_id = member(query, "model-id").map(decode);
+        Some(Self::Hub { host, identity, api_version: member(query, "api-version"), model_id })
+    }
+}
+
+fn member<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').filter_map(|member| member.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// A publish of a device, by its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DeviceTopic<'a> {
+    Telemetry { bag: &'a str },
+    TwinGet { request: &'a str },
+    TwinPatch { request: &'a str },
+    MethodAnswer { status: i64, request: &'a str },
+    IssueCertificate { request: &'a str },
+}
+
+impl<'a> DeviceTopic<'a> {
+    /// Reads a topic of the identity `identity`; none when it is not a documented one.
+    pub(crate) fn parse(topic: &'a str, identity: &str) -> Option<Self> {
+        if let Some(rest) = topic.strip_prefix("devices/") {
+            return Some(Self::Telemetry { bag: telemetry_bag(rest, identity)? });
+        }
+        let rest = topic.strip_prefix("$iothub/")?;
+        if let Some(rest) = rest.strip_prefix("twin/") {
+            if let Some(query) = rest.strip_prefix("GET/?") {
+                return Some(Self::TwinGet { request: member(query, "$rid")? });
+            }
+            let query = rest.strip_prefix("PATCH/properties/reported/?")?;
+            return Some(Self::TwinPatch { request: member(query, "$rid")? });
+        }
+        if let Some(rest) = rest.strip_prefix("methods/res/") {
+            let (status, query) = rest.split_once("/?")?;
+            return Some(Self::MethodAnswer { status: status.parse().ok()?, request: member(query, "$rid")? });
+        }
+        let query = rest.strip_prefix("credentials/POST/issueCertificate/?")?;
+        Some(Self::IssueCertificate { request: member(query, "$rid")? })
+    }
+}
+
+fn telemetry_bag<'a>(rest: &'a str, identity: &str) -> Option<&'a str> {
+    let rest = match identity.split_once('/') {
+        None => rest.strip_prefix(identity)?,
+        Some((device, module)) => rest.strip_prefix(device)?.strip_prefix("/modules/")?.strip_prefix(module)?,
+    };
+    let bag = rest.strip_prefix("/messages/events")?;
+    if bag.is_empty() { Some(bag) } else { bag.strip_prefix('/') }
+}
+
+/// What a subscription brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Feed {
+    CloudToDevice,
+    Methods,
+    TwinAnswers,
+    Desired,
+    Credentials,
+}
+
+impl Feed {
+    /// Reads a filter of the identity `identity`; none when it is not a documented one.
+    pub(crate) fn parse(filter: &str, identity: &str) -> Option<Self> {
+        match filter {
+            "$iothub/methods/POST/#" => return Some(Self::Methods),
+            "$iothub/twin/res/#" => return Some(Self::TwinAnswers),
+            "$iothub/twin/PATCH/properties/desired/#" => return Some(Self::Desired),
+            "$iothub/credentials/res/#" => return Some(Self::Credentials),
+            _ => {}
+        }
+        let rest = filter.strip_prefix("devices/")?;
+        let own = match identity.split_once('/') {
+            None => rest.strip_prefix(identity).or_else(|| rest.strip_prefix('+'))?,
+            Some((device, module)) => rest
+                .strip_prefix(device)
+                .or_else(|| rest.strip_prefix('+'))?
+                .strip_prefix("/modules/")?
+                .strip_prefix(module)
+                .or_else(|| rest.strip_prefix("+/modules/+"))?,
+        };
+        matches!(own, "/messages/devicebound/#" | "/inputs/#").then_some(Self::CloudToDevice)
+    }
+}
+
+/// A request to DPS, by its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DpsTopic<'a> {
+    Register { request: &'a str },
+    Poll { request: &'a str, operation: Option<&'a str> },
+}
+
+impl<'a> DpsTopic<'a> {
+    /// What DPS allows to subscribe to.
+    pub(crate) const FILTER: &'static str = "$dps/registrations/res/#";
+
+    pub(crate) fn parse(topic: &'a str) -> Option<Self> {
+        let rest = topic.strip_prefix("$dps/registrations/")?;
+        if let Some(query) = rest.strip_prefix("PUT/iotdps-register/?") {
+            return Some(Self::Register { request: member(query, "$rid")? });
+        }
+        let query = rest.strip_prefix("GET/iotdps-get-operationstatus/?")?;
+        Some(Self::Poll { request: member(query, "$rid")?, operation: member(query, "operationId") })
+    }
+}
+
+/// Decodes a property bag: pairs in the order of the topic, a key without `=` having an empty value.
+pub(crate) fn decode_bag(bag: &str) -> Vec<(String, String)> {
+    bag.trim_start_matches('?')
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(key), decode(value))
+        })
+        .collect()
+}
+
+/// Encodes a property bag.
+pub(crate) fn encode_bag(properties: &[(String, String)]) -> String {
+    let mut bag = String::new();
+    for (key, value) in properties {
+        if !bag.is_empty() {
+            bag.push('&');
+        }
+        bag.push_str(&percent_encode(key));
+        bag.push('=');
+        bag.push_str(&percent_encode(value));
+    }
+    bag
+}
+
+/// Returns the topic prefix of messages to the identity `identity`.
+pub(crate) fn devicebound(identity: &str) -> String {
+    match identity.split_once('/') {
+        None => format!("devices/{identity}/messages/devicebound/"),
+        Some((device, module)) => format!("devices/{device}/modules/{module}/messages/devicebound/"),
+    }
+}
+
+/// Returns the resource of an identity, as a token for it names it.
+pub(crate) fn resource(host: &str, identity: &str) -> String {
+    match identity.split_once('/') {
+        None => format!("{host}/devices/{identity}"),
+        Some((device, module)) => format!("{host}/devices/{device}/modules/{module}"),
+    }
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn user_names_are_read_with_and_without_the_question_mark() {
+        for text in [
+            "h.azure-devices.net/my_device/?api-version=2020-09-30&DeviceClientType=azsdk-c%2F1",
+            "h.azure-devices.net/my_device/api-version=2020-09-30",
+            "h.azure-devices.net/my_device/?model-id=dtmi%3Aa%3Bb%3B1&api-version=2020-09-30",
+        ] {
+            let Some(UserName::Hub { host, identity, api_version, .. }) = UserName::parse(text) else {
+                panic!("{text}")
+            };
+            assert_eq!((host, identity, api_version), ("h.azure-devices.net", "my_device", Some("2020-09-30")));
+        }
+    }
+
+    #[test]
+    fn a_module_user_name_names_device_and_module() {
+        let parsed = UserName::parse("h.net/my_device/my_module_id/?api-version=2020-09-30&DeviceClientType=azrtos");
+        assert!(matches!(parsed, Some(UserName::Hub { identity: "my_device/my_module_id", .. })));
+    }
+
+    #[test]
+    fn a_dps_user_name_has_no_question_mark() {
+        let parsed = UserName::parse("0ne00AB/registrations/reg-1/api-version=2019-03-31&ClientVersion=x%2F1");
+        let want = UserName::Dps { id_scope: "0ne00AB", registration_id: "reg-1", api_version: Some("2019-03-31") };
+        assert_eq!(parsed, Some(want));
+    }
+
+    #[test]
+    fn only_documented_topics_of_the_own_identity_are_read() {
+        let read = |topic| DeviceTopic::parse(topic, "d");
+        assert_eq!(read("devices/d/messages/events/a=b"), Some(DeviceTopic::Telemetry { bag: "a=b" }));
+        assert_eq!(read("$iothub/twin/GET/?$rid=7"), Some(DeviceTopic::TwinGet { request: "7" }));
+        let answer = DeviceTopic::MethodAnswer { status: 65_535, request: "2" };
+        assert_eq!(read("$iothub/methods/res/65535/?$rid=2"), Some(answer));
+        for topic in ["devices/e/messages/events/", "devices/dd/messages/events/", "$iothub/twin/rez/200", "a", ""] {
+            assert_eq!(read(topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn a_property_bag_survives_encoding_and_decoding() {
+        let bag = "%24.mid=msg-1&$.cid=c%2F1&k=&note=a%20b%26c%3Dd%2F%C3%A9&null";
+        let pairs = decode_bag(bag);
+        let want = [("$.mid", "msg-1"), ("$.cid", "c/1"), ("k", ""), ("note", "a b&c=d/é"), ("null", "")];
+        assert_eq!(pairs, want.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        assert_eq!(decode_bag(&encode_bag(&pairs)), pairs);
+    }
+
+    #[test]
+    fn filters_with_a_wildcard_for_the_own_name_are_documented() {
+        assert_eq!(Feed::parse("devices/+/messages/devicebound/#", "d"), Some(Feed::CloudToDevice));
+        assert_eq!(Feed::parse("devices/d/messages/devicebound/#", "d"), Some(Feed::CloudToDevice));
+        assert_eq!(Feed::parse("devices/d/modules/m/messages/devicebound/#", "d/m"), Some(Feed::CloudToDevice));
+        assert_eq!(Feed::parse("devices/e/messages/devicebound/#", "d"), None);
+        assert_eq!(Feed::parse("#", "d"), None);
+    }
+}

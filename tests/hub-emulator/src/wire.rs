@@ -1,0 +1,194 @@
+//! The byte side of one connection: buffers, limits, reading and writing at once.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use rumqttc::mqttbytes::v4::Packet;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+use crate::session::Out;
+use crate::strict::{self, MAX_PACKET};
+
+const READ: usize = 64 * 1024;
+/// Unsent bytes at which nothing more is read.
+const UNSENT: usize = 1024 * 1024;
+
+/// A stream to a client, with or without TLS.
+pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the close of the socket a reset.
+    fn reset_on_close(&self);
+}
+
+impl Transport for TcpStream {
+    fn reset_on_close(&self) {
+        // Without the option the close is an ordinary one, and nothing can be done about it.
+        let _ = self.set_zero_linger();
+    }
+}
+
+impl Transport for TlsStream<TcpStream> {
+    fn reset_on_close(&self) {
+        self.get_ref().0.reset_on_close();
+    }
+}
+
+/// What a step of input and output came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Bytes came.
+    Read,
+    /// Bytes went.
+    Wrote,
+    /// The client closed.
+    Ended,
+    /// As many bytes as a fault allows came or went.
+    LimitReached,
+}
+
+/// A stream with its buffers.
+#[derive(Debug)]
+pub(crate) struct Wire<S> {
+    pub(crate) stream: S,
+    pub(crate) out: Out,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
+    pub(crate) receive_limit: Option<u64>,
+    pub(crate) send_limit: Option<u64>,
+    input: BytesMut,
+    unflushed: bool,
+}
+
+impl<S: Transport> Wire<S> {
+    pub(crate) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            out: Out::default(),
+            received: 0,
+            sent: 0,
+            receive_limit: None,
+            send_limit: None,
+            input: BytesMut::new(),
+            unflushed: false,
+        }
+    }
+
+    /// Takes the next whole packet out of what was read.
+    pub(crate) fn next_packet(&mut self) -> Result<Option<Packet>, String> {
+        let Some(length) = strict::frame_length(&self.input)? else { return Ok(None) };
+        if self.input.len() < length {
+            return Ok(None);
+        }
+        let frame = self.input.split_to(length);
+        let packet = Packet::read(&mut frame.clone(), MAX_PACKET).map_err(|error| error.to_string())?;
+        strict::check(&frame, &packet)?;
+        Ok(Some(packet))
+    }
+
+    /// Forgets what was read and not yet taken.
+    pub(crate) fn discard_input(&mut self) {
+        self.input.clear();
+    }
+
+    /// Forgets what was not yet sent.
+    pub(crate) fn discard_output(&mut self) {
+        self.out.bytes.clear();
+    }
+
+    /// Sends what waits and, if `reads`, takes what comes; whichever is possible first.
+    pub(crate) async fn step(&mut self, reads: bool) -> io::Result<Step> {
+        poll_fn(|context| self.poll_step(context, reads)).await
+    }
+
+    fn poll_step(&mut self, context: &mut Context<'_>, reads: bool) -> Poll<io::Result<Step>> {
+        if self.out.bytes.is_empty() {
+            if self.unflushed && Pin::new(&mut self.stream).poll_flush(context)?.is_ready() {
+                self.unflushed = false;
+            }
+        } else {
+            let left = self.send_limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.sent));
+            let allowed = usize::try_from(left).unwrap_or(usize::MAX).min(self.out.bytes.len());
+            if allowed == 0 {
+                return Poll::Ready(Ok(Step::LimitReached));
+            }
+            if let Poll::Ready(count) = Pin::new(&mut self.stream).poll_write(context, &self.out.bytes[..allowed])? {
+                if count == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                self.out.bytes.advance(count);
+                self.sent += count as u64;
+                self.unflushed = true;
+                return Poll::Ready(Ok(Step::Wrote));
+            }
+        }
+        if reads && self.out.bytes.len() < UNSENT {
+            self.input.reserve(READ);
+            let read = pin!(self.stream.read_buf(&mut self.input));
+            if let Poll::Ready(count) = read.poll(context)? {
+                return Poll::Ready(Ok(self.took(count)));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn took(&mut self, count: usize) -> Step {
+        self.received += count as u64;
+        if count == 0 {
+            return Step::Ended;
+        }
+        if let Some(limit) = self.receive_limit
+            && self.received >= limit
+        {
+            let excess = usize::try_from(self.received - limit).unwrap_or(usize::MAX);
+            self.input.truncate(self.input.len().saturating_sub(excess));
+            return Step::LimitReached;
+        }
+        Step::Read
+    }
+
+    /// Sends what waits, for at most two seconds and within the limit of a fault.
+    pub(crate) async fn flush(&mut self) {
+        let left = self.send_limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.sent));
+        let allowed = usize::try_from(left).unwrap_or(usize::MAX).min(self.out.bytes.len());
+        let bytes = self.out.bytes.split_to(allowed);
+        self.sent += allowed as u64;
+        let write = async {
+            self.stream.write_all(&bytes).await?;
+            self.stream.flush().await
+        };
+        // The connection ends after this, so a client that does not take the bytes loses nothing else.
+        let _ = tokio::time::timeout(Duration::from_secs(2), write).await;
+    }
+
+    /// Says goodbye as far as the transport has a way to, and lets the client end first if it does so soon.
+    pub(crate) async fn shut_down(&mut self) {
+        let goodbye = async {
+            self.stream.shutdown().await?;
+            loop {
+                self.input.clear();
+                self.input.reserve(READ);
+                if self.stream.read_buf(&mut self.input).await? == 0 {
+                    return io::Result::Ok(());
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(200), goodbye).await;
+    }
+
+    /// Reads and forgets until the client ends.
+    pub(crate) async fn swallow(&mut self) {
+        loop {
+            self.discard_input();
+            self.input.reserve(READ);
+            match self.stream.read_buf(&mut self.input).await {
+                Ok(count) if count > 0 => self.received += count as u64,
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+}
