@@ -3,6 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::azure::dps::{self, AnswerError};
 use crate::azure::names::{self, NameError};
 use crate::retry::RetryPolicy;
 use crate::time::millis;
@@ -44,6 +45,9 @@ pub enum Credential<T> {
     SharedKey,
     /// A client certificate, held by the frontend, which shows it in the TLS handshake.
     Certificate,
+    /// A shared access signature made elsewhere, as a connection string can carry one. The link cannot renew it: once it
+    /// has expired the hub refuses the device.
+    Token(T),
     /// A user name and a password for a broker.
     Password {
         /// The user name.
@@ -60,6 +64,7 @@ impl<T> fmt::Debug for Credential<T> {
         f.write_str(match self {
             Self::SharedKey => "SharedKey",
             Self::Certificate => "Certificate",
+            Self::Token(_) => "Token(..)",
             Self::Password { .. } => "Password(..)",
             Self::Anonymous => "Anonymous",
         })
@@ -307,7 +312,11 @@ impl<T: AsRef<str>> Config<T> {
         }
         let broker = matches!(self.service, Service::Broker { .. });
         match self.credential {
-            Credential::SharedKey if broker => return Err(ConfigError::CredentialNotForService),
+            Credential::SharedKey | Credential::Token(_) if broker => return Err(ConfigError::CredentialNotForService),
+            // A token is for one hub; an assignment may name any.
+            Credential::Token(_) if matches!(self.service, Service::Provisioned { .. }) => {
+                return Err(ConfigError::CredentialNotForService);
+            }
             Credential::Anonymous | Credential::Password { .. } if !broker => {
                 return Err(ConfigError::CredentialNotForService);
             }
@@ -318,6 +327,9 @@ impl<T: AsRef<str>> Config<T> {
         }
         if let Some(model_id) = &self.model_id {
             names::check_model_id(model_id.as_ref())?;
+        }
+        if let Some(payload) = &self.provisioning_payload {
+            dps::check_payload(payload.as_ref()).map_err(ConfigError::ProvisioningPayload)?;
         }
         let within = |setting, time: Duration, least: u64, most: u64| {
             if (least..=most).contains(&millis(time)) {
@@ -384,6 +396,8 @@ impl fmt::Display for Setting {
 pub enum ConfigError {
     /// A name is not acceptable.
     Name(NameError),
+    /// The provisioning payload is not a JSON object.
+    ProvisioningPayload(AnswerError),
     /// A time is out of its range.
     OutOfRange {
         /// Which.
@@ -409,12 +423,13 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(error) => error.fmt(f),
+            Self::ProvisioningPayload(error) => write!(f, "provisioning payload: {error}"),
             Self::OutOfRange { setting, value_ms, least_ms, most_ms } => {
                 write!(f, "{setting} is {value_ms} ms; it must be {least_ms} to {most_ms} ms")
             }
             Self::Window(window) => write!(f, "window is {window}; it must be 1 to 32767 messages"),
             Self::CredentialNotForService => f.write_str(
-                "IoT Hub and DPS take a shared key or a certificate, a broker a certificate, a password or nothing",
+                "a hub takes a shared key, a certificate or a token, DPS a shared key or a certificate, a broker a certificate, a password or nothing",
             ),
             Self::NoClientId => {
                 f.write_str("a broker keeps no session for an empty client id; name one or ask for a clean session")

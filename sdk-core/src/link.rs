@@ -3,6 +3,7 @@
 mod account;
 mod attempt;
 mod deliver;
+mod events;
 mod provision;
 mod receive;
 mod transmit;
@@ -12,9 +13,10 @@ use core::time::Duration;
 use heapless::Deque;
 
 use self::account::Account;
+use self::events::Events;
 use crate::config::{ConfigError, Service, Settings};
 use crate::failure::Failure;
-use crate::io::{Assignment, Attempt, Event, Input, Output, Role, Taken};
+use crate::io::{Assignment, Attempt, Input, Output, Role, Taken};
 use crate::ledger::Ledger;
 use crate::mqtt::PacketId;
 use crate::outbox::{MessageId, Outbox};
@@ -25,12 +27,6 @@ use crate::time::{Instant, millis};
 use crate::timer::{Deadline, TimerReason, Timers};
 
 pub use deliver::{Message, PublishError};
-
-/// Most events that wait for [`Link::poll_output`].
-const EVENTS: usize = 16;
-
-/// Places among them kept for what is not about a single message.
-const EVENTS_KEPT: usize = 6;
 
 /// Most inbound QoS 1 messages that wait for [`Link::acknowledge`].
 const INBOUND: usize = 16;
@@ -68,7 +64,7 @@ pub struct Link<O, S> {
     session: Session,
     wire: Wire,
     inbound: Deque<Inbound, INBOUND>,
-    events: Deque<Event, EVENTS>,
+    events: Events,
     pending: Pending,
     clock: WallClock,
     ledger: Ledger,
@@ -239,7 +235,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             outbox,
             wire: Wire::new(now),
             inbound: Deque::new(),
-            events: Deque::new(),
+            events: Events::new(),
             pending: Pending::default(),
             clock: WallClock::default(),
             ledger,
@@ -285,7 +281,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     /// Stops the link. The outbox keeps what it holds.
     ///
     /// While the link is up it first sends and awaits what is queued, for `drain` at most; then it leaves with
-    /// DISCONNECT. [`Event::Stopped`] ends it.
+    /// DISCONNECT. [`crate::Event::Stopped`] ends it.
     pub fn stop(&mut self, drain: Duration, now: Instant) {
         let now = self.tick(now);
         match self.phase {
@@ -462,23 +458,6 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.phase = phase;
             self.phase_since = self.now;
         }
-    }
-
-    /// Reports what is not about a single message. The places kept for such events suffice, since each of them follows
-    /// an action that had to be polled for or a command; of commands repeated without polling the latest count.
-    fn report(&mut self, event: Event) {
-        if self.events.back() == Some(&event) {
-            return;
-        }
-        if self.events.is_full() {
-            self.events.pop_back();
-        }
-        let _ = self.events.push_back(event);
-    }
-
-    /// Whether an event about a single message has a place.
-    fn has_event_room(&self) -> bool {
-        self.events.len() < EVENTS.saturating_sub(EVENTS_KEPT)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::config::{Config, Credential, Service, Settings};
 use crate::io::{Assignment, Endpoint, Role};
 use crate::mqtt::{Compose, Login};
 use crate::outbox::{Address, MessageId};
-use crate::text::{Part, Text};
+use crate::text::Text;
 use crate::time::Instant;
 
 /// Product information unless the configuration names another.
@@ -174,7 +174,8 @@ impl<S: Settings> Login for Account<S> {
     fn password(&self) -> Option<Text<'_>> {
         match &self.config().credential {
             Credential::SharedKey => Some(self.resource().token(&self.signature, self.expiry_unix_secs)),
-            Credential::Password { password, .. } => Some(Text::of([Part::Plain(password.as_ref())])),
+            Credential::Token(token) => Some(Text::from(token.as_ref())),
+            Credential::Password { password, .. } => Some(Text::from(password.as_ref())),
             Credential::Certificate | Credential::Anonymous => None,
         }
     }

@@ -128,7 +128,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             let age = self.rng.between(twentieth.saturating_mul(15), twentieth.saturating_mul(18));
             self.timers.set(TimerReason::TokenRenewal, self.account.signed.after_millis(age));
         }
-        self.report(Event::Up { session_present: self.session.resumed });
+        self.events.report(Event::Up { session_present: self.session.resumed });
         if self.ladder.wanted {
             self.begin_drain(Plan::Reprovision);
         }
@@ -160,11 +160,11 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         self.trouble.last = Some(failure);
         self.trouble.failures = self.trouble.failures.saturating_add(1);
         if was_up {
-            self.report(Event::Down(failure));
+            self.events.report(Event::Down(failure));
         }
         if failure.disposition() == Disposition::GiveUp {
             self.enter(Phase::GivenUp);
-            self.report(Event::GaveUp(failure));
+            self.events.report(Event::GaveUp(failure));
             return;
         }
         let policy = self.account.config().retry;
@@ -178,7 +178,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         };
         self.enter(Phase::Waiting);
         self.timers.set(TimerReason::Retry, now.after(delay));
-        self.report(Event::Retrying { failure, delay });
+        self.events.report(Event::Retrying { failure, delay });
     }
 
     /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
@@ -237,7 +237,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         self.timers.clear(TimerReason::TokenRenewal);
         self.set_timer(TimerReason::Drain, self.account.config().timeouts.drain);
         if plan == Plan::Renew {
-            self.report(Event::Renewing);
+            self.events.report(Event::Renewing);
         }
         self.finish_drain_when_empty();
     }
@@ -265,7 +265,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         self.plan = None;
         self.ladder.wanted = false;
         self.enter(Phase::Stopped);
-        self.report(Event::Stopped);
+        self.events.report(Event::Stopped);
     }
 
     /// Gives up the connection, with DISCONNECT when it is left in order.
@@ -343,7 +343,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         if behind || ahead || (exact && self.clock.service.is_some()) {
             self.clock.service = Some((unix_secs, self.now));
             if let Some(seconds) = self.clock.skew(self.now) {
-                self.report(Event::ClockSkew { seconds });
+                self.events.report(Event::ClockSkew { seconds });
             }
         }
     }

@@ -5,9 +5,10 @@ use core::time::Duration;
 
 use super::{Link, Phase, Plan};
 use crate::azure::hub;
+use crate::azure::property_bag::{self, BagError};
 use crate::config::{Overflow, Settings};
 use crate::failure::Failure;
-use crate::io::{DropReason, Event};
+use crate::io::DropReason;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
 use crate::outbox::{Address, Entry, MessageId, Outbox, OutboxError};
 use crate::timer::TimerReason;
@@ -61,6 +62,8 @@ pub enum PublishError {
         /// Most bytes allowed.
         limit: usize,
     },
+    /// The property bag is not encoded as it has to be.
+    BadProperties(BagError),
     /// The topic is empty, too long, or has a wildcard or U+0000.
     BadTopic,
     /// Telemetry goes to a hub; a broker needs a topic.
@@ -74,6 +77,7 @@ impl fmt::Display for PublishError {
         match self {
             Self::Full => f.write_str("the outbox is full; wait for a delivery and try again"),
             Self::TooLarge { size, limit } => write!(f, "the message counts {size} bytes; the limit is {limit}"),
+            Self::BadProperties(error) => write!(f, "properties: {error}"),
             Self::BadTopic => f.write_str("the topic is empty, longer than 65535 bytes, or has a wildcard or U+0000"),
             Self::NoTelemetryEndpoint => f.write_str("a broker has no telemetry endpoint; name a topic"),
             Self::Storage => f.write_str("the outbox's storage failed"),
@@ -86,8 +90,8 @@ impl core::error::Error for PublishError {}
 impl<O: Outbox, S: Settings> Link<O, S> {
     /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
     ///
-    /// It can be called in any state. What it returns is accepted: it ends in exactly one [`Event::Delivered`] or
-    /// [`Event::Dropped`].
+    /// It can be called in any state. What it returns is accepted: it ends in exactly one [`crate::Event::Delivered`] or
+    /// [`crate::Event::Dropped`].
     ///
     /// # Errors
     /// [`PublishError`]; the message was not accepted.
@@ -116,6 +120,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         match message.address {
             Address::Telemetry(_) if self.account.is_broker() => return Err(PublishError::NoTelemetryEndpoint),
             Address::Telemetry(bag) => {
+                property_bag::check_encoded(bag).map_err(PublishError::BadProperties)?;
                 let size = hub::telemetry_size(bag, message.payload);
                 if size > hub::TELEMETRY_MAX {
                     return Err(PublishError::TooLarge { size, limit: hub::TELEMETRY_MAX });
@@ -152,7 +157,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             }
             let oldest = self.outbox.next(self.session.cursor);
             let oldest =
-                oldest.filter(|_| self.account.config().overflow == Overflow::DropOldest && self.has_event_room());
+                oldest.filter(|_| self.account.config().overflow == Overflow::DropOldest && self.events.has_room());
             let Some(oldest) = oldest else { return Err(PublishError::Full) };
             self.drop_message(oldest, DropReason::Evicted);
         }
@@ -174,7 +179,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 }
                 break id;
             }
-            if !self.has_event_room() {
+            if !self.events.has_room() {
                 return None;
             }
             self.drop_message(id, DropReason::Expired);
@@ -222,14 +227,14 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     pub(super) fn take_puback(&mut self, packet_id: PacketId) {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
         // Without a place for the event the message stays, and is sent again on the next connection.
-        if let Some(id) = self.in_flight_message(packet_id).filter(|_| self.has_event_room()) {
+        if let Some(id) = self.in_flight_message(packet_id).filter(|_| self.events.has_room()) {
             self.outbox.remove(id);
             self.session.in_flight = self.session.in_flight.saturating_sub(1);
             self.session.progress = self.now;
             self.session.progressed = true;
             self.session.suspect = None;
             self.ledger.delivered = self.ledger.delivered.saturating_add(1);
-            let _ = self.events.push_back(Event::Delivered(id));
+            self.events.delivered(id);
             self.finish_drain_when_empty();
         }
     }
@@ -268,7 +273,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             _ => 1,
         };
         self.session.suspect = Some((oldest, times));
-        if alone && times > limit && self.has_event_room() {
+        if alone && times > limit && self.events.has_room() {
             self.session.suspect = None;
             self.session.in_flight = 0;
             self.drop_message(oldest, DropReason::Rejected);
@@ -307,7 +312,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             from = id.next();
             let Some(at) = self.outbox.get(id).and_then(|entry| entry.expires) else { continue };
             let in_flight = self.session.in_flight > 0 && id < self.session.cursor;
-            if at <= self.now && !in_flight && self.has_event_room() {
+            if at <= self.now && !in_flight && self.events.has_room() {
                 self.drop_message(id, DropReason::Expired);
             } else {
                 next = Some(next.map_or(at, |earliest| earliest.min(at)));
@@ -327,8 +332,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 DropReason::Rejected => &mut self.ledger.rejected,
             };
             *count = count.saturating_add(1);
-            // The caller made sure of a place.
-            let _ = self.events.push_back(Event::Dropped(id, reason));
+            self.events.dropped(id, reason);
         }
     }
 }

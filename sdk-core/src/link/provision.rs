@@ -144,7 +144,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.pending.save = true;
         }
         self.close(true);
-        self.report(Event::Provisioned { migrated });
+        self.events.report(Event::Provisioned { migrated });
         self.begin_attempt();
     }
 }

@@ -69,7 +69,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         let limit = self.account.config().max_inbound;
         let attempt = self.attempt;
         let mut taken = Taken::default();
-        while self.has_event_room() {
+        while self.events.has_room() {
             let rest = bytes.get(taken.bytes..).unwrap_or(&[]);
             match decode(rest, limit) {
                 Ok(Decoded::Packet { packet, len }) => {
@@ -157,7 +157,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             let inbound = Inbound { packet_id, handled: false };
             if self.inbound.push_back(inbound).is_err() {
                 // Not acknowledged, so the service sends it again on a later connection.
-                self.report(Event::InboundOverflow);
+                self.events.report(Event::InboundOverflow);
                 return None;
             }
         }

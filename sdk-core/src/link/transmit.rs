@@ -32,14 +32,14 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     pub(super) fn next_output(&mut self, room: usize) -> Output<'_> {
         // The old connection is closed before anything else is known or done.
         if self.pending.close.is_none()
-            && let Some(event) = self.events.pop_front()
+            && let Some(event) = self.events.pop()
         {
             return Output::Event(event);
         }
         match self.choose(room) {
             Some(next) => Output::Action(self.action(next)),
             // Dropping expired messages may have left something to know.
-            None => match self.events.pop_front() {
+            None => match self.events.pop() {
                 Some(event) => Output::Event(event),
                 None => Output::Wait(self.timers.next()),
             },

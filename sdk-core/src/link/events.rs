@@ -1,0 +1,119 @@
+//! The events that wait for the frontend.
+
+use core::time::Duration;
+
+use heapless::Deque;
+
+use crate::failure::Failure;
+use crate::io::{DropReason, Event};
+use crate::outbox::MessageId;
+
+/// Most events that wait.
+const PLACES: usize = 16;
+
+/// Places among them kept for what is not about a single message.
+const KEPT: usize = 6;
+
+/// A bounded queue of events.
+///
+/// What is large in an event is held once: of two failures that nobody has looked at the later one counts.
+#[derive(Clone, Debug)]
+pub(super) struct Events {
+    queue: Deque<Notice, PLACES>,
+    failure: Failure,
+    delay: Duration,
+    skew_secs: i64,
+}
+
+/// An event without what [`Events`] holds for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notice {
+    Up { session_present: bool },
+    Down,
+    Retrying,
+    Renewing,
+    Provisioned { migrated: bool },
+    Delivered(MessageId),
+    Dropped(MessageId, DropReason),
+    InboundOverflow,
+    ClockSkew,
+    Stopped,
+    GaveUp,
+}
+
+impl Events {
+    pub(super) const fn new() -> Self {
+        Self { queue: Deque::new(), failure: Failure::Lost, delay: Duration::ZERO, skew_secs: 0 }
+    }
+
+    /// Whether an event about a single message has a place.
+    pub(super) fn has_room(&self) -> bool {
+        self.queue.len() < PLACES.saturating_sub(KEPT)
+    }
+
+    /// Takes an event about a single message; the caller has made sure of a place.
+    pub(super) fn delivered(&mut self, id: MessageId) {
+        let _ = self.queue.push_back(Notice::Delivered(id));
+    }
+
+    /// Takes an event about a single message; the caller has made sure of a place.
+    pub(super) fn dropped(&mut self, id: MessageId, reason: DropReason) {
+        let _ = self.queue.push_back(Notice::Dropped(id, reason));
+    }
+
+    /// Takes an event that is not about a single message.
+    ///
+    /// The places kept for them suffice, since each follows an action that had to be polled for, or a command; of
+    /// commands repeated without polling the latest counts.
+    pub(super) fn report(&mut self, event: Event) {
+        let notice = match event {
+            Event::Up { session_present } => Notice::Up { session_present },
+            Event::Down(failure) => {
+                self.failure = failure;
+                Notice::Down
+            }
+            Event::Retrying { failure, delay } => {
+                self.failure = failure;
+                self.delay = delay;
+                Notice::Retrying
+            }
+            Event::Renewing => Notice::Renewing,
+            Event::Provisioned { migrated } => Notice::Provisioned { migrated },
+            Event::Delivered(id) => Notice::Delivered(id),
+            Event::Dropped(id, reason) => Notice::Dropped(id, reason),
+            Event::InboundOverflow => Notice::InboundOverflow,
+            Event::ClockSkew { seconds } => {
+                self.skew_secs = seconds;
+                Notice::ClockSkew
+            }
+            Event::Stopped => Notice::Stopped,
+            Event::GaveUp(failure) => {
+                self.failure = failure;
+                Notice::GaveUp
+            }
+        };
+        if self.queue.back() == Some(&notice) {
+            return;
+        }
+        if self.queue.is_full() {
+            self.queue.pop_back();
+        }
+        let _ = self.queue.push_back(notice);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Event> {
+        Some(match self.queue.pop_front()? {
+            Notice::Up { session_present } => Event::Up { session_present },
+            Notice::Down => Event::Down(self.failure),
+            Notice::Retrying => Event::Retrying { failure: self.failure, delay: self.delay },
+            Notice::Renewing => Event::Renewing,
+            Notice::Provisioned { migrated } => Event::Provisioned { migrated },
+            Notice::Delivered(id) => Event::Delivered(id),
+            Notice::Dropped(id, reason) => Event::Dropped(id, reason),
+            Notice::InboundOverflow => Event::InboundOverflow,
+            Notice::ClockSkew => Event::ClockSkew { seconds: self.skew_secs },
+            Notice::Stopped => Event::Stopped,
+            Notice::GaveUp => Event::GaveUp(self.failure),
+        })
+    }
+}
