@@ -310,17 +310,17 @@ impl<T: AsRef<str>> Config<T> {
         if let Some(gateway) = &self.gateway {
             names::check_gateway_name(gateway.as_ref())?;
         }
-        let broker = matches!(self.service, Service::Broker { .. });
-        match self.credential {
-            Credential::SharedKey | Credential::Token(_) if broker => return Err(ConfigError::CredentialNotForService),
+        let fits = match (&self.service, &self.credential) {
+            (Service::Hub { .. }, Credential::SharedKey | Credential::Certificate | Credential::Token(_))
+            | (Service::Provisioned { .. }, Credential::SharedKey | Credential::Certificate)
+            | (Service::Broker { .. }, Credential::Certificate | Credential::Password { .. } | Credential::Anonymous) => true,
+            (Service::Hub { .. }, Credential::Password { .. } | Credential::Anonymous)
             // A token is for one hub; an assignment may name any.
-            Credential::Token(_) if matches!(self.service, Service::Provisioned { .. }) => {
-                return Err(ConfigError::CredentialNotForService);
-            }
-            Credential::Anonymous | Credential::Password { .. } if !broker => {
-                return Err(ConfigError::CredentialNotForService);
-            }
-            Credential::SharedKey | Credential::Certificate | Credential::Anonymous | Credential::Password { .. } => {}
+            | (Service::Provisioned { .. }, Credential::Token(_) | Credential::Password { .. } | Credential::Anonymous)
+            | (Service::Broker { .. }, Credential::SharedKey | Credential::Token(_)) => false,
+        };
+        if !fits {
+            return Err(ConfigError::CredentialNotForService);
         }
         if let Some(module_id) = &self.module_id {
             names::check_module_id(module_id.as_ref())?;
