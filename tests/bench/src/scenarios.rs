@@ -35,31 +35,55 @@ impl Size {
 }
 
 /// Publishes as fast as windows of 1, 10 and 100 allow.
+///
+/// With a window of 1 client and sink take turns, so they share one processor: what is measured is then their work and
+/// not how long the system takes to wake another processor, which differs tenfold from one second to the next.
 pub(crate) fn throughput(size: Size, peers: &[Peer], identity: Option<&Identity>, report: &mut Report) {
+    for _ in 0..size.rounds {
+        on_one_processor(|| throughput_round(1, size, peers, identity, report));
+        throughput_round(10, size, peers, identity, report);
+        throughput_round(100, size, peers, identity, report);
+    }
+}
+
+fn throughput_round(window: u16, size: Size, peers: &[Peer], identity: Option<&Identity>, report: &mut Report) {
     let sink = match Sink::start_anywhere(identity.map(|identity| identity.server.clone())) {
         Ok(sink) => sink,
         Err(error) => return report.absent.push(format!("throughput: no sink: {error}")),
     };
     let tls = identity.is_some();
-    for _ in 0..size.rounds {
-        for window in [1, 10, 100] {
-            for peer in peers {
-                let order = Order { window, measure: size.measure, ..order(Mode::Throughput, sink.port(), identity) };
-                match peer.run(&order, LIMIT) {
-                    Ok(answer) if answer.acked > 0 => {
-                        let (peer, payload) = (peer.name, Some(order.payload));
-                        let key =
-                            |metric| Series { metric, peer, window: Some(window), payload, tls, values: Vec::new() };
-                        let acked = answer.acked as f64;
-                        report.add(key(Metric::Rate), acked / answer.seconds);
-                        report.add(key(Metric::Cpu), answer.cpu_us / acked);
-                    }
-                    Ok(_) => report.absent.push(format!("{}, window {window}: no message was acknowledged", peer.name)),
-                    Err(why) => report.absent.push(format!("{}, window {window}: {why}", peer.name)),
-                }
+    for peer in peers {
+        let order = Order { window, measure: size.measure, ..order(Mode::Throughput, sink.port(), identity) };
+        match peer.run(&order, LIMIT) {
+            Ok(answer) if answer.acked > 0 => {
+                let (peer, payload) = (peer.name, Some(order.payload));
+                let key = |metric| Series { metric, peer, window: Some(window), payload, tls, values: Vec::new() };
+                let acked = answer.acked as f64;
+                report.add(key(Metric::Rate), acked / answer.seconds);
+                report.add(key(Metric::Cpu), answer.cpu_us / acked);
             }
+            Ok(_) => report.absent.push(format!("{}, window {window}: no message was acknowledged", peer.name)),
+            Err(why) => report.absent.push(format!("{}, window {window}: {why}", peer.name)),
         }
     }
+}
+
+/// Runs `what` in a thread that may use one processor only, which threads and processes it starts inherit.
+fn on_one_processor(what: impl FnOnce() + Send) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            if let Ok(allowed) = sched_getaffinity(None)
+                && let Some(last) = (0..CpuSet::MAX_CPU).rev().find(|processor| allowed.is_set(*processor))
+            {
+                let mut one = CpuSet::new();
+                one.set(last);
+                // Where it is not allowed, the figures are only less steady.
+                let _ = sched_setaffinity(None, &one);
+            }
+            what();
+        });
+    });
 }
 
 /// Lets many clients of one process idle. Each peer comes with its window, which sizes what it keeps per client.
