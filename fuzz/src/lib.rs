@@ -9,6 +9,7 @@ pub mod decode;
 pub mod differential;
 pub mod dps_json;
 pub mod encode;
+pub mod link;
 pub mod mutate;
 mod source;
 pub mod topics;
@@ -23,5 +24,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("differential", differential::target),
     ("dps_json", dps_json::target),
     ("encode", encode::target),
+    ("link", link::target),
     ("topics", topics::target),
 ];

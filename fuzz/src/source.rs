@@ -11,6 +11,10 @@ impl<'a> Source<'a> {
         Self { rest }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     pub(crate) fn byte(&mut self) -> u8 {
         let (byte, rest) = self.rest.split_first().unwrap_or((&0, &[]));
         self.rest = rest;
