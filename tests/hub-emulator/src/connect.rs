@@ -99,6 +99,9 @@ pub(crate) fn begin(
     if connect.protocol != Protocol::V4 {
         return Err(Refusal::ProtocolLevel);
     }
+    if claim.kind == Kind::Unreadable {
+        return Err(Refusal::UserName);
+    }
     if !reaches(world, claim, peer) {
         return Err(Refusal::WrongHub);
     }

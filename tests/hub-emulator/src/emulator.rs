@@ -154,12 +154,7 @@ impl Gate {
                 stream = accept(listener.as_ref()) => {
                     tokio::spawn(hold(self.running.clone(), serve(Arc::clone(&self.shared), stream, self.via.clone())));
                 }
-                changed = listening.changed() => {
-                    // Without a sender nothing changes any more.
-                    if changed.is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
+                () = changed(&mut listening) => {}
             }
             if !*listening.borrow() {
                 listener = None;
@@ -172,6 +167,13 @@ impl Gate {
                 }
             }
         }
+    }
+}
+
+async fn changed(listening: &mut watch::Receiver<bool>) {
+    if listening.changed().await.is_err() {
+        // Without a sender nothing changes any more.
+        std::future::pending::<()>().await;
     }
 }
 
