@@ -3,8 +3,8 @@
 //! Either rustup has the target installed, or Debian's `rustc-web`, `cargo-web` and `rust-web-src` build the core
 //! library from source.
 
-use crate::shell;
-use std::path::Path;
+use crate::{shell, tools};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The targets whose figures are published: the ESP32-C3 and a Cortex-M4F.
@@ -43,12 +43,12 @@ impl Compiler {
         }
     }
 
-    /// Returns the command that builds the crate at `place` for `target`, optimised.
-    pub(crate) fn build(&self, target: &str, place: &Path) -> Command {
+    /// Returns the command that runs cargo's `subcommand` on the crate at `place` for `target`, optimised.
+    pub(crate) fn cargo(&self, subcommand: &str, target: &str, place: &Path) -> Command {
         let mut command = match self {
-            Self::Rustup => shell::cargo(["build"]),
+            Self::Rustup => shell::cargo([subcommand]),
             Self::Debian => {
-                let mut command = shell::program("/usr/bin/cargo", ["build", "-Zbuild-std=core"]);
+                let mut command = shell::program("/usr/bin/cargo", [subcommand, "-Zbuild-std=core"]);
                 command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
                 command
             }
@@ -57,4 +57,27 @@ impl Compiler {
         command.arg("--target-dir").arg(place.join("target"));
         command
     }
+}
+
+/// Installs Debian's compiler where no compiler for the targets is at hand.
+///
+/// # Errors
+/// Why that is not possible.
+pub(crate) fn install() -> Result<(), String> {
+    if TARGETS.iter().all(|target| Compiler::find(target).is_ok()) {
+        return Ok(());
+    }
+    tools::apt_get(&["rustc-web", "cargo-web", "rust-web-src"])
+}
+
+/// Returns a linker for every target.
+///
+/// # Errors
+/// What could be installed.
+pub(crate) fn linker() -> Result<PathBuf, String> {
+    let libraries = shell::output_of(&mut shell::program("rustc", ["--print", "target-libdir"]))?;
+    let of_rustup = Path::new(libraries.trim()).parent().map(|host| host.join("bin/rust-lld"));
+    let of_debian = ["ld.lld", "ld.lld-19"].into_iter().filter_map(shell::find);
+    let mut found = of_rustup.into_iter().chain(of_debian).filter(|place| place.is_file());
+    found.next().ok_or_else(|| "no linker: neither the toolchain's rust-lld nor lld is there".into())
 }

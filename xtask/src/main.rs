@@ -6,6 +6,7 @@
 mod audit;
 mod bench;
 mod checks;
+mod elf;
 mod features;
 mod firmware_target;
 mod licence;
@@ -66,7 +67,7 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "size",
-        about: "sizes of the core: RAM on this host, flash per target (`--json FILE`)",
+        about: "sizes of the core: RAM on this host, flash per target (`--json FILE`, `--install`)",
         in_ci: true,
         run: size::run,
     },

@@ -20,7 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     for target in firmware_target::TARGETS {
         match Compiler::find(target) {
             Ok(compiler) => {
-                shell::run(&mut compiler.build(target, &place))?;
+                shell::run(&mut compiler.cargo("build", target, &place))?;
                 found.push_str(&format!("; for {target} as well ({})", compiler.name()));
             }
             Err(why) => found.push_str(&format!("; {target} was not built: {why}")),

@@ -93,7 +93,11 @@ impl Need {
     }
 }
 
-fn apt_get(packages: &[&str]) -> Result<(), String> {
+/// Installs Debian packages, as root or through sudo when that asks no question.
+///
+/// # Errors
+/// Why they cannot be installed.
+pub(crate) fn apt_get(packages: &[&str]) -> Result<(), String> {
     let become_root: &[&str] = if is_root() {
         &[]
     } else if shell::run(&mut quiet("sudo", &["-n", "true"])).is_ok() {

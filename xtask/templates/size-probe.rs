@@ -1,7 +1,18 @@
 //! Prints the size of each type that an application of the core keeps in RAM, one per line, as name and bytes.
 
+use steadfast_core::azure::sas::SymmetricKey;
+use steadfast_core::text::Text;
+use steadfast_core::{Assignment, Config, Link, RamOutbox};
+
+type Settings = &'static Config<&'static str>;
+
 fn main() {
-    show::<steadfast_core::text::Text<'static>>("text::Text");
+    show::<Link<RamOutbox<1, 0>, Settings>>("Link without room for messages");
+    show::<Link<RamOutbox<16, 4096>, Settings>>("Link with 16 messages in 4 KiB");
+    show::<Config<&'static str>>("Config");
+    show::<Assignment>("Assignment");
+    show::<SymmetricKey>("SymmetricKey");
+    show::<Text<'static>>("Text");
 }
 
 fn show<T>(name: &str) {
