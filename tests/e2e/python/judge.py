@@ -1,0 +1,121 @@
+"""Drives the unmodified official Python device SDK through a whole session and tells what it saw.
+
+Reads a JSON object from standard input (scope, registration_id, key, ca) and writes one JSON object per line to
+standard output: each has "step" and what belongs to it. Waits for commands ("continue") on standard input where the
+other side has to act. Ends with step "done", or with an exception and a status other than 0.
+"""
+
+import json
+import sys
+import threading
+
+from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse, ProvisioningDeviceClient
+
+LIMIT = 20
+
+
+def say(step, **facts):
+    print(json.dumps({"step": step, **facts}), flush=True)
+
+
+class Seen:
+    """Something that arrives on a thread of the SDK."""
+
+    def __init__(self, step):
+        self.step = step
+        self.event = threading.Event()
+        self.facts = None
+
+    def take(self, **facts):
+        self.facts = facts
+        self.event.set()
+
+    def wait(self):
+        if not self.event.wait(LIMIT):
+            raise TimeoutError(f"{self.step} did not arrive within {LIMIT} s")
+        say(self.step, **self.facts)
+
+
+def provision(setup, ca):
+    client = ProvisioningDeviceClient.create_from_symmetric_key(
+        provisioning_host="global.azure-devices-provisioning.net",
+        registration_id=setup["registration_id"],
+        id_scope=setup["scope"],
+        symmetric_key=setup["key"],
+        server_verification_cert=ca,
+    )
+    client.provisioning_payload = {"modelId": "dtmi:example:Thermostat;1"}
+    result = client.register()
+    state = result.registration_state
+    say("provisioned", status=result.status, hub=state.assigned_hub, device=state.device_id,
+        payload=json.loads(state.response_payload))
+    return state
+
+
+def main():
+    setup = json.loads(sys.stdin.readline())
+    with open(setup["ca"], encoding="ascii") as file:
+        ca = file.read()
+    state = provision(setup, ca)
+
+    client = IoTHubDeviceClient.create_from_symmetric_key(
+        symmetric_key=setup["key"],
+        hostname=state.assigned_hub,
+        device_id=state.device_id,
+        server_verification_cert=ca,
+    )
+    method, inbox, desired = Seen("method"), Seen("message"), Seen("desired")
+
+    def on_method(request):
+        client.send_method_response(MethodResponse.create_from_method_request(request, 200, {"ok": True}))
+        method.take(name=request.name, payload=request.payload)
+
+    def on_message(message):
+        inbox.take(
+            id=message.message_id,
+            correlation=message.correlation_id,
+            properties=message.custom_properties,
+            payload=message.data.decode("utf-8"),
+        )
+
+    client.connect()
+    say("connected", connected=client.connected)
+
+    message = Message(json.dumps({"t": 21.5}))
+    message.message_id = "msg-1"
+    message.correlation_id = "c/1"
+    message.content_type = "application/json"
+    message.content_encoding = "utf-8"
+    message.custom_properties["k"] = ""
+    message.custom_properties["note"] = "a b&c=d/é"
+    client.send_message(message)
+    say("sent")
+
+    say("twin", twin=client.get_twin())
+    client.patch_twin_reported_properties({"fw": "1.2.3", "gone": None})
+    say("reported")
+
+    client.on_method_request_received = on_method
+    client.on_message_received = on_message
+    client.on_twin_desired_properties_patch_received = lambda patch: desired.take(patch=patch)
+    say("listening")
+    method.wait()
+    inbox.wait()
+    desired.wait()
+
+    # The other side breaks the connection before the acknowledgement of the next message.
+    say("calm")
+    sys.stdin.readline()
+    for number in range(2, 7):
+        message = Message(str(number))
+        message.message_id = f"msg-{number}"
+        client.send_message(message)
+    say("sent again", connected=client.connected)
+
+    client.disconnect()
+    client.shutdown()
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
