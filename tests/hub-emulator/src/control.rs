@@ -75,6 +75,11 @@ impl Control {
         self.shared.now()
     }
 
+    /// Waits until the emulator was told to stop.
+    pub async fn stopped(&self) {
+        crate::emulator::stopped(&mut self.shared.stop.subscribe()).await;
+    }
+
     /// Returns a hub by its full or short name. That there is one shows in the calls on it.
     #[must_use]
     pub fn hub(&self, name: &str) -> Hub {

@@ -64,6 +64,17 @@ impl Key {
         Self(Self::from_bytes(b"steadfast hub emulator").sign(seed.as_bytes()).to_vec())
     }
 
+    /// Makes a key of 32 random bytes.
+    ///
+    /// # Panics
+    /// When the machine has no randomness.
+    #[must_use]
+    pub fn random() -> Self {
+        let mut bytes = [0; 32];
+        crate::pki::provider().secure_random.fill(&mut bytes).expect("the machine has randomness");
+        Self(bytes.to_vec())
+    }
+
     /// Returns the base64 form of this key.
     #[must_use]
     pub fn to_base64(&self) -> String {

@@ -1,0 +1,236 @@
+//! The emulator as a program.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Parser;
+use hub_emulator::{
+    Authority, Config, DpsConfig, Emulator, Enrollment, Error, HubConfig, Key, LedgerMode, Rate, control_help,
+    serve_control,
+};
+use tokio::time::sleep;
+
+/// A local IoT Hub and Device Provisioning Service for tests and for work without a cloud.
+///
+/// It serves DPS and any number of hubs over TLS with certificates of its own CA, injects faults on request, and tells
+/// what arrived.
+#[derive(Debug, Parser)]
+#[command(version, after_long_help = routes())]
+struct Arguments {
+    /// Name of a hub; may be given several times. Without a dot, `.azure-devices.net` is added.
+    #[arg(long = "hub", value_name = "NAME", default_values = ["hub-a", "hub-b"])]
+    hubs: Vec<String>,
+    /// Registers a device at the first hub, `ID` with a random key or `ID=BASE64KEY`; may be given several times.
+    #[arg(long = "device", value_name = "ID[=KEY]", default_values = ["device-1"])]
+    devices: Vec<String>,
+    /// Enrollment group, `NAME` with a random key or `NAME=BASE64KEY`, assigned to the first hub.
+    #[arg(long = "group", value_name = "NAME[=KEY]", default_values = ["group-1"])]
+    groups: Vec<String>,
+    /// Individual enrollment, `ID` with a random key or `ID=BASE64KEY`, assigned to the first hub.
+    #[arg(long = "enroll", value_name = "ID[=KEY]")]
+    individuals: Vec<String>,
+    /// Id scope of DPS.
+    #[arg(long, value_name = "TEXT", default_value = "0ne00EMULATOR")]
+    id_scope: String,
+    /// Host name of DPS.
+    #[arg(long, value_name = "NAME", default_value = "global.azure-devices-provisioning.net")]
+    dps_host: String,
+    /// TLS port of all services; 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 8883)]
+    port: u16,
+    /// Port without TLS, for firmware that has none yet; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    plain_port: Option<u16>,
+    /// Port of the control routes, always on 127.0.0.1; 0 takes a free one.
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    control_port: u16,
+    /// Address of the TLS and the plain port. Use 0.0.0.0 to let devices in your network connect.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    bind: IpAddr,
+    /// Further name this machine is reached by; may be given several times. Certificates are valid for it.
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
+    /// Folder for `ca.pem` and `ca-key.pem`, used again by the next run, so that devices keep trusting it.
+    #[arg(long, value_name = "FOLDER")]
+    ca_dir: Option<PathBuf>,
+    /// File to write the CA certificate to, without its key.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// New connections per second of each hub, with burst and queue: `100,50,200`.
+    #[arg(long, value_name = "RATE,BURST,QUEUE", value_parser = parse_rate)]
+    admission: Option<Rate>,
+    /// Telemetry messages per second of each hub, with burst and queue.
+    #[arg(long, value_name = "RATE,BURST,QUEUE", value_parser = parse_rate)]
+    telemetry: Option<Rate>,
+    /// Keeps counts of telemetry only, so that memory stays bounded.
+    #[arg(long)]
+    counts_only: bool,
+    /// Ends after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    run_for: Option<u64>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Arguments::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say_error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Error> {
+    let keyed = |texts: &[String]| texts.iter().map(|text| parse_keyed(text)).collect::<Result<Vec<_>, _>>();
+    let (devices, groups) = (keyed(&arguments.devices)?, keyed(&arguments.groups)?);
+    let individuals = keyed(&arguments.individuals)?;
+    let dps = DpsConfig::new().id_scope(&arguments.id_scope).host(&arguments.dps_host);
+    let mut config = Config::new().tls_port(arguments.port).bind(arguments.bind).dps(dps);
+    for (number, name) in arguments.hubs.iter().enumerate() {
+        let mut hub = HubConfig::new(name);
+        if let Some(rate) = arguments.admission {
+            hub = hub.admission(rate);
+        }
+        if let Some(rate) = arguments.telemetry {
+            hub = hub.telemetry(rate);
+        }
+        for (id, key) in devices.iter().filter(|_| number == 0) {
+            hub = hub.device(id, key.clone());
+        }
+        config = config.hub_with(hub);
+    }
+    for (name, key) in &groups {
+        config = config.enroll(Enrollment::group(name, key.clone()));
+    }
+    for (id, key) in &individuals {
+        config = config.enroll(Enrollment::individual(id, key.clone()));
+    }
+    for name in &arguments.names {
+        config = config.gateway_name(name);
+    }
+    if let Some(port) = arguments.plain_port {
+        config = config.plain_port(port);
+    }
+    if arguments.counts_only {
+        config = config.ledger(LedgerMode::Counts);
+    }
+    let mut ca_file = arguments.ca_file.clone();
+    if let Some(folder) = &arguments.ca_dir {
+        config = config.authority(kept_authority(folder)?);
+        ca_file.get_or_insert_with(|| folder.join("ca.pem"));
+    }
+    if let Some(path) = &ca_file {
+        config = config.ca_file(path);
+    }
+    let emulator = Emulator::start(config).await?;
+    let control = serve_control(emulator.control(), arguments.control_port).await?;
+    let first = emulator.hub(&arguments.hubs[0]);
+    let mut text = format!("TLS      {}  (all services, chosen by name)\n", emulator.tls_addr());
+    if let Some(address) = emulator.plain_addr() {
+        text += &format!("plain    {address}  (no TLS)\n");
+    }
+    text += &format!("control  http://{control}  (GET / lists the routes)\n");
+    text += &match &ca_file {
+        Some(path) => format!("CA       {}\n", path.display()),
+        None => format!("CA       curl -s http://{control}/ca.pem > ca.pem\n"),
+    };
+    for (id, key) in &devices {
+        let key = key.to_base64();
+        text += &format!("device   HostName={};DeviceId={id};SharedAccessKey={key}\n", first.host());
+    }
+    text += &format!("DPS      {}  id scope {}\n", emulator.dps().host(), emulator.dps().id_scope());
+    for (name, key) in &groups {
+        text += &format!("group    {name}  key {}\n", key.to_base64());
+    }
+    for (id, key) in &individuals {
+        text += &format!("enrolled {id}  key {}\n", key.to_base64());
+    }
+    text +=
+        &format!("\nclients dial {} and must name the services as above: add to the hosts file\n", emulator.tls_addr());
+    text += &format!("  {} {} {}\n", display_ip(arguments.bind), emulator.dps().host(), emulator.hubs().join(" "));
+    text += "\ntry\n";
+    let fault = "{\"fault\":{\"kind\":\"drop-after-store-before-puback\"},\"hub\":\"";
+    text += &format!("  curl -s http://{control}/faults -d '{fault}{}\"}}'\n", first.host());
+    text += &format!("  curl -s http://{control}/messages\n");
+    say(&text);
+    let end = async {
+        match arguments.run_for {
+            Some(seconds) => sleep(Duration::from_secs(seconds)).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = end => {}
+        () = emulator.stopped() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    let total = emulator.ledger().total();
+    say(&format!("{} messages stored, {} of them again\n", total.stored, total.duplicates));
+    emulator.stop().await;
+    Ok(())
+}
+
+/// Takes up the authority of an earlier run, or makes and keeps a new one.
+fn kept_authority(folder: &Path) -> Result<Authority, Error> {
+    let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
+    if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key)) {
+        return Authority::from_pem(&certificate, &key);
+    }
+    let authority = Authority::new()?;
+    std::fs::create_dir_all(folder).map_err(|error| Error::Write(folder.to_owned(), error))?;
+    write_secret(&key, authority.key_pem()).map_err(|error| Error::Write(key, error))?;
+    std::fs::write(&certificate, authority.pem()).map_err(|error| Error::Write(certificate, error))?;
+    Ok(authority)
+}
+
+fn write_secret(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+fn parse_keyed(text: &str) -> Result<(String, Key), Error> {
+    match text.split_once('=') {
+        None => Ok((text.to_owned(), Key::random())),
+        Some((name, key)) => {
+            let key = Key::from_base64(key).map_err(|error| Error::Request(format!("{name}: {error}")))?;
+            Ok((name.to_owned(), key))
+        }
+    }
+}
+
+fn parse_rate(text: &str) -> Result<Rate, String> {
+    let parts: Vec<&str> = text.split(',').collect();
+    let [rate, burst, queue] = parts[..] else {
+        return Err("expected three numbers: RATE,BURST,QUEUE".to_owned());
+    };
+    let rate: f64 = rate.parse().map_err(|_| format!("{rate:?} is no rate"))?;
+    if !rate.is_finite() || rate <= 0.0 {
+        return Err("the rate must be above 0".to_owned());
+    }
+    let whole = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is no whole number"));
+    Ok(Rate::new(rate, whole(burst)?, whole(queue)?))
+}
+
+fn display_ip(address: IpAddr) -> IpAddr {
+    if address.is_unspecified() { IpAddr::from([127, 0, 0, 1]) } else { address }
+}
+
+fn routes() -> String {
+    format!("Routes of the control port:\n{}", control_help())
+}
+
+#[expect(clippy::print_stdout, reason = "what the program tells its user goes to standard output")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+fn say_error(error: &Error) {
+    eprintln!("hub-emulator: {error}");
+}

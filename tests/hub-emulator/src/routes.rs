@@ -1,0 +1,426 @@
+//! What the control port can do.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::config::{Enrollment, HubConfig};
+use crate::control::Control;
+use crate::fault::{DpsFault, Fault, FaultId, Injection};
+use crate::http::{Reply, Request};
+use crate::ledger::Receipt;
+use crate::{Error, Key};
+
+/// The routes of the control port: method, path, what it does and takes. `{hub}` is a full or short name.
+pub const ROUTES: &[(&str, &str, &str)] = &[
+    ("GET", "/", "this list"),
+    ("GET", "/status", "addresses, hubs, connected devices, counts of telemetry"),
+    ("GET", "/ca.pem", "the CA certificate clients must trust"),
+    ("POST", "/certificates", "issues a device certificate: {\"common_name\":\"pump-7\"}"),
+    ("POST", "/hubs", "adds a hub: {\"name\":\"hub-c\"}"),
+    ("POST", "/hubs/{hub}/down", "closes everything and refuses connections"),
+    ("POST", "/hubs/{hub}/up", "ends it"),
+    ("POST", "/hubs/{hub}/fail-over", "loses sessions and closes what comes: {\"seconds\":30}"),
+    ("POST", "/hubs/{hub}/forget-sessions", "session_present will be 0"),
+    ("POST", "/hubs/{hub}/disconnect", "closes all connections: {\"reset\":true}"),
+    ("GET", "/hubs/{hub}/devices", "the ids of all identities"),
+    (
+        "POST",
+        "/hubs/{hub}/devices",
+        "registers a device, gives its connection string: {\"id\":\"pump-7\",\"key\":null}",
+    ),
+    ("GET", "/hubs/{hub}/devices/{id}", "connection, subscriptions, waiting messages"),
+    ("DELETE", "/hubs/{hub}/devices/{id}", "deletes the identity"),
+    ("GET", "/hubs/{hub}/devices/{id}/twin", "both documents with their versions"),
+    ("POST", "/hubs/{hub}/devices/{id}/desired", "merges desired properties: {\"interval\":30}"),
+    ("POST", "/hubs/{hub}/devices/{id}/methods/{name}", "calls a method: {\"payload\":{},\"timeout_ms\":5000}"),
+    (
+        "POST",
+        "/hubs/{hub}/devices/{id}/messages",
+        "sends to the device: {\"body\":\"hi\",\"properties\":{\"$.mid\":\"1\"}}",
+    ),
+    ("POST", "/hubs/{hub}/devices/{id}/disconnect", "closes the connection: {\"reset\":true}"),
+    ("POST", "/hubs/{hub}/devices/{id}/disable", "refuses the device"),
+    ("POST", "/hubs/{hub}/devices/{id}/enable", "takes it again"),
+    ("POST", "/hubs/{hub}/devices/{id}/key", "rotates the key: {\"key\":\"base64\"}"),
+    ("POST", "/hubs/{hub}/devices/{id}/forget-session", "session_present will be 0"),
+    ("POST", "/move", "moves one device or all: {\"from\":\"hub-a\",\"to\":\"hub-b\",\"device\":\"pump-7\"}"),
+    ("GET", "/faults", "the faults that wait to strike"),
+    (
+        "POST",
+        "/faults",
+        "injects one: {\"fault\":{\"kind\":\"refuse-connect\",\"code\":3},\"hub\":\"hub-a\",\"device\":\"pump-7\",\"times\":2,\"after\":1}; \"times\":0 is until cleared",
+    ),
+    ("DELETE", "/faults", "clears all"),
+    ("DELETE", "/faults/{id}", "clears one"),
+    (
+        "POST",
+        "/dps/faults",
+        "injects a fault of DPS: {\"fault\":{\"kind\":\"throttled\",\"retry_after\":5},\"device\":\"pump-7\"}",
+    ),
+    ("GET", "/dps/registrations", "all registration requests"),
+    ("POST", "/dps/enrollments", "adds one: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}"),
+    ("DELETE", "/dps/enrollments/{name}", "removes it"),
+    ("POST", "/dps/enrollments/{name}/repoint", "assigns to another hub: {\"hub\":\"hub-b\"}"),
+    ("POST", "/dps/enrollments/{name}/disable", "answers `disabled`"),
+    ("POST", "/dps/enrollments/{name}/enable", "ends it"),
+    ("POST", "/dps/down", "closes what comes"),
+    ("POST", "/dps/up", "ends it"),
+    ("GET", "/messages?device={id}&limit={n}", "the last receipts, 100 by default, of one device or all"),
+    ("GET", "/check?device={id}&first={n}&end={n}", "lost, doubled and reordered values of the property seq"),
+    ("GET", "/connections?device={id}&limit={n}", "the last connections, 100 by default, of one device or all"),
+    ("DELETE", "/ledger", "forgets receipts and closed connections"),
+    ("POST", "/clock", "sets the wall clock: {\"offset_seconds\":-3600} or {\"advance_seconds\":60}"),
+    ("POST", "/stop", "ends the emulator"),
+];
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewFault<F> {
+    fault: F,
+    hub: Option<String>,
+    device: Option<String>,
+    times: Option<u32>,
+    #[serde(default)]
+    after: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewEnrollment {
+    name: String,
+    #[serde(default)]
+    group: bool,
+    key: String,
+    hub: Option<String>,
+    device_id: Option<String>,
+    payload: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    from: String,
+    to: String,
+    device: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Time {
+    offset_seconds: Option<i64>,
+    advance_seconds: Option<u64>,
+}
+
+/// Does what a request asks for.
+pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply, Error> {
+    let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
+    match (request.method.as_str(), path.as_slice()) {
+        ("GET", []) => Ok(Reply::Text(help())),
+        ("GET", ["status"]) => Ok(Reply::Json(status(control))),
+        ("GET", ["ca.pem"]) => Ok(Reply::Text(control.ca_pem().to_owned())),
+        ("POST", ["certificates"]) => {
+            let certificate = control.device_certificate(text(&request.body, "common_name")?)?;
+            Ok(Reply::Json(json!({
+                "certificate": certificate.certificate_pem,
+                "key": certificate.key_pem,
+                "thumbprint": certificate.thumbprint,
+            })))
+        }
+        ("POST", ["move"]) => {
+            let Move { from, to, device } = read(&request.body)?;
+            match device {
+                Some(device) => control.move_device(&device, &from, &to)?,
+                None => control.move_all(&from, &to)?,
+            }
+            done()
+        }
+        ("POST", ["hubs"]) => {
+            control.add_hub(HubConfig::new(text(&request.body, "name")?))?;
+            done()
+        }
+        (_, ["hubs", hub, rest @ ..]) => hub_route(control, request, hub, rest).await,
+        (_, ["dps", rest @ ..]) => dps_route(control, request, rest),
+        ("GET", ["faults"]) => Ok(Reply::Json(
+            control.world(|world| json!({ "faults": world.faults.list(), "dps": world.dps.faults.list() })),
+        )),
+        ("POST", ["faults"]) => add_fault(control, read(&request.body)?),
+        ("DELETE", ["faults"]) => {
+            control.clear_faults();
+            done()
+        }
+        ("DELETE", ["faults", id]) => {
+            let id = id.parse().map_err(|_| bad("the id of a fault is a number"))?;
+            Ok(Reply::Json(json!({ "cleared": control.clear_fault(FaultId(id)) })))
+        }
+        ("GET", ["messages"]) => {
+            let all = match request.query.get("device") {
+                Some(device) => control.ledger().receipts(device),
+                None => control.ledger().all_messages(),
+            };
+            Ok(Reply::Json(last(all.iter().map(receipt_json), request)?))
+        }
+        ("GET", ["check"]) => {
+            let device = request.query.get("device").ok_or_else(|| bad("`device` is missing"))?;
+            let range = number(request, "first", 0)?..number(request, "end", 0)?;
+            let report = control.ledger().check_sequence(device, range);
+            Ok(Reply::Json(json!({ "complete": report.is_complete(), "report": report })))
+        }
+        ("GET", ["connections"]) => {
+            let all = match request.query.get("device") {
+                Some(device) => control.ledger().connections_of(device),
+                None => control.ledger().connections(),
+            };
+            Ok(Reply::Json(last(all.iter().map(|record| json!(record)), request)?))
+        }
+        ("DELETE", ["ledger"]) => {
+            control.ledger().clear();
+            done()
+        }
+        ("POST", ["clock"]) => {
+            let Time { offset_seconds, advance_seconds } = read(&request.body)?;
+            if let Some(seconds) = offset_seconds {
+                control.clock().set_offset_seconds(seconds);
+            }
+            if let Some(seconds) = advance_seconds {
+                control.clock().advance(Duration::from_secs(seconds));
+            }
+            Ok(Reply::Json(json!({ "unix": control.clock().unix() })))
+        }
+        ("POST", ["stop"]) => {
+            control.shared.stop.send_replace(true);
+            done()
+        }
+        _ => Err(unknown(request)),
+    }
+}
+
+async fn hub_route(control: &Control, request: &Request, hub: &str, rest: &[&str]) -> Result<Reply, Error> {
+    let hub = control.hub(hub);
+    match (request.method.as_str(), rest) {
+        ("POST", ["down"]) => hub.down()?,
+        ("POST", ["up"]) => hub.up()?,
+        ("POST", ["fail-over"]) => {
+            let seconds = request.body.get("seconds").and_then(Value::as_u64);
+            hub.fail_over(Duration::from_secs(seconds.ok_or_else(|| bad("`seconds` must be a whole number"))?))?;
+        }
+        ("POST", ["forget-sessions"]) => hub.forget_sessions()?,
+        ("POST", ["disconnect"]) => hub.disconnect_all(resets(request))?,
+        ("GET", ["devices"]) => return Ok(Reply::Json(json!(hub.devices()?))),
+        ("POST", ["devices"]) => {
+            let id = text(&request.body, "id")?;
+            let key = match request.body.get("key").and_then(Value::as_str) {
+                Some(key) => read_key(key)?,
+                None => Key::random(),
+            };
+            hub.add_device(id, key.clone())?;
+            let (host, key) = (hub.host(), key.to_base64());
+            let connection_string = format!("HostName={host};DeviceId={id};SharedAccessKey={key}");
+            return Ok(Reply::Json(json!({ "connectionString": connection_string })));
+        }
+        (method, ["devices", id, action @ ..]) => {
+            let device = hub.device(id);
+            match (method, action) {
+                ("GET", []) => return Ok(Reply::Json(device.describe()?)),
+                ("DELETE", []) => device.delete()?,
+                ("GET", ["twin"]) => return Ok(Reply::Json(device.twin()?)),
+                ("POST", ["desired"]) => {
+                    return Ok(Reply::Json(json!({ "version": device.set_desired(&request.body)? })));
+                }
+                ("POST", ["methods", name]) => {
+                    let limit = request.body.get("timeout_ms").and_then(Value::as_u64).unwrap_or(30_000);
+                    let payload = request.body.get("payload").unwrap_or(&Value::Null);
+                    let answer = device.invoke(name, payload, Duration::from_millis(limit)).await?;
+                    return Ok(Reply::Json(json!({ "status": answer.status, "payload": body_json(&answer.payload) })));
+                }
+                ("POST", ["messages"]) => send(&device, &request.body)?,
+                ("POST", ["disconnect"]) => device.disconnect(resets(request))?,
+                ("POST", ["disable"]) => device.disable()?,
+                ("POST", ["enable"]) => device.enable()?,
+                ("POST", ["key"]) => device.set_auth(read_key(text(&request.body, "key")?)?)?,
+                ("POST", ["forget-session"]) => device.forget_session()?,
+                _ => return Err(unknown(request)),
+            }
+        }
+        _ => return Err(unknown(request)),
+    }
+    done()
+}
+
+fn dps_route(control: &Control, request: &Request, rest: &[&str]) -> Result<Reply, Error> {
+    let dps = control.dps();
+    match (request.method.as_str(), rest) {
+        ("POST", ["faults"]) => {
+            let NewFault::<DpsFault> { fault, device, times, after, .. } = read(&request.body)?;
+            let injection = injection(fault, times, after);
+            let id = match device {
+                Some(device) => dps.inject_for(&device, injection),
+                None => dps.inject(injection),
+            };
+            return Ok(Reply::Json(json!({ "id": id })));
+        }
+        ("GET", ["registrations"]) => return Ok(Reply::Json(json!(dps.registrations()))),
+        ("POST", ["enrollments"]) => {
+            let new: NewEnrollment = read(&request.body)?;
+            let key = read_key(&new.key)?;
+            let mut enrollment =
+                if new.group { Enrollment::group(&new.name, key) } else { Enrollment::individual(&new.name, key) };
+            if let Some(hub) = &new.hub {
+                control.world(|world| world.hub(&crate::config::hub_host(hub)).map(|_| ()))?;
+                enrollment = enrollment.hub(hub);
+            }
+            if let Some(id) = &new.device_id {
+                enrollment = enrollment.device_id(id);
+            }
+            if let Some(payload) = new.payload {
+                enrollment = enrollment.payload(payload);
+            }
+            dps.enroll(enrollment);
+        }
+        ("DELETE", ["enrollments", name]) => dps.remove(name)?,
+        ("POST", ["enrollments", name, "repoint"]) => dps.repoint(name, text(&request.body, "hub")?)?,
+        ("POST", ["enrollments", name, "disable"]) => dps.set_enabled(name, false)?,
+        ("POST", ["enrollments", name, "enable"]) => dps.set_enabled(name, true)?,
+        ("POST", ["down"]) => dps.down(),
+        ("POST", ["up"]) => dps.up(),
+        _ => return Err(unknown(request)),
+    }
+    done()
+}
+
+fn add_fault(control: &Control, new: NewFault<Fault>) -> Result<Reply, Error> {
+    let NewFault { fault, hub, device, times, after } = new;
+    let injection = injection(fault, times, after);
+    let id = match (hub, device) {
+        (None, None) => control.inject(injection),
+        (Some(hub), None) if hub == "dps" => control.dps().inject_connection(injection),
+        (Some(hub), None) => control.hub(&hub).inject(injection),
+        (Some(hub), Some(device)) => control.hub(&hub).device(&device).inject(injection),
+        (None, Some(_)) => return Err(bad("a fault of a device needs its `hub`")),
+    };
+    Ok(Reply::Json(json!({ "id": id })))
+}
+
+fn injection<F>(fault: F, times: Option<u32>, after: u32) -> Injection<F> {
+    let injection = match times {
+        None => Injection::once(fault),
+        Some(0) => Injection::until_cleared(fault),
+        Some(times) => Injection::times(fault, times),
+    };
+    injection.after(after)
+}
+
+fn send(device: &crate::DeviceHandle, body: &Value) -> Result<(), Error> {
+    let properties = match body.get("properties") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(Value::Object(map)) => {
+            let pair = |(key, value): (&'_ String, &'_ Value)| Some((key.clone(), value.as_str()?.to_owned()));
+            let pairs: Option<Vec<_>> = map.iter().map(pair).collect();
+            pairs.ok_or_else(|| bad("the values of `properties` must be texts"))?
+        }
+        Some(_) => return Err(bad("`properties` must be an object")),
+    };
+    let properties: Vec<(&str, &str)> = properties.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    device.send(&properties, text(body, "body")?.as_bytes())
+}
+
+fn status(control: &Control) -> Value {
+    let hubs: serde_json::Map<String, Value> = control
+        .hubs()
+        .into_iter()
+        .map(|name| {
+            let hub = control.hub(&name);
+            let connected = hub.connected().map(|ids| ids.len()).unwrap_or_default();
+            let devices = hub.devices().map(|ids| ids.len()).unwrap_or_default();
+            let of_hub = json!({ "address": hub.addr().to_string(), "devices": devices, "connected": connected });
+            (name, of_hub)
+        })
+        .collect();
+    json!({
+        "tls": control.tls_addr().to_string(),
+        "plain": control.plain_addr().map(|address| address.to_string()),
+        "dps": { "host": control.dps().host(), "idScope": control.dps().id_scope() },
+        "hubs": hubs,
+        "telemetry": control.ledger().total(),
+        "unix": control.clock().unix(),
+    })
+}
+
+fn receipt_json(receipt: &Receipt) -> Value {
+    let properties: serde_json::Map<String, Value> =
+        receipt.properties.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
+    json!({
+        "order": receipt.order,
+        "at_ms": u64::try_from(receipt.at.as_millis()).unwrap_or(u64::MAX),
+        "hub": receipt.hub,
+        "device": receipt.device,
+        "connection": receipt.connection,
+        "packet_id": receipt.packet_id,
+        "dup": receipt.dup,
+        "message_id": receipt.message_id,
+        "properties": properties,
+        "body": body_json(&receipt.payload),
+        "stored": receipt.stored,
+        "acknowledged": receipt.acknowledged_at.is_some(),
+    })
+}
+
+/// JSON as it is, other text as text, the rest as its bytes.
+fn body_json(body: &[u8]) -> Value {
+    match (serde_json::from_slice(body), std::str::from_utf8(body)) {
+        (Ok(value), _) => value,
+        (Err(_), Ok(text)) => json!(text),
+        (Err(_), Err(_)) => json!(body),
+    }
+}
+
+/// Returns the list of routes as text.
+#[must_use]
+pub fn help() -> String {
+    let width = ROUTES.iter().map(|(_, path, _)| path.len()).max().unwrap_or(0);
+    let line = |(method, path, what): &(&str, &str, &str)| format!("{method:6} {path:width$}  {what}\n");
+    ROUTES.iter().map(line).collect()
+}
+
+fn last(all: impl Iterator<Item = Value>, request: &Request) -> Result<Value, Error> {
+    let limit = usize::try_from(number(request, "limit", 100)?).unwrap_or(usize::MAX);
+    let all: Vec<Value> = all.collect();
+    Ok(json!(all[all.len().saturating_sub(limit)..]))
+}
+
+fn number(request: &Request, name: &str, default: u64) -> Result<u64, Error> {
+    match request.query.get(name) {
+        None => Ok(default),
+        Some(value) => value.parse().map_err(|_| bad(&format!("`{name}` must be a whole number"))),
+    }
+}
+
+fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Error> {
+    body.get(name).and_then(Value::as_str).ok_or_else(|| bad(&format!("`{name}` must be a text")))
+}
+
+fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Error> {
+    T::deserialize(body).map_err(|error| bad(&error.to_string()))
+}
+
+fn read_key(text: &str) -> Result<Key, Error> {
+    Key::from_base64(text).map_err(|error| bad(&error.to_string()))
+}
+
+fn resets(request: &Request) -> bool {
+    request.body.get("reset").and_then(Value::as_bool).unwrap_or(false)
+}
+
+fn done() -> Result<Reply, Error> {
+    Ok(Reply::Json(json!({ "done": true })))
+}
+
+fn bad(why: &str) -> Error {
+    Error::Request(why.to_owned())
+}
+
+fn unknown(request: &Request) -> Error {
+    bad(&format!("there is no {} /{}; GET / lists the routes", request.method, request.path.join("/")))
+}
