@@ -1,0 +1,296 @@
+//! The asynchronous device, for embassy and other executors without threads.
+
+use core::future::{Future, poll_fn};
+use core::pin::pin;
+use core::task::Poll as Ready;
+use core::time::Duration;
+
+use embedded_io_async::{Read, Write};
+use steadfast_core::{Assignment, Failure, Instant, Link, MessageId, Outbox, PublishError, Seed, Settings};
+
+use crate::board::{Board, Dial};
+use crate::engine::{Ack, Buffers, Engine, Found, Poll, SetupError, Step};
+
+/// Most steps of one call, so that a board whose clock stands still cannot hold the task.
+const STEPS: u32 = 10_000;
+
+/// How long the last packets may take before a connection is closed.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Dials.
+#[expect(async_fn_in_trait, reason = "executors of microcontrollers have one thread: no Send bound is wanted")]
+pub trait Connect {
+    /// An open connection. Dropping it closes it.
+    ///
+    /// Its `read` and `write` must have no effect when they are dropped unfinished, as those of embassy-net's
+    /// `TcpSocket`: a wait ends that way.
+    type Stream: Read + Write;
+
+    /// Resolves the name anew, connects, and completes TLS with the certificate verified. It is dropped unfinished when
+    /// the link's patience ends.
+    ///
+    /// # Errors
+    /// What failed, as exactly as it is known: it decides how long the device waits and whom it asks next.
+    async fn connect(&mut self, dial: &Dial<'_>) -> Result<Self::Stream, Failure>;
+}
+
+/// Waits.
+#[expect(async_fn_in_trait, reason = "executors of microcontrollers have one thread: no Send bound is wanted")]
+pub trait Timer {
+    /// Returns when the clock of the [`Board`] shows `at` or more.
+    async fn wait_until(&mut self, at: Instant);
+}
+
+/// A device whose waiting lets other tasks run.
+///
+/// [`poll`](Self::poll) may be dropped unfinished at any point: nothing is lost, and a dial begins anew.
+#[derive(Debug)]
+pub struct Device<'b, B, C: Connect, T, O, S> {
+    engine: Engine<'b, O, S>,
+    board: B,
+    connector: C,
+    timer: T,
+    stream: Option<C::Stream>,
+    /// What was written is not flushed.
+    unflushed: bool,
+}
+
+enum Turn {
+    Idle,
+    Event(steadfast_core::Event),
+    Received(Found),
+}
+
+impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C, T, O, S> {
+    /// Sets a device up. The seed must differ from device to device: take it from the chip's random number generator.
+    ///
+    /// # Errors
+    /// [`SetupError`] when configuration and buffers cannot work; nothing was sent then.
+    pub fn new(
+        board: B,
+        connector: C,
+        timer: T,
+        settings: S,
+        outbox: O,
+        seed: Seed,
+        buffers: Buffers<'b>,
+    ) -> Result<Self, SetupError> {
+        let engine = Engine::new(settings, outbox, seed, buffers, board.now())?;
+        Ok(Self { engine, board, connector, timer, stream: None, unflushed: false })
+    }
+
+    /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
+    /// and stream included; what the last three point to comes on top, and the future of [`poll`](Self::poll).
+    #[must_use]
+    pub const fn ram(rx: usize, tx: usize) -> usize {
+        size_of::<Self>() + rx + tx
+    }
+
+    /// Starts bringing the link up; without effect while it is trying or up.
+    pub fn start(&mut self) {
+        self.set_clock();
+        let now = self.board.now();
+        self.engine.link.start(now);
+    }
+
+    /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.
+    pub fn stop(&mut self, drain: Duration) {
+        let now = self.board.now();
+        self.engine.link.stop(drain, now);
+    }
+
+    /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
+    pub fn restore_assignment(&mut self, assignment: Assignment) {
+        self.engine.link.restore_assignment(assignment);
+    }
+
+    /// Orders a registration with the Device Provisioning Service.
+    pub fn reprovision(&mut self) {
+        let now = self.board.now();
+        self.engine.link.reprovision(now);
+    }
+
+    /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in any
+    /// state and sends nothing itself.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was not accepted.
+    pub fn send(&mut self, message: steadfast_core::Message<'_>) -> Result<MessageId, PublishError> {
+        let now = self.board.now();
+        self.engine.link.publish(message, now)
+    }
+
+    /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
+    /// sends the message again.
+    pub fn acknowledge(&mut self, ack: Ack) -> bool {
+        let now = self.board.now();
+        self.engine.acknowledge(ack, now)
+    }
+
+    /// Takes note that the network below is gone, such as on a loss of Wi-Fi, instead of waiting for a keep-alive.
+    pub fn network_lost(&mut self) {
+        if self.stream.take().is_some() {
+            let now = self.board.now();
+            self.engine.failed(Failure::Network, now);
+        }
+    }
+
+    /// Does what is due, and waits for something to happen for `timeout` at most, longer only for a dial.
+    pub async fn poll(&mut self, timeout: Duration) -> Poll<'_> {
+        match self.turn(timeout).await {
+            Turn::Idle => Poll::Idle,
+            Turn::Event(event) => Poll::Event(event),
+            Turn::Received(found) => self.engine.show(&found),
+        }
+    }
+
+    /// Returns the link, to look at its state, its books and its outbox.
+    pub const fn link(&self) -> &Link<O, S> {
+        &self.engine.link
+    }
+
+    /// Returns the board.
+    pub const fn board(&self) -> &B {
+        &self.board
+    }
+
+    /// Returns the board, to change it.
+    pub const fn board_mut(&mut self) -> &mut B {
+        &mut self.board
+    }
+
+    async fn turn(&mut self, timeout: Duration) -> Turn {
+        self.set_clock();
+        let until = self.board.now().after(timeout);
+        let mut looked = false;
+        for _ in 0..STEPS {
+            // A dial that an earlier call was dropped in.
+            if self.engine.dial(self.board.now()).is_some() {
+                self.connect().await;
+            }
+            match self.engine.step(&mut self.board) {
+                Step::Event(event) => return Turn::Event(event),
+                Step::Received(found) => return Turn::Received(found),
+                Step::Connect => self.connect().await,
+                Step::Close { flush } => self.close(flush).await,
+                Step::Wait(deadline) => {
+                    let now = self.board.now();
+                    if looked && now >= until {
+                        return Turn::Idle;
+                    }
+                    looked = true;
+                    self.transfer(deadline.map_or(until, |deadline| deadline.min(until))).await;
+                }
+            }
+        }
+        Turn::Idle
+    }
+
+    fn set_clock(&mut self) {
+        if let Some(unix_secs) = self.board.unix_secs() {
+            let now = self.board.now();
+            self.engine.link.set_wall_clock(unix_secs, now);
+        }
+    }
+
+    async fn connect(&mut self) {
+        self.stream = None;
+        self.unflushed = false;
+        let now = self.board.now();
+        let Some(dial) = self.engine.dial(now) else { return };
+        let until = now.after(dial.limit);
+        match race(self.connector.connect(&dial), self.timer.wait_until(until)).await {
+            Some(Ok(stream)) => {
+                self.stream = Some(stream);
+                self.engine.opened(self.board.now());
+            }
+            Some(Err(failure)) => self.engine.failed(failure, self.board.now()),
+            // The link's own deadline tells which failure it is; one moment later it has passed for sure.
+            None => {
+                let now = self.board.now().max(until);
+                self.engine.link.handle_timeout(now);
+                self.engine.closed();
+            }
+        }
+    }
+
+    async fn close(&mut self, flush: bool) {
+        if flush {
+            let until = self.board.now().after(FLUSH);
+            while self.board.now() < until && self.write(until).await {}
+        }
+        self.stream = None;
+        self.engine.closed();
+    }
+
+    /// Writes what waits, then reads what comes until `until`.
+    async fn transfer(&mut self, until: Instant) {
+        while self.write(until).await {}
+        if self.unflushed {
+            // Time ran out with bytes still waiting.
+            return;
+        }
+        let Some(stream) = &mut self.stream else {
+            self.timer.wait_until(until).await;
+            return;
+        };
+        if self.engine.is_choked() {
+            self.lost();
+            return;
+        }
+        match race(stream.read(self.engine.free()), self.timer.wait_until(until)).await {
+            Some(Ok(0) | Err(_)) => self.lost(),
+            Some(Ok(len)) => self.engine.got(len),
+            None => {}
+        }
+    }
+
+    /// Writes once; returns whether to call it again: not when nothing waits, time is up or the stream is gone.
+    async fn write(&mut self, until: Instant) -> bool {
+        let Some(stream) = &mut self.stream else {
+            self.unflushed = false;
+            return false;
+        };
+        let bytes = self.engine.unsent();
+        if bytes.is_empty() {
+            if self.unflushed {
+                match race(stream.flush(), self.timer.wait_until(until)).await {
+                    Some(Ok(())) => self.unflushed = false,
+                    Some(Err(_)) => self.lost(),
+                    None => {}
+                }
+            }
+            return false;
+        }
+        self.unflushed = true;
+        match race(stream.write(bytes), self.timer.wait_until(until)).await {
+            Some(Ok(0) | Err(_)) => {
+                self.lost();
+                false
+            }
+            Some(Ok(len)) => {
+                self.engine.wrote(len, self.board.now());
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn lost(&mut self) {
+        self.stream = None;
+        self.unflushed = false;
+        self.engine.failed(Failure::Lost, self.board.now());
+    }
+}
+
+/// Returns what `work` returns, or `None` when `limit` ends first; looks after `work` first.
+async fn race<R>(work: impl Future<Output = R>, limit: impl Future<Output = ()>) -> Option<R> {
+    let (mut work, mut limit) = (pin!(work), pin!(limit));
+    poll_fn(|context| {
+        if let Ready::Ready(result) = work.as_mut().poll(context) {
+            return Ready::Ready(Some(result));
+        }
+        limit.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}

@@ -1,0 +1,86 @@
+//! What a device is given by its surroundings.
+
+use core::time::Duration;
+
+use steadfast_core::text::Text;
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Role};
+
+/// The clock, the key and the memory of a device.
+pub trait Board {
+    /// Returns the time since an origin of the board's choice, such as its start; it never goes back.
+    fn now(&self) -> Instant;
+
+    /// Returns the wall clock, in whole seconds since 1970-01-01 00:00 UTC, as soon as it is known (SNTP, an RTC).
+    ///
+    /// Shared keys need it: a token has an expiry. A wrong one is found out and corrected with the service's help.
+    fn unix_secs(&self) -> Option<u64> {
+        None
+    }
+
+    /// Signs `text` by HMAC-SHA256 with the device's key, such as by
+    /// [`SymmetricKey::sign`](steadfast_core::azure::sas::SymmetricKey::sign) or the chip's HMAC peripheral.
+    ///
+    /// # Errors
+    /// Why it cannot. The default cannot sign, which suits devices with a certificate.
+    fn sign(&mut self, role: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
+        let _ = (role, text);
+        Err(Failure::Local(LocalFailure::Signing))
+    }
+
+    /// Keeps `assignment` over reboots, to be handed to `restore_assignment` after the next one. The default forgets it,
+    /// so that each start asks the Device Provisioning Service.
+    fn save(&mut self, assignment: &Assignment) {
+        let _ = assignment;
+    }
+
+    /// Lets `span` pass while there is no connection, or less; asynchronous devices do not call it.
+    fn sleep(&mut self, span: Duration);
+}
+
+/// Where to connect to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Dial<'a> {
+    /// Host name; also the name to verify the certificate against, and the one for SNI.
+    pub host: &'a str,
+    /// TCP port.
+    pub port: u16,
+    /// Which service it is.
+    pub role: Role,
+    /// Whether to show the device's certificate in the TLS handshake.
+    pub client_certificate: bool,
+    /// How long the link waits for name, TCP and TLS together before it calls the attempt failed.
+    pub limit: Duration,
+}
+
+/// Dials.
+pub trait Connect {
+    /// An open connection.
+    type Stream: Stream;
+
+    /// Resolves the name anew, connects, and completes TLS with the certificate verified, within `dial.limit`.
+    ///
+    /// # Errors
+    /// What failed, as exactly as it is known: it decides how long the device waits and whom it asks next.
+    fn connect(&mut self, dial: &Dial<'_>) -> Result<Self::Stream, Failure>;
+}
+
+/// A connection of a blocking device: bytes both ways, and a wait that ends.
+///
+/// Errors of kind [`TimedOut`](embedded_io::ErrorKind::TimedOut) and
+/// [`Interrupted`](embedded_io::ErrorKind::Interrupted) say "not now"; any other ends the connection. Dropping the
+/// stream closes it.
+pub trait Stream: embedded_io::Read + embedded_io::Write {
+    /// Waits until a read would return at once, `limit` at most, and returns whether it would. The end of the stream
+    /// and errors count as readable.
+    ///
+    /// # Errors
+    /// The stream's.
+    fn wait_readable(&mut self, limit: Duration) -> Result<bool, Self::Error>;
+}
+
+impl<S: Stream + ?Sized> Stream for &mut S {
+    fn wait_readable(&mut self, limit: Duration) -> Result<bool, Self::Error> {
+        (**self).wait_readable(limit)
+    }
+}

@@ -1,0 +1,283 @@
+//! The blocking device: one loop, one thread.
+
+use core::time::Duration;
+
+use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
+use steadfast_core::{
+    Assignment, Failure, Instant, Link, MessageId, Outbox, PublishError, Seed, Settings,
+};
+
+use crate::board::{Board, Connect, Stream};
+use crate::engine::{Ack, Buffers, Engine, Found, Poll, SetupError, Step};
+
+/// Most steps of one call, so that a board whose clock stands still cannot hold the application.
+const STEPS: u32 = 10_000;
+
+/// Pause between two tries to write to a stream that takes nothing.
+const WRITE_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long the last packets may take before a connection is closed.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// A device with a blocking stream, for a main loop without threads or tasks.
+///
+/// Everything happens within [`poll`](Self::poll): dialling, writing, reading, waiting. Other methods only change what
+/// the next `poll` does.
+#[derive(Debug)]
+pub struct Device<'b, B, C: Connect, O, S> {
+    engine: Engine<'b, O, S>,
+    board: B,
+    connector: C,
+    stream: Option<C::Stream>,
+    /// What was written is not flushed.
+    unflushed: bool,
+}
+
+enum Turn {
+    Idle,
+    Event(steadfast_core::Event),
+    Received(Found),
+}
+
+impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
+    /// Sets a device up. The seed must differ from device to device: take it from the chip's random number generator.
+    ///
+    /// # Errors
+    /// [`SetupError`] when configuration and buffers cannot work; nothing was sent then.
+    pub fn new(
+        board: B,
+        connector: C,
+        settings: S,
+        outbox: O,
+        seed: Seed,
+        buffers: Buffers<'b>,
+    ) -> Result<Self, SetupError> {
+        let engine = Engine::new(settings, outbox, seed, buffers, board.now())?;
+        Ok(Self { engine, board, connector, stream: None, unflushed: false })
+    }
+
+    /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
+    /// and stream included; what the last three point to comes on top.
+    #[must_use]
+    pub const fn ram(rx: usize, tx: usize) -> usize {
+        size_of::<Self>() + rx + tx
+    }
+
+    /// Starts bringing the link up; without effect while it is trying or up.
+    pub fn start(&mut self) {
+        self.set_clock();
+        let now = self.board.now();
+        self.engine.link.start(now);
+    }
+
+    /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.
+    pub fn stop(&mut self, drain: Duration) {
+        let now = self.board.now();
+        self.engine.link.stop(drain, now);
+    }
+
+    /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
+    pub fn restore_assignment(&mut self, assignment: Assignment) {
+        self.engine.link.restore_assignment(assignment);
+    }
+
+    /// Orders a registration with the Device Provisioning Service.
+    pub fn reprovision(&mut self) {
+        let now = self.board.now();
+        self.engine.link.reprovision(now);
+    }
+
+    /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in any
+    /// state and sends nothing itself.
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was not accepted.
+    pub fn send(&mut self, message: steadfast_core::Message<'_>) -> Result<MessageId, PublishError> {
+        let now = self.board.now();
+        self.engine.link.publish(message, now)
+    }
+
+    /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
+    /// sends the message again.
+    pub fn acknowledge(&mut self, ack: Ack) -> bool {
+        let now = self.board.now();
+        self.engine.acknowledge(ack, now)
+    }
+
+    /// Takes note that the network below is gone, such as on a loss of Wi-Fi, instead of waiting for a keep-alive.
+    pub fn network_lost(&mut self) {
+        if self.stream.take().is_some() {
+            let now = self.board.now();
+            self.engine.failed(Failure::Network, now);
+        }
+    }
+
+    /// Does what is due, and waits for something to happen for `timeout` at most.
+    ///
+    /// Dialling may take longer than that, up to the configuration's timeouts, since a blocking connector cannot be
+    /// called half. With a `timeout` of zero it looks once and returns.
+    pub fn poll(&mut self, timeout: Duration) -> Poll<'_> {
+        match self.turn(timeout) {
+            Turn::Idle => Poll::Idle,
+            Turn::Event(event) => Poll::Event(event),
+            Turn::Received(found) => self.engine.show(&found),
+        }
+    }
+
+    /// Returns the link, to look at its state, its books and its outbox.
+    pub const fn link(&self) -> &Link<O, S> {
+        &self.engine.link
+    }
+
+    /// Returns the board.
+    pub const fn board(&self) -> &B {
+        &self.board
+    }
+
+    /// Returns the board, to change it.
+    pub const fn board_mut(&mut self) -> &mut B {
+        &mut self.board
+    }
+
+    /// Returns the connector, to change it.
+    pub const fn connector_mut(&mut self) -> &mut C {
+        &mut self.connector
+    }
+
+    fn turn(&mut self, timeout: Duration) -> Turn {
+        self.set_clock();
+        let until = self.board.now().after(timeout);
+        let mut looked = false;
+        for _ in 0..STEPS {
+            match self.engine.step(&mut self.board) {
+                Step::Event(event) => return Turn::Event(event),
+                Step::Received(found) => return Turn::Received(found),
+                Step::Connect => self.connect(),
+                Step::Close { flush } => self.close(flush),
+                Step::Wait(deadline) => {
+                    let now = self.board.now();
+                    if looked && now >= until {
+                        return Turn::Idle;
+                    }
+                    looked = true;
+                    let wake = deadline.map_or(until, |deadline| deadline.min(until));
+                    self.transfer(wake.since(now));
+                }
+            }
+        }
+        Turn::Idle
+    }
+
+    fn set_clock(&mut self) {
+        if let Some(unix_secs) = self.board.unix_secs() {
+            let now = self.board.now();
+            self.engine.link.set_wall_clock(unix_secs, now);
+        }
+    }
+
+    fn connect(&mut self) {
+        self.stream = None;
+        self.unflushed = false;
+        let Some(dial) = self.engine.dial(self.board.now()) else { return };
+        match self.connector.connect(&dial) {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.engine.opened(self.board.now());
+            }
+            Err(failure) => self.engine.failed(failure, self.board.now()),
+        }
+    }
+
+    fn close(&mut self, flush: bool) {
+        if flush {
+            let until = self.board.now().after(FLUSH);
+            for _ in 0..STEPS {
+                if self.engine.unsent().is_empty() || self.stream.is_none() || self.board.now() >= until {
+                    break;
+                }
+                if !self.write() {
+                    self.board.sleep(WRITE_PAUSE);
+                }
+            }
+        }
+        self.stream = None;
+        self.engine.closed();
+    }
+
+    /// Writes what waits, then reads what comes within `limit`.
+    fn transfer(&mut self, limit: Duration) {
+        let stalled = !self.write();
+        let limit = if stalled { limit.min(WRITE_PAUSE) } else { limit };
+        let now = self.board.now();
+        let Some(stream) = &mut self.stream else {
+            self.board.sleep(limit);
+            return;
+        };
+        if self.engine.is_choked() {
+            self.lost(now);
+            return;
+        }
+        match stream.wait_readable(limit) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) if is_not_now(error.kind()) => return,
+            Err(_) => {
+                let now = self.board.now();
+                self.lost(now);
+                return;
+            }
+        }
+        match stream.read(self.engine.free()) {
+            Ok(0) => {
+                let now = self.board.now();
+                self.lost(now);
+            }
+            Ok(len) => self.engine.got(len),
+            Err(error) if is_not_now(error.kind()) => {}
+            Err(_) => {
+                let now = self.board.now();
+                self.lost(now);
+            }
+        }
+    }
+
+    /// Writes what the stream takes at once; returns whether all went, or there was nothing.
+    fn write(&mut self) -> bool {
+        let now = self.board.now();
+        let Some(stream) = &mut self.stream else { return true };
+        let bytes = self.engine.unsent();
+        if bytes.is_empty() {
+            if self.unflushed {
+                match stream.flush() {
+                    Ok(()) => self.unflushed = false,
+                    Err(error) if is_not_now(error.kind()) => return false,
+                    Err(_) => self.lost(now),
+                }
+            }
+            return true;
+        }
+        match stream.write(bytes) {
+            Ok(0) => self.lost(now),
+            Ok(len) => {
+                self.engine.wrote(len, self.board.now());
+                self.unflushed = true;
+                if self.engine.unsent().is_empty() {
+                    return self.write();
+                }
+                return false;
+            }
+            Err(error) if is_not_now(error.kind()) => return false,
+            Err(_) => self.lost(now),
+        }
+        true
+    }
+
+    fn lost(&mut self, now: Instant) {
+        self.stream = None;
+        self.engine.failed(Failure::Lost, now);
+    }
+}
+
+fn is_not_now(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::TimedOut | ErrorKind::Interrupted)
+}

@@ -1,0 +1,360 @@
+//! Between a link and a stream: the bytes that wait, in the caller's buffers.
+//!
+//! Both forms of the device drive it. It does no I/O itself.
+
+use core::fmt;
+use core::ops::Range;
+use core::time::Duration;
+
+use heapless::String;
+use steadfast_core::mqtt::PacketId;
+use steadfast_core::{
+    Action, Attempt, ConfigError, Event, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Received, Role,
+    Seed, Settings, Taken,
+};
+
+use crate::board::{Board, Dial};
+
+/// Longest host name there is (RFC 1035, section 2.3.4).
+const HOST_BYTES: usize = 253;
+
+/// Room that a CONNECT needs at most.
+const CONNECT_BYTES: usize = 2048;
+
+/// The memory a device works in; both buffers are the caller's.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_structs, reason = "applications write it down")]
+pub struct Buffers<'b> {
+    /// Holds what came in and is not handled: at least [`Config::max_inbound`](steadfast_core::Config::max_inbound).
+    pub rx: &'b mut [u8],
+    /// Holds what is to go out: at least [`Config::max_outbound`](steadfast_core::Config::max_outbound) and 2,048 bytes.
+    pub tx: &'b mut [u8],
+}
+
+/// Why a device cannot be set up; nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The configuration cannot work.
+    Config(ConfigError),
+    /// The receive buffer is smaller than the configuration's largest inbound packet.
+    RxTooSmall {
+        /// Bytes it has.
+        size: usize,
+        /// Bytes it needs.
+        needed: usize,
+    },
+    /// The send buffer is smaller than the configuration's largest outbound packet, or than a CONNECT.
+    TxTooSmall {
+        /// Bytes it has.
+        size: usize,
+        /// Bytes it needs.
+        needed: usize,
+    },
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::RxTooSmall { size, needed } => {
+                write!(f, "receive buffer is {size} bytes; the configuration's max_inbound asks for {needed}")
+            }
+            Self::TxTooSmall { size, needed } => {
+                write!(f, "send buffer is {size} bytes; CONNECT and the configuration's max_outbound ask for {needed}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+impl From<ConfigError> for SetupError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// What a call of `poll` brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Poll<'a> {
+    /// Something became true.
+    Event(Event),
+    /// A message from the service.
+    Message(Message<'a>),
+    /// The JSON text that came with an assignment.
+    ProvisioningPayload(&'a [u8]),
+    /// Nothing, for as long as was allowed.
+    Idle,
+}
+
+/// A message from the service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message<'a> {
+    /// Its topic; [`steadfast_core::azure::hub`] takes it apart.
+    pub topic: &'a str,
+    /// Its body.
+    pub payload: &'a [u8],
+    /// Whether the service has sent it before.
+    pub dup: bool,
+    /// What `acknowledge` wants when the message is handled. Without an acknowledgement the service sends it again.
+    pub ack: Ack,
+}
+
+/// The claim to acknowledge one message; empty for a message that asks for no acknowledgement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    packet_id: Option<PacketId>,
+    attempt: Attempt,
+}
+
+/// What is to be done next.
+pub(crate) enum Step {
+    Event(Event),
+    Received(Found),
+    /// Dial what [`Engine::dial`] returns.
+    Connect,
+    /// Close the stream, after sending what waits if that flag is set.
+    Close {
+        flush: bool,
+    },
+    /// Nothing until this time.
+    Wait(Option<Instant>),
+}
+
+/// Where in the receive buffer something for the application lies.
+#[derive(Clone, Debug)]
+pub(crate) enum Found {
+    Message { topic: Range<usize>, payload: Range<usize>, dup: bool, ack: Ack },
+    ProvisioningPayload(Range<usize>),
+}
+
+/// A dial that was asked for, kept until it is answered.
+#[derive(Debug)]
+struct Dialling {
+    host: String<HOST_BYTES>,
+    port: u16,
+    role: Role,
+    client_certificate: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Engine<'b, O, S> {
+    pub(crate) link: Link<O, S>,
+    rx: &'b mut [u8],
+    /// What of `rx` the link has not taken.
+    unread: Range<usize>,
+    /// The link has seen all of `unread` and needs more.
+    starved: bool,
+    tx: &'b mut [u8],
+    /// What of `tx` the stream has not taken.
+    unsent: Range<usize>,
+    dialling: Option<Dialling>,
+    /// The attempt the stream belongs to.
+    attempt: Attempt,
+}
+
+impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
+    pub(crate) fn new(
+        settings: S,
+        outbox: O,
+        seed: Seed,
+        buffers: Buffers<'b>,
+        now: Instant,
+    ) -> Result<Self, SetupError> {
+        let (inbound, outbound) = (settings.config().max_inbound, settings.config().max_outbound.max(CONNECT_BYTES));
+        let Buffers { rx, tx } = buffers;
+        if rx.len() < inbound {
+            return Err(SetupError::RxTooSmall { size: rx.len(), needed: inbound });
+        }
+        if tx.len() < outbound {
+            return Err(SetupError::TxTooSmall { size: tx.len(), needed: outbound });
+        }
+        let link = Link::new(settings, outbox, seed, now)?;
+        Ok(Self {
+            link,
+            rx,
+            unread: 0..0,
+            starved: true,
+            tx,
+            unsent: 0..0,
+            dialling: None,
+            attempt: Attempt::default(),
+        })
+    }
+
+    /// Does all that needs no stream, until something is for the application or for the stream.
+    pub(crate) fn step(&mut self, board: &mut impl Board) -> Step {
+        loop {
+            let now = board.now();
+            self.link.handle_timeout(now);
+            let room = self.room();
+            match self.link.poll_output_within(room) {
+                Output::Event(event) => return Step::Event(event),
+                Output::Action(Action::Sign { attempt, role, text, .. }) => {
+                    let signed = board.sign(role, &text);
+                    let now = board.now();
+                    match signed {
+                        Ok(signature) => self.link.handle_input(Input::Signed(&signature), attempt, now),
+                        Err(failure) => self.link.handle_input(Input::Failed(failure), attempt, now),
+                    };
+                }
+                Output::Action(Action::Connect { attempt, endpoint, .. }) => {
+                    self.attempt = attempt;
+                    (self.unread, self.unsent, self.starved) = (0..0, 0..0, true);
+                    let Ok(host) = String::try_from(endpoint.host) else {
+                        self.failed(Failure::Unresolved, now);
+                        continue;
+                    };
+                    let (port, role, client_certificate) =
+                        (endpoint.port, endpoint.role, endpoint.client_certificate);
+                    self.dialling = Some(Dialling { host, port, role, client_certificate });
+                    return Step::Connect;
+                }
+                Output::Action(Action::Send { attempt, packet, .. }) => {
+                    let free = self.tx.get_mut(self.unsent.end..).unwrap_or_default();
+                    match packet.encode_to_slice(free) {
+                        Ok(len) => self.unsent.end += len,
+                        Err(_) => {
+                            let failure = Failure::Local(LocalFailure::Buffer);
+                            self.link.handle_input(Input::Failed(failure), attempt, now);
+                            return Step::Close { flush: false };
+                        }
+                    }
+                }
+                Output::Action(Action::Close { flush, .. }) => return Step::Close { flush },
+                Output::Action(Action::SaveAssignment(assignment)) => board.save(assignment),
+                Output::Action(_) => {}
+                Output::Wait(deadline) => {
+                    if self.starved {
+                        return Step::Wait(deadline.map(|deadline| deadline.at));
+                    }
+                    if let Some(found) = self.hand_in(now) {
+                        return Step::Received(found);
+                    }
+                }
+                _ => return Step::Wait(None),
+            }
+        }
+    }
+
+    /// Hands in what came from the stream.
+    fn hand_in(&mut self, now: Instant) -> Option<Found> {
+        let bytes = self.rx.get(self.unread.clone()).unwrap_or_default();
+        let Taken { bytes: taken, received, .. } = self.link.handle_input(Input::Bytes(bytes), self.attempt, now);
+        // Where nothing was taken, more has to come; where all was, nothing is left.
+        self.starved = taken == 0 || taken >= bytes.len();
+        let found = received.and_then(|received| match received {
+            Received::Message { topic, payload, packet_id, dup, .. } => Some(Found::Message {
+                topic: place_of(topic.as_bytes(), self.rx),
+                payload: place_of(payload, self.rx),
+                dup,
+                ack: Ack { packet_id, attempt: self.attempt },
+            }),
+            Received::ProvisioningPayload(json) => Some(Found::ProvisioningPayload(place_of(json, self.rx))),
+            _ => None,
+        });
+        self.unread.start += taken;
+        found
+    }
+
+    /// Room in the send buffer, after moving what waits to its front.
+    fn room(&mut self) -> usize {
+        if self.unsent.start > 0 {
+            self.tx.copy_within(self.unsent.clone(), 0);
+            self.unsent = 0..self.unsent.len();
+        }
+        self.tx.len() - self.unsent.end
+    }
+
+    /// The dial that was asked for, `None` once it was answered.
+    pub(crate) fn dial(&self, now: Instant) -> Option<Dial<'_>> {
+        let dialling = self.dialling.as_ref()?;
+        let limit = self.link.next_deadline().map_or(Duration::MAX, |deadline| deadline.at.since(now));
+        Some(Dial {
+            host: &dialling.host,
+            port: dialling.port,
+            role: dialling.role,
+            client_certificate: dialling.client_certificate,
+            limit,
+        })
+    }
+
+    /// The stream is there.
+    pub(crate) fn opened(&mut self, now: Instant) {
+        self.dialling = None;
+        self.link.handle_input(Input::Ready, self.attempt, now);
+    }
+
+    /// The dial failed, or the stream is gone.
+    pub(crate) fn failed(&mut self, failure: Failure, now: Instant) {
+        self.closed();
+        self.link.handle_input(Input::Failed(failure), self.attempt, now);
+    }
+
+    /// The stream was given up.
+    pub(crate) fn closed(&mut self) {
+        self.dialling = None;
+        (self.unread, self.unsent, self.starved) = (0..0, 0..0, true);
+    }
+
+    /// What is to be written.
+    pub(crate) fn unsent(&self) -> &[u8] {
+        self.tx.get(self.unsent.clone()).unwrap_or_default()
+    }
+
+    /// The stream took `len` bytes of what is to be written.
+    pub(crate) fn wrote(&mut self, len: usize, now: Instant) {
+        self.unsent.start = (self.unsent.start + len).min(self.unsent.end);
+        let pending = self.unsent.len();
+        if len > 0 {
+            self.link.handle_input(Input::Wrote { pending }, self.attempt, now);
+        }
+    }
+
+    /// Where the stream puts what it reads; empty only when the link has to be polled first.
+    pub(crate) fn free(&mut self) -> &mut [u8] {
+        if self.unread.start > 0 {
+            self.rx.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+        }
+        self.rx.get_mut(self.unread.end..).unwrap_or_default()
+    }
+
+    /// The stream put `len` bytes there.
+    pub(crate) fn got(&mut self, len: usize) {
+        self.unread.end = (self.unread.end + len).min(self.rx.len());
+        self.starved = false;
+    }
+
+    /// Whether no packet that is allowed can fill the receive buffer any more.
+    pub(crate) fn is_choked(&self) -> bool {
+        self.starved && self.unread.len() >= self.rx.len()
+    }
+
+    pub(crate) fn show(&self, found: &Found) -> Poll<'_> {
+        let at = |place: &Range<usize>| self.rx.get(place.clone()).unwrap_or_default();
+        match found {
+            Found::Message { topic, payload, dup, ack } => Poll::Message(Message {
+                // The link has checked the topic's encoding.
+                topic: core::str::from_utf8(at(topic)).unwrap_or_default(),
+                payload: at(payload),
+                dup: *dup,
+                ack: *ack,
+            }),
+            Found::ProvisioningPayload(json) => Poll::ProvisioningPayload(at(json)),
+        }
+    }
+
+    pub(crate) fn acknowledge(&mut self, ack: Ack, now: Instant) -> bool {
+        ack.packet_id.is_some_and(|packet_id| self.link.acknowledge(packet_id, ack.attempt, now))
+    }
+}
+
+/// Where `part` lies in `whole`, of which it is a part.
+fn place_of(part: &[u8], whole: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+    start..start.saturating_add(part.len())
+}
