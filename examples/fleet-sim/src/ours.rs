@@ -1,0 +1,178 @@
+//! A device of the fleet that runs the real link.
+
+use crate::client::{Answer, Ask, Client, End, Request};
+use crate::dice::Dice;
+use crate::service::RETRY_AFTER_SECS;
+use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
+use steadfast_core::{
+    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, Link, MessageId, Outbox, OutboxError, Output,
+    Seed, Usage,
+};
+
+/// The settings all devices of a fleet share.
+pub(crate) type Shared<'c> = &'c Config<&'static str>;
+
+/// A link and what the simulated network has to know of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ours<'c> {
+    link: Link<Nothing, Shared<'c>>,
+    /// Number of the latest request to the provisioning service.
+    request: u32,
+}
+
+/// Hub names by number.
+const HUBS: [&str; 2] = ["west.azure-devices.net", "east.azure-devices.net"];
+
+impl<'c> Ours<'c> {
+    /// Makes a device that has been connected for more than [`steadfast_core::RetryPolicy::stable`] at `now`.
+    pub(crate) fn settled(config: Shared<'c>, now: u32, dice: &mut Dice) -> Self {
+        let link = Link::new(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN)
+            .expect("the configurations of the simulator are checked by its tests");
+        let mut device = Self { link, request: 0 };
+        device.link.restore_assignment(Assignment::new(HUBS[0], "device").expect("the names are acceptable"));
+        device.link.start(Instant::ORIGIN);
+        let mut ask = device.drain(0);
+        while let Some(at) = ask.deadline.filter(|at| *at <= now) {
+            ask = device.wake(at, dice);
+            if ask.connect.is_some() {
+                device.ready(at);
+                ask = device.accept(at, dice);
+            }
+        }
+        device
+    }
+
+    /// Bytes a device takes.
+    pub(crate) const fn size() -> usize {
+        size_of::<Self>()
+    }
+
+    fn input(&mut self, input: Input<'_>, now: u32) {
+        let attempt = self.link.attempt();
+        self.link.handle_input(input, attempt, at(now));
+    }
+
+    /// Does what needs no time, and collects the rest.
+    fn drain(&mut self, now: u32) -> Ask {
+        let mut ask = Ask::default();
+        let mut subscribed: Option<PacketId> = None;
+        loop {
+            match self.link.poll_output() {
+                Output::Action(Action::Connect { endpoint, .. }) => ask.connect = Some(endpoint.role),
+                Output::Action(Action::Send { packet: Packet::Subscribe(subscribe), .. }) => {
+                    subscribed = Some(subscribe.packet_id);
+                }
+                Output::Action(Action::Send { packet: Packet::PublishText(request), .. }) => {
+                    let topic = request.message.topic().to_string();
+                    let kind = if topic.contains("iotdps-register") { Request::Register } else { Request::Poll };
+                    let number = topic.split("$rid=").nth(1).unwrap_or_default();
+                    let digits = number.find(|digit: char| !digit.is_ascii_digit()).unwrap_or(number.len());
+                    self.request = number[..digits].parse().unwrap_or_default();
+                    ask.request = Some(kind);
+                }
+                Output::Event(Event::Up { .. }) => ask.up = true,
+                Output::Event(Event::Down(_)) => ask.down = true,
+                Output::Wait(deadline) => {
+                    let Some(packet_id) = subscribed.take() else {
+                        ask.deadline = deadline.map(|deadline| deadline.at.as_millis() as u32);
+                        return ask;
+                    };
+                    let attempt = self.link.attempt();
+                    let granted = Input::Packet(Incoming::SubAck { packet_id, codes: &[1] });
+                    self.link.handle_input(granted, attempt, at(now));
+                }
+                Output::Action(_) | Output::Event(_) | _ => {}
+            }
+        }
+    }
+}
+
+impl Client for Ours<'_> {
+    fn wake(&mut self, now: u32, _: &mut Dice) -> Ask {
+        self.link.handle_timeout(at(now));
+        self.drain(now)
+    }
+
+    fn ready(&mut self, now: u32) -> Option<u32> {
+        self.input(Input::Ready, now);
+        self.drain(now).deadline
+    }
+
+    fn accept(&mut self, now: u32, _: &mut Dice) -> Ask {
+        self.input(Input::Packet(Incoming::ConnAck { session_present: false, code: 0 }), now);
+        self.drain(now)
+    }
+
+    fn end(&mut self, how: End, now: u32, _: &mut Dice) -> Ask {
+        let input = match how {
+            End::Unreachable => Input::Failed(Failure::Unresolved),
+            End::Closed => Input::Failed(Failure::Lost),
+            End::Unknown => Input::Packet(Incoming::ConnAck { session_present: false, code: 5 }),
+        };
+        self.input(input, now);
+        self.drain(now)
+    }
+
+    fn answer(&mut self, answer: Answer, now: u32, _: &mut Dice) -> Ask {
+        let (status, tail, payload) = match answer {
+            Answer::Assigning => (202, "&retry-after=3".into(), r#"{"operationId":"1","status":"assigning"}"#.into()),
+            Answer::Assigned(hub) => {
+                let hub = HUBS[usize::from(hub) % HUBS.len()];
+                let state = format!(r#"{{"assignedHub":"{hub}","deviceId":"device"}}"#);
+                (
+                    200,
+                    String::new(),
+                    format!(r#"{{"operationId":"1","status":"assigned","registrationState":{state}}}"#),
+                )
+            }
+            Answer::Throttled => (
+                429,
+                format!("&retry-after={RETRY_AFTER_SECS}"),
+                r#"{"errorCode":429001,"message":"throttled"}"#.into(),
+            ),
+        };
+        let topic = format!("$dps/registrations/res/{status}/?$rid={}{tail}", self.request);
+        let publish =
+            Received { topic: &topic, payload: payload.as_bytes(), packet_id: None, dup: false, retain: false };
+        self.input(Input::Packet(Incoming::Publish(publish)), now);
+        self.drain(now)
+    }
+}
+
+const fn at(now: u32) -> Instant {
+    Instant::from_millis(now as u64)
+}
+
+/// An outbox for links that only connect.
+#[derive(Clone, Copy, Debug)]
+struct Nothing;
+
+impl Outbox for Nothing {
+    fn push(&mut self, _: Entry<'_>) -> Result<(), OutboxError> {
+        Err(OutboxError::Full)
+    }
+
+    fn get(&self, _: MessageId) -> Option<Entry<'_>> {
+        None
+    }
+
+    fn next(&self, _: MessageId) -> Option<MessageId> {
+        None
+    }
+
+    fn remove(&mut self, _: MessageId) -> bool {
+        false
+    }
+
+    fn last(&self) -> Option<MessageId> {
+        None
+    }
+
+    fn usage(&self) -> Usage {
+        Usage::default()
+    }
+
+    fn capacity(&self) -> Usage {
+        Usage::default()
+    }
+}

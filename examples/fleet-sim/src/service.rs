@@ -1,0 +1,137 @@
+//! What the fleet comes back to: admission models of a hub and of the provisioning service.
+
+use crate::dice::Dice;
+
+/// How a hub admits connections. The real one is not published: B and C are stress models.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Model {
+    /// Takes everybody at once.
+    Open,
+    /// A: a token bucket; what is above is refused for free.
+    Bucket {
+        /// Seconds of the rate that the bucket holds.
+        burst_secs: f64,
+    },
+    /// B: a refusal costs this part of an admission, and without that the SYN is dropped.
+    Costly {
+        /// The part.
+        cost: f64,
+    },
+    /// C: a queue of this many seconds; entries of clients that left are served all the same.
+    Queue {
+        /// Its length in seconds of the rate.
+        secs: f64,
+    },
+}
+
+/// What becomes of a connection attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Fails before TLS is up, after this many milliseconds.
+    Unreachable(u32),
+    /// No answer to the SYN.
+    Silent,
+    /// Closed after TLS was up, after this many milliseconds.
+    Refused(u32),
+    /// Accepted, after this many milliseconds.
+    Accepted(u32),
+}
+
+/// A hub.
+#[derive(Clone, Debug)]
+pub(crate) struct Hub {
+    model: Model,
+    /// Admissions per millisecond.
+    rate: f64,
+    tokens: f64,
+    filled: u32,
+    /// When the queue will be empty.
+    free_at: f64,
+}
+
+impl Hub {
+    pub(crate) fn new(model: Model, rate_per_sec: f64, now: u32) -> Self {
+        let mut hub = Self { model, rate: rate_per_sec / 1000.0, tokens: 0.0, filled: now, free_at: f64::from(now) };
+        hub.tokens = hub.capacity();
+        hub
+    }
+
+    fn capacity(&self) -> f64 {
+        match self.model {
+            Model::Bucket { burst_secs } => (burst_secs * self.rate * 1000.0).max(1.0),
+            Model::Costly { .. } => (self.rate * 1000.0).max(1.0),
+            Model::Open | Model::Queue { .. } => 0.0,
+        }
+    }
+
+    /// Decides on an attempt that arrives at `now`, while the hub is in service.
+    pub(crate) fn arrive(&mut self, now: u32, dice: &mut Dice) -> Verdict {
+        let answer = dice.between(150, 450);
+        self.tokens = (self.tokens + f64::from(now - self.filled) * self.rate).min(self.capacity());
+        self.filled = now;
+        match self.model {
+            Model::Open => Verdict::Accepted(answer),
+            Model::Bucket { .. } if self.tokens >= 1.0 => {
+                self.tokens -= 1.0;
+                Verdict::Accepted(answer)
+            }
+            Model::Bucket { .. } => Verdict::Refused(answer),
+            Model::Costly { .. } if self.tokens >= 1.0 => {
+                self.tokens -= 1.0;
+                Verdict::Accepted(answer)
+            }
+            Model::Costly { cost } if self.tokens >= cost => {
+                self.tokens -= cost;
+                Verdict::Refused(answer)
+            }
+            Model::Costly { .. } => Verdict::Silent,
+            Model::Queue { secs } => {
+                let start = self.free_at.max(f64::from(now));
+                if start - f64::from(now) > secs * 1000.0 {
+                    return Verdict::Refused(answer);
+                }
+                self.free_at = start + 1.0 / self.rate;
+                Verdict::Accepted(((self.free_at - f64::from(now)) as u32).max(answer))
+            }
+        }
+    }
+}
+
+/// The provisioning service: a token bucket of one second, refusals with 429 and a retry-after.
+#[derive(Clone, Debug)]
+pub(crate) struct Dps {
+    rate: f64,
+    tokens: f64,
+    filled: u32,
+    /// Registrations it took; each is billed.
+    pub(crate) taken: u64,
+    /// Registrations it refused.
+    pub(crate) refused: u64,
+}
+
+/// Seconds the provisioning service asks for with a 429.
+pub(crate) const RETRY_AFTER_SECS: u32 = 5;
+
+/// Seconds from a registration to the assignment.
+pub(crate) const ASSIGNING_SECS: u32 = 3;
+
+impl Dps {
+    pub(crate) fn new(rate_per_sec: f64, now: u32) -> Self {
+        Self { rate: rate_per_sec / 1000.0, tokens: rate_per_sec.max(1.0), filled: now, taken: 0, refused: 0 }
+    }
+
+    /// Decides whether a registration at `now` is taken.
+    pub(crate) fn register(&mut self, now: u32) -> bool {
+        let capacity = (self.rate * 1000.0).max(1.0);
+        self.tokens = (self.tokens + f64::from(now - self.filled) * self.rate).min(capacity);
+        self.filled = now;
+        let taken = self.tokens >= 1.0;
+        if taken {
+            self.tokens -= 1.0;
+            self.taken += 1;
+        } else {
+            self.refused += 1;
+        }
+        taken
+    }
+}
