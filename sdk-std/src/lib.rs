@@ -1,1 +1,81 @@
-//! Placeholder.
+//! A device on Linux that always finds its Azure IoT hub again and never loses an accepted message.
+//!
+//! [`Device::builder`] takes a description and gives two things: a [`Device`], the handle to send and receive with, and
+//! a [`Driver`], the future that does the work on tokio and rustls. What is decided, and when, is decided by
+//! [`steadfast_core`]; see there for the state machine, and [`RetryPolicy`] for the back-off.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use steadfast::{Device, Dps, Telemetry};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (device, driver) = Device::builder()
+//!     .provision_with(Dps::new("0ne00AB12CD", "pump-7"))
+//!     .group_key(&std::env::var("GROUP_KEY")?)
+//!     .assignment_file("/var/lib/pump/assignment")
+//!     .build()?;
+//! tokio::spawn(driver);
+//!
+//! // Waits for room in the outbox, whatever the network does.
+//! let mut receipt = device.send(&Telemetry::json(r#"{"celsius":21.5}"#)).await?;
+//! // Waits for the hub's acknowledgement, after however many reconnections.
+//! receipt.delivered().await?;
+//!
+//! println!("{}", device.look());
+//! device.stop(Duration::from_secs(10)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What can be relied on
+//!
+//! * A message that [`Device::send`] has accepted is sent until the service acknowledges it, in the order of
+//!   acceptance, across reconnections and moves to other hubs, unless it expires or the application chose to let newer
+//!   ones take its place. [`Device::ledger`] accounts for every one. The outbox is in memory: it ends with the process.
+//! * Certificates are verified, always. The application's choice of a process-wide cryptography provider is neither
+//!   needed nor changed.
+//! * Futures of this crate can be dropped at any time without losing a message or a place in the queue of others.
+//! * Logs, errors and `Debug` texts hold no key, password or token.
+#![forbid(unsafe_code)]
+
+mod assignment_file;
+#[cfg(feature = "backoff")]
+mod backoff;
+mod build_error;
+mod builder;
+mod clock;
+mod connect;
+mod device;
+mod driver;
+mod inbox;
+mod log;
+mod memory_outbox;
+mod message;
+mod pipe;
+mod receipt;
+mod setup;
+mod shared;
+mod signer;
+mod tls;
+
+#[cfg(feature = "backoff")]
+pub use crate::backoff::LinkBackoff;
+pub use build_error::BuildError;
+pub use builder::{Builder, Dps};
+pub use device::{Device, Queued, SendError, Sending, TrySendError};
+pub use driver::Driver;
+pub use inbox::Inbound;
+pub use message::Telemetry;
+pub use receipt::{Receipt, Undelivered};
+pub use signer::{SharedKey, Signer, Signing, SigningFailed};
+pub use tls::{ClientCertificate, Tls, TlsError};
+
+pub use steadfast_core::azure::connection_string::ConnectionStringError;
+pub use steadfast_core::azure::property_bag::BagError;
+pub use steadfast_core::azure::sas::KeyError;
+pub use steadfast_core::{
+    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event, Failure, Instant, Ledger,
+    LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, Reprovisioning, RetryPolicy, Role,
+    Seed, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
+};

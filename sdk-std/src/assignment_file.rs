@@ -1,0 +1,154 @@
+//! The assignment kept in a file, so that a restart goes straight to the hub.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use steadfast_core::Assignment;
+
+/// The first line of the file.
+const HEADING: &str = "steadfast assignment 1";
+
+/// Longer than any file written here.
+const LONGEST: u64 = 4096;
+
+/// Where the assignment is kept, and whose it is.
+#[derive(Clone, Debug)]
+pub(crate) struct AssignmentFile {
+    path: PathBuf,
+    id_scope: Box<str>,
+    registration_id: Box<str>,
+}
+
+impl AssignmentFile {
+    pub(crate) fn new(path: PathBuf, id_scope: &str, registration_id: &str) -> Self {
+        Self { path, id_scope: id_scope.into(), registration_id: registration_id.into() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the assignment. Whatever is wrong with the file costs one registration and is logged, no more.
+    pub(crate) fn load(&self) -> Option<Assignment> {
+        let text = match self.read() {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "the kept assignment cannot be read; provisioning anew");
+                return None;
+            }
+        };
+        let assignment = self.parse(&text);
+        if assignment.is_none() {
+            tracing::warn!(path = %self.path.display(), "the kept assignment is of another device or not usable; provisioning anew");
+        }
+        assignment
+    }
+
+    /// Writes the assignment so that a crash leaves the old file or the new one, readable by the owner alone.
+    pub(crate) fn save(&self, assignment: &Assignment) -> io::Result<()> {
+        let text = format!(
+            "{HEADING}\nid-scope {}\nregistration-id {}\nhub {}\ndevice-id {}\n",
+            self.id_scope,
+            self.registration_id,
+            assignment.hub(),
+            assignment.device_id()
+        );
+        let mut name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        name.push(".new");
+        let new = self.path.with_file_name(name);
+        // A file left by a crash may have another mode.
+        match fs::remove_file(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &self.path)?;
+        // The rename itself lasts once the directory is on disk.
+        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    }
+
+    fn read(&self) -> io::Result<String> {
+        let mut text = String::new();
+        File::open(&self.path)?.take(LONGEST).read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    fn parse(&self, text: &str) -> Option<Assignment> {
+        let mut lines = text.lines();
+        if lines.next()? != HEADING
+            || lines.next()?.strip_prefix("id-scope ")? != &*self.id_scope
+            || lines.next()?.strip_prefix("registration-id ")? != &*self.registration_id
+        {
+            return None;
+        }
+        let hub = lines.next()?.strip_prefix("hub ")?;
+        let device_id = lines.next()?.strip_prefix("device-id ")?;
+        // A last line without its end was cut.
+        if lines.next().is_some() || !text.ends_with('\n') {
+            return None;
+        }
+        Assignment::new(hub, device_id).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(directory: &Path, id: &str) -> AssignmentFile {
+        AssignmentFile::new(directory.join("assignment"), "0ne00AB12CD", id)
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded_by_the_same_device_only() {
+        let directory = tempfile::tempdir().unwrap();
+        let pump = file(directory.path(), "pump-7");
+        assert_eq!(pump.load(), None);
+        for hub in ["first.azure-devices.net", "second.azure-devices.net"] {
+            let assignment = Assignment::new(hub, "device-7").unwrap();
+            pump.save(&assignment).unwrap();
+            assert_eq!(pump.load(), Some(assignment));
+        }
+        assert_eq!(file(directory.path(), "pump-8").load(), None);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_can_read_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let pump = file(directory.path(), "pump-7");
+        // A crash left an open file behind.
+        fs::write(directory.path().join("assignment.new"), "junk").unwrap();
+        pump.save(&Assignment::new("a.azure-devices.net", "d").unwrap()).unwrap();
+        assert_eq!(fs::metadata(pump.path()).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_damaged_file_is_as_good_as_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let pump = file(directory.path(), "pump-7");
+        pump.save(&Assignment::new("a.azure-devices.net", "d").unwrap()).unwrap();
+        let whole = fs::read(pump.path()).unwrap();
+        for len in 0..whole.len() {
+            fs::write(pump.path(), &whole[..len]).unwrap();
+            assert_eq!(pump.load(), None, "cut at {len}");
+        }
+        for junk in [&b"\xff\xfe"[..], b"{}", &[b'a'; 100_000]] {
+            fs::write(pump.path(), junk).unwrap();
+            assert_eq!(pump.load(), None);
+        }
+        fs::write(pump.path(), String::from_utf8(whole).unwrap().replace("a.azure-devices.net", "evil.com/x")).unwrap();
+        assert_eq!(pump.load(), None);
+    }
+}

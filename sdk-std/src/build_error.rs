@@ -1,0 +1,118 @@
+//! What can be wrong with a description of a device.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use steadfast_core::ConfigError;
+use steadfast_core::azure::connection_string::ConnectionStringError;
+use steadfast_core::azure::dps::AnswerError;
+use steadfast_core::azure::sas::KeyError;
+
+use crate::tls::TlsError;
+
+/// Why [`crate::Builder::build`] made no device. Its text says what to do, and has no secret in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// It was not said where the device belongs.
+    NoService,
+    /// It was not said how the device proves who it is.
+    NoCredential,
+    /// The connection string is not usable.
+    ConnectionString(ConnectionStringError),
+    /// The connection string has a finished token.
+    FinishedToken,
+    /// The key is not usable.
+    Key(KeyError),
+    /// A key of an enrollment group was given to a device without a registration.
+    GroupKeyWithoutProvisioning,
+    /// A setting of the link is not usable.
+    Config(ConfigError),
+    /// A host name is none.
+    Host(Box<str>),
+    /// A host was given an empty list of addresses.
+    NoAddress(Box<str>),
+    /// The payload of the registration is not a JSON object.
+    Payload(AnswerError),
+    /// An outbox without room.
+    NoOutbox,
+    /// An assignment file was named for a device without a registration.
+    AssignmentWithoutProvisioning,
+    /// The path of the assignment file is no file's.
+    AssignmentPath(PathBuf),
+    /// The settings of TLS are not usable.
+    Tls(TlsError),
+    /// A key or a password would travel unprotected to this host.
+    CredentialWithoutTls(Box<str>),
+    /// A certificate can only be shown with TLS.
+    CertificateWithoutTls,
+    /// The operating system gave no randomness.
+    NoRandomness,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoService => {
+                f.write_str("say where the device belongs: connection_string, hub, provision_with or broker")
+            }
+            Self::NoCredential => f.write_str(
+                "say how the device proves who it is: shared_key, group_key, signer, client_certificate, password or anonymous",
+            ),
+            Self::ConnectionString(error) => error.fmt(f),
+            Self::FinishedToken => f.write_str(
+                "the connection string has a finished SharedAccessSignature, which nobody could renew; use one with the SharedAccessKey",
+            ),
+            Self::Key(error) => error.fmt(f),
+            Self::GroupKeyWithoutProvisioning => {
+                f.write_str("an enrollment group's key needs provision_with; a hub takes the device's own key")
+            }
+            Self::Config(error) => error.fmt(f),
+            Self::Host(host) => write!(f, "{host:?} is neither a host name nor an address; leave out scheme and port"),
+            Self::NoAddress(host) => write!(f, "resolve names no address for {host}; name one or leave it out"),
+            Self::Payload(error) => write!(f, "the payload of the registration must be one JSON object: {error}"),
+            Self::NoOutbox => f.write_str("the outbox needs room for at least one message and one byte"),
+            Self::AssignmentWithoutProvisioning => {
+                f.write_str("an assignment file needs provision_with; a configured hub is not assigned")
+            }
+            Self::AssignmentPath(path) => write!(f, "{} cannot be a file; name the assignment file", path.display()),
+            Self::Tls(error) => error.fmt(f),
+            Self::CredentialWithoutTls(host) => write!(
+                f,
+                "without TLS the key's token or the password would be readable on the way to {host}; use TLS, or a host on this machine"
+            ),
+            Self::CertificateWithoutTls => f.write_str("a certificate is shown in the TLS handshake; use TLS"),
+            Self::NoRandomness => f.write_str("the operating system gave no randomness for the jitter"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::ConnectionString(error) => Some(error),
+            Self::Key(error) => Some(error),
+            Self::Config(error) => Some(error),
+            Self::Payload(error) => Some(error),
+            Self::Tls(error) => Some(error),
+            Self::NoService
+            | Self::NoCredential
+            | Self::FinishedToken
+            | Self::GroupKeyWithoutProvisioning
+            | Self::Host(_)
+            | Self::NoAddress(_)
+            | Self::NoOutbox
+            | Self::AssignmentWithoutProvisioning
+            | Self::AssignmentPath(_)
+            | Self::CredentialWithoutTls(_)
+            | Self::CertificateWithoutTls
+            | Self::NoRandomness => None,
+        }
+    }
+}
+
+impl From<ConfigError> for BuildError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error)
+    }
+}

@@ -1,0 +1,519 @@
+//! From settings to a device, with every mistake reported before the first packet.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use steadfast_core::azure::connection_string::{self, ConnectionString};
+use steadfast_core::azure::dps;
+use steadfast_core::{
+    Config, Credential, DEFAULT_PORT, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions,
+    Timeouts, Usage,
+};
+
+use crate::assignment_file::AssignmentFile;
+use crate::build_error::BuildError;
+use crate::clock;
+use crate::connect::Overrides;
+use crate::device::Device;
+use crate::driver::Driver;
+use crate::memory_outbox::MemoryOutbox;
+use crate::setup::Setup;
+use crate::shared::{Shared, SharedConfig};
+use crate::signer::{SharedKey, Signer};
+use crate::tls::{self, CertificateSource, ClientCertificate, Tls};
+
+/// Most messages the outbox holds unless the builder says otherwise.
+const OUTBOX_MESSAGES: usize = 1000;
+
+/// Most bytes the outbox holds unless the builder says otherwise.
+const OUTBOX_BYTES: usize = 1 << 20;
+
+/// Most publishes without acknowledgement unless the builder says otherwise.
+const WINDOW: u16 = 100;
+
+/// A registration with the Device Provisioning Service.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Dps {
+    host: Box<str>,
+    id_scope: Box<str>,
+    registration_id: Box<str>,
+    payload: Option<Box<str>>,
+    hub_suffix: Option<Box<str>>,
+}
+
+impl Dps {
+    /// Names the id scope, such as `0ne00AB12CD`, and the registration id, in lower case.
+    pub fn new(id_scope: &str, registration_id: &str) -> Self {
+        Self {
+            host: dps::GLOBAL_HOST.into(),
+            id_scope: id_scope.into(),
+            registration_id: registration_id.into(),
+            payload: None,
+            hub_suffix: None,
+        }
+    }
+
+    /// Names the service's host, for a private or sovereign one. Default: that of the public cloud.
+    pub fn host(self, host: &str) -> Self {
+        Self { host: host.into(), ..self }
+    }
+
+    /// Sets the JSON object that a custom allocation is sent with each registration.
+    pub fn payload(self, json: &str) -> Self {
+        Self { payload: Some(json.into()), ..self }
+    }
+
+    /// Takes assigned hubs only in this domain, such as `azure-devices.net`. Default: any.
+    pub fn only_hubs_in(self, domain: &str) -> Self {
+        Self { hub_suffix: Some(domain.into()), ..self }
+    }
+}
+
+/// Describes a device. Made by [`Device::builder`].
+///
+/// It needs to know where the device belongs ([`connection_string`](Self::connection_string), [`hub`](Self::hub),
+/// [`provision_with`](Self::provision_with) or [`broker`](Self::broker)) and, unless a connection string says it, how
+/// the device proves who it is. The last call of a kind counts. All else has a default.
+#[must_use]
+pub struct Builder {
+    config: Config<Box<str>>,
+    placed: bool,
+    proven: bool,
+    proof: Proof,
+    tls: Option<Tls>,
+    plaintext: bool,
+    overrides: Overrides,
+    outbox: Usage,
+    assignment: Option<PathBuf>,
+    seed: Option<Seed>,
+    error: Option<BuildError>,
+}
+
+/// What the device proves itself with.
+enum Proof {
+    Nothing,
+    Signer(Arc<dyn Signer>),
+    /// The key of an enrollment group, in base64, until the registration id is known for certain.
+    Group(zeroize::Zeroizing<String>),
+    Certificate(ClientCertificate),
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        let nowhere = Service::Broker { host: Box::default(), client_id: Box::default() };
+        let mut config = Config::new(nowhere, Credential::Anonymous);
+        config.window = WINDOW;
+        Self {
+            config,
+            placed: false,
+            proven: false,
+            proof: Proof::Nothing,
+            tls: None,
+            plaintext: false,
+            overrides: Overrides::new(),
+            outbox: Usage { messages: OUTBOX_MESSAGES, bytes: OUTBOX_BYTES },
+            assignment: None,
+            seed: None,
+            error: None,
+        }
+    }
+
+    /// Takes hub, device, gateway and key from a device's or module's connection string, as the portal shows it.
+    ///
+    /// One with a finished `SharedAccessSignature` is refused, since nobody could renew it. One with `x509=true` needs
+    /// [`client_certificate`](Self::client_certificate).
+    pub fn connection_string(mut self, text: &str) -> Self {
+        let parsed = match ConnectionString::parse(text) {
+            Ok(parsed) => parsed,
+            Err(error) => return self.fail(BuildError::ConnectionString(error)),
+        };
+        self = self.hub(parsed.host_name, parsed.device_id);
+        self.config.module_id = parsed.module_id.map(Into::into);
+        self.config.gateway = parsed.gateway_host_name.map(Into::into);
+        match parsed.credential {
+            connection_string::Credential::SharedAccessKey(key) => self.shared_key(key),
+            connection_string::Credential::X509 => self,
+            _ => self.fail(BuildError::FinishedToken),
+        }
+    }
+
+    /// Places the device in one hub, once and for all.
+    pub fn hub(mut self, host: &str, device_id: &str) -> Self {
+        self.config.service = Service::Hub { host: host.into(), device_id: device_id.into() };
+        self.placed = true;
+        self
+    }
+
+    /// Places the device wherever the Device Provisioning Service says, now and whenever it moves.
+    pub fn provision_with(mut self, dps: Dps) -> Self {
+        let Dps { host, id_scope, registration_id, payload, hub_suffix } = dps;
+        self.config.service = Service::Provisioned { host, id_scope, registration_id };
+        self.config.provisioning_payload = payload;
+        self.config.hub_suffix = hub_suffix;
+        self.placed = true;
+        self
+    }
+
+    /// Places the device at a broker that speaks plain MQTT 3.1.1. Messages to it name their topic.
+    pub fn broker(mut self, host: &str, client_id: &str) -> Self {
+        self.config.service = Service::Broker { host: host.into(), client_id: client_id.into() };
+        self.placed = true;
+        self
+    }
+
+    /// Proves the device with its symmetric key, in base64.
+    pub fn shared_key(self, key: &str) -> Self {
+        match SharedKey::from_base64(key) {
+            Ok(key) => self.signer(key),
+            Err(error) => self.fail(BuildError::Key(error)),
+        }
+    }
+
+    /// Proves the device with the key derived for its registration id from its enrollment group's key, in base64.
+    pub fn group_key(mut self, key: &str) -> Self {
+        self.proof = Proof::Group(zeroize::Zeroizing::new(key.to_owned()));
+        self.prove(Credential::SharedKey)
+    }
+
+    /// Proves the device with signatures of a key held elsewhere.
+    pub fn signer(mut self, signer: impl Signer) -> Self {
+        self.proof = Proof::Signer(Arc::new(signer));
+        self.prove(Credential::SharedKey)
+    }
+
+    /// Proves the device with a certificate.
+    pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.proof = Proof::Certificate(certificate);
+        self.prove(Credential::Certificate)
+    }
+
+    /// Proves the device to a broker with a user name and a password.
+    pub fn password(mut self, user_name: &str, password: &str) -> Self {
+        self.proof = Proof::Nothing;
+        self.prove(Credential::Password { user_name: user_name.into(), password: password.into() })
+    }
+
+    /// Proves nothing, for a broker that asks for nothing.
+    pub fn anonymous(mut self) -> Self {
+        self.proof = Proof::Nothing;
+        self.prove(Credential::Anonymous)
+    }
+
+    /// Sets the TCP port of the services. Default 8883.
+    pub const fn port(mut self, port: u16) -> Self {
+        self.config.port = port;
+        self
+    }
+
+    /// Connects to this host instead of the hub, such as an IoT Edge gateway; the name the device uses for the hub
+    /// stays.
+    pub fn gateway(mut self, host: &str) -> Self {
+        self.config.gateway = Some(host.into());
+        self
+    }
+
+    /// Makes the identity a module of the device.
+    pub fn module_id(mut self, module_id: &str) -> Self {
+        self.config.module_id = Some(module_id.into());
+        self
+    }
+
+    /// Sets the Plug and Play model id (DTMI).
+    pub fn model_id(mut self, model_id: &str) -> Self {
+        self.config.model_id = Some(model_id.into());
+        self
+    }
+
+    /// Sets the product information shown to the service. Default `steadfast/` and the version.
+    pub fn product_info(mut self, text: &str) -> Self {
+        self.config.product_info = Some(text.into());
+        self
+    }
+
+    /// Sets the subscriptions to hold whenever the link is up. Default none; what comes is taken with
+    /// [`Device::receive`].
+    pub const fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
+        self.config.subscriptions = subscriptions;
+        self
+    }
+
+    /// Sets whether the service is to forget its side of the session at each connection. Default false.
+    pub const fn clean_session(mut self, clean: bool) -> Self {
+        self.config.clean_session = clean;
+        self
+    }
+
+    /// Limits the outbox. Default 1,000 messages and 1 MiB of topics, properties and payloads.
+    pub const fn outbox(mut self, messages: usize, bytes: usize) -> Self {
+        self.outbox = Usage { messages, bytes };
+        self
+    }
+
+    /// Sets what happens when the outbox is full. Default: the new message waits, or is refused.
+    pub const fn overflow(mut self, overflow: Overflow) -> Self {
+        self.config.overflow = overflow;
+        self
+    }
+
+    /// Sets how long a message is of use that does not say so itself. Default: for ever.
+    pub const fn expiry(mut self, span: Duration) -> Self {
+        self.config.expiry = Some(span);
+        self
+    }
+
+    /// Sets after how many connections in a row that ended with one message alone in flight it is set aside. Default:
+    /// never.
+    pub const fn reject_after(mut self, connections: u8) -> Self {
+        self.config.reject_after = Some(connections);
+        self
+    }
+
+    /// Sets how many publishes go without acknowledgement at most, 1 to 32,767. Default 100.
+    pub const fn window(mut self, messages: u16) -> Self {
+        self.config.window = messages;
+        self
+    }
+
+    /// Sets the keep-alive interval, 1 s to 1,177 s. Default 240 s.
+    pub const fn keep_alive(mut self, interval: Duration) -> Self {
+        self.config.keep_alive = interval;
+        self
+    }
+
+    /// Sets the lifetime of tokens, 5 min to 24 h. Default 1 h.
+    pub const fn token_lifetime(mut self, lifetime: Duration) -> Self {
+        self.config.token_lifetime = lifetime;
+        self
+    }
+
+    /// Sets how long the link waits for each answer.
+    pub const fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.config.timeouts = timeouts;
+        self
+    }
+
+    /// Sets the back-off.
+    pub const fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.config.retry = policy;
+        self
+    }
+
+    /// Sets when the Device Provisioning Service is asked again.
+    pub const fn reprovisioning(mut self, rules: Reprovisioning) -> Self {
+        self.config.reprovisioning = rules;
+        self
+    }
+
+    /// Keeps the assignment in this file, readable by its owner alone, so that a restart goes straight to the hub.
+    ///
+    /// The file is replaced as a whole. One that is damaged or another device's counts as none. Default: it is not kept.
+    pub fn assignment_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.assignment = Some(path.into());
+        self
+    }
+
+    /// Uses these addresses for `host` instead of asking DNS, for private endpoints, split DNS and local hubs.
+    ///
+    /// Port 0 stands for the configured port. The certificate is verified for `host` all the same.
+    pub fn resolve(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.overrides.insert(host.into(), addresses.into_iter().collect());
+        self
+    }
+
+    /// Sets whom the device trusts to be its service. Default: the operating system's roots.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Connects without TLS: everything, credentials included, can be read and changed on the way.
+    ///
+    /// For a broker or a local hub on this machine. With a key or a password only loopback addresses are then connected
+    /// to, whatever a name resolves to, and `build` refuses hosts that are not local. Only an anonymous client may use
+    /// it across a link that is trusted for other reasons.
+    pub const fn plaintext_unprotected(mut self) -> Self {
+        self.plaintext = true;
+        self
+    }
+
+    /// Sets the seed of the jitter, for tests that repeat themselves. Default: the operating system's randomness.
+    ///
+    /// One seed for several devices brings them back in step, as far as their names do not set them apart.
+    pub const fn seed(mut self, seed: Seed) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Makes the device and the driver that works for it.
+    ///
+    /// Reads the files named, and the operating system's roots if nobody has in this process.
+    ///
+    /// # Errors
+    /// [`BuildError`] for the first thing that is missing or wrong; nothing was sent.
+    pub fn build(mut self) -> Result<(Device, Driver), BuildError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if !self.placed {
+            return Err(BuildError::NoService);
+        }
+        if !self.proven {
+            return Err(BuildError::NoCredential);
+        }
+        self.config.check()?;
+        self.check_hosts()?;
+        if let Some(payload) = &self.config.provisioning_payload {
+            dps::check_payload(payload).map_err(BuildError::Payload)?;
+        }
+        if self.outbox.messages == 0 || self.outbox.bytes == 0 {
+            return Err(BuildError::NoOutbox);
+        }
+        let (signer, certificate) = self.proof()?;
+        let tls = if self.plaintext {
+            self.check_plaintext()?;
+            None
+        } else {
+            let tls = self.tls.take().unwrap_or_default();
+            tls.config(certificate.as_deref()).map_err(BuildError::Tls)?;
+            Some(tls)
+        };
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => random_seed()?,
+        };
+        let assignment = self.assignment_source()?;
+        let setup = Setup {
+            name: name(&self.config.service).into(),
+            tls,
+            certificate,
+            overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
+            signer,
+            assignment,
+            loopback: !matches!(self.config.credential, Credential::Anonymous),
+        };
+        let now = clock::now();
+        let config = SharedConfig(Arc::new(self.config));
+        let mut link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
+        if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
+            link.restore_assignment(kept);
+        }
+        let shared = Arc::new(Shared::new(link));
+        let driver = Driver::new(Arc::clone(&shared), Arc::new(setup));
+        Ok((Device::new(shared), driver))
+    }
+
+    fn prove(mut self, credential: Credential<Box<str>>) -> Self {
+        self.config.credential = credential;
+        self.proven = true;
+        self
+    }
+
+    fn fail(mut self, error: BuildError) -> Self {
+        self.error.get_or_insert(error);
+        self
+    }
+
+    fn proof(&mut self) -> Result<(Option<Arc<dyn Signer>>, Option<Box<CertificateSource>>), BuildError> {
+        match std::mem::replace(&mut self.proof, Proof::Nothing) {
+            Proof::Nothing => Ok((None, None)),
+            Proof::Signer(signer) => Ok((Some(signer), None)),
+            Proof::Certificate(certificate) => Ok((None, Some(Box::new(CertificateSource::new(certificate))))),
+            Proof::Group(key) => {
+                let Service::Provisioned { registration_id, .. } = &self.config.service else {
+                    return Err(BuildError::GroupKeyWithoutProvisioning);
+                };
+                let key = SharedKey::of_group(&key, registration_id).map_err(BuildError::Key)?;
+                Ok((Some(Arc::new(key)), None))
+            }
+        }
+    }
+
+    fn assignment_source(&mut self) -> Result<Option<Box<AssignmentFile>>, BuildError> {
+        let Some(path) = self.assignment.take() else { return Ok(None) };
+        let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {
+            return Err(BuildError::AssignmentWithoutProvisioning);
+        };
+        if path.file_name().is_none() {
+            return Err(BuildError::AssignmentPath(path));
+        }
+        Ok(Some(Box::new(AssignmentFile::new(path, id_scope, registration_id))))
+    }
+
+    /// The hosts that are known before the first packet.
+    fn hosts(&self) -> impl Iterator<Item = &str> {
+        let (Service::Hub { host, .. } | Service::Provisioned { host, .. } | Service::Broker { host, .. }) =
+            &self.config.service
+        else {
+            return None.into_iter().chain(None);
+        };
+        let provisioned = matches!(self.config.service, Service::Provisioned { .. });
+        let gateway = self.config.gateway.as_deref();
+        let first = if provisioned { Some(&**host) } else { gateway.or(Some(host)) };
+        first.into_iter().chain(gateway.filter(|_| provisioned))
+    }
+
+    fn check_hosts(&self) -> Result<(), BuildError> {
+        for host in self.hosts() {
+            ServerName::try_from(host).map_err(|_| BuildError::Host(host.into()))?;
+        }
+        match self.overrides.iter().find(|(_, addresses)| addresses.is_empty()) {
+            Some((host, _)) => Err(BuildError::NoAddress(host.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_plaintext(&self) -> Result<(), BuildError> {
+        match self.config.credential {
+            Credential::Anonymous => return Ok(()),
+            Credential::Certificate => return Err(BuildError::CertificateWithoutTls),
+            _ => {}
+        }
+        match self.hosts().find(|host| !self.may_be_loopback(host)) {
+            Some(host) => Err(BuildError::CredentialWithoutTls(host.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether `host` is this machine as far as can be known without DNS; each connection checks its address again.
+    fn may_be_loopback(&self, host: &str) -> bool {
+        match self.overrides.get(host) {
+            Some(addresses) => addresses.iter().any(|address| address.ip().to_canonical().is_loopback()),
+            None => {
+                let address = host.parse::<std::net::IpAddr>();
+                host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.to_canonical().is_loopback())
+            }
+        }
+    }
+}
+
+/// Shows where the device belongs, and neither key nor password.
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("service", &self.config.service)
+            .field("credential", &self.config.credential)
+            .finish_non_exhaustive()
+    }
+}
+
+fn name(service: &Service<Box<str>>) -> &str {
+    match service {
+        Service::Hub { device_id, .. } => device_id,
+        Service::Provisioned { registration_id, .. } => registration_id,
+        Service::Broker { client_id, .. } => client_id,
+        _ => "",
+    }
+}
+
+fn random_seed() -> Result<Seed, BuildError> {
+    let mut entropy = [0; 16];
+    tls::provider().secure_random.fill(&mut entropy).map_err(|_| BuildError::NoRandomness)?;
+    Ok(Seed::new(entropy))
+}
+
+const _: () = assert!(DEFAULT_PORT == 8883, "the documentation of `Builder::port` says so");

@@ -1,0 +1,390 @@
+//! The handle an application holds.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use steadfast_core::{
+    Address, Assignment, Event, Instant, Ledger, Message, MessageId, Outbox, PublishError, State, Status,
+};
+use tokio::sync::{broadcast, watch};
+
+use crate::builder::Builder;
+use crate::clock;
+use crate::inbox::Inbound;
+use crate::receipt::{Receipt, Undelivered};
+use crate::shared::{End, Shared, wake};
+
+/// A device's handle, cheap to clone and good for the device's whole life: whatever happens to connections, hubs and
+/// tokens, it never has to be made again.
+///
+/// It talks to the [`crate::Driver`] made with it, which does the work. Dropping all handles stops nothing: the driver
+/// goes on until it is dropped or the link was [stopped](Self::stop).
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use steadfast::{Device, Telemetry};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let text = std::env::var("DEVICE_CONNECTION_STRING")?;
+/// let (device, driver) = Device::builder().connection_string(&text).build()?;
+/// let driver = tokio::spawn(driver);
+///
+/// let mut receipt = device.send(&Telemetry::json(r#"{"celsius":21.5}"#)).await?;
+/// receipt.delivered().await?;
+///
+/// let books = device.stop(Duration::from_secs(10)).await;
+/// println!("{} delivered, {} still queued", books.delivered, books.queued);
+/// driver.await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Device {
+    shared: Arc<Shared>,
+}
+
+impl Device {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Begins to describe a device.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// Queues a message, when there is room for it: first come, first served.
+    ///
+    /// What it returns is accepted, in every state of the link: it is sent as soon as the link is up, again after every
+    /// interruption, and ends in exactly one outcome, which the [`Receipt`] tells. Take a
+    /// [`&Telemetry`](crate::Telemetry), or a [`Message`] to write topic or properties oneself.
+    ///
+    /// Cancel-safe: a future dropped before its end has queued nothing.
+    ///
+    /// # Errors
+    /// [`SendError`]; the message was not accepted.
+    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Sending<'_, 'm> {
+        Sending { shared: &self.shared, message: message.into(), ticket: None }
+    }
+
+    /// Queues a message if there is room for it at once and nobody waits for room.
+    ///
+    /// # Errors
+    /// [`TrySendError::Full`] when [`send`](Self::send) would wait; otherwise as there.
+    pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt, TrySendError> {
+        let (result, driver) = {
+            let mut inner = self.shared.lock();
+            if inner.end.is_some() {
+                return Err(TrySendError::Refused(SendError::Ended));
+            }
+            (inner.accept(message.into()), inner.driver.take())
+        };
+        // Also after a refusal: one that evicts makes room once its events are taken.
+        wake(driver);
+        match result {
+            Ok(id) => Ok(Receipt::new(Arc::clone(&self.shared), id)),
+            Err(PublishError::Full) => Err(TrySendError::Full),
+            Err(error) => Err(TrySendError::Refused(error.into())),
+        }
+    }
+
+    /// Returns the status, to look at or to wait for changes of.
+    ///
+    /// It changes with the state of the link and what it waits for, not with each message: `queued` and `in_flight` are
+    /// those of the latest change. Instants in it are on the clock of [`now`](Self::now).
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared.status()
+    }
+
+    /// Returns a fresh look at the link, with the queue as it is.
+    #[must_use]
+    pub fn look(&self) -> Status {
+        self.shared.lock().link.status()
+    }
+
+    /// Returns the time on the clock of [`Status`]: monotonic, the time asleep included.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        clock::now()
+    }
+
+    /// Listens to the events of the link from here on, those of single messages included.
+    ///
+    /// A listener more than 256 events behind is told how many it missed.
+    #[must_use]
+    pub fn events(&self) -> broadcast::Receiver<Event> {
+        self.shared.events()
+    }
+
+    /// Waits for the next message from the service.
+    ///
+    /// Each message is given out once, whoever asks. Up to 16 that are owed an acknowledgement and 64 others wait;
+    /// more of the former come again on a later connection, more of the latter are dropped with a warning. Returns
+    /// `None` when the driver has ended and no message waits.
+    ///
+    /// Cancel-safe: a future dropped before its end has taken nothing.
+    pub async fn receive(&self) -> Option<Inbound> {
+        loop {
+            let arrived = self.shared.arrived.notified();
+            {
+                let mut inner = self.shared.lock();
+                if let Some(body) = inner.inbox.pop_front() {
+                    let more = !inner.inbox.is_empty();
+                    drop(inner);
+                    if more {
+                        self.shared.arrived.notify_one();
+                    }
+                    return Some(Inbound::new(body, Arc::clone(&self.shared)));
+                }
+                if inner.end.is_some() {
+                    drop(inner);
+                    // The others who wait are to learn it too.
+                    self.shared.arrived.notify_one();
+                    return None;
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    /// Returns the books: at every instant, accepted = delivered + queued + expired + evicted + rejected.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.shared.lock().ledger()
+    }
+
+    /// Returns the hub the Device Provisioning Service has assigned, if one has been.
+    #[must_use]
+    pub fn assignment(&self) -> Option<Assignment> {
+        self.shared.lock().link.assignment().cloned()
+    }
+
+    /// Returns the JSON text that came with the latest assignment of this process, if one did.
+    #[must_use]
+    pub fn provisioning_payload(&self) -> Option<Vec<u8>> {
+        self.shared.lock().provisioning_payload.as_deref().map(<[u8]>::to_vec)
+    }
+
+    /// Returns copies of the messages that wait or are in flight, the oldest first.
+    ///
+    /// After [`stop`](Self::stop), or once the driver was dropped, these are the messages left over: keep them, or tell
+    /// whom they were from.
+    #[must_use]
+    pub fn queued(&self) -> Vec<Queued> {
+        let inner = self.shared.lock();
+        let outbox = inner.link.outbox();
+        let mut all = Vec::with_capacity(outbox.usage().messages);
+        let mut next = outbox.first();
+        while let Some(entry) = next.and_then(|id| outbox.get(id)) {
+            all.push(Queued {
+                id: entry.id,
+                telemetry: matches!(entry.address, Address::Telemetry(_)),
+                address: entry.address.text().to_owned(),
+                payload: entry.payload.to_vec(),
+            });
+            next = outbox.next(entry.id.next());
+        }
+        all
+    }
+
+    /// Orders a registration with the Device Provisioning Service, as after an operator's word that the device moves.
+    ///
+    /// What is in flight is drained first. Without effect when the hub is configured, or while the link is stopped.
+    /// Registrations are billed.
+    pub fn reprovision(&self) {
+        self.shared.command(|inner| inner.link.reprovision(clock::now()));
+    }
+
+    /// Tries again after [`State::GivenUp`]; without effect in any other state.
+    pub fn start(&self) {
+        self.shared.command(|inner| {
+            if inner.link.state() == State::GivenUp {
+                inner.link.start(clock::now());
+            }
+        });
+    }
+
+    /// Stops the link: sends and awaits what is queued, for `drain` at most while the link is up, leaves with
+    /// DISCONNECT, and ends the driver. Returns the books.
+    ///
+    /// Messages still queued then are told to their receipts as [`Undelivered::StillQueued`] and stay readable by
+    /// [`queued`](Self::queued). Messages sent meanwhile are still accepted; after the end, none are. A driver that was
+    /// never polled is taken as ended.
+    ///
+    /// Cancel-safe in that the link stops all the same.
+    pub async fn stop(&self, drain: Duration) -> Ledger {
+        let never_ran = self.shared.command(|inner| {
+            inner.link.stop(drain, clock::now());
+            let first = !std::mem::replace(&mut inner.stopping, true);
+            first && !inner.running && inner.end.is_none()
+        });
+        if never_ran {
+            self.shared.end(End::Stopped, Undelivered::StillQueued);
+        }
+        loop {
+            let mut over = pin!(self.shared.over.notified());
+            over.as_mut().enable();
+            {
+                let inner = self.shared.lock();
+                if inner.end.is_some() {
+                    return inner.ledger();
+                }
+            }
+            over.await;
+        }
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Device({})", self.look())
+    }
+}
+
+/// The future of [`Device::send`].
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Sending<'d, 'm> {
+    shared: &'d Arc<Shared>,
+    message: Message<'m>,
+    /// The place in the queue for room.
+    ticket: Option<u64>,
+}
+
+impl Future for Sending<'_, '_> {
+    type Output = Result<Receipt, SendError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let (result, driver, next) = {
+            let mut inner = this.shared.lock();
+            let result = if inner.end.is_some() {
+                Some(Err(SendError::Ended))
+            } else {
+                let accepted = inner.accept_in_turn(this.message, &mut this.ticket, cx.waker());
+                accepted.map(|accepted| accepted.map_err(SendError::from))
+            };
+            let next = match (&result, this.ticket) {
+                (Some(_), Some(ticket)) => {
+                    this.ticket = None;
+                    inner.leave_queue(ticket)
+                }
+                _ => None,
+            };
+            (result, inner.driver.take(), next)
+        };
+        wake(driver);
+        wake(next);
+        match result {
+            Some(result) => Poll::Ready(result.map(|id| Receipt::new(Arc::clone(this.shared), id))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Drop for Sending<'_, '_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let next = self.shared.lock().leave_queue(ticket);
+            wake(next);
+        }
+    }
+}
+
+impl fmt::Debug for Sending<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sending").field("waits", &self.ticket.is_some()).finish_non_exhaustive()
+    }
+}
+
+/// A message that waits or is in flight, as [`Device::queued`] copies it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Queued {
+    /// Its id.
+    pub id: MessageId,
+    /// Whether it is telemetry of a hub's device.
+    pub telemetry: bool,
+    /// Its properties, for telemetry, or its topic.
+    pub address: String,
+    /// Its body.
+    pub payload: Vec<u8>,
+}
+
+impl<'a> From<&'a Queued> for Message<'a> {
+    fn from(queued: &'a Queued) -> Self {
+        if queued.telemetry {
+            Self::telemetry(&queued.address, &queued.payload)
+        } else {
+            Self::to_topic(&queued.address, &queued.payload)
+        }
+    }
+}
+
+/// Why [`Device::send`] did not accept a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The message can never be accepted as it is.
+    Unfit(PublishError),
+    /// The link was stopped, or its driver dropped.
+    Ended,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unfit(error) => error.fmt(f),
+            Self::Ended => f.write_str("the link was stopped or its driver dropped; build the device again to send"),
+        }
+    }
+}
+
+impl std::error::Error for SendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unfit(error) => Some(error),
+            Self::Ended => None,
+        }
+    }
+}
+
+impl From<PublishError> for SendError {
+    fn from(error: PublishError) -> Self {
+        Self::Unfit(error)
+    }
+}
+
+/// Why [`Device::try_send`] did not accept a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrySendError {
+    /// There is no room at present, or others wait for it.
+    Full,
+    /// Waiting would not help.
+    Refused(SendError),
+}
+
+impl fmt::Display for TrySendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => f.write_str("the outbox is full; wait for a delivery and try again"),
+            Self::Refused(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for TrySendError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Full => None,
+            Self::Refused(error) => Some(error),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What is logged, at levels that say who should act: error, an operator; warn, nobody yet, since the link helps
+//! itself; info, the turns of a device's life; debug and trace, for whoever looks for a fault.
+//!
+//! Packets are logged by name and length. Payloads, topics, passwords and keys are not.
+
+use std::time::Duration;
+
+use steadfast_core::{Advice, Attempt, Class, DropReason, Event, Failure, LocalFailure, TlsFailure};
+
+pub(crate) fn event(device: &str, event: &Event) {
+    match event {
+        Event::Up { session_present } => tracing::info!(device, session_present, "up"),
+        Event::Down(failure) => tracing::warn!(device, %failure, "down"),
+        Event::Renewing => tracing::info!(device, "reconnecting with a new token"),
+        Event::Provisioned { migrated } => tracing::info!(device, migrated, "assigned to a hub"),
+        Event::Delivered(id) => tracing::trace!(target: "steadfast::packets", device, %id, "delivered"),
+        Event::Dropped(id, DropReason::Expired) => tracing::debug!(device, %id, "a message expired"),
+        Event::Dropped(id, reason) => tracing::warn!(device, %id, %reason, "a message was dropped"),
+        Event::InboundOverflow => tracing::warn!(device, "the application acknowledges no messages; more are not taken"),
+        Event::ClockSkew { seconds } => {
+            tracing::error!(device, seconds, "set the clock: it differs from the service's; tokens follow the service's");
+        }
+        Event::Stopped => tracing::info!(device, "stopped"),
+        Event::GaveUp(failure) => tracing::error!(device, %failure, "given up"),
+        // The cause and the advice are logged by `retrying`.
+        _ => {}
+    }
+}
+
+pub(crate) fn retrying(device: &str, failure: Failure, delay: Duration, advice: Advice) {
+    if needs_operator(failure) {
+        tracing::error!(device, %failure, ?delay, %advice, "not connected; trying again");
+    } else {
+        tracing::warn!(device, %failure, ?delay, %advice, "not connected; trying again");
+    }
+}
+
+pub(crate) fn sent(device: &str, attempt: Attempt, packet: &str, len: usize) {
+    tracing::trace!(target: "steadfast::packets", device, %attempt, packet, len, "sent");
+}
+
+/// Whether time alone is unlikely to help.
+fn needs_operator(failure: Failure) -> bool {
+    match failure {
+        Failure::Tls(TlsFailure::Handshake) => false,
+        Failure::Tls(_) => true,
+        Failure::Local(LocalFailure::SigningTimeout) => false,
+        _ => matches!(failure.class(), Class::Refused | Class::Local),
+    }
+}

@@ -1,0 +1,224 @@
+//! The outbox in memory: bounded by count and bytes, empty-handed when empty.
+
+use std::collections::VecDeque;
+
+use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Usage};
+
+/// Dead slots tolerated beside as many as there are live ones.
+const SPARE_SLOTS: usize = 64;
+
+/// Room below which an empty table is kept.
+const KEPT_SLOTS: usize = 16;
+
+/// Holds messages in memory. It promises nothing across the end of the process.
+///
+/// Slots stand in the order of their ids. Ids follow each other, so the place of an id is nearly always its distance
+/// from the first one; dead slots in the middle go when they outnumber the live ones.
+#[derive(Debug)]
+pub(crate) struct MemoryOutbox {
+    slots: VecDeque<Slot>,
+    used: Usage,
+    capacity: Usage,
+}
+
+#[derive(Debug)]
+struct Slot {
+    id: MessageId,
+    /// Property bag or topic, then payload; `None` once removed.
+    body: Option<Box<[u8]>>,
+    text_len: usize,
+    telemetry: bool,
+    expires: Option<Instant>,
+}
+
+impl MemoryOutbox {
+    pub(crate) const fn new(capacity: Usage) -> Self {
+        Self { slots: VecDeque::new(), used: Usage { messages: 0, bytes: 0 }, capacity }
+    }
+
+    /// Whether a message of `size` bytes could be taken at once.
+    pub(crate) fn has_room_for(&self, size: usize) -> bool {
+        self.used.messages < self.capacity.messages && size <= self.capacity.bytes.saturating_sub(self.used.bytes)
+    }
+
+    /// The place of `id`, or of the first id after it.
+    fn place(&self, id: MessageId) -> Result<usize, usize> {
+        let Some(first) = self.slots.front() else { return Err(0) };
+        let Some(ahead) = id.get().checked_sub(first.id.get()) else { return Err(0) };
+        let guess = usize::try_from(ahead).unwrap_or(usize::MAX);
+        match self.slots.get(guess) {
+            Some(slot) if slot.id == id => Ok(guess),
+            _ => self.slots.binary_search_by_key(&id, |slot| slot.id),
+        }
+    }
+
+    fn tidy(&mut self) {
+        while self.slots.front().is_some_and(|slot| slot.body.is_none()) {
+            self.slots.pop_front();
+        }
+        if self.slots.is_empty() {
+            if self.slots.capacity() > KEPT_SLOTS {
+                self.slots = VecDeque::new();
+            }
+        } else if self.slots.len() > self.used.messages.saturating_mul(2).saturating_add(SPARE_SLOTS) {
+            self.slots.retain(|slot| slot.body.is_some());
+        }
+    }
+}
+
+impl Outbox for MemoryOutbox {
+    fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
+        let text = entry.address.text();
+        let size = text.len().saturating_add(entry.payload.len());
+        if size > self.capacity.bytes {
+            return Err(OutboxError::TooLarge { size, limit: self.capacity.bytes });
+        }
+        if !self.has_room_for(size) {
+            return Err(OutboxError::Full);
+        }
+        let mut body = Vec::with_capacity(size);
+        body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(entry.payload);
+        self.slots.push_back(Slot {
+            id: entry.id,
+            body: Some(body.into_boxed_slice()),
+            text_len: text.len(),
+            telemetry: matches!(entry.address, Address::Telemetry(_)),
+            expires: entry.expires,
+        });
+        self.used.messages += 1;
+        self.used.bytes += size;
+        Ok(())
+    }
+
+    fn get(&self, id: MessageId) -> Option<Entry<'_>> {
+        let slot = self.slots.get(self.place(id).ok()?)?;
+        let (text, payload) = slot.body.as_deref()?.split_at_checked(slot.text_len)?;
+        let text = std::str::from_utf8(text).ok()?;
+        let address = if slot.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
+        Some(Entry { id, address, payload, expires: slot.expires })
+    }
+
+    fn next(&self, from: MessageId) -> Option<MessageId> {
+        let place = self.place(from).unwrap_or_else(|place| place);
+        self.slots.range(place..).find(|slot| slot.body.is_some()).map(|slot| slot.id)
+    }
+
+    fn remove(&mut self, id: MessageId) -> bool {
+        let Ok(place) = self.place(id) else { return false };
+        let Some(body) = self.slots.get_mut(place).and_then(|slot| slot.body.take()) else { return false };
+        self.used.messages = self.used.messages.saturating_sub(1);
+        self.used.bytes = self.used.bytes.saturating_sub(body.len());
+        self.tidy();
+        true
+    }
+
+    fn last(&self) -> Option<MessageId> {
+        self.slots.iter().rev().find(|slot| slot.body.is_some()).map(|slot| slot.id)
+    }
+
+    fn usage(&self) -> Usage {
+        self.used
+    }
+
+    fn capacity(&self) -> Usage {
+        self.capacity
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: u64, payload: &[u8]) -> Entry<'_> {
+        let expires = Some(Instant::from_millis(id));
+        Entry { id: MessageId::new(id), address: Address::Topic("t"), payload, expires }
+    }
+
+    fn outbox(messages: usize, bytes: usize) -> MemoryOutbox {
+        MemoryOutbox::new(Usage { messages, bytes })
+    }
+
+    fn ids(outbox: &MemoryOutbox) -> Vec<u64> {
+        let mut from = MessageId::new(0);
+        let mut all = Vec::new();
+        while let Some(id) = outbox.next(from) {
+            all.push(id.get());
+            from = id.next();
+        }
+        all
+    }
+
+    #[test]
+    fn what_was_taken_is_given_back_in_order() {
+        let mut outbox = outbox(8, 64);
+        let bag = Entry { address: Address::Telemetry("a=b"), expires: None, ..entry(9, b"three") };
+        for entry in [entry(7, b"one"), entry(8, b""), bag] {
+            outbox.push(entry).unwrap();
+            assert_eq!(outbox.get(entry.id), Some(entry));
+        }
+        assert_eq!(ids(&outbox), [7, 8, 9]);
+        assert_eq!((outbox.first(), outbox.last()), (Some(MessageId::new(7)), Some(MessageId::new(9))));
+        assert_eq!(outbox.usage(), Usage { messages: 3, bytes: 4 + 1 + 8 });
+        assert_eq!(outbox.get(MessageId::new(6)), None);
+        assert_eq!(outbox.get(MessageId::new(10)), None);
+    }
+
+    #[test]
+    fn messages_go_in_any_order_and_only_once() {
+        for order in [[1, 2, 3], [1, 3, 2], [2, 1, 3], [2, 3, 1], [3, 1, 2], [3, 2, 1]] {
+            let mut outbox = outbox(3, 64);
+            for id in 1..=3 {
+                outbox.push(entry(id, b"x")).unwrap();
+            }
+            for (removed, id) in order.into_iter().enumerate() {
+                assert!(outbox.remove(MessageId::new(id)));
+                assert!(!outbox.remove(MessageId::new(id)));
+                assert_eq!(outbox.usage().messages, 2 - removed);
+                assert!(!ids(&outbox).contains(&id));
+            }
+            assert_eq!((outbox.usage(), outbox.first(), outbox.last()), (Usage::default(), None, None));
+        }
+    }
+
+    #[test]
+    fn count_and_bytes_are_limits_of_their_own_and_a_refusal_changes_nothing() {
+        let mut outbox = outbox(2, 10);
+        outbox.push(entry(1, b"12345")).unwrap();
+        assert_eq!(outbox.push(entry(2, b"1234")), Err(OutboxError::Full));
+        assert_eq!(outbox.push(entry(2, &[0; 10])), Err(OutboxError::TooLarge { size: 11, limit: 10 }));
+        outbox.push(entry(2, b"")).unwrap();
+        assert_eq!(outbox.push(entry(3, b"")), Err(OutboxError::Full));
+        assert_eq!((ids(&outbox), outbox.usage()), (vec![1, 2], Usage { messages: 2, bytes: 7 }));
+        outbox.remove(MessageId::new(1));
+        assert!(outbox.has_room_for(9) && !outbox.has_room_for(10));
+        outbox.push(entry(3, b"12345678")).unwrap();
+    }
+
+    #[test]
+    fn one_old_message_does_not_keep_the_places_of_those_that_left() {
+        let mut outbox = outbox(4, 64);
+        outbox.push(entry(1, b"stays")).unwrap();
+        for id in 2..10_000 {
+            outbox.push(entry(id, b"goes")).unwrap();
+            assert!(outbox.remove(MessageId::new(id)));
+        }
+        assert!(outbox.slots.len() < 200, "{}", outbox.slots.len());
+        outbox.push(entry(10_000, b"new")).unwrap();
+        assert_eq!(ids(&outbox), [1, 10_000]);
+        assert_eq!(outbox.next(MessageId::new(500)), Some(MessageId::new(10_000)));
+        assert!(outbox.get(MessageId::new(500)).is_none());
+    }
+
+    #[test]
+    fn an_empty_outbox_holds_no_memory() {
+        let mut outbox = outbox(1000, 100_000);
+        for id in 1..=1000 {
+            outbox.push(entry(id, b"x")).unwrap();
+        }
+        for id in 1..=1000 {
+            outbox.remove(MessageId::new(id));
+        }
+        assert_eq!(outbox.slots.capacity(), 0);
+    }
+}

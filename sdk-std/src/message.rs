@@ -1,0 +1,173 @@
+//! Telemetry with its properties.
+
+use std::time::Duration;
+
+use steadfast_core::azure::property_bag::{self, BagError, PropertyBag};
+use steadfast_core::{Address, Message};
+
+/// A telemetry message for an IoT hub: a body and properties.
+///
+/// Each property is percent-encoded when it is added, so that none can end up as another one.
+///
+/// ```
+/// use std::time::Duration;
+/// use steadfast::Telemetry;
+///
+/// let reading = Telemetry::json(r#"{"celsius":21.5}"#)
+///     .property("room", "a&b")?
+///     .expires_after(Duration::from_secs(3600));
+/// assert_eq!(reading.properties(), "$.ct=application%2Fjson&$.ce=utf-8&room=a%26b");
+/// # Ok::<(), steadfast::BagError>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Telemetry {
+    payload: Vec<u8>,
+    bag: String,
+    expires_after: Option<Duration>,
+}
+
+impl Telemetry {
+    /// Makes a message without properties. The hub takes at most 262,144 bytes, the properties included.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self { payload: payload.into(), bag: String::new(), expires_after: None }
+    }
+
+    /// Makes a message whose body is JSON in UTF-8 and says so, which routing on the body needs.
+    pub fn json(text: impl Into<String>) -> Self {
+        let bag = String::from("$.ct=application%2Fjson&$.ce=utf-8");
+        Self { payload: text.into().into_bytes(), bag, expires_after: None }
+    }
+
+    /// Adds an application property; the value may be empty, and both may hold any character.
+    ///
+    /// # Errors
+    /// [`BagError`] for an empty, reserved or repeated key.
+    pub fn property(self, key: &str, value: &str) -> Result<Self, BagError> {
+        self.add(key.len() + value.len(), |bag| bag.property(key, value))
+    }
+
+    /// Sets the message id in place of the one made for each message.
+    ///
+    /// # Errors
+    /// [`BagError`] for a bad id or a second one.
+    pub fn message_id(self, id: &str) -> Result<Self, BagError> {
+        self.add(id.len(), |bag| bag.message_id(id))
+    }
+
+    /// Sets the correlation id.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn correlation_id(self, id: &str) -> Result<Self, BagError> {
+        self.add(id.len(), |bag| bag.correlation_id(id))
+    }
+
+    /// Sets the content type, such as `application/json`.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn content_type(self, value: &str) -> Result<Self, BagError> {
+        self.add(value.len(), |bag| bag.content_type(value))
+    }
+
+    /// Sets the content encoding, such as `utf-8`.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn content_encoding(self, value: &str) -> Result<Self, BagError> {
+        self.add(value.len(), |bag| bag.content_encoding(value))
+    }
+
+    /// Sets the creation time, a UTC time such as `2020-04-10T05:24:22.471Z`.
+    ///
+    /// # Errors
+    /// [`BagError`] for another form or a second one.
+    pub fn creation_time(self, utc: &str) -> Result<Self, BagError> {
+        self.add(utc.len(), |bag| bag.creation_time(utc))
+    }
+
+    /// Sets the Plug and Play component the message comes from.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn component(self, name: &str) -> Result<Self, BagError> {
+        self.add(name.len(), |bag| bag.component(name))
+    }
+
+    /// Sets the output of an IoT Edge module.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn output_name(self, name: &str) -> Result<Self, BagError> {
+        self.add(name.len(), |bag| bag.output_name(name))
+    }
+
+    /// Sets how long the message is of use, counted from its acceptance. Default: what the device's builder says.
+    pub fn expires_after(self, span: Duration) -> Self {
+        Self { expires_after: Some(span), ..self }
+    }
+
+    /// Returns the body.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// Returns the properties as they stand in the topic.
+    #[must_use]
+    pub fn properties(&self) -> &str {
+        &self.bag
+    }
+
+    /// Appends what `write` writes, in a bag of its own, unless its key is there already.
+    fn add(
+        mut self,
+        size: usize,
+        write: impl FnOnce(&mut PropertyBag<'_>) -> Result<(), BagError>,
+    ) -> Result<Self, BagError> {
+        // Each byte takes three at most; the rest is for the separator and a system property's key.
+        let mut buffer = vec![0; size.saturating_mul(3).saturating_add(16)];
+        let mut bag = PropertyBag::new(&mut buffer);
+        write(&mut bag)?;
+        let added = property_bag::properties(bag.as_str()).next();
+        let repeated = |key: property_bag::Encoded<'_>| {
+            property_bag::properties(&self.bag).any(|known| known.key.bytes().eq(key.bytes()))
+        };
+        if added.is_some_and(|property| repeated(property.key)) {
+            return Err(BagError::Duplicate);
+        }
+        if !self.bag.is_empty() {
+            self.bag.push('&');
+        }
+        self.bag.push_str(bag.as_str());
+        Ok(self)
+    }
+}
+
+impl<'a> From<&'a Telemetry> for Message<'a> {
+    fn from(telemetry: &'a Telemetry) -> Self {
+        Self {
+            address: Address::Telemetry(&telemetry.bag),
+            payload: &telemetry.payload,
+            expires_after: telemetry.expires_after,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_are_encoded_one_after_the_other_and_never_twice() {
+        let message = Telemetry::new("x").message_id("m-1").unwrap().property("ö &", "").unwrap();
+        assert_eq!(message.properties(), "$.mid=m-1&%C3%B6%20%26=");
+        assert_eq!(message.clone().property("ö &", "again"), Err(BagError::Duplicate));
+        assert_eq!(message.clone().message_id("m-2"), Err(BagError::Duplicate));
+        assert_eq!(message.clone().property("$.mid", "forged"), Err(BagError::ReservedKey));
+        assert_eq!(Telemetry::json("{}").content_type("text/plain"), Err(BagError::Duplicate));
+        let core = Message::from(&message);
+        assert_eq!((core.address, core.payload), (Address::Telemetry(message.properties()), &b"x"[..]));
+    }
+}

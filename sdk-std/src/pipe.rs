@@ -1,0 +1,246 @@
+//! The byte pipe: one connection of one attempt.
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use steadfast_core::mqtt::{EncodeError, Packet};
+use steadfast_core::text::{Sink, SinkFull};
+use steadfast_core::{Attempt, Failure};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use crate::tls;
+
+/// Most bytes that wait for the socket, one packet that is longer apart.
+const BACKLOG: usize = 64 * 1024;
+
+/// Most bytes read in one go.
+pub(crate) const READ: usize = 16 * 1024;
+
+/// How long the end of a connection may take.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Bytes in both directions.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Packets gathered for one write. It grows as needed; the link bounds what it puts in.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch(pub(crate) Vec<u8>);
+
+impl Scratch {
+    /// Appends the packet and returns its length; what cannot be encoded leaves nothing behind.
+    pub(crate) fn put_packet(&mut self, packet: &Packet<'_>) -> Result<usize, EncodeError> {
+        let before = self.0.len();
+        match packet.encode(self) {
+            Ok(()) => Ok(self.0.len() - before),
+            Err(error) => {
+                self.0.truncate(before);
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Sink for Scratch {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// One connection. An idle one holds no buffers.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) attempt: Attempt,
+    stream: Stream,
+    /// What the socket did not take, up to `written` gone already.
+    backlog: Vec<u8>,
+    written: usize,
+    /// The part of a packet that has come.
+    pub(crate) partial: Vec<u8>,
+    /// TLS records may wait in the stream.
+    unflushed: bool,
+    /// The device showed a certificate.
+    shown: bool,
+}
+
+/// What [`Connection::read`] found.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// Nothing, or all there was.
+    Drained,
+    /// The buffer is full; there may be more.
+    More,
+    /// The service has closed its side.
+    End,
+    /// The connection broke.
+    Broken(io::Error),
+}
+
+impl Connection {
+    pub(crate) const fn new(attempt: Attempt, stream: Stream, shown: bool) -> Self {
+        Self { attempt, stream, backlog: Vec::new(), written: 0, partial: Vec::new(), unflushed: false, shown }
+    }
+
+    /// Bytes that wait for the socket.
+    pub(crate) const fn waiting(&self) -> usize {
+        self.backlog.len() - self.written
+    }
+
+    /// Whether [`write`](Self::write) has anything to do.
+    pub(crate) const fn has_unwritten(&self) -> bool {
+        self.waiting() > 0 || self.unflushed
+    }
+
+    /// How many bytes of packets it takes at present, with `scratch` bytes gathered already.
+    pub(crate) const fn room(&self, scratch: usize) -> usize {
+        // A single packet may be longer than the backlog; alone, it is taken.
+        match self.waiting().saturating_add(scratch) {
+            0 => usize::MAX,
+            used => BACKLOG.saturating_sub(used),
+        }
+    }
+
+    /// Reads until the socket has no more or `buffer` is full. Unless it says `More`, the task is woken for what comes.
+    pub(crate) fn read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Read {
+        while buffer.remaining() > 0 {
+            let before = buffer.filled().len();
+            match self.stream.poll_read(cx, buffer) {
+                Poll::Pending => return Read::Drained,
+                Poll::Ready(Ok(())) if buffer.filled().len() == before => return Read::End,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Read::Broken(error),
+            }
+        }
+        Read::More
+    }
+
+    /// Writes the backlog and then `bytes`; keeps what the socket does not take. Returns whether any bytes moved.
+    pub(crate) fn write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> io::Result<bool> {
+        let mut moved = false;
+        let mut bytes = bytes;
+        if self.waiting() > 0 {
+            self.backlog.extend_from_slice(bytes);
+            bytes = &[];
+            while let Some(rest) = self.backlog.get(self.written..).filter(|rest| !rest.is_empty()) {
+                let Poll::Ready(result) = self.stream.poll_write(cx, rest) else { break };
+                self.written += some(result?)?;
+                moved = true;
+                self.unflushed = true;
+            }
+            if self.waiting() == 0 {
+                self.backlog = Vec::new();
+                self.written = 0;
+            } else if self.written > BACKLOG {
+                self.backlog.drain(..self.written);
+                self.written = 0;
+            }
+        }
+        while !bytes.is_empty() {
+            let Poll::Ready(result) = self.stream.poll_write(cx, bytes) else {
+                self.backlog.extend_from_slice(bytes);
+                break;
+            };
+            bytes = bytes.get(some(result?)?..).unwrap_or(&[]);
+            moved = true;
+            self.unflushed = true;
+        }
+        if self.unflushed
+            && let Poll::Ready(result) = self.stream.poll_flush(cx)
+        {
+            result?;
+            self.unflushed = false;
+        }
+        Ok(moved)
+    }
+
+    /// What the end of the connection means.
+    pub(crate) fn failure(&self, error: &io::Error) -> Failure {
+        // Before TLS was up the error would have ended the handshake: of the alerts, only one about the certificate
+        // shown comes after it (RFC 8446, section 4.4.2.4).
+        match tls::failure(error, self.shown) {
+            Some(failure @ steadfast_core::TlsFailure::ClientCertificateRefused) => Failure::Tls(failure),
+            _ => Failure::Lost,
+        }
+    }
+
+    /// Sends what waits and `rest`, and leaves in order, within a second.
+    pub(crate) async fn finish(mut self, rest: Vec<u8>) {
+        let goodbye = async {
+            self.backlog.drain(..self.written);
+            self.written = 0;
+            self.backlog.extend(rest);
+            poll_fn(|cx| {
+                match self.write(cx, &[]) {
+                    Ok(_) if self.waiting() > 0 || self.unflushed => return Poll::Pending,
+                    Ok(_) => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                self.stream.poll_shutdown(cx)
+            })
+            .await?;
+            // A socket closed with bytes unread resets the connection, and DISCONNECT with it.
+            poll_fn(|cx| {
+                loop {
+                    let mut space = [MaybeUninit::uninit(); 512];
+                    let mut buffer = ReadBuf::uninit(&mut space);
+                    ready!(self.stream.poll_read(cx, &mut buffer))?;
+                    if buffer.filled().is_empty() {
+                        return Poll::Ready(Ok::<_, io::Error>(()));
+                    }
+                }
+            })
+            .await
+        };
+        match timeout(GOODBYE, goodbye).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the connection broke while it was closed"),
+            Err(_) => tracing::debug!("the service did not close the connection in time"),
+        }
+    }
+}
+
+/// A socket that takes nothing takes nothing any more.
+fn some(written: usize) -> io::Result<usize> {
+    if written == 0 { Err(io::ErrorKind::WriteZero.into()) } else { Ok(written) }
+}

@@ -1,0 +1,244 @@
+//! What the handles and the driver of one device share.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+
+use steadfast_core::{Config, Event, Ledger, Link, Message, MessageId, Outbox, Overflow, PublishError, Settings, Status};
+use tokio::sync::{Notify, broadcast, watch};
+
+use crate::clock;
+use crate::inbox::Body;
+use crate::memory_outbox::MemoryOutbox;
+use crate::receipt::Receipts;
+
+/// The link of a device on this frontend.
+pub(crate) type DeviceLink = Link<MemoryOutbox, SharedConfig>;
+
+/// The configuration, held once by the link and once by the driver.
+#[derive(Clone, Debug)]
+pub(crate) struct SharedConfig(pub(crate) Arc<Config<Box<str>>>);
+
+impl Settings for SharedConfig {
+    type Text = Box<str>;
+
+    fn config(&self) -> &Config<Box<str>> {
+        &self.0
+    }
+}
+
+/// Why a driver has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Stopped,
+    Dropped,
+}
+
+/// What the handles and the driver of one device share.
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    /// Made when somebody first asks for it, as the next one.
+    status: OnceLock<watch::Sender<Status>>,
+    events: OnceLock<broadcast::Sender<Event>>,
+    /// Something lies in the inbox, or the driver has ended.
+    pub(crate) arrived: Notify,
+    /// The driver has ended.
+    pub(crate) over: Notify,
+}
+
+/// What the lock guards.
+pub(crate) struct Inner {
+    pub(crate) link: DeviceLink,
+    pub(crate) receipts: Receipts,
+    /// Who waits for room in the outbox, in the order of their coming.
+    queue: VecDeque<Waiting>,
+    next_ticket: u64,
+    /// Wakes the driver; taken by whoever does it.
+    pub(crate) driver: Option<Waker>,
+    pub(crate) inbox: VecDeque<Body>,
+    pub(crate) provisioning_payload: Option<Box<[u8]>>,
+    pub(crate) end: Option<End>,
+    /// The driver was polled.
+    pub(crate) running: bool,
+    /// The application asked for the end, perhaps before the driver began.
+    pub(crate) stopping: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    ticket: u64,
+    /// `None` while it is on its way after having been woken.
+    waker: Option<Waker>,
+}
+
+/// Most events a listener can be behind before it misses the oldest.
+const EVENTS_KEPT: usize = 256;
+
+impl Shared {
+    pub(crate) fn new(link: DeviceLink) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                link,
+                receipts: Receipts::default(),
+                queue: VecDeque::new(),
+                next_ticket: 0,
+                driver: None,
+                inbox: VecDeque::new(),
+                provisioning_payload: None,
+                end: None,
+                running: false,
+                stopping: false,
+            }),
+            status: OnceLock::new(),
+            events: OnceLock::new(),
+            arrived: Notify::new(),
+            over: Notify::new(),
+        }
+    }
+
+    /// The state behind the lock. A panic elsewhere cannot leave the link half-changed: it does not panic on input.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> watch::Receiver<Status> {
+        // The lock keeps the driver from publishing between the look and the making.
+        let inner = self.lock();
+        self.status.get_or_init(|| watch::Sender::new(inner.link.status())).subscribe()
+    }
+
+    pub(crate) fn publish_status(&self, inner: &Inner) {
+        if let Some(status) = self.status.get() {
+            status.send_replace(inner.link.status());
+        }
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.get_or_init(|| broadcast::Sender::new(EVENTS_KEPT)).subscribe()
+    }
+
+    /// The event channel, if somebody listens.
+    pub(crate) fn listeners(&self) -> Option<&broadcast::Sender<Event>> {
+        self.events.get().filter(|events| events.receiver_count() > 0)
+    }
+
+    /// Runs `command` and lets the driver act on it.
+    pub(crate) fn command<T>(&self, command: impl FnOnce(&mut Inner) -> T) -> T {
+        let (result, driver) = {
+            let mut inner = self.lock();
+            let result = command(&mut inner);
+            self.publish_status(&inner);
+            (result, inner.driver.take())
+        };
+        wake(driver);
+        result
+    }
+
+    /// Ends everything that waits for the driver.
+    pub(crate) fn end(&self, end: End, outcome: crate::receipt::Undelivered) {
+        let mut wakes = Vec::new();
+        {
+            let mut inner = self.lock();
+            inner.end.get_or_insert(end);
+            inner.receipts.settle_all(Err(outcome), &mut wakes);
+            wakes.extend(inner.queue.iter_mut().filter_map(|waiting| waiting.waker.take()));
+            inner.driver = None;
+        }
+        wakes.into_iter().for_each(Waker::wake);
+        self.arrived.notify_waiters();
+        self.arrived.notify_one();
+        self.over.notify_waiters();
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+pub(crate) fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl Inner {
+    /// Takes a message into the outbox, unless others wait for room.
+    pub(crate) fn accept(&mut self, message: Message<'_>) -> Result<MessageId, PublishError> {
+        if !self.queue.is_empty() {
+            return Err(PublishError::Full);
+        }
+        self.publish(message)
+    }
+
+    /// Takes a message from whoever holds `ticket`; without one, or when its turn has not come, gives one out.
+    ///
+    /// Returns `None` when there is no room; `waker` is woken when it is worth asking again.
+    pub(crate) fn accept_in_turn(
+        &mut self,
+        message: Message<'_>,
+        ticket: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Option<Result<MessageId, PublishError>> {
+        let first = match *ticket {
+            None => self.queue.is_empty(),
+            Some(ticket) => self.queue.front().is_some_and(|waiting| waiting.ticket == ticket),
+        };
+        if first && self.may_fit(&message) {
+            let result = self.publish(message);
+            if result != Err(PublishError::Full) {
+                return Some(result);
+            }
+        }
+        match *ticket {
+            None => {
+                let number = self.next_ticket;
+                self.next_ticket = number.wrapping_add(1);
+                self.queue.push_back(Waiting { ticket: number, waker: Some(waker.clone()) });
+                *ticket = Some(number);
+            }
+            Some(ticket) => {
+                if let Some(waiting) = self.queue.iter_mut().find(|waiting| waiting.ticket == ticket) {
+                    waiting.waker = Some(waker.clone());
+                }
+            }
+        }
+        None
+    }
+
+    /// Takes back a ticket; returns who is to be woken since the turn may be theirs.
+    pub(crate) fn leave_queue(&mut self, ticket: u64) -> Option<Waker> {
+        let place = self.queue.iter().position(|waiting| waiting.ticket == ticket)?;
+        self.queue.remove(place);
+        if self.queue.is_empty() {
+            self.queue = VecDeque::new();
+        }
+        if place == 0 { self.next_in_turn() } else { None }
+    }
+
+    /// Who waits longest for room, unless it is on its way already.
+    pub(crate) fn next_in_turn(&mut self) -> Option<Waker> {
+        self.queue.front_mut()?.waker.take()
+    }
+
+    /// Whether asking the link can help. Its books count a refusal, and one that only waits was not refused.
+    fn may_fit(&self, message: &Message<'_>) -> bool {
+        let outbox = self.link.outbox();
+        let size = message.address.text().len().saturating_add(message.payload.len());
+        outbox.has_room_for(size)
+            || size > outbox.capacity().bytes
+            || self.link.settings().config().overflow == Overflow::DropOldest
+    }
+
+    fn publish(&mut self, message: Message<'_>) -> Result<MessageId, PublishError> {
+        let id = self.link.publish(message, clock::now())?;
+        self.receipts.insert(id);
+        Ok(id)
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.link.ledger()
+    }
+}

@@ -1,0 +1,90 @@
+//! Who signs the device's tokens.
+
+use std::fmt;
+use std::future::{Future, ready};
+use std::pin::Pin;
+
+use steadfast_core::Role;
+use steadfast_core::azure::sas::{KeyError, SymmetricKey};
+use steadfast_core::text::Text;
+
+/// What a [`Signer`] returns.
+pub type Signing = Pin<Box<dyn Future<Output = Result<[u8; 32], SigningFailed>> + Send>>;
+
+/// Signs on behalf of a key that need not be in this process: in a TPM, a PKCS#11 token, or IoT Edge's workload API.
+///
+/// It is asked once for each token, about once an hour and once for each attempt to connect.
+pub trait Signer: Send + Sync + 'static {
+    /// Signs `text` with HMAC-SHA256.
+    ///
+    /// `role` says whose key is wanted: the enrollment's for the Device Provisioning Service, the device's for the hub.
+    /// They are the same for an individual enrollment and for a key derived from a group's.
+    ///
+    /// The future may be dropped: after [`crate::Timeouts::sign`] the attempt fails and another one begins later.
+    fn sign(&self, role: Role, text: &str) -> Signing;
+}
+
+/// The key holder did not sign; its own log should say why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SigningFailed(String);
+
+impl SigningFailed {
+    /// Makes an error with a reason for the log, which must not have secrets in it.
+    #[must_use]
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl fmt::Display for SigningFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the key holder did not sign: {}", self.0)
+    }
+}
+
+impl std::error::Error for SigningFailed {}
+
+/// A symmetric key in memory, overwritten with zeros when dropped.
+///
+/// ```
+/// use steadfast::SharedKey;
+///
+/// // The key of one device, made from the key of its enrollment group.
+/// let group = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+/// let key = SharedKey::of_group(group, "pump-7")?;
+/// assert_eq!(format!("{key:?}"), "SharedKey(hidden)");
+/// # Ok::<(), steadfast::KeyError>(())
+/// ```
+pub struct SharedKey(Box<SymmetricKey>);
+
+impl SharedKey {
+    /// Takes a key as the service shows it: base64 with padding, 16 to 64 bytes.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the flaw, never the key.
+    pub fn from_base64(text: &str) -> Result<Self, KeyError> {
+        SymmetricKey::from_base64(text).map(|key| Self(Box::new(key)))
+    }
+
+    /// Derives the key of one device from the key of its enrollment group, given in base64.
+    ///
+    /// Better still, derive it where the group's key is safe, and give each device its own key only.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the flaw, never the key.
+    pub fn of_group(group_key: &str, registration_id: &str) -> Result<Self, KeyError> {
+        SymmetricKey::from_base64(group_key).map(|key| Self(Box::new(key.derive(registration_id))))
+    }
+}
+
+impl Signer for SharedKey {
+    fn sign(&self, _: Role, text: &str) -> Signing {
+        Box::pin(ready(Ok(self.0.sign(&Text::from(text)))))
+    }
+}
+
+impl fmt::Debug for SharedKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SharedKey(hidden)")
+    }
+}
