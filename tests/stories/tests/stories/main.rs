@@ -1,0 +1,3 @@
+//! The stories, by theme.
+
+mod lifecycle;

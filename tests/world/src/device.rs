@@ -1,0 +1,137 @@
+//! A device of the world: a link and what its frontend knows.
+
+use std::rc::Rc;
+
+use steadfast_core::{Assignment, Attempt, Config, Event, Link, Role, Settings};
+
+use crate::oracle::Oracle;
+use crate::service::Key;
+
+/// A configuration that links of the world share.
+#[derive(Clone, Debug)]
+pub struct Shared(pub(crate) Rc<Config<String>>);
+
+impl Settings for Shared {
+    type Text = String;
+
+    fn config(&self) -> &Config<String> {
+        &self.0
+    }
+}
+
+/// How bytes from a service reach the link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Feed {
+    /// As they were sent.
+    #[default]
+    Whole,
+    /// In pieces of random length.
+    Pieces,
+    /// One by one.
+    Bytes,
+    /// As decoded packets, as frontends over another MQTT client hand them in.
+    Packets,
+}
+
+/// How the holder of the key answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Signing {
+    /// At once.
+    #[default]
+    Prompt,
+    /// After so many milliseconds.
+    After(u64),
+    /// Never.
+    Never,
+    /// It fails.
+    Fails,
+}
+
+/// A connection attempt, as the frontend saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AttemptRecord {
+    /// When it began, in milliseconds.
+    pub at_ms: u64,
+    /// Its number.
+    pub attempt: Attempt,
+    /// Where it went.
+    pub host: String,
+    /// Which service that is.
+    pub role: Role,
+}
+
+/// Something the application received.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Inbound {
+    /// During which attempt.
+    pub attempt: Attempt,
+    /// The topic; empty for the payload of an assignment.
+    pub topic: String,
+    /// The body.
+    pub payload: Vec<u8>,
+    /// The packet id, for QoS 1.
+    pub packet_id: Option<steadfast_core::mqtt::PacketId>,
+    /// Whether it was marked as a repetition.
+    pub dup: bool,
+}
+
+/// A frontend that takes bytes only as fast as its uplink carries them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uplink {
+    pub(crate) buffer: usize,
+    pub(crate) bytes_per_tick: usize,
+}
+
+/// Milliseconds between two movements of an uplink.
+pub(crate) const TICK_MS: u64 = 100;
+
+#[derive(Debug)]
+pub(crate) struct Device<O> {
+    pub(crate) id: String,
+    pub(crate) link: Link<O, Shared>,
+    pub(crate) key: Option<Key>,
+    pub(crate) feed: Feed,
+    pub(crate) signing: Signing,
+    pub(crate) uplink: Option<Uplink>,
+    pub(crate) timer_lag_ms: u64,
+    pub(crate) acknowledges: bool,
+    pub(crate) asleep_until: u64,
+    pub(crate) armed: Option<u64>,
+    pub(crate) spins: (u64, u32),
+    pub(crate) last_hub: String,
+    pub(crate) events: Vec<(u64, Event)>,
+    pub(crate) attempts: Vec<AttemptRecord>,
+    pub(crate) inbound: Vec<Inbound>,
+    pub(crate) saved: Option<Assignment>,
+    pub(crate) oracle: Oracle,
+    pub(crate) published: u64,
+}
+
+/// A connection of a device to a service.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) device: usize,
+    pub(crate) attempt: Attempt,
+    pub(crate) host: String,
+    pub(crate) role: Role,
+    /// Whether the frontend still has its end.
+    pub(crate) here: bool,
+    /// Whether bytes can flow.
+    pub(crate) ready: bool,
+    /// Whether the service still has its end.
+    pub(crate) there: bool,
+    /// Nothing passes any more, and nobody is told.
+    pub(crate) frozen: bool,
+    pub(crate) received: Vec<u8>,
+    pub(crate) backlog: Vec<u8>,
+    pub(crate) ticking: bool,
+    pub(crate) stream: bytes::BytesMut,
+    pub(crate) last_to_service: u64,
+    pub(crate) last_to_device: u64,
+    pub(crate) sent_connect: bool,
+    pub(crate) sent_disconnect: bool,
+}

@@ -1,0 +1,671 @@
+//! The driver: what a frontend, a network and the time do.
+
+use std::cmp::Ordering;
+
+use rumqttc::mqttbytes::v4;
+use steadfast_core::mqtt::{Decoded, Incoming, decode};
+use steadfast_core::{Action, Attempt, Event, Failure, Input, Instant, Outbox, Output, Received, Role};
+
+use crate::EPOCH_SECS;
+use crate::device::{AttemptRecord, Connection, Feed, Inbound, Signing, TICK_MS};
+use crate::network::Reach;
+use crate::service::{ConnectionId, Delivery, Reaction, Reply};
+use crate::world::World;
+
+/// Most outputs of one drain: many windows.
+const DRAIN: usize = 600;
+/// Largest packet a service reads.
+const SERVICE_LIMIT: usize = 1 << 20;
+
+/// Something that happens at a time.
+#[derive(Debug)]
+pub(crate) enum Item {
+    Wake { device: usize },
+    Input { device: usize, attempt: Attempt, connection: ConnectionId, what: Arrival },
+    ToService { connection: ConnectionId, bytes: Vec<u8> },
+    ClientGone { connection: ConnectionId },
+    React(Reaction),
+    Tick { connection: ConnectionId },
+}
+
+/// What reaches a device.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    Signed([u8; 32]),
+    Connected,
+    Ready,
+    Bytes(Vec<u8>),
+    Failed(Failure),
+}
+
+#[derive(Debug)]
+pub(crate) struct Scheduled {
+    pub(crate) at: u64,
+    pub(crate) order: u64,
+    pub(crate) item: Item,
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    /// The earliest is the greatest, since the heap gives the greatest first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.order).cmp(&(self.at, self.order))
+    }
+}
+
+/// An action, freed from the link it borrows.
+enum Deed {
+    Sign(Attempt, [u8; 32]),
+    Connect(Attempt, String, Role),
+    Send(Attempt, Vec<u8>),
+    Close(Attempt),
+    Nothing,
+}
+
+impl<O: Outbox> World<O> {
+    pub(crate) fn schedule(&mut self, at: u64, item: Item) {
+        self.order += 1;
+        let order = self.order;
+        self.queue.push(Scheduled { at, order, item });
+    }
+
+    /// Lets the next thing happen, unless it lies beyond `end`; returns whether something did.
+    pub(crate) fn step(&mut self, end: u64) -> bool {
+        let Some(next) = self.queue.peek().filter(|next| next.at <= end) else { return false };
+        self.now = self.now.max(next.at);
+        let Some(Scheduled { order, item, .. }) = self.queue.pop() else { return false };
+        let device = match &item {
+            Item::Wake { device } | Item::Input { device, .. } => Some(*device),
+            Item::Tick { connection } => self.connections.get(connection).map(|known| known.device),
+            Item::ToService { .. } | Item::ClientGone { .. } | Item::React(_) => None,
+        };
+        if let Some(asleep) = device.map(|device| self.devices[device].asleep_until).filter(|until| *until > self.now) {
+            self.queue.push(Scheduled { at: asleep, order, item });
+            return true;
+        }
+        match item {
+            Item::Wake { device } => self.wake(device),
+            Item::Input { device, attempt, connection, what } => self.arrive(device, attempt, connection, what),
+            Item::ToService { connection, bytes } => self.serve(connection, &bytes),
+            Item::ClientGone { connection } => self.client_gone(connection),
+            Item::React(reaction) => self.react(reaction),
+            Item::Tick { connection } => self.tick(connection),
+        }
+        true
+    }
+
+    fn instant(&self) -> Instant {
+        Instant::from_millis(self.now)
+    }
+
+    pub(crate) fn unix_secs(&self) -> u64 {
+        EPOCH_SECS + (self.now - self.start_ms) / 1000
+    }
+
+    fn wake(&mut self, number: usize) {
+        let now = self.instant();
+        let device = &mut self.devices[number];
+        device.armed = None;
+        if device.link.next_deadline().is_none_or(|deadline| deadline.at > now) {
+            self.arm(number);
+            return;
+        }
+        device.spins =
+            if device.spins.0 == now.as_millis() { (device.spins.0, device.spins.1 + 1) } else { (now.as_millis(), 0) };
+        if device.spins.1 > 50 {
+            self.fail(number, "timers fire again and again at one instant");
+        }
+        device.link.handle_timeout(now);
+        self.drain(number);
+    }
+
+    /// Arms a wake-up for the link's deadline.
+    fn arm(&mut self, number: usize) {
+        let lag = self.devices[number].timer_lag_ms;
+        let lag = if lag == 0 { 0 } else { self.rng.between(0, lag) };
+        let now = self.now;
+        let device = &mut self.devices[number];
+        let Some(deadline) = device.link.next_deadline() else { return };
+        let at = deadline.at.as_millis().max(now);
+        if device.armed.is_none_or(|armed| at < armed) {
+            device.armed = Some(at);
+            self.schedule(at + lag, Item::Wake { device: number });
+        }
+    }
+
+    /// Does what the link asks for until it waits.
+    pub(crate) fn drain(&mut self, number: usize) {
+        for _ in 0..DRAIN {
+            let room = self.room(number);
+            let device = &mut self.devices[number];
+            let deed = match device.link.poll_output_within(room) {
+                Output::Wait(deadline) => {
+                    if deadline.map(|deadline| deadline.at) != device.link.next_deadline().map(|deadline| deadline.at) {
+                        self.fail(number, "Wait and next_deadline differ");
+                    }
+                    self.check(number);
+                    self.arm(number);
+                    return;
+                }
+                Output::Event(event) => {
+                    self.note(number, event);
+                    continue;
+                }
+                Output::Action(action) => match action {
+                    Action::Sign { attempt, text, .. } => {
+                        let signature = device.key.as_ref().map_or([0; 32], |key| key.sign(&text));
+                        Deed::Sign(attempt, signature)
+                    }
+                    Action::Connect { attempt, endpoint } => {
+                        Deed::Connect(attempt, endpoint.host.to_owned(), endpoint.role)
+                    }
+                    Action::Send { attempt, packet } => {
+                        let mut bytes = vec![0; packet.encoded_len().unwrap_or(0)];
+                        let len = packet.encode_to_slice(&mut bytes);
+                        assert_eq!(len, Ok(bytes.len()), "seed {}: {packet:?}", self.seed);
+                        Deed::Send(attempt, bytes)
+                    }
+                    Action::Close { attempt, .. } => Deed::Close(attempt),
+                    Action::SaveAssignment(assignment) => {
+                        device.saved = Some(assignment.clone());
+                        Deed::Nothing
+                    }
+                    _ => Deed::Nothing,
+                },
+                _ => Deed::Nothing,
+            };
+            match deed {
+                Deed::Sign(attempt, signature) => self.sign(number, attempt, signature),
+                Deed::Connect(attempt, host, role) => self.connect(number, attempt, host, role),
+                Deed::Send(attempt, bytes) => self.send(number, attempt, bytes),
+                Deed::Close(attempt) => self.close(number, attempt),
+                Deed::Nothing => {}
+            }
+        }
+        self.fail(number, "the outputs do not end");
+    }
+
+    fn note(&mut self, number: usize, event: Event) {
+        let now = self.now;
+        let device = &mut self.devices[number];
+        device.events.push((now, event));
+        if let Err(broken) = device.oracle.event(&event) {
+            self.fail(number, &broken);
+        }
+    }
+
+    /// Checks what must hold when the link waits.
+    pub(crate) fn check(&self, number: usize) {
+        let device = &self.devices[number];
+        let queued = device.link.outbox().usage().messages;
+        if let Err(broken) = device.oracle.books(&device.link.ledger(), queued) {
+            self.fail(number, &broken);
+        }
+        let status = device.link.status();
+        if status.in_flight > device.link.settings().0.window {
+            self.fail(number, "more in flight than the window allows");
+        }
+        let alone = (device.oracle.open.first(), device.oracle.open.last());
+        if alone != (device.link.outbox().first().as_ref(), device.link.outbox().last().as_ref()) {
+            self.fail(number, "a message is neither queued nor delivered nor dropped");
+        }
+    }
+
+    fn room(&self, number: usize) -> usize {
+        let device = &self.devices[number];
+        let Some(uplink) = device.uplink else { return usize::MAX };
+        let attempt = device.link.attempt();
+        let backlog = self.own(number, attempt).map_or(0, |id| self.connections[&id].backlog.len());
+        uplink.buffer.saturating_sub(backlog)
+    }
+
+    /// Returns the connection of an attempt whose end the frontend still has.
+    fn own(&self, number: usize, attempt: Attempt) -> Option<ConnectionId> {
+        let open = self.open.get(&number)?;
+        open.iter().copied().find(|id| self.connections.get(id).is_some_and(|known| known.attempt == attempt))
+    }
+
+    fn sign(&mut self, number: usize, attempt: Attempt, signature: [u8; 32]) {
+        let (after, what) = match self.devices[number].signing {
+            Signing::Prompt => (0, Arrival::Signed(signature)),
+            Signing::After(after) => (after, Arrival::Signed(signature)),
+            Signing::Never => return,
+            Signing::Fails => (0, Arrival::Failed(Failure::Local(steadfast_core::LocalFailure::Signing))),
+        };
+        self.schedule(self.now + after, Item::Input { device: number, attempt, connection: 0, what });
+    }
+
+    fn connect(&mut self, number: usize, attempt: Attempt, host: String, role: Role) {
+        if self.open.get(&number).is_some_and(|open| !open.is_empty()) {
+            self.fail(number, "a second connection is opened before the first is closed");
+        }
+        let now = self.now;
+        let device = &mut self.devices[number];
+        if let Err(broken) = device.oracle.attempt(now, role == Role::Hub && device.last_hub != host) {
+            self.fail(number, &broken);
+        }
+        if role == Role::Hub {
+            device.last_hub.clone_from(&host);
+        }
+        device.attempts.push(AttemptRecord { at_ms: now, attempt, host: host.clone(), role });
+        self.next_connection += 1;
+        let connection = self.next_connection;
+        let reach = self.network.reach(&host);
+        let known = host == steadfast_core::azure::dps::GLOBAL_HOST || self.hubs.iter().any(|hub| hub.name() == host);
+        let reach = if known { reach } else { Reach::Unresolved };
+        let one_way = self.network.draw(&mut self.rng);
+        let connected = now + 2 * one_way;
+        let ready = connected + 2 * one_way;
+        let there = matches!(reach, Reach::Open | Reach::ClosedAfterTls);
+        self.open.entry(number).or_default().push(connection);
+        self.connections.insert(
+            connection,
+            Connection {
+                device: number,
+                attempt,
+                host,
+                role,
+                here: true,
+                ready: false,
+                there,
+                frozen: false,
+                received: Vec::new(),
+                backlog: Vec::new(),
+                ticking: false,
+                stream: bytes::BytesMut::new(),
+                last_to_service: ready,
+                last_to_device: ready,
+                sent_connect: false,
+                sent_disconnect: false,
+            },
+        );
+        let mut arrive = |at, what| self.schedule(at, Item::Input { device: number, attempt, connection, what });
+        match reach {
+            Reach::BlackHole => {}
+            Reach::Tls(failure) => {
+                arrive(connected, Arrival::Connected);
+                arrive(ready, Arrival::Failed(Failure::Tls(failure)));
+            }
+            Reach::TlsStalls => arrive(connected, Arrival::Connected),
+            Reach::Open => {
+                arrive(connected, Arrival::Connected);
+                arrive(ready, Arrival::Ready);
+            }
+            Reach::ClosedAfterTls => {
+                arrive(connected, Arrival::Connected);
+                arrive(ready, Arrival::Ready);
+                arrive(ready + one_way, Arrival::Failed(Failure::Lost));
+            }
+            Reach::Refused | Reach::Unresolved | Reach::NoRoute | Reach::Local(_) => {
+                arrive(connected, Arrival::Failed(reach.failure().unwrap_or(Failure::Network)));
+            }
+        }
+    }
+
+    fn send(&mut self, number: usize, attempt: Attempt, bytes: Vec<u8>) {
+        let Some(id) = self.own(number, attempt) else {
+            self.fail(number, &format!("{bytes:?} is sent on attempt {attempt}, which has no connection"));
+        };
+        self.watch(number, id, &bytes);
+        let uplink = self.devices[number].uplink.is_some();
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        if !uplink {
+            self.carry(id, bytes);
+            return;
+        }
+        connection.backlog.extend_from_slice(&bytes);
+        if !core::mem::replace(&mut connection.ticking, true) {
+            self.schedule(self.now + TICK_MS, Item::Tick { connection: id });
+        }
+    }
+
+    /// Checks what a device sends where it sends it.
+    fn watch(&mut self, number: usize, id: ConnectionId, bytes: &[u8]) {
+        let mut stream = bytes::BytesMut::from(bytes);
+        let packet = v4::Packet::read(&mut stream, SERVICE_LIMIT);
+        let mut broken = match (&packet, stream.is_empty()) {
+            (Err(error), _) => Some(format!("an independent codec does not read {bytes:?}: {error}")),
+            (_, false) => Some(format!("an independent codec leaves bytes of {bytes:?}")),
+            _ => None,
+        };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let connect = matches!(packet, Ok(v4::Packet::Connect(_)));
+        if !connection.ready {
+            broken = broken.or(Some(format!("{packet:?} before the connection is ready")));
+        }
+        if connect == connection.sent_connect {
+            broken = broken.or(Some(format!("{packet:?} out of its place: CONNECT is the first packet, once")));
+        }
+        if connection.sent_disconnect {
+            broken = broken.or(Some(format!("{packet:?} after DISCONNECT")));
+        }
+        connection.sent_connect = true;
+        connection.sent_disconnect = matches!(packet, Ok(v4::Packet::Disconnect));
+        if let (Ok(v4::Packet::Publish(publish)), Role::Hub) = (&packet, connection.role) {
+            let key = message_key(&publish.topic);
+            let sends = self.devices[number].oracle.sends(&key, publish.pkid, publish.dup, &publish.payload);
+            broken = broken.or(sends.err());
+        }
+        if let Some(broken) = broken {
+            self.fail(number, &broken);
+        }
+    }
+
+    /// Brings bytes on their way to the service.
+    fn carry(&mut self, id: ConnectionId, bytes: Vec<u8>) {
+        let latency = self.network.draw(&mut self.rng);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let at = (self.now + latency).max(connection.last_to_service);
+        connection.last_to_service = at;
+        self.schedule(at, Item::ToService { connection: id, bytes });
+    }
+
+    fn tick(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|known| known.here) else { return };
+        let number = connection.device;
+        let Some(uplink) = self.devices[number].uplink else {
+            let rest = core::mem::take(&mut connection.backlog);
+            connection.ticking = false;
+            self.carry(id, rest);
+            self.drain(number);
+            return;
+        };
+        let moved = connection.backlog.len().min(uplink.bytes_per_tick);
+        let bytes: Vec<u8> = connection.backlog.drain(..moved).collect();
+        let (pending, attempt) = (connection.backlog.len(), connection.attempt);
+        connection.ticking = pending > 0;
+        if pending > 0 {
+            self.schedule(self.now + TICK_MS, Item::Tick { connection: id });
+        }
+        if moved > 0 {
+            self.carry(id, bytes);
+            let now = self.instant();
+            let _ = self.devices[number].link.handle_input(Input::Wrote { pending }, attempt, now);
+        }
+        self.drain(number);
+    }
+
+    fn close(&mut self, number: usize, attempt: Attempt) {
+        let Some(id) = self.own(number, attempt) else { return };
+        self.let_go(number, id);
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let at = self.now.max(connection.last_to_service) + 1;
+        self.schedule(at, Item::ClientGone { connection: id });
+    }
+
+    /// The frontend has no connection any more.
+    fn let_go(&mut self, number: usize, id: ConnectionId) {
+        if let Some(open) = self.open.get_mut(&number) {
+            open.retain(|open| *open != id);
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.here = false;
+        }
+    }
+
+    fn arrive(&mut self, number: usize, attempt: Attempt, id: ConnectionId, what: Arrival) {
+        let now = self.instant();
+        let link = &mut self.devices[number].link;
+        match what {
+            Arrival::Signed(signature) => drop(link.handle_input(Input::Signed(&signature), attempt, now)),
+            Arrival::Connected => drop(link.handle_input(Input::Connected, attempt, now)),
+            Arrival::Ready => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.ready = true;
+                }
+                let _ = link.handle_input(Input::Ready, attempt, now);
+            }
+            Arrival::Failed(failure) => {
+                let known = self.connections.get(&id).is_some_and(|connection| connection.here);
+                if id == 0 || known {
+                    self.let_go(number, id);
+                    self.connections.remove(&id);
+                }
+                let _ = self.devices[number].link.handle_input(Input::Failed(failure), attempt, now);
+            }
+            Arrival::Bytes(bytes) => {
+                self.read(number, attempt, id, &bytes);
+                return;
+            }
+        }
+        self.drain(number);
+    }
+
+    /// Hands bytes to the link as the contract says: what it does not take is handed in again after a drain.
+    fn read(&mut self, number: usize, attempt: Attempt, id: ConnectionId, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(&id).filter(|connection| connection.here) else {
+            // A late answer: the frontend may still hand it in, and it must change nothing.
+            let now = self.instant();
+            let taken = self.devices[number].link.handle_input(Input::Bytes(bytes), attempt, now);
+            assert_eq!(taken.received, None, "seed {}: a late answer reached the application", self.seed);
+            self.drain(number);
+            return;
+        };
+        let mut held = core::mem::take(&mut connection.received);
+        held.extend_from_slice(bytes);
+        let mut from = 0;
+        for _ in 0..=held.len() {
+            let taken = self.hand_in(number, attempt, &held[from..]);
+            from += taken.0;
+            self.drain(number);
+            if from >= held.len() || taken.1 {
+                break;
+            }
+        }
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.received = held.split_off(from);
+        }
+    }
+
+    /// Returns how many bytes the link took, and whether it waits for more.
+    fn hand_in(&mut self, number: usize, attempt: Attempt, bytes: &[u8]) -> (usize, bool) {
+        let now = self.instant();
+        let hub = self.own(number, attempt).is_some_and(|id| self.connections[&id].role == Role::Hub);
+        let device = &mut self.devices[number];
+        let limit = device.link.settings().0.max_inbound;
+        let (len, waits, received) = if device.feed == Feed::Packets {
+            match decode(bytes, limit) {
+                Ok(Decoded::Packet { packet, len }) => {
+                    (len, false, device.link.handle_input(Input::Packet(packet), attempt, now).received)
+                }
+                Ok(Decoded::Incomplete { .. }) => (0, true, None),
+                Err(error) => {
+                    let failed = Input::Failed(Failure::Malformed(error));
+                    let _ = device.link.handle_input(failed, attempt, now);
+                    if let Some(id) = self.own(number, attempt) {
+                        self.let_go(number, id);
+                        self.schedule(self.now + 1, Item::ClientGone { connection: id });
+                    }
+                    return (bytes.len(), false);
+                }
+            }
+        } else {
+            let taken = device.link.handle_input(Input::Bytes(bytes), attempt, now);
+            (taken.bytes, taken.bytes == 0 && taken.needed.is_some(), taken.received)
+        };
+        let inbound = received.map(|received| match received {
+            Received::Message { topic, payload, packet_id, dup } => {
+                Inbound { attempt, topic: topic.into(), payload: payload.into(), packet_id, dup }
+            }
+            Received::ProvisioningPayload(payload) => {
+                Inbound { attempt, topic: String::new(), payload: payload.into(), packet_id: None, dup: false }
+            }
+            other => panic!("the world does not know {other:?}"),
+        });
+        let mut rest = bytes.get(..len).unwrap_or(&[]);
+        while let Ok(Decoded::Packet { packet, len }) = decode(rest, limit) {
+            if let (Incoming::ConnAck { session_present, code: 0 }, true) = (packet, hub) {
+                device.oracle.greeted(session_present);
+            }
+            rest = rest.get(len..).unwrap_or(&[]);
+        }
+        if let Some(inbound) = inbound {
+            let packet_id = inbound.packet_id.filter(|_| device.acknowledges);
+            device.inbound.push(inbound);
+            if let Some(packet_id) = packet_id {
+                assert!(device.link.acknowledge(packet_id, attempt, now), "seed {}: an unknown message", self.seed);
+            }
+        }
+        (len, waits)
+    }
+
+    fn serve(&mut self, id: ConnectionId, bytes: &[u8]) {
+        let (unix_secs, now) = (self.unix_secs(), self.now);
+        let Some(connection) = self.connections.get_mut(&id).filter(|known| known.there && !known.frozen) else {
+            return;
+        };
+        let (number, role) = (connection.device, connection.role);
+        connection.stream.extend_from_slice(bytes);
+        while let Some(connection) = self.connections.get_mut(&id).filter(|known| known.there) {
+            let packet = match v4::Packet::read(&mut connection.stream, SERVICE_LIMIT) {
+                Ok(packet) => packet,
+                Err(rumqttc::mqttbytes::Error::InsufficientBytes(_)) => return,
+                Err(error) => self.fail(number, &format!("the service cannot read what came: {error}")),
+            };
+            let host = connection.host.clone();
+            let reactions = if role == Role::Provisioning {
+                let reactions = self.dps.packet(id, packet, unix_secs, now);
+                self.object(number, self.dps.objections());
+                reactions
+            } else {
+                self.serve_hub(number, id, &host, packet)
+            };
+            for reaction in reactions {
+                self.schedule(now + reaction.after_ms, Item::React(reaction));
+            }
+        }
+    }
+
+    fn serve_hub(&mut self, number: usize, id: ConnectionId, host: &str, packet: v4::Packet) -> Vec<Reaction> {
+        let (unix_secs, now) = (self.unix_secs(), self.now);
+        let Some(place) = self.hubs.iter().position(|hub| hub.name() == host) else { return Vec::new() };
+        if matches!(packet, v4::Packet::Publish(_)) {
+            let wanted = self.devices[number].link.settings().0.subscriptions;
+            let wanted = [
+                steadfast_core::Subscriptions::CLOUD_TO_DEVICE,
+                steadfast_core::Subscriptions::METHODS,
+                steadfast_core::Subscriptions::TWIN_ANSWERS,
+                steadfast_core::Subscriptions::TWIN_DESIRED,
+            ]
+            .into_iter()
+            .filter(|one| wanted.contains(*one));
+            let filters = self.hubs[place].filters(&self.devices[number].id);
+            if filters.is_some_and(|filters| filters.len() < wanted.count()) {
+                self.fail(number, "a publish came before the subscriptions");
+            }
+        }
+        let hub = &mut self.hubs[place];
+        let reactions = hub.packet(id, packet, unix_secs, now);
+        for delivery in hub.take_deliveries() {
+            let oracle = &mut self.devices[number].oracle;
+            let result = match delivery {
+                Delivery::Stored => hub
+                    .receipts()
+                    .last()
+                    .map_or(Ok(()), |receipt| oracle.stored(&message_key(&receipt.topic), &receipt.payload)),
+                Delivery::Acknowledged(topic) => {
+                    oracle.acknowledges(&message_key(&topic));
+                    Ok(())
+                }
+            };
+            if let Err(broken) = result {
+                self.fail(number, &broken);
+            }
+        }
+        self.object(number, self.hubs[place].objections());
+        reactions
+    }
+
+    fn object(&self, number: usize, objections: &[String]) {
+        if let Some(first) = objections.first() {
+            self.fail(number, &format!("the service objects: {first}"));
+        }
+    }
+
+    fn react(&mut self, reaction: Reaction) {
+        let id = reaction.connection;
+        let latency = self.network.draw(&mut self.rng);
+        let Some(connection) = self.connections.get_mut(&id).filter(|known| known.there) else { return };
+        let (number, attempt, role) = (connection.device, connection.attempt, connection.role);
+        let at = (self.now + latency).max(connection.last_to_device);
+        connection.last_to_device = at;
+        let frozen = connection.frozen;
+        let bytes = match reaction.reply {
+            Reply::Packet(packet) => {
+                let mut stream = bytes::BytesMut::new();
+                packet.write(&mut stream, SERVICE_LIMIT).expect("services write good packets");
+                stream.to_vec()
+            }
+            Reply::Bytes(bytes) => bytes,
+            Reply::Close => {
+                connection.there = false;
+                self.tell_service(role, id);
+                if !frozen {
+                    let what = Arrival::Failed(Failure::Lost);
+                    self.schedule(at, Item::Input { device: number, attempt, connection: id, what });
+                }
+                return;
+            }
+        };
+        if frozen {
+            return;
+        }
+        for piece in self.cut(number, bytes) {
+            let what = Arrival::Bytes(piece);
+            self.schedule(at, Item::Input { device: number, attempt, connection: id, what });
+        }
+    }
+
+    /// Cuts bytes as the device gets them.
+    fn cut(&mut self, number: usize, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
+        let mut pieces = Vec::new();
+        while !bytes.is_empty() {
+            let len = match self.devices[number].feed {
+                Feed::Whole | Feed::Packets => bytes.len(),
+                Feed::Bytes => 1,
+                Feed::Pieces => 1 + self.rng.index(bytes.len().min(9)),
+            };
+            let rest = bytes.split_off(len.min(bytes.len()));
+            pieces.push(core::mem::replace(&mut bytes, rest));
+        }
+        pieces
+    }
+
+    /// The service learns that a connection is gone.
+    pub(crate) fn tell_service(&mut self, role: Role, id: ConnectionId) {
+        if role == Role::Provisioning {
+            self.dps.closed(id);
+        } else {
+            self.hubs.iter_mut().for_each(|hub| hub.closed(id));
+        }
+    }
+
+    fn client_gone(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.remove(&id)
+            && !connection.frozen
+        {
+            self.tell_service(connection.role, id);
+        }
+    }
+}
+
+/// What names a message to a service: the message id in its topic, or a broker's topic.
+fn message_key(topic: &str) -> String {
+    match topic.split_once("$.mid=") {
+        Some((_, rest)) => rest.split('&').next().unwrap_or(rest).to_owned(),
+        None => topic.to_owned(),
+    }
+}

@@ -1,0 +1,552 @@
+//! A simulated IoT hub, or a plain broker: sessions, subscriptions, tokens, and a ledger of every message.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use bytes::Bytes;
+use rumqttc::mqttbytes::QoS;
+use rumqttc::mqttbytes::v4::{self, ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode};
+use steadfast_core::azure::sas::Resource;
+
+use super::token::{BadToken, verify};
+use super::{ConnectionId, Key, Reaction, Reply};
+
+/// How the hub answers CONNECT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Greeting {
+    /// As the credential deserves.
+    #[default]
+    Judge,
+    /// With this return code.
+    Code(u8),
+    /// Not at all.
+    Silence,
+    /// As the credential deserves, after so many milliseconds.
+    Late(u64),
+    /// It closes the connection.
+    Close,
+    /// With these bytes.
+    Bytes(Vec<u8>),
+}
+
+/// What the hub does with a publish.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PublishFault {
+    /// It stores and acknowledges it.
+    #[default]
+    None,
+    /// It closes the connection and stores nothing.
+    CloseBeforeStore,
+    /// It stores it and closes the connection without an acknowledgement.
+    CloseAfterStore,
+    /// It stores it and never acknowledges it.
+    Withhold,
+    /// It acknowledges it twice.
+    AckTwice,
+    /// It acknowledges this packet id first, and then the publish.
+    AckUnknown(u16),
+    /// It acknowledges it after so many milliseconds.
+    AckLate(u64),
+    /// It stores it and answers with these bytes instead.
+    Bytes(Vec<u8>),
+}
+
+/// How the hub answers SUBSCRIBE.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SubscribeFault {
+    /// It grants it.
+    #[default]
+    None,
+    /// It refuses it with 0x80.
+    Refuse,
+    /// It does not answer.
+    Silence,
+    /// It answers with two codes.
+    TwoCodes,
+    /// It answers twice.
+    Twice,
+    /// It answers another packet id.
+    OtherId,
+}
+
+/// In which order the hub acknowledges publishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Acks {
+    /// As they came, as the standard demands.
+    #[default]
+    InOrder,
+    /// It collects so many and acknowledges the latest first.
+    Reversed(usize),
+}
+
+/// What goes wrong at a hub; by default nothing.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct HubFaults {
+    /// Answers to the next CONNECTs, first things first.
+    pub next_greetings: VecDeque<Greeting>,
+    /// Answer to every other CONNECT.
+    pub greeting: Greeting,
+    /// What happens to the next publishes.
+    pub next_publishes: VecDeque<PublishFault>,
+    /// What happens to every other publish.
+    pub publish: PublishFault,
+    /// Answer to SUBSCRIBE.
+    pub subscribe: SubscribeFault,
+    /// Order of acknowledgements.
+    pub acks: Acks,
+    /// It keeps no sessions.
+    pub forget_sessions: bool,
+    /// It claims to have kept a session whatever it knows.
+    pub claim_session: bool,
+    /// It does not answer pings.
+    pub mute: bool,
+    /// It closes each connection so many milliseconds after it has accepted it.
+    pub close_after_ms: Option<u64>,
+    /// It closes the connection on a message with this payload, without storing it.
+    pub poison: Option<Vec<u8>>,
+}
+
+/// A message the hub has stored.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// When, in milliseconds of the world.
+    pub at_ms: u64,
+    /// Who sent it.
+    pub client_id: String,
+    /// On which connection.
+    pub connection: ConnectionId,
+    /// Its topic.
+    pub topic: String,
+    /// Its body.
+    pub payload: Vec<u8>,
+    /// Its packet id.
+    pub packet_id: u16,
+    /// Whether it was marked as a repetition.
+    pub dup: bool,
+}
+
+/// What came of a packet, for an oracle.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// The hub stored the message in the last of [`Hub::receipts`].
+    Stored,
+    /// The hub acknowledges what was stored with this topic.
+    Acknowledged(String),
+}
+
+/// A hub.
+#[derive(Clone, Debug)]
+pub struct Hub {
+    /// What goes wrong.
+    pub faults: HubFaults,
+    name: String,
+    identities: BTreeMap<String, Identity>,
+    anyone: bool,
+    sessions: HashMap<String, Session>,
+    connections: HashMap<ConnectionId, Connection>,
+    receipts: Vec<Receipt>,
+    connects: u64,
+    accepted: u64,
+    deliveries: Vec<Delivery>,
+    objections: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Identity {
+    key: Option<Key>,
+    enabled: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Session {
+    filters: Vec<String>,
+    /// Sent with QoS 1 and not acknowledged, then what waits.
+    outbound: VecDeque<Outbound>,
+    next_id: u16,
+}
+
+#[derive(Clone, Debug)]
+struct Outbound {
+    packet_id: u16,
+    topic: String,
+    payload: Vec<u8>,
+    sent: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    client_id: String,
+    greeted: bool,
+    held: Vec<(u16, String)>,
+}
+
+impl Hub {
+    /// Makes a hub of this name, without devices.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self {
+            faults: HubFaults::default(),
+            name: name.to_owned(),
+            identities: BTreeMap::new(),
+            anyone: false,
+            sessions: HashMap::new(),
+            connections: HashMap::new(),
+            receipts: Vec::new(),
+            connects: 0,
+            accepted: 0,
+            deliveries: Vec::new(),
+            objections: Vec::new(),
+        }
+    }
+
+    /// Makes a broker that takes anyone.
+    #[must_use]
+    pub fn broker(name: &str) -> Self {
+        Self { anyone: true, ..Self::new(name) }
+    }
+
+    /// Returns the host name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Registers a device, with its key or for a client certificate.
+    pub fn add(&mut self, device_id: &str, key: Option<Key>) {
+        self.identities.insert(device_id.to_owned(), Identity { key, enabled: true });
+    }
+
+    /// Deletes a device and what was kept for it; its connections are closed.
+    pub fn remove(&mut self, device_id: &str) -> Vec<Reaction> {
+        self.identities.remove(device_id);
+        self.sessions.remove(device_id);
+        self.drop_connections(device_id)
+    }
+
+    /// Enables or disables a device; its connections are closed.
+    pub fn set_enabled(&mut self, device_id: &str, enabled: bool) -> Vec<Reaction> {
+        if let Some(identity) = self.identities.get_mut(device_id) {
+            identity.enabled = enabled;
+        }
+        self.drop_connections(device_id)
+    }
+
+    /// Forgets every session.
+    pub fn forget_sessions(&mut self) {
+        self.sessions.clear();
+    }
+
+    /// Returns every message stored, in order.
+    #[must_use]
+    pub fn receipts(&self) -> &[Receipt] {
+        &self.receipts
+    }
+
+    /// Returns how many CONNECTs came.
+    #[must_use]
+    pub const fn connects(&self) -> u64 {
+        self.connects
+    }
+
+    /// Returns how many of them were accepted.
+    #[must_use]
+    pub const fn accepted(&self) -> u64 {
+        self.accepted
+    }
+
+    /// Returns the filters of a client's session, if there is one.
+    #[must_use]
+    pub fn filters(&self, client_id: &str) -> Option<&[String]> {
+        self.sessions.get(client_id).map(|session| session.filters.as_slice())
+    }
+
+    /// Returns whether the connection has been accepted.
+    #[must_use]
+    pub fn is_greeted(&self, connection: ConnectionId) -> bool {
+        self.connections.get(&connection).is_some_and(|connection| connection.greeted)
+    }
+
+    /// Takes what became of messages since the last call.
+    pub fn take_deliveries(&mut self) -> Vec<Delivery> {
+        core::mem::take(&mut self.deliveries)
+    }
+
+    /// Returns what clients did that a hub may object to so far.
+    #[must_use]
+    pub fn objections(&self) -> &[String] {
+        &self.objections
+    }
+
+    /// The connection is gone.
+    pub fn closed(&mut self, connection: ConnectionId) {
+        self.connections.remove(&connection);
+    }
+
+    /// Queues a message for a device and sends it if the device is there; `qos1` messages wait for the device.
+    pub fn send_to(&mut self, client_id: &str, topic: &str, payload: &[u8], qos1: bool) -> Vec<Reaction> {
+        let connection = self.connection_of(client_id);
+        let Some(session) = self.sessions.get_mut(client_id) else { return Vec::new() };
+        if qos1 {
+            session.next_id = session.next_id % 0x7fff + 1;
+            let packet_id = session.next_id;
+            session.outbound.push_back(Outbound {
+                packet_id,
+                topic: topic.to_owned(),
+                payload: payload.to_vec(),
+                sent: false,
+            });
+            connection.map_or_else(Vec::new, |connection| self.flush(connection, client_id, false))
+        } else {
+            let publish = Publish::new(topic, QoS::AtMostOnce, payload);
+            connection
+                .map(|connection| Reaction::now(connection, Reply::Packet(Packet::Publish(publish))))
+                .into_iter()
+                .collect()
+        }
+    }
+
+    /// Reacts to a packet. `unix_secs` is what the hub's clock shows, `at_ms` the world's.
+    pub fn packet(&mut self, connection: ConnectionId, packet: Packet, unix_secs: u64, at_ms: u64) -> Vec<Reaction> {
+        if let Packet::Connect(connect) = packet {
+            return self.connect(connection, &connect, unix_secs);
+        }
+        let Some(client_id) = self.connections.get(&connection).map(|known| known.client_id.clone()) else {
+            self.objections.push(format!("{packet:?} before CONNECT"));
+            return vec![Reaction::now(connection, Reply::Close)];
+        };
+        if !self.is_greeted(connection) {
+            self.objections.push(format!("{packet:?} before CONNACK"));
+        }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is what only a server sends")]
+        match packet {
+            Packet::Publish(publish) => self.publish(connection, &client_id, publish, at_ms),
+            Packet::Subscribe(subscribe) => self.subscribe(connection, &client_id, &subscribe),
+            Packet::PubAck(ack) => {
+                let session = self.sessions.entry(client_id).or_default();
+                let first_sent = session.outbound.iter().find(|message| message.sent).map(|message| message.packet_id);
+                if first_sent != Some(ack.pkid) {
+                    self.objections.push(format!("PUBACK {} although {first_sent:?} is due", ack.pkid));
+                }
+                session.outbound.retain(|message| message.packet_id != ack.pkid);
+                Vec::new()
+            }
+            Packet::PingReq if self.faults.mute => Vec::new(),
+            Packet::PingReq => vec![Reaction::now(connection, Reply::Packet(Packet::PingResp))],
+            Packet::Disconnect => {
+                self.closed(connection);
+                vec![Reaction::now(connection, Reply::Close)]
+            }
+            other => {
+                self.objections.push(format!("a client does not send {other:?}"));
+                vec![Reaction::now(connection, Reply::Close)]
+            }
+        }
+    }
+
+    fn connect(&mut self, connection: ConnectionId, connect: &v4::Connect, unix_secs: u64) -> Vec<Reaction> {
+        self.connects += 1;
+        if self.connections.contains_key(&connection) {
+            self.objections.push("a second CONNECT".into());
+            return vec![Reaction::now(connection, Reply::Close)];
+        }
+        let client_id = connect.client_id.clone();
+        let greeted = Connection { client_id: client_id.clone(), greeted: false, held: Vec::new() };
+        self.connections.insert(connection, greeted);
+        let greeting = self.faults.next_greetings.pop_front().unwrap_or_else(|| self.faults.greeting.clone());
+        let (after_ms, code) = match greeting {
+            Greeting::Judge => (0, None),
+            Greeting::Late(after_ms) => (after_ms, None),
+            Greeting::Code(code) => (0, Some(code)),
+            Greeting::Silence => return Vec::new(),
+            Greeting::Close => return vec![Reaction::now(connection, Reply::Close)],
+            Greeting::Bytes(bytes) => return vec![Reaction::now(connection, Reply::Bytes(bytes))],
+        };
+        let expiry = match (code, self.judge(connect, unix_secs)) {
+            (Some(code), _) => return refuse(connection, after_ms, code),
+            (None, Err(())) => return refuse(connection, after_ms, 5),
+            (None, Ok(expiry)) => expiry,
+        };
+        self.accepted += 1;
+        // One connection per identity: the older one is closed.
+        let mut reactions: Vec<_> = self
+            .connections
+            .iter()
+            .filter(|(id, known)| **id != connection && known.client_id == client_id)
+            .map(|(id, _)| Reaction::now(*id, Reply::Close))
+            .collect();
+        self.connections.retain(|id, known| *id == connection || known.client_id != client_id);
+        let kept = self.sessions.contains_key(&client_id) && !connect.clean_session && !self.faults.forget_sessions;
+        if !kept {
+            self.sessions.insert(client_id.clone(), Session::default());
+        }
+        if let Some(known) = self.connections.get_mut(&connection) {
+            known.greeted = true;
+        }
+        let present = kept || self.faults.claim_session;
+        let accept = Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, present));
+        reactions.push(Reaction::after(connection, after_ms, Reply::Packet(accept)));
+        if let Some(expiry) = expiry {
+            let left = expiry.saturating_sub(unix_secs).saturating_mul(1000);
+            reactions.push(Reaction::after(connection, left, Reply::Close));
+        }
+        if let Some(lasts) = self.faults.close_after_ms {
+            reactions.push(Reaction::after(connection, after_ms + lasts, Reply::Close));
+        }
+        if kept {
+            for mut reaction in self.flush(connection, &client_id, true) {
+                reaction.after_ms += after_ms;
+                reactions.push(reaction);
+            }
+        }
+        reactions
+    }
+
+    /// Judges who it is; returns when the token ends.
+    fn judge(&mut self, connect: &v4::Connect, unix_secs: u64) -> Result<Option<u64>, ()> {
+        if self.anyone {
+            return Ok(None);
+        }
+        let (device_id, module_id) = match connect.client_id.split_once('/') {
+            Some((device, module)) => (device, Some(module)),
+            None => (connect.client_id.as_str(), None),
+        };
+        let identity = self.identities.get(device_id).filter(|identity| identity.enabled).ok_or(())?;
+        let user_name = connect.login.as_ref().map_or("", |login| &login.username);
+        if !user_name.starts_with(&format!("{}/{}/?api-version=", self.name, connect.client_id)) {
+            self.objections.push(format!("user name {user_name:?} at {}", self.name));
+            return Err(());
+        }
+        let Some(key) = &identity.key else { return Ok(None) };
+        let password = connect.login.as_ref().map_or("", |login| &login.password);
+        match verify(password, Resource::Device { hub: &self.name, device_id, module_id }, key, unix_secs) {
+            Ok(expiry) => Ok(Some(expiry)),
+            Err(BadToken::Forged | BadToken::Expired) => Err(()),
+        }
+    }
+
+    fn publish(&mut self, connection: ConnectionId, client_id: &str, publish: Publish, at_ms: u64) -> Vec<Reaction> {
+        let fault = self.faults.next_publishes.pop_front().unwrap_or_else(|| self.faults.publish.clone());
+        let poisoned = self.faults.poison.as_ref().is_some_and(|poison| **poison == *publish.payload);
+        if poisoned || fault == PublishFault::CloseBeforeStore {
+            self.closed(connection);
+            return vec![Reaction::now(connection, Reply::Close)];
+        }
+        let (topic, pkid) = (publish.topic.clone(), publish.pkid);
+        self.receipts.push(Receipt {
+            at_ms,
+            client_id: client_id.to_owned(),
+            connection,
+            topic: publish.topic,
+            payload: publish.payload.to_vec(),
+            packet_id: pkid,
+            dup: publish.dup,
+        });
+        self.deliveries.push(Delivery::Stored);
+        if publish.qos == QoS::AtMostOnce {
+            return Vec::new();
+        }
+        let ack = |pkid| Reply::Packet(Packet::PubAck(PubAck::new(pkid)));
+        let acknowledged = Delivery::Acknowledged(topic.clone());
+        match fault {
+            PublishFault::CloseAfterStore | PublishFault::CloseBeforeStore => {
+                self.closed(connection);
+                return vec![Reaction::now(connection, Reply::Close)];
+            }
+            PublishFault::Withhold => return Vec::new(),
+            PublishFault::Bytes(bytes) => return vec![Reaction::now(connection, Reply::Bytes(bytes))],
+            PublishFault::AckTwice => {
+                self.deliveries.push(acknowledged);
+                return vec![Reaction::now(connection, ack(pkid)), Reaction::now(connection, ack(pkid))];
+            }
+            PublishFault::AckUnknown(other) => {
+                self.deliveries.push(acknowledged);
+                return vec![Reaction::now(connection, ack(other)), Reaction::now(connection, ack(pkid))];
+            }
+            PublishFault::AckLate(after_ms) => {
+                self.deliveries.push(acknowledged);
+                return vec![Reaction::after(connection, after_ms, ack(pkid))];
+            }
+            PublishFault::None => {}
+        }
+        let batch = match self.faults.acks {
+            Acks::InOrder => 1,
+            Acks::Reversed(batch) => batch,
+        };
+        let Some(known) = self.connections.get_mut(&connection) else { return Vec::new() };
+        known.held.push((pkid, topic));
+        if known.held.len() < batch {
+            return Vec::new();
+        }
+        let held = core::mem::take(&mut known.held);
+        held.into_iter()
+            .rev()
+            .map(|(pkid, topic)| {
+                self.deliveries.push(Delivery::Acknowledged(topic));
+                Reaction::now(connection, ack(pkid))
+            })
+            .collect()
+    }
+
+    fn subscribe(&mut self, connection: ConnectionId, client_id: &str, subscribe: &v4::Subscribe) -> Vec<Reaction> {
+        let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
+        let answer = |pkid, codes| Reaction::now(connection, Reply::Packet(Packet::SubAck(SubAck::new(pkid, codes))));
+        let pkid = subscribe.pkid;
+        let reactions = match self.faults.subscribe {
+            SubscribeFault::None => vec![answer(pkid, vec![granted; subscribe.filters.len()])],
+            SubscribeFault::Refuse => return vec![answer(pkid, vec![SubscribeReasonCode::Failure])],
+            SubscribeFault::Silence => return Vec::new(),
+            SubscribeFault::TwoCodes => return vec![answer(pkid, vec![granted; 2])],
+            SubscribeFault::Twice => vec![answer(pkid, vec![granted]), answer(pkid, vec![granted])],
+            SubscribeFault::OtherId => return vec![answer(pkid % 0xfffe + 1, vec![granted])],
+        };
+        let session = self.sessions.entry(client_id.to_owned()).or_default();
+        for filter in &subscribe.filters {
+            if !session.filters.contains(&filter.path) {
+                session.filters.push(filter.path.clone());
+            }
+        }
+        reactions
+    }
+
+    /// Sends what waits for a device; what was sent before is sent again on a new connection.
+    fn flush(&mut self, connection: ConnectionId, client_id: &str, anew: bool) -> Vec<Reaction> {
+        let Some(session) = self.sessions.get_mut(client_id) else { return Vec::new() };
+        let due = session.outbound.iter_mut().filter(|message| anew || !message.sent);
+        due.map(|message| {
+            let dup = core::mem::replace(&mut message.sent, true);
+            let mut publish =
+                Publish::from_bytes(&*message.topic, QoS::AtLeastOnce, Bytes::copy_from_slice(&message.payload));
+            publish.pkid = message.packet_id;
+            publish.dup = dup;
+            Reaction::now(connection, Reply::Packet(Packet::Publish(publish)))
+        })
+        .collect()
+    }
+
+    fn connection_of(&self, client_id: &str) -> Option<ConnectionId> {
+        let mut of = self.connections.iter().filter(|(_, known)| known.greeted && known.client_id == client_id);
+        of.next().map(|(id, _)| *id)
+    }
+
+    fn drop_connections(&mut self, client_id: &str) -> Vec<Reaction> {
+        self.connections
+            .iter()
+            .filter(|(_, known)| known.client_id == client_id)
+            .map(|(id, _)| Reaction::now(*id, Reply::Close))
+            .collect()
+    }
+}
+
+/// Refuses with a return code, also with one that no enumeration knows, and closes.
+fn refuse(connection: ConnectionId, after_ms: u64, code: u8) -> Vec<Reaction> {
+    vec![
+        Reaction::after(connection, after_ms, Reply::Bytes(vec![0x20, 2, 0, code])),
+        Reaction::after(connection, after_ms, Reply::Close),
+    ]
+}

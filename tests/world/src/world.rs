@@ -1,0 +1,507 @@
+//! The world, as stories see it.
+
+use std::collections::{BinaryHeap, HashMap};
+use std::time::Duration;
+
+use steadfast_core::{
+    Assignment, Event, Failure, Instant, Ledger, Link, Message, MessageId, Outbox, PublishError, RamOutbox, State,
+    Status,
+};
+
+use crate::builder::Builder;
+use crate::device::{AttemptRecord, Connection, Device, Inbound, Shared, Signing, TICK_MS, Uplink};
+use crate::drive::{Arrival, Item, Scheduled};
+use crate::network::{Network, Reach};
+use crate::rng::Rng;
+use crate::service::{ConnectionId, Dps, Hub, Key, Reaction};
+
+/// Outbox of a device unless a story brings its own.
+pub type DefaultOutbox = RamOutbox<64, 16384>;
+
+/// Returns the host name of a hub.
+pub(crate) fn hub_name(number: usize) -> String {
+    format!("hub-{}.azure-devices.net", char::from(b'a' + u8::try_from(number).unwrap_or(25)))
+}
+
+/// Devices, hubs, a provisioning service, a network and the time.
+///
+/// Methods without a number speak of the first device. Everything that happens is a function of the seed. After every
+/// step the oracle checks what the link promises; a broken promise panics with the seed, the time and the latest
+/// events.
+#[derive(Debug)]
+pub struct World<O = DefaultOutbox> {
+    pub(crate) seed: u64,
+    pub(crate) start_ms: u64,
+    pub(crate) now: u64,
+    pub(crate) rng: Rng,
+    pub(crate) network: Network,
+    pub(crate) hubs: Vec<Hub>,
+    pub(crate) dps: Dps,
+    pub(crate) devices: Vec<Device<O>>,
+    pub(crate) connections: HashMap<ConnectionId, Connection>,
+    /// Connections whose end a frontend still has, by device.
+    pub(crate) open: HashMap<usize, Vec<ConnectionId>>,
+    pub(crate) next_connection: ConnectionId,
+    pub(crate) queue: BinaryHeap<Scheduled>,
+    pub(crate) order: u64,
+}
+
+impl World {
+    /// Begins to set up a world.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
+impl<O: Outbox> World<O> {
+    pub(crate) fn new(
+        seed: u64,
+        start_ms: u64,
+        rng: Rng,
+        network: Network,
+        hubs: Vec<Hub>,
+        dps: Dps,
+        devices: Vec<Device<O>>,
+    ) -> Self {
+        Self {
+            seed,
+            start_ms,
+            now: start_ms,
+            rng,
+            network,
+            hubs,
+            dps,
+            devices,
+            connections: HashMap::new(),
+            open: HashMap::new(),
+            next_connection: 0,
+            queue: BinaryHeap::new(),
+            order: 0,
+        }
+    }
+
+    /// Returns the time in milliseconds.
+    #[must_use]
+    pub const fn now_ms(&self) -> u64 {
+        self.now
+    }
+
+    /// Returns the time as links count it.
+    #[must_use]
+    pub const fn now(&self) -> Instant {
+        Instant::from_millis(self.now)
+    }
+
+    /// Returns how many devices there are.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Returns the world's generator, for draws of a story.
+    pub const fn rng(&mut self) -> &mut Rng {
+        &mut self.rng
+    }
+
+    /// Returns the network.
+    pub const fn network(&mut self) -> &mut Network {
+        &mut self.network
+    }
+
+    /// Returns a hub.
+    #[must_use]
+    pub fn hub(&self, number: usize) -> &Hub {
+        &self.hubs[number]
+    }
+
+    /// Returns a hub, to change what goes wrong there.
+    pub fn hub_mut(&mut self, number: usize) -> &mut Hub {
+        &mut self.hubs[number]
+    }
+
+    /// Returns the provisioning service.
+    #[must_use]
+    pub const fn dps(&self) -> &Dps {
+        &self.dps
+    }
+
+    /// Returns the provisioning service, to change what goes wrong there.
+    pub const fn dps_mut(&mut self) -> &mut Dps {
+        &mut self.dps
+    }
+
+    // Commands.
+
+    /// Starts every link.
+    pub fn start(&mut self) {
+        for number in 0..self.devices.len() {
+            self.start_device(number);
+        }
+    }
+
+    /// Starts the link of one device.
+    pub fn start_device(&mut self, number: usize) {
+        self.command(number, |link, now| link.start(now));
+    }
+
+    /// Stops the first link, which may send what is queued for `drain`.
+    pub fn stop(&mut self, drain: Duration) {
+        self.command(0, |link, now| link.stop(drain, now));
+    }
+
+    /// Orders a registration.
+    pub fn reprovision(&mut self) {
+        self.command(0, |link, now| link.reprovision(now));
+    }
+
+    /// Sets the wall clock of the first device wrong by so many seconds.
+    pub fn set_clock(&mut self, offset_secs: i64) {
+        let unix_secs = self.unix_secs().saturating_add_signed(offset_secs);
+        self.command(0, |link, now| link.set_wall_clock(unix_secs, now));
+    }
+
+    /// Publishes `body` and demands that the link takes it.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn publish(&mut self, body: &str) -> MessageId {
+        match self.try_publish(body.as_bytes(), None) {
+            Ok(id) => id,
+            Err(error) => self.fail(0, &format!("{body:?} was not taken: {error}")),
+        }
+    }
+
+    /// Publishes so many messages, with their numbers as bodies.
+    pub fn publish_many(&mut self, count: usize) -> Vec<MessageId> {
+        (0..count).map(|number| self.publish(&number.to_string())).collect()
+    }
+
+    /// Publishes `body`, of use for `expires_after` where that is given.
+    ///
+    /// # Errors
+    /// What the link says.
+    pub fn try_publish(&mut self, body: &[u8], expires_after: Option<Duration>) -> Result<MessageId, PublishError> {
+        self.publish_on(0, body, expires_after)
+    }
+
+    /// Publishes on one device.
+    ///
+    /// # Errors
+    /// What the link says.
+    pub fn publish_on(
+        &mut self,
+        number: usize,
+        body: &[u8],
+        expires_after: Option<Duration>,
+    ) -> Result<MessageId, PublishError> {
+        let now = self.now();
+        let device = &mut self.devices[number];
+        device.published += 1;
+        let broker = matches!(device.link.settings().0.service, steadfast_core::Service::Broker { .. });
+        let topic = format!("pumps/{}", device.published);
+        let message = if broker { Message::to_topic(&topic, body) } else { Message::telemetry("", body) };
+        let result = device.link.publish(Message { expires_after, ..message }, now);
+        if let Ok(id) = result {
+            let key = if broker { topic } else { id.to_string() };
+            if let Err(broken) = device.oracle.accepted(id, key, body.to_vec()) {
+                self.fail(number, &broken);
+            }
+        }
+        self.drain(number);
+        result
+    }
+
+    /// Calls the link of a device as an application or a frontend does, and drains its outputs.
+    pub fn command<R>(&mut self, number: usize, call: impl FnOnce(&mut Link<O, Shared>, Instant) -> R) -> R {
+        let now = self.now();
+        let result = call(&mut self.devices[number].link, now);
+        self.drain(number);
+        result
+    }
+
+    // The device's frontend.
+
+    /// Sets how the holder of the key answers.
+    pub fn set_signing(&mut self, signing: Signing) {
+        self.devices[0].signing = signing;
+    }
+
+    /// Sets how late timers fire, at most.
+    pub fn set_timer_lag_ms(&mut self, lag_ms: u64) {
+        self.devices[0].timer_lag_ms = lag_ms;
+    }
+
+    /// Sets whether the application acknowledges what it receives at once. Default true.
+    pub fn set_acknowledging(&mut self, acknowledges: bool) {
+        self.devices[0].acknowledges = acknowledges;
+    }
+
+    /// Gives the frontend a send buffer and a slow uplink; 0 bytes a second is a service that does not read.
+    pub fn set_uplink(&mut self, buffer: usize, bytes_per_sec: usize) {
+        let ticks = usize::try_from(1000 / TICK_MS).unwrap_or(1);
+        self.devices[0].uplink = Some(Uplink { buffer, bytes_per_tick: bytes_per_sec / ticks });
+    }
+
+    /// Suspends the first device: its time goes on and it does nothing.
+    pub fn suspend(&mut self, time: Duration) {
+        self.devices[0].asleep_until = self.now + millis(time);
+    }
+
+    // Faults.
+
+    /// Takes a hub off the network: connections are reset, new ones refused.
+    pub fn hub_down(&mut self, number: usize) {
+        let host = self.hubs[number].name().to_owned();
+        self.network.set(&host, Reach::Refused);
+        self.reset_connections(&host);
+    }
+
+    /// Brings a hub back.
+    pub fn hub_up(&mut self, number: usize) {
+        let host = self.hubs[number].name().to_owned();
+        self.network.set(&host, Reach::Open);
+    }
+
+    /// Resets every connection; what is under way is lost.
+    pub fn reset_all(&mut self) {
+        self.reset_connections("");
+    }
+
+    /// Lets nothing pass on the connections there are, without telling anybody.
+    pub fn freeze(&mut self) {
+        self.connections.values_mut().for_each(|connection| connection.frozen = true);
+    }
+
+    /// Lets what a hub does on its own happen, such as a message to a device.
+    pub fn hub_acts(&mut self, number: usize, act: impl FnOnce(&mut Hub) -> Vec<Reaction>) {
+        let reactions = act(&mut self.hubs[number]);
+        for reaction in reactions {
+            self.schedule(self.now + reaction.after_ms, Item::React(reaction));
+        }
+    }
+
+    /// Enrolls the first device for another hub, where it is registered; the old one deletes it.
+    pub fn move_device(&mut self, from: usize, to: usize) {
+        let (id, key) = self.identity();
+        let hub = self.hubs[to].name().to_owned();
+        self.hubs[to].add(&id, key);
+        let unix_secs = self.unix_secs();
+        self.dps.assign(&id, &hub, unix_secs);
+        self.hub_acts(from, |hub| hub.remove(&id));
+    }
+
+    /// Registers the first device at another hub as well, without telling anybody.
+    pub fn add_to_hub(&mut self, number: usize) {
+        let (id, key) = self.identity();
+        self.hubs[number].add(&id, key);
+    }
+
+    /// Enables or disables the first device at a hub.
+    pub fn set_enabled(&mut self, hub: usize, enabled: bool) {
+        let (id, _) = self.identity();
+        self.hub_acts(hub, |hub| hub.set_enabled(&id, enabled));
+    }
+
+    /// Sends the first device a message.
+    pub fn send_to_device(&mut self, hub: usize, body: &str, qos1: bool) {
+        let (id, _) = self.identity();
+        let topic = format!("devices/{id}/messages/devicebound/");
+        self.hub_acts(hub, |hub| hub.send_to(&id, &topic, body.as_bytes(), qos1));
+    }
+
+    fn identity(&self) -> (String, Option<Key>) {
+        (self.devices[0].id.clone(), self.devices[0].key.clone())
+    }
+
+    fn reset_connections(&mut self, host: &str) {
+        let of = |known: &Connection| known.there && (host.is_empty() || known.host == host);
+        let mut broken: Vec<ConnectionId> =
+            self.connections.iter().filter(|(_, known)| of(known)).map(|(id, _)| *id).collect();
+        broken.sort_unstable();
+        for id in broken {
+            let Some(known) = self.connections.get_mut(&id) else { continue };
+            known.there = false;
+            let at = self.now.max(known.last_to_device);
+            let (device, attempt, frozen, role) = (known.device, known.attempt, known.frozen, known.role);
+            self.tell_service(role, id);
+            if !frozen {
+                let what = Arrival::Failed(Failure::Lost);
+                self.schedule(at, Item::Input { device, attempt, connection: id, what });
+            }
+        }
+    }
+
+    // Time.
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + millis(time);
+        while self.step(end) {}
+        self.now = end;
+    }
+
+    /// Lets time pass until `done`; returns how much.
+    ///
+    /// # Panics
+    /// When that does not come about within `limit`.
+    pub fn run_until(&mut self, what: &str, limit: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+        let start = self.now;
+        let end = start + millis(limit);
+        while !done(self) {
+            if !self.step(end) {
+                self.now = end;
+                self.fail(0, &format!("not {what} within {limit:?}"));
+            }
+        }
+        Duration::from_millis(self.now - start)
+    }
+
+    /// Lets time pass until every link is up, at most a day; returns how much.
+    pub fn run_until_up(&mut self) -> Duration {
+        let up = |world: &Self| world.devices.iter().all(|device| device.link.state() == State::Up);
+        self.run_until("up", Duration::from_secs(86_400), up)
+    }
+
+    /// Lets time pass until the first link is not up, at most a day; returns how much.
+    pub fn run_until_down(&mut self) -> Duration {
+        self.run_until("down", Duration::from_secs(86_400), |world| world.state() != State::Up)
+    }
+
+    /// Lets time pass until every accepted message was delivered or dropped, at most ten days.
+    pub fn run_until_delivered(&mut self) -> Duration {
+        let done = |world: &Self| world.devices.iter().all(|device| device.oracle.open.is_empty());
+        self.run_until("delivered", Duration::from_secs(864_000), done)
+    }
+
+    // Looks.
+
+    /// Returns the state of the first link.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state_of(0)
+    }
+
+    /// Returns the state of a link.
+    #[must_use]
+    pub fn state_of(&self, number: usize) -> State {
+        self.devices[number].link.state()
+    }
+
+    /// Returns the status of the first link.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.devices[0].link.status()
+    }
+
+    /// Returns the ledger of the first link.
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        self.devices[0].link.ledger()
+    }
+
+    /// Returns the first link.
+    #[must_use]
+    pub fn link(&self) -> &Link<O, Shared> {
+        &self.devices[0].link
+    }
+
+    /// Returns the events of the first link, each with its time in milliseconds.
+    #[must_use]
+    pub fn events(&self) -> &[(u64, Event)] {
+        self.events_of(0)
+    }
+
+    /// Returns the events of a link, each with its time in milliseconds.
+    #[must_use]
+    pub fn events_of(&self, number: usize) -> &[(u64, Event)] {
+        &self.devices[number].events
+    }
+
+    /// Returns how often an event came that `is` wants.
+    #[must_use]
+    pub fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
+        self.devices[0].events.iter().filter(|(_, event)| is(event)).count()
+    }
+
+    /// Returns the connection attempts of the first device.
+    #[must_use]
+    pub fn attempts(&self) -> &[AttemptRecord] {
+        self.attempts_of(0)
+    }
+
+    /// Returns the connection attempts of a device.
+    #[must_use]
+    pub fn attempts_of(&self, number: usize) -> &[AttemptRecord] {
+        &self.devices[number].attempts
+    }
+
+    /// Returns when registrations came to the provisioning service.
+    #[must_use]
+    pub fn registrations(&self) -> Vec<u64> {
+        self.dps.registrations().iter().map(|(at, _)| *at).collect()
+    }
+
+    /// Returns what the first device's application received.
+    #[must_use]
+    pub fn inbound(&self) -> &[Inbound] {
+        &self.devices[0].inbound
+    }
+
+    /// Returns the assignment the first device was told to keep.
+    #[must_use]
+    pub fn saved(&self) -> Option<&Assignment> {
+        self.devices[0].saved.as_ref()
+    }
+
+    /// Returns the messages reported delivered, in that order.
+    #[must_use]
+    pub fn delivered(&self) -> &[MessageId] {
+        &self.devices[0].oracle.delivered
+    }
+
+    /// Returns the messages reported dropped, in that order.
+    #[must_use]
+    pub fn dropped(&self) -> &[(MessageId, steadfast_core::DropReason)] {
+        &self.devices[0].oracle.dropped
+    }
+
+    /// Returns how many messages reached a service more than once, counting each time after the first.
+    #[must_use]
+    pub fn duplicates(&self) -> u64 {
+        self.devices.iter().map(|device| device.oracle.duplicates()).sum()
+    }
+
+    /// Returns the bodies a hub has stored, in the order of arrival.
+    #[must_use]
+    pub fn bodies(&self, hub: usize) -> Vec<String> {
+        let text = |payload: &[u8]| String::from_utf8_lossy(payload).into_owned();
+        self.hubs[hub].receipts().iter().map(|receipt| text(&receipt.payload)).collect()
+    }
+
+    /// Returns how many connections frontends hold, and how many things are under way.
+    #[must_use]
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        let held = self.open.values().map(Vec::len).sum();
+        (held, self.connections.len(), self.queue.len())
+    }
+
+    /// Ends the story with everything there is to know.
+    pub(crate) fn fail(&self, number: usize, what: &str) -> ! {
+        let device = &self.devices[number];
+        let latest = device.events.iter().rev().take(12).rev();
+        let events: Vec<String> = latest.map(|(at, event)| format!("  {at:>12} ms  {event:?}")).collect();
+        panic!(
+            "{what}\n  seed {}, device {number}, {} ms, attempt {}\n  {}\n{}",
+            self.seed,
+            self.now,
+            device.link.attempt(),
+            device.link.status(),
+            events.join("\n")
+        )
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
