@@ -95,7 +95,7 @@ impl DpsSession {
         let (request, answer) = match topic {
             DpsTopic::Register { request } => (request, self.register(dps, publish, fault.as_ref(), now)),
             DpsTopic::Poll { request, operation } => {
-                (request, refusal_of(fault.as_ref()).unwrap_or_else(|| self.poll(world, operation, now)))
+                (request, refusal_of(fault.as_ref(), self.unix).unwrap_or_else(|| self.poll(world, operation, now)))
             }
         };
         if fault == Some(DpsFault::Silent) || !self.subscribed {
@@ -130,7 +130,7 @@ impl DpsSession {
                 .is_none_or(|named| named.as_str().is_some_and(|named| named.eq_ignore_ascii_case(id)));
             body.is_object() && named && payload.is_none_or(Value::is_object)
         });
-        let answer = if let Some(answer) = refusal_of(fault) {
+        let answer = if let Some(answer) = refusal_of(fault, self.unix) {
             answer
         } else if let Some(seconds) = dps.too_many_registers(now.since) {
             Answer { retry_after: Some(seconds), ..self.error(429) }
@@ -254,14 +254,14 @@ fn error_answer(status: u16, unix: u64) -> Answer {
     Answer { status, retry_after: None, body: error_body(code, message, unix) }
 }
 
-fn refusal_of(fault: Option<&DpsFault>) -> Option<Answer> {
-    match fault? {
-        DpsFault::Throttled { retry_after } => {
-            Some(Answer { retry_after: retry_after.map(u64::from), ..error_answer(429, 0) })
-        }
-        DpsFault::Status { status } => Some(error_answer(*status, 0)),
-        _ => None,
+fn refusal_of(fault: Option<&DpsFault>, unix: u64) -> Option<Answer> {
+    if let DpsFault::Throttled { retry_after } = fault? {
+        return Some(Answer { retry_after: retry_after.map(u64::from), ..error_answer(429, unix) });
     }
+    if let DpsFault::Status { status } = fault? {
+        return Some(error_answer(*status, unix));
+    }
+    None
 }
 
 fn is_of_requests(fault: &DpsFault) -> bool {
@@ -336,6 +336,15 @@ pub(crate) fn refuses_connect(dps: &Dps, refusal: Refusal) -> bool {
     match refusal {
         Refusal::WrongIdScope | Refusal::NoApiVersion | Refusal::ClientId => true,
         Refusal::Unknown => false,
-        _ => dps.config.refusal == DpsRefusal::Connect,
+        Refusal::ProtocolLevel
+        | Refusal::UserName
+        | Refusal::WrongHub
+        | Refusal::Disabled
+        | Refusal::NoToken
+        | Refusal::WrongResource
+        | Refusal::BadSignature
+        | Refusal::Expired
+        | Refusal::BadCertificate
+        | Refusal::Fault => dps.config.refusal == DpsRefusal::Connect,
     }
 }

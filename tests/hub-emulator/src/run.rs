@@ -40,7 +40,15 @@ impl End {
                 Manner::Abrupt
             }
             CloseReason::HubDown | CloseReason::ClosedByPeer | CloseReason::SlowReader => Manner::Mute,
-            _ => Manner::Polite,
+            CloseReason::Disconnected
+            | CloseReason::Tls(_)
+            | CloseReason::ConnectTimeout
+            | CloseReason::Refused
+            | CloseReason::TokenExpired
+            | CloseReason::Protocol(_)
+            | CloseReason::IdentityChanged
+            | CloseReason::Control
+            | CloseReason::Stopped => Manner::Polite,
         };
         Self { reason, manner }
     }

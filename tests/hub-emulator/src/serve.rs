@@ -120,10 +120,9 @@ impl Connection {
 
     /// Returns whether a fault ends the connection before TLS, and if so whether with a page.
     fn before_tls(&self, service: &str) -> Option<bool> {
-        self.shared.lock().faults.strike(service, "", |fault| match fault {
-            Fault::CloseBeforeTls => Some(false),
-            Fault::HtmlInsteadOfTls => Some(true),
-            _ => None,
+        self.shared.lock().faults.strike(service, "", |fault| {
+            let page = *fault == Fault::HtmlInsteadOfTls;
+            (page || *fault == Fault::CloseBeforeTls).then_some(page)
         })
     }
 
@@ -223,27 +222,19 @@ impl Connection {
         if !wait.is_zero() {
             sleep(wait).await;
         }
-        let code = self.pick(claim, |fault| match fault {
-            Fault::RefuseConnect { code } => Some(*code),
-            _ => None,
-        });
+        let code = self.pick(claim, |fault| if let Fault::RefuseConnect { code } = fault { Some(*code) } else { None });
         if let Some(code) = code {
             return Err(End { code: Some(code), why: Refusal::Fault, reason: CloseReason::Fault });
         }
-        let delay = self.pick(claim, |fault| match fault {
-            Fault::DelayConnack { delay } => Some(*delay),
-            _ => None,
-        });
+        let delay =
+            self.pick(claim, |fault| if let Fault::DelayConnack { delay } = fault { Some(*delay) } else { None });
         if let Some(delay) = delay {
             sleep(delay).await;
         }
         if !self.is_up(&claim.service) {
             return Err(End::silent(CloseReason::HubDown));
         }
-        Ok(self.pick(claim, |fault| match fault {
-            Fault::SessionPresent { present } => Some(*present),
-            _ => None,
-        }))
+        Ok(self.pick(claim, |fault| if let Fault::SessionPresent { present } = fault { Some(*present) } else { None }))
     }
 
     /// Acts on what the device's own fault properties left behind.
@@ -272,14 +263,10 @@ impl Connection {
 
     /// Takes on the byte limits that faults set, counted from the first byte.
     pub(crate) fn limit_bytes<S: Transport>(&self, wire: &mut Wire<S>, claim: &Claim) {
-        let received = self.pick(claim, |fault| match fault {
-            Fault::CloseAfterReceived { bytes } => Some(*bytes),
-            _ => None,
-        });
-        let sent = self.pick(claim, |fault| match fault {
-            Fault::CloseAfterSent { bytes } => Some(*bytes),
-            _ => None,
-        });
+        let received =
+            self.pick(claim, |fault| if let Fault::CloseAfterReceived { bytes } = fault { Some(*bytes) } else { None });
+        let sent =
+            self.pick(claim, |fault| if let Fault::CloseAfterSent { bytes } = fault { Some(*bytes) } else { None });
         wire.receive_limit = received.or(wire.receive_limit);
         wire.send_limit = sent.or(wire.send_limit);
     }

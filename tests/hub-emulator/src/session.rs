@@ -203,10 +203,11 @@ impl HubSession {
     }
 
     fn twin(&self, world: &mut World, request: &str, patch: Option<&Bytes>, out: &mut Out, now: Now) {
-        let fault = world.faults.strike(&self.host, &self.identity, |fault| match fault {
-            Fault::TwinStatus { status } => Some(Some(*status)),
-            Fault::TwinSilent => Some(None),
-            _ => None,
+        let fault = world.faults.strike(&self.host, &self.identity, |fault| {
+            if let Fault::TwinStatus { status } = fault {
+                return Some(Some(*status));
+            }
+            (*fault == Fault::TwinSilent).then_some(None)
         });
         let hub = world.hubs.get_mut(&self.host).expect("the hub of a session");
         let admission = hub.twin.as_mut().map_or(Admission::After(Duration::ZERO), |bucket| bucket.take(now.since));

@@ -127,9 +127,8 @@ pub(crate) fn after_store(
     let stray = strike(|fault| *fault == Fault::StrayPubacks);
     let repeated = strike(|fault| *fault == Fault::RepeatPubacks);
     let withheld = strike(|fault| *fault == Fault::WithholdPubacks);
-    let delay = world.faults.strike(&session.host, &session.identity, |fault| match fault {
-        Fault::DelayPubacks { delay } => Some(*delay),
-        _ => None,
+    let delay = world.faults.strike(&session.host, &session.identity, |fault| {
+        if let Fault::DelayPubacks { delay } = fault { Some(*delay) } else { None }
     });
     if let Flow::Close(reason) = obey(session, world, &order, out, now) {
         return Flow::Close(reason);

@@ -1,0 +1,197 @@
+//! The control port and the program.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test ends where something is not as expected"
+)]
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use hub_emulator::{CONTROL_ROUTES, Emulator, serve_control};
+use rumqttc::mqttbytes::v4::{Connect, Login, Packet};
+use serde_json::{Value, json};
+use support::{Client, DEVICE, HUB, SOON, config, not_authorized, start};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::Command;
+use tokio::time::timeout;
+
+struct Curl {
+    address: std::net::SocketAddr,
+}
+
+impl Curl {
+    async fn new(emulator: &Emulator) -> Self {
+        Self { address: serve_control(emulator.control(), 0).await.unwrap() }
+    }
+
+    async fn raw(&self, request: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        timeout(SOON, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let length = body.len();
+        let (status, body) =
+            self.raw(&format!("{method} {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}")).await;
+        (status, serde_json::from_str(&body).unwrap_or(Value::String(body)))
+    }
+
+    async fn done(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, answer) = self.ask(method, path, body).await;
+        assert_eq!(status, 200, "{method} {path}: {answer}");
+        answer
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_registered_faulted_and_read_by_http() {
+    let emulator = start(config().hub("hub-b")).await;
+    let curl = Curl::new(&emulator).await;
+    let answer = curl.done("POST", "/hubs/hub-a/devices", json!({"id": "d2", "key": "AAAA"})).await;
+    assert_eq!(answer["connectionString"], format!("HostName={HUB};DeviceId=d2;SharedAccessKey=AAAA"));
+    let answer = curl.done("POST", "/hubs/hub-a/devices", json!({"id": "d3"})).await;
+    assert!(answer["connectionString"].as_str().unwrap().len() > 80, "{answer}");
+    let fault = json!({"fault": {"kind": "refuse-connect", "code": 5}, "hub": "hub-a", "device": DEVICE});
+    curl.done("POST", "/faults", fault).await;
+    assert_eq!(curl.done("GET", "/faults", Value::Null).await["faults"][0]["fault"]["code"], 5);
+    let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
+    assert_eq!(client.greet(support::connect_packet()).await, not_authorized());
+    let mut client = Client::device(&emulator).await;
+    client.publish("devices/dev-1/messages/events/%24.mid=a&seq=0", b"{\"t\":1}").await;
+    assert!(matches!(client.packet().await, Packet::PubAck(_)));
+    let messages = curl.done("GET", "/messages?device=dev-1", Value::Null).await;
+    assert_eq!((&messages[0]["message_id"], &messages[0]["body"]), (&json!("a"), &json!({"t": 1})));
+    let check = curl.done("GET", "/check?device=dev-1&first=0&end=2", Value::Null).await;
+    assert_eq!((&check["complete"], &check["report"]["lost_count"]), (&json!(false), &json!(1)));
+    assert_eq!(curl.done("GET", "/connections", Value::Null).await.as_array().unwrap().len(), 2);
+    let status = curl.done("GET", "/status", Value::Null).await;
+    assert_eq!((&status["hubs"][HUB]["connected"], &status["telemetry"]["distinct"]), (&json!(1), &json!(1)));
+    curl.done("POST", "/hubs/hub-a/down", Value::Null).await;
+    client.closed().await;
+    curl.done("POST", "/hubs/hub-a/up", Value::Null).await;
+    let clock = curl.done("POST", "/clock", json!({"offset_seconds": -3600})).await;
+    assert_eq!(emulator.clock().offset_seconds(), -3600, "{clock}");
+}
+
+#[tokio::test]
+async fn the_twin_methods_and_messages_work_by_http() {
+    let emulator = start(config()).await;
+    let curl = Curl::new(&emulator).await;
+    let path = |rest: &str| format!("/hubs/hub-a/devices/{DEVICE}{rest}");
+    let mut client = Client::device(&emulator).await;
+    client.subscribed("$iothub/methods/POST/#").await;
+    client.subscribed("devices/dev-1/messages/devicebound/#").await;
+    assert_eq!(curl.done("POST", &path("/desired"), json!({"a": 1})).await["version"], 2);
+    assert_eq!(curl.done("GET", &path("/twin"), Value::Null).await["desired"]["a"], 1);
+    curl.done("POST", &path("/messages"), json!({"body": "hi", "properties": {"$.mid": "7"}})).await;
+    assert_eq!(&client.publish_packet().await.payload[..], b"hi");
+    let (status, _) = curl.ask("POST", &path("/methods/slow"), json!({"timeout_ms": 50})).await;
+    assert_eq!(status, 504);
+    assert_eq!(curl.done("GET", &path(""), Value::Null).await["connected"], true);
+    curl.done("DELETE", &path(""), Value::Null).await;
+    assert_eq!(curl.ask("GET", &path(""), Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn dps_is_controlled_by_http() {
+    let emulator = start(config().hub("hub-b")).await;
+    let curl = Curl::new(&emulator).await;
+    let key = hub_emulator::Key::from_seed("g");
+    let new = json!({"name": "g", "group": true, "key": key.to_base64(), "hub": "hub-b"});
+    curl.done("POST", "/dps/enrollments", new).await;
+    curl.done("POST", "/dps/enrollments/g/repoint", json!({"hub": "hub-a"})).await;
+    curl.done("POST", "/dps/faults", json!({"fault": {"kind": "throttled", "retry_after": 9}, "times": 1})).await;
+    let (scope, derived) = (emulator.dps().id_scope(), key.derive("x"));
+    let mut connect = Connect::new("x");
+    let token = derived.token(&format!("{scope}/registrations/x"), support::LATER, None);
+    connect.login = Some(Login::new(format!("{scope}/registrations/x/api-version=2019-03-31"), token));
+    let (mut client, _) = Client::connected(&emulator, connect).await;
+    client.subscribed("$dps/registrations/res/#").await;
+    let id = client.publish("$dps/registrations/PUT/iotdps-register/?$rid=1", b"{}").await;
+    client.acknowledged(id).await;
+    assert_eq!(client.publish_packet().await.topic, "$dps/registrations/res/429/?$rid=1&retry-after=9");
+    assert_eq!(curl.done("GET", "/dps/registrations", Value::Null).await[0]["status"], 429);
+    assert_eq!(curl.ask("POST", "/dps/enrollments/g/repoint", json!({"hub": "z"})).await.0, 404);
+    curl.done("DELETE", "/dps/enrollments/g", Value::Null).await;
+    assert_eq!(curl.ask("DELETE", "/dps/enrollments/g", Value::Null).await.0, 404);
+}
+
+#[tokio::test]
+async fn bad_requests_get_clear_answers() {
+    let emulator = start(config()).await;
+    let curl = Curl::new(&emulator).await;
+    let cases = [
+        ("POST", "/faults", json!({"fault": {"kind": "no-such"}}), "no-such"),
+        ("POST", "/faults", json!({"fault": {"kind": "half-open"}, "device": "d"}), "needs its `hub`"),
+        ("POST", "/hubs", json!({"name": "bad name"}), "bad name"),
+        ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "!"}), "base64"),
+        ("POST", "/hubs/hub-z/down", Value::Null, "hub-z"),
+        ("GET", "/nothing", Value::Null, "GET / lists the routes"),
+        ("GET", "/messages?limit=x", Value::Null, "limit"),
+    ];
+    for (method, path, body, why) in cases {
+        let (status, answer) = curl.ask(method, path, body).await;
+        assert!(matches!(status, 400 | 404), "{method} {path}: {status}");
+        assert!(answer["error"].as_str().unwrap().contains(why), "{method} {path}: {answer}");
+    }
+    assert_eq!(curl.raw("POST /faults HTTP/1.1\r\nContent-Length: 2\r\n\r\n{!").await.0, 400);
+    assert_eq!(curl.raw("POST /faults HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n").await.0, 400);
+}
+
+#[tokio::test]
+async fn every_route_is_described_in_the_readme() {
+    let readme = include_str!("../README.md");
+    for (method, path, _) in CONTROL_ROUTES {
+        assert!(readme.contains(&format!("`{method} {path}`")), "{method} {path} is missing in README.md");
+    }
+}
+
+#[tokio::test]
+async fn the_program_prints_what_a_device_needs_and_keeps_its_ca() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut authorities = Vec::new();
+    for _ in 0..2 {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_hub-emulator"))
+            .args(["--port", "0", "--plain-port", "0", "--control-port", "0", "--run-for", "20", "--hub", "hub-x"])
+            .args(["--device", "pump-7=AAAA", "--ca-dir"])
+            .arg(folder.path())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut control = None;
+        let mut connection_string = None;
+        while let Some(line) = timeout(SOON, lines.next_line()).await.unwrap().unwrap() {
+            if let Some(rest) = line.strip_prefix("control  http://") {
+                control = Some(rest.split(' ').next().unwrap().parse().unwrap());
+            }
+            if let Some(rest) = line.strip_prefix("device   ") {
+                connection_string = Some(rest.to_owned());
+            }
+            if line.ends_with("/messages") {
+                break;
+            }
+        }
+        let wanted = "HostName=hub-x.azure-devices.net;DeviceId=pump-7;SharedAccessKey=AAAA";
+        assert_eq!(connection_string.as_deref(), Some(wanted));
+        let curl = Curl { address: control.unwrap() };
+        authorities.push(curl.raw("GET /ca.pem HTTP/1.1\r\n\r\n").await.1);
+        curl.done("POST", "/stop", Value::Null).await;
+        assert!(timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap().success());
+    }
+    assert_eq!(authorities[0], authorities[1]);
+    let output = Command::new(env!("CARGO_BIN_EXE_hub-emulator")).args(["--hub", "no good"]).output().await.unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("\"no good"));
+}

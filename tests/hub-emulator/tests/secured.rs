@@ -1,0 +1,99 @@
+//! TLS: names, certificates of services and of devices.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test ends where something is not as expected"
+)]
+
+mod support;
+
+use hub_emulator::{Authority, DeviceAuth, Fault, Flaw, HubConfig};
+use rumqttc::mqttbytes::v4::{Connect, Login};
+use support::{Client, DEVICE, HUB, config, connect_packet, hub, not_authorized, start, user_name};
+
+const DPS: &str = "global.azure-devices-provisioning.net";
+const HUB_B: &str = "hub-b.azure-devices.net";
+
+#[tokio::test]
+async fn one_port_serves_every_name_and_a_foreign_name_is_refused() {
+    let emulator = start(config().hub("hub-b").gateway_name("edge-1")).await;
+    let dial = |name: &'static str| Client::tls(emulator.tls_addr(), emulator.ca_pem(), name, None);
+    for name in [HUB, "localhost", "127.0.0.1", "edge-1"] {
+        dial(name).await.unwrap().accepted(connect_packet()).await;
+    }
+    for name in [HUB_B, DPS] {
+        assert_eq!(dial(name).await.unwrap().greet(connect_packet()).await, not_authorized(), "{name}");
+    }
+    assert!(dial("hub-z.azure-devices.net").await.is_err());
+}
+
+#[tokio::test]
+async fn a_stranger_ca_is_not_trusted_and_a_kept_one_is() {
+    let authority = Authority::new().unwrap();
+    let emulator = start(config().authority(authority.clone())).await;
+    let again = Authority::from_pem(authority.pem(), authority.key_pem()).unwrap();
+    let second = start(config().authority(again)).await;
+    for address in [emulator.tls_addr(), second.tls_addr()] {
+        Client::tls(address, authority.pem(), HUB, None).await.unwrap().accepted(connect_packet()).await;
+    }
+    let stranger = Authority::new().unwrap();
+    assert!(Client::tls(emulator.tls_addr(), stranger.pem(), HUB, None).await.is_err());
+    assert!(Authority::from_pem(authority.pem(), stranger.key_pem()).is_err());
+    assert!(Authority::from_pem("no pem", stranger.key_pem()).is_err());
+}
+
+#[tokio::test]
+async fn flawed_certificates_are_refused_by_a_client_that_checks() {
+    let emulator = start(config()).await;
+    let hub = emulator.hub(HUB);
+    for flaw in [Flaw::Expired, Flaw::NotYetValid, Flaw::WrongName, Flaw::SelfSigned, Flaw::UnknownIssuer] {
+        hub.set_certificate_flaw(Some(flaw)).unwrap();
+        let outcome = Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await;
+        assert!(outcome.is_err(), "{flaw:?}");
+    }
+    hub.set_certificate_flaw(None).unwrap();
+    Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.unwrap().accepted(connect_packet()).await;
+    let records = emulator.ledger().connections();
+    assert!(records[..5].iter().all(|record| record.connect_at.is_none()), "no MQTT byte came before");
+}
+
+#[tokio::test]
+async fn a_device_proves_itself_by_thumbprint() {
+    let authority = Authority::new().unwrap();
+    let right = authority.device_certificate(DEVICE).unwrap();
+    let wrong = authority.device_certificate(DEVICE).unwrap();
+    let auth = DeviceAuth::Thumbprint { primary: "00".to_owned(), secondary: Some(right.thumbprint.to_uppercase()) };
+    let emulator = start(hub_emulator::Config::new().hub_with(HubConfig::new(HUB).device(DEVICE, auth))).await;
+    let mut connect = Connect::new(DEVICE);
+    connect.login = Some(Login::new(user_name(HUB, DEVICE), ""));
+    for (certificate, accepted) in [(Some(&right), true), (Some(&wrong), false), (None, false)] {
+        let identity = certificate.map(|one| (one.certificate_pem.as_str(), one.key_pem.as_str()));
+        let mut client = Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, identity).await.unwrap();
+        if accepted {
+            client.accepted(connect.clone()).await;
+        } else {
+            assert_eq!(client.greet(connect.clone()).await, not_authorized());
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_is_cut_or_answered_with_a_page() {
+    let emulator = start(config()).await;
+    for fault in [Fault::CloseBeforeTls, Fault::HtmlInsteadOfTls] {
+        emulator.hub(HUB).inject(fault);
+        assert!(Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.is_err());
+    }
+    Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.unwrap().accepted(connect_packet()).await;
+}
+
+#[tokio::test]
+async fn a_hub_added_while_running_is_served() {
+    let emulator = start(config()).await;
+    emulator.add_hub(HubConfig::new("hub-c").device(DEVICE, support::key())).unwrap();
+    assert!(emulator.add_hub(hub()).is_err());
+    let name = "hub-c.azure-devices.net";
+    let mut client = Client::tls(emulator.tls_addr(), emulator.ca_pem(), name, None).await.unwrap();
+    client.accepted(support::connect_for(name, DEVICE, &support::key())).await;
+}
