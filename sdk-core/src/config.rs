@@ -5,7 +5,7 @@ use core::time::Duration;
 
 use crate::azure::dps::{self, AnswerError};
 use crate::azure::names::{self, NameError};
-use crate::retry::RetryPolicy;
+use crate::retry::{Occasion, Policy, RetryPolicy};
 use crate::time::millis;
 
 /// Where a device belongs.
@@ -454,6 +454,33 @@ pub trait Settings {
 
     /// Returns the configuration, the same each time.
     fn config(&self) -> &Config<Self::Text>;
+
+    /// Returns the delay before an attempt; by default what [`Config::retry`] says. [`Paced`] puts another policy here.
+    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
+        self.config().retry.delay(occasion, word)
+    }
+}
+
+/// Settings with a policy of their own: what `policy` returns counts instead of [`Config::retry`].
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "applications write it down")]
+pub struct Paced<S, P> {
+    /// All else.
+    pub settings: S,
+    /// The policy.
+    pub policy: P,
+}
+
+impl<S: Settings, P: Policy> Settings for Paced<S, P> {
+    type Text = S::Text;
+
+    fn config(&self) -> &Config<S::Text> {
+        self.settings.config()
+    }
+
+    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
+        self.policy.delay(occasion, word)
+    }
 }
 
 impl<T: AsRef<str>> Settings for Config<T> {

@@ -73,15 +73,15 @@ mod time;
 mod timer;
 
 pub use config::{
-    Config, ConfigError, Credential, DEFAULT_PORT, Overflow, Reprovisioning, Service, Setting, Settings, Subscriptions,
-    Timeouts,
+    Config, ConfigError, Credential, DEFAULT_PORT, Overflow, Paced, Reprovisioning, Service, Setting, Settings,
+    Subscriptions, Timeouts,
 };
 pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
 pub use io::{Action, Assignment, Attempt, DropReason, Endpoint, Event, Input, Output, Received, Role, Taken};
 pub use ledger::Ledger;
 pub use link::{Link, Message, PublishError};
 pub use outbox::{Address, Entry, MessageId, Outbox, OutboxError, RamOutbox, Usage};
-pub use retry::RetryPolicy;
+pub use retry::{Cause, Occasion, Policy, RetryPolicy};
 pub use rng::Seed;
 pub use status::{Advice, State, Status};
 pub use time::Instant;

@@ -271,7 +271,8 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.trouble = Trouble::default();
             self.hub_backoff.reset(now);
             self.dps_backoff.reset(now);
-            let delay = Backoff::first_delay(&self.account.config().retry, self.rng.word());
+            let word = self.rng.word();
+            let delay = self.fresh_delay(word);
             self.plan = None;
             self.enter(Phase::Waiting);
             self.timers.set(TimerReason::Retry, now.after(delay));
@@ -321,11 +322,41 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             Phase::Draining => self.ladder.wanted = true,
             Phase::Waiting => {
                 self.ladder.wanted = true;
-                let delay = Backoff::first_delay(&self.account.config().retry, self.rng.word());
+                let word = self.rng.word();
+                let delay = self.fresh_delay(word);
                 self.timers.set(TimerReason::Retry, now.after(delay));
             }
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => self.ladder.wanted = true,
             Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}
+        }
+    }
+
+    /// Takes the operator's hint: over how long the fleet should spread when the service is overloaded; zero for none.
+    ///
+    /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
+    /// [`crate::RetryPolicy::spread_cap`] counts.
+    pub fn set_spread(&mut self, spread: Duration, now: Instant) {
+        self.tick(now);
+        self.hub_backoff.set_spread(spread, &self.account.config().retry);
+    }
+
+    /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
+    ///
+    /// The link draws its moment. Until then it stays up, then it drains, leaves in order and comes back; when the
+    /// service closes earlier, the attempt waits for that moment all the same. With [`Role::Provisioning`] it asks the
+    /// Device Provisioning Service for its hub on the way. At most [`crate::RetryPolicy::spread_cap`] counts. Without
+    /// effect while the link is stopped, and on a running attempt but for the way.
+    pub fn move_within(&mut self, spread: Duration, by: Role, now: Instant) {
+        let now = self.tick(now);
+        let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
+        if moving {
+            let spread = millis(spread.min(self.account.config().retry.spread_cap));
+            let at = now.after_millis(self.rng.between(0, spread));
+            self.timers.set(TimerReason::Retry, at);
+        }
+        let trying = matches!(self.phase, Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing);
+        if (moving || trying) && by == Role::Provisioning && self.account.is_provisioned() {
+            self.ladder.wanted = true;
         }
     }
 

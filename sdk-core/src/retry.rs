@@ -8,8 +8,8 @@
 //! |---|---|
 //! | a loss of a stable connection, or [`crate::Link::start`] | `0 ..= first_spread` |
 //! | the service was not reached | `w/2 ..= w`, `w = clamp((now - lost) / 4, floor, unreachable_cap)` |
-//! | the first evidence of overload | `0 ..= overload_spread` |
-//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, overload_spread)`, no cap |
+//! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_spread` without a hint `S` |
+//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint; no cap |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
 //! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2))`, retry_after at most `retry_after_cap` |
 //! | a broken protocol, a fault on the device | as not reached |
@@ -19,6 +19,49 @@ use core::time::Duration;
 use crate::failure::{Class, Disposition, Failure};
 use crate::rng::scale;
 use crate::time::{Instant, millis};
+
+/// Decides how long to wait before an attempt.
+///
+/// [`RetryPolicy`] is the one to use. Another one is given to a link with [`crate::Paced`]; it has to spread a fleet by
+/// itself, and nothing bounds what it returns.
+pub trait Policy {
+    /// Returns the delay before the next attempt; `word` is random, and the only randomness there is.
+    fn delay(&self, occasion: &Occasion, word: u32) -> Duration;
+}
+
+/// What a [`Policy`] knows of the attempt it is asked to delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Occasion {
+    /// Why there is to be another attempt.
+    pub cause: Cause,
+    /// Time since the service was lost, or first wanted.
+    pub away: Duration,
+    /// Time since the service first showed in this while that it cannot take the device.
+    pub overloaded: Option<Duration>,
+    /// Refusals in a row, this one included.
+    pub refusals: u8,
+    /// The hint `S` of [`crate::Link::set_spread`].
+    pub spread: Option<Duration>,
+}
+
+/// Why there is to be another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The link was started, or a connection was lost that had lasted.
+    Fresh,
+    /// The service was not reached, did not speak the protocol, or the device could not try.
+    Unreachable,
+    /// The service could not take the device, for the first time in this while.
+    FirstOverload,
+    /// The service could not take the device again, or was not reached after that.
+    Overload,
+    /// The service refused the device.
+    Refused,
+    /// The service asks for this much patience.
+    RetryAfter(Duration),
+}
 
 /// The settings of the back-off; see the [module](self) for the formulas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +81,8 @@ pub struct RetryPolicy {
     pub refused_cap: Duration,
     /// Longest retry-after that is honoured, so that a wrong one cannot silence a device. Default 1 h.
     pub retry_after_cap: Duration,
+    /// Longest hint and planned move that is honoured, so that a wrong one cannot silence a device. Default 4 h.
+    pub spread_cap: Duration,
     /// How long a connection must last before the back-off starts anew. Default 120 s.
     pub stable: Duration,
 }
@@ -52,6 +97,7 @@ impl RetryPolicy {
         refused_first: Duration::from_secs(60),
         refused_cap: Duration::from_secs(3600),
         retry_after_cap: Duration::from_secs(3600),
+        spread_cap: Duration::from_secs(4 * 3600),
         stable: Duration::from_secs(120),
     };
 
@@ -69,8 +115,40 @@ impl RetryPolicy {
             refused_first: part(self.refused_first),
             refused_cap: part(self.refused_cap),
             retry_after_cap: part(self.retry_after_cap),
+            spread_cap: part(self.spread_cap),
             stable: part(self.stable),
         }
+    }
+
+    fn delay_ms(&self, occasion: &Occasion, word: u32) -> u64 {
+        let width = match occasion.cause {
+            Cause::Fresh => return scale(word, 0, millis(self.first_spread)),
+            Cause::RetryAfter(asked) => {
+                let asked = millis(asked).min(millis(self.retry_after_cap));
+                let spread = (asked >> 1).max(millis(self.first_spread));
+                return asked.saturating_add(scale(word, 0, spread));
+            }
+            Cause::Refused => {
+                let doublings = u32::from(occasion.refusals.saturating_sub(1)).min(16);
+                millis(self.refused_first).saturating_mul(1 << doublings).min(millis(self.refused_cap))
+            }
+            Cause::FirstOverload => return scale(word, 0, millis(occasion.spread.unwrap_or(self.overload_spread))),
+            Cause::Overload => {
+                let age = millis(occasion.overloaded.unwrap_or_default());
+                let least = occasion.spread.map_or(millis(self.overload_spread), |spread| millis(spread) >> 2);
+                (age >> 1).max(least)
+            }
+            Cause::Unreachable => {
+                (millis(occasion.away) >> 2).min(millis(self.unreachable_cap)).max(millis(self.floor))
+            }
+        };
+        scale(word, width >> 1, width)
+    }
+}
+
+impl Policy for RetryPolicy {
+    fn delay(&self, occasion: &Occasion, word: u32) -> Duration {
+        Duration::from_millis(self.delay_ms(occasion, word))
     }
 }
 
@@ -88,6 +166,8 @@ pub struct Backoff {
     lost: Instant,
     /// When overload was first seen since then.
     overloaded: Option<Instant>,
+    /// The hint in milliseconds; 0 for none.
+    spread_ms: u32,
     /// Refusals in a row.
     refusals: u8,
     /// CONNACK timeouts in a row.
@@ -98,7 +178,7 @@ impl Backoff {
     /// Starts a back-off: the service was lost, or is first wanted, at `now`.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
-        Self { lost: now, overloaded: None, refusals: 0, silences: 0 }
+        Self { lost: now, overloaded: None, spread_ms: 0, refusals: 0, silences: 0 }
     }
 
     /// Returns when the service was lost.
@@ -117,9 +197,21 @@ impl Backoff {
         self.overloaded.is_some()
     }
 
+    /// Takes the hint `S`: over how long the fleet should spread after overload; zero for none.
+    pub(crate) fn set_spread(&mut self, spread: Duration, policy: &RetryPolicy) {
+        self.spread_ms = u32::try_from(millis(spread.min(policy.spread_cap))).unwrap_or(u32::MAX);
+    }
+
+    /// Returns the hint.
+    pub(crate) fn spread(&self) -> Option<Duration> {
+        (self.spread_ms > 0).then(|| Duration::from_millis(u64::from(self.spread_ms)))
+    }
+
     /// Starts anew: a connection lasted, and was lost at `now`.
     pub const fn reset(&mut self, now: Instant) {
+        let spread_ms = self.spread_ms;
         *self = Self::new(now);
+        self.spread_ms = spread_ms;
     }
 
     /// The service accepted the device, whatever comes of it.
@@ -156,39 +248,50 @@ impl Backoff {
         word: u32,
         now: Instant,
     ) -> Duration {
-        Duration::from_millis(self.delay_ms(failure, flapped, policy, word, now))
+        policy.delay(&self.note(failure, flapped, now), word)
     }
 
-    fn delay_ms(&mut self, failure: Failure, flapped: bool, policy: &RetryPolicy, word: u32, now: Instant) -> u64 {
+    /// Returns what a policy knows when a stable connection was lost, and before the first attempt of all.
+    pub(crate) fn fresh(&self, now: Instant) -> Occasion {
+        self.occasion(Cause::Fresh, now)
+    }
+
+    /// Takes note of a failed attempt and returns what a policy knows then.
+    pub(crate) fn note(&mut self, failure: Failure, flapped: bool, now: Instant) -> Occasion {
         if failure == Failure::ConnackTimeout {
             self.silences = self.silences.saturating_add(1);
         }
-        if let Disposition::RetryAfter(asked) = failure.disposition() {
+        let first = self.overloaded.is_none();
+        let cause = if let Disposition::RetryAfter(asked) = failure.disposition() {
             self.overloaded.get_or_insert(now);
-            let asked = millis(asked).min(millis(policy.retry_after_cap));
-            let spread = (asked >> 1).max(millis(policy.first_spread));
-            return asked.saturating_add(scale(word, 0, spread));
-        }
-        let class = if flapped { Class::Overload } else { failure.class() };
-        let width = match class {
-            Class::Refused => {
-                self.refusals = self.refusals.saturating_add(1);
-                let doublings = u32::from(self.refusals.saturating_sub(1)).min(16);
-                millis(policy.refused_first).saturating_mul(1 << doublings).min(millis(policy.refused_cap))
-            }
-            Class::Overload if self.overloaded.is_none() => {
-                self.overloaded = Some(now);
-                return scale(word, 0, millis(policy.overload_spread));
-            }
-            Class::Overload | Class::Unreachable | Class::Protocol | Class::Local => match self.overloaded {
-                // Once overload was seen a silent SYN is no proof that the service is gone.
-                Some(since) => (now.millis_since(since) >> 1).max(millis(policy.overload_spread)),
-                None => {
-                    (now.millis_since(self.lost) >> 2).min(millis(policy.unreachable_cap)).max(millis(policy.floor))
+            Cause::RetryAfter(asked)
+        } else {
+            match if flapped { Class::Overload } else { failure.class() } {
+                Class::Refused => {
+                    self.refusals = self.refusals.saturating_add(1);
+                    Cause::Refused
                 }
-            },
+                Class::Overload if first => {
+                    self.overloaded = Some(now);
+                    Cause::FirstOverload
+                }
+                Class::Overload => Cause::Overload,
+                // Once overload was seen a silent SYN is no proof that the service is gone.
+                Class::Unreachable | Class::Protocol | Class::Local if !first => Cause::Overload,
+                Class::Unreachable | Class::Protocol | Class::Local => Cause::Unreachable,
+            }
         };
-        scale(word, width >> 1, width)
+        self.occasion(cause, now)
+    }
+
+    fn occasion(&self, cause: Cause, now: Instant) -> Occasion {
+        Occasion {
+            cause,
+            away: now.since(self.lost),
+            overloaded: self.overloaded.map(|since| now.since(since)),
+            refusals: self.refusals,
+            spread: self.spread(),
+        }
     }
 }
 
@@ -202,7 +305,8 @@ mod tests {
     fn range(backoff: Backoff, failure: Failure, flapped: bool, at_secs: u64) -> (u64, u64) {
         let now = Instant::from_millis(at_secs * 1000);
         let (mut low, mut high) = (backoff, backoff);
-        (low.delay_ms(failure, flapped, &POLICY, 0, now), high.delay_ms(failure, flapped, &POLICY, u32::MAX, now))
+        let delay = |backoff: &mut Backoff, word| millis(backoff.failed(failure, flapped, &POLICY, word, now));
+        (delay(&mut low, 0), delay(&mut high, u32::MAX))
     }
 
     #[test]

@@ -147,6 +147,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     pub(super) fn attempt_failed(&mut self, failure: Failure) {
         let was_up = matches!(self.phase, Phase::Up | Phase::Draining);
         let stable = was_up && self.session.stable;
+        let planned = self.timers.get(TimerReason::Retry).filter(|_| was_up);
         if was_up {
             self.end_delivery();
         }
@@ -167,13 +168,17 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.events.report(Event::GaveUp(failure));
             return;
         }
-        let policy = self.account.config().retry;
         let (word, now) = (self.rng.word(), self.now);
-        let delay = if stable {
+        if stable {
             self.hub_backoff.reset(now);
-            Backoff::first_delay(&policy, word)
+        }
+        let delay = if let Some(at) = planned {
+            at.since(now)
+        } else if stable {
+            self.fresh_delay(word)
         } else {
-            let delay = self.backoff_mut().failed(failure, was_up, &policy, word, now);
+            let occasion = self.backoff_mut().note(failure, was_up, now);
+            let delay = self.account.settings.retry_delay(&occasion, word);
             self.climb(failure, was_up, delay, word)
         };
         self.enter(Phase::Waiting);
@@ -181,10 +186,14 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         self.events.report(Event::Retrying { failure, delay });
     }
 
+    /// The delay before an attempt that follows no failure.
+    pub(super) fn fresh_delay(&self, word: u32) -> Duration {
+        self.account.settings.retry_delay(&self.hub_backoff.fresh(self.now), word)
+    }
+
     /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
-        let config = self.account.config();
-        let (policy, rules) = (config.retry, config.reprovisioning);
+        let rules = self.account.config().reprovisioning;
         if self.account.role == Role::Provisioning {
             if self.account.assignment.is_some() {
                 // The hub is probed in between: a service that does not answer must not keep the device from its hub.
@@ -195,7 +204,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         if failure.disposition() == Disposition::RefreshCredential {
             let refusals = self.hub_backoff.refusals();
             if refusals <= 1 {
-                return Backoff::first_delay(&policy, word);
+                return self.fresh_delay(word);
             }
             if refusals >= rules.after_refusals && self.may_register() {
                 self.ladder.wanted = true;
@@ -284,7 +293,11 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     /// Acts on a deadline.
     pub(super) fn fire(&mut self, due: Deadline, now: Instant) {
         match due.reason {
-            TimerReason::Retry => self.begin_attempt(),
+            // While the link is up the retry timer is the moment of a planned move.
+            TimerReason::Retry if self.phase == Phase::Up => self.begin_drain(Plan::Reprovision),
+            TimerReason::Retry if self.phase == Phase::Waiting => self.begin_attempt(),
+            // A drain has begun for another reason and ends in an attempt, or in a stop.
+            TimerReason::Retry => {}
             TimerReason::Sign => self.attempt_failed(Failure::Local(LocalFailure::SigningTimeout)),
             TimerReason::Connect => self.attempt_failed(Failure::ConnectTimeout),
             TimerReason::Tls => self.attempt_failed(Failure::TlsTimeout),
