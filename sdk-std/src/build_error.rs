@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use steadfast_core::ConfigError;
 use steadfast_core::azure::connection_string::ConnectionStringError;
-use steadfast_core::azure::dps::AnswerError;
 use steadfast_core::azure::sas::KeyError;
 
 use crate::tls::TlsError;
@@ -20,8 +19,6 @@ pub enum BuildError {
     NoCredential,
     /// The connection string is not usable.
     ConnectionString(ConnectionStringError),
-    /// The connection string has a finished token.
-    FinishedToken,
     /// The key is not usable.
     Key(KeyError),
     /// A key of an enrollment group was given to a device without a registration.
@@ -32,8 +29,6 @@ pub enum BuildError {
     Host(Box<str>),
     /// A host was given an empty list of addresses.
     NoAddress(Box<str>),
-    /// The payload of the registration is not a JSON object.
-    Payload(AnswerError),
     /// An outbox without room.
     NoOutbox,
     /// An assignment file was named for a device without a registration.
@@ -60,9 +55,6 @@ impl fmt::Display for BuildError {
                 "say how the device proves who it is: shared_key, group_key, signer, client_certificate, password or anonymous",
             ),
             Self::ConnectionString(error) => error.fmt(f),
-            Self::FinishedToken => f.write_str(
-                "the connection string has a finished SharedAccessSignature, which nobody could renew; use one with the SharedAccessKey",
-            ),
             Self::Key(error) => error.fmt(f),
             Self::GroupKeyWithoutProvisioning => {
                 f.write_str("an enrollment group's key needs provision_with; a hub takes the device's own key")
@@ -70,7 +62,6 @@ impl fmt::Display for BuildError {
             Self::Config(error) => error.fmt(f),
             Self::Host(host) => write!(f, "{host:?} is neither a host name nor an address; leave out scheme and port"),
             Self::NoAddress(host) => write!(f, "resolve names no address for {host}; name one or leave it out"),
-            Self::Payload(error) => write!(f, "the payload of the registration must be one JSON object: {error}"),
             Self::NoOutbox => f.write_str("the outbox needs room for at least one message and one byte"),
             Self::AssignmentWithoutProvisioning => {
                 f.write_str("an assignment file needs provision_with; a configured hub is not assigned")
@@ -93,11 +84,9 @@ impl std::error::Error for BuildError {
             Self::ConnectionString(error) => Some(error),
             Self::Key(error) => Some(error),
             Self::Config(error) => Some(error),
-            Self::Payload(error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::NoService
             | Self::NoCredential
-            | Self::FinishedToken
             | Self::GroupKeyWithoutProvisioning
             | Self::Host(_)
             | Self::NoAddress(_)

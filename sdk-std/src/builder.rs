@@ -103,6 +103,13 @@ enum Proof {
     Certificate(ClientCertificate),
 }
 
+/// What the driver proves the device with.
+#[derive(Default)]
+struct Proven {
+    signer: Option<Arc<dyn Signer>>,
+    certificate: Option<Box<CertificateSource>>,
+}
+
 impl Builder {
     pub(crate) fn new() -> Self {
         let nowhere = Service::Broker { host: Box::default(), client_id: Box::default() };
@@ -125,8 +132,9 @@ impl Builder {
 
     /// Takes hub, device, gateway and key from a device's or module's connection string, as the portal shows it.
     ///
-    /// One with a finished `SharedAccessSignature` is refused, since nobody could renew it. One with `x509=true` needs
-    /// [`client_certificate`](Self::client_certificate).
+    /// One with `x509=true` needs [`client_certificate`](Self::client_certificate) beside it; one with a finished
+    /// `SharedAccessSignature` is good as long as that is ([`token`](Self::token)).
+    #[expect(clippy::wildcard_enum_match_arm, reason = "credentials of a later version are given apart")]
     pub fn connection_string(mut self, text: &str) -> Self {
         let parsed = match ConnectionString::parse(text) {
             Ok(parsed) => parsed,
@@ -137,8 +145,8 @@ impl Builder {
         self.config.gateway = parsed.gateway_host_name.map(Into::into);
         match parsed.credential {
             connection_string::Credential::SharedAccessKey(key) => self.shared_key(key),
-            connection_string::Credential::X509 => self,
-            _ => self.fail(BuildError::FinishedToken),
+            connection_string::Credential::SharedAccessSignature(token) => self.token(token),
+            _ => self,
         }
     }
 
@@ -184,6 +192,13 @@ impl Builder {
     pub fn signer(mut self, signer: impl Signer) -> Self {
         self.proof = Proof::Signer(Arc::new(signer));
         self.prove(Credential::SharedKey)
+    }
+
+    /// Proves the device to its hub with a finished shared access signature. Nobody can renew it: once it has expired,
+    /// the hub refuses the device. Prefer the key.
+    pub fn token(mut self, token: &str) -> Self {
+        self.proof = Proof::Nothing;
+        self.prove(Credential::Token(token.into()))
     }
 
     /// Proves the device with a certificate.
@@ -367,13 +382,10 @@ impl Builder {
         }
         self.config.check()?;
         self.check_hosts()?;
-        if let Some(payload) = &self.config.provisioning_payload {
-            dps::check_payload(payload).map_err(BuildError::Payload)?;
-        }
         if self.outbox.messages == 0 || self.outbox.bytes == 0 {
             return Err(BuildError::NoOutbox);
         }
-        let (signer, certificate) = self.proof()?;
+        let Proven { signer, certificate } = self.proof()?;
         let tls = if self.plaintext {
             self.check_plaintext()?;
             None
@@ -418,17 +430,20 @@ impl Builder {
         self
     }
 
-    fn proof(&mut self) -> Result<(Option<Arc<dyn Signer>>, Option<Box<CertificateSource>>), BuildError> {
+    fn proof(&mut self) -> Result<Proven, BuildError> {
         match std::mem::replace(&mut self.proof, Proof::Nothing) {
-            Proof::Nothing => Ok((None, None)),
-            Proof::Signer(signer) => Ok((Some(signer), None)),
-            Proof::Certificate(certificate) => Ok((None, Some(Box::new(CertificateSource::new(certificate))))),
+            Proof::Nothing => Ok(Proven::default()),
+            Proof::Signer(signer) => Ok(Proven { signer: Some(signer), certificate: None }),
+            Proof::Certificate(certificate) => {
+                let certificate = Some(Box::new(CertificateSource::new(certificate)));
+                Ok(Proven { signer: None, certificate })
+            }
             Proof::Group(key) => {
                 let Service::Provisioned { registration_id, .. } = &self.config.service else {
                     return Err(BuildError::GroupKeyWithoutProvisioning);
                 };
                 let key = SharedKey::of_group(&key, registration_id).map_err(BuildError::Key)?;
-                Ok((Some(Arc::new(key)), None))
+                Ok(Proven { signer: Some(Arc::new(key)), certificate: None })
             }
         }
     }
@@ -468,10 +483,11 @@ impl Builder {
     }
 
     fn check_plaintext(&self) -> Result<(), BuildError> {
-        match self.config.credential {
-            Credential::Anonymous => return Ok(()),
-            Credential::Certificate => return Err(BuildError::CertificateWithoutTls),
-            _ => {}
+        if matches!(self.config.credential, Credential::Anonymous) {
+            return Ok(());
+        }
+        if matches!(self.config.credential, Credential::Certificate) {
+            return Err(BuildError::CertificateWithoutTls);
         }
         match self.hosts().find(|host| !self.may_be_loopback(host)) {
             Some(host) => Err(BuildError::CredentialWithoutTls(host.into())),

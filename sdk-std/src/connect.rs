@@ -141,6 +141,7 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
     .await
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "other kinds are errors of the network")]
 fn connect_failure(error: &io::Error, address: SocketAddr) -> Failure {
     match error.kind() {
         // A system without IPv6 has no address to start from, which is no lack of ports.
@@ -154,13 +155,8 @@ fn connect_failure(error: &io::Error, address: SocketAddr) -> Failure {
 
 /// Of the failures of two addresses, the one to report: what is wrong here, then what an address answered.
 fn more_telling(one: Failure, other: Failure) -> Failure {
-    let rank = |failure: &Failure| match failure {
-        Failure::Local(_) => 3,
-        Failure::ConnectionRefused => 2,
-        Failure::ConnectTimeout => 1,
-        _ => 0,
-    };
-    if rank(&other) > rank(&one) { other } else { one }
+    let order = [Failure::Local(LocalFailure::Resources), Failure::ConnectionRefused, Failure::ConnectTimeout];
+    order.into_iter().find(|failure| [one, other].contains(failure)).unwrap_or(other)
 }
 
 /// No descriptor, port or memory for a socket.

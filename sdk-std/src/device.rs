@@ -54,7 +54,6 @@ impl Device {
     }
 
     /// Begins to describe a device.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }

@@ -127,6 +127,8 @@ struct Turn {
     notices: Vec<Notice>,
     /// Somebody listens to the events.
     listened: bool,
+    /// Something new is under way and has not been polled.
+    begun: bool,
     arrived: bool,
     room_freed: bool,
     status_changed: bool,
@@ -243,7 +245,7 @@ impl Hands {
         self.tell(shared, turn);
         again |= self.write(shared, turn, cx);
         again |= self.poll_sleep(turn.now, cx);
-        again
+        again | mem::take(&mut turn.begun)
     }
 
     /// Follows what is not about the current attempt.
@@ -386,6 +388,7 @@ impl Hands {
         }
     }
 
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all other events change the status")]
     fn take_event(&mut self, inner: &mut Inner, turn: &mut Turn, event: Event, tracing: bool) {
         match event {
             Event::Delivered(id) => {
@@ -436,6 +439,7 @@ impl Hands {
                 // The service sends again what was not acknowledged on the connection before.
                 inbox.retain(|body| body.owed.is_none());
                 self.work = self.dial(attempt, &endpoint);
+                turn.begun = true;
             }
             Action::Close { attempt, flush } => self.close(turn, attempt, flush),
             Action::SaveAssignment(assignment) => turn.save = Some(assignment.clone()),
@@ -452,15 +456,20 @@ impl Hands {
     }
 
     fn close(&mut self, turn: &mut Turn, attempt: Attempt, flush: bool) {
-        match mem::replace(&mut self.work, Work::Idle) {
-            Work::Open(connection) if connection.attempt == attempt => {
-                let rest = mem::take(&mut turn.scratch.0);
-                if flush {
-                    self.closing = Some(Box::pin(connection.finish(rest)));
-                }
+        let current = match &self.work {
+            Work::Idle => return,
+            Work::Signing(of, _) | Work::Dialling(of, ..) | Work::Securing(of, ..) => *of,
+            Work::Open(connection) => connection.attempt,
+        };
+        if current != attempt {
+            return;
+        }
+        if let Work::Open(connection) = mem::replace(&mut self.work, Work::Idle) {
+            let rest = mem::take(&mut turn.scratch.0);
+            if flush {
+                self.closing = Some(Box::pin(connection.finish(rest)));
+                turn.begun = true;
             }
-            Work::Dialling(of, ..) | Work::Securing(of, ..) if of == attempt => {}
-            other => self.work = other,
         }
     }
 
@@ -492,9 +501,11 @@ impl Hands {
                 Some(signer) => Work::Signing(attempt, signer.sign(role, &text)),
                 None => Work::Idle,
             };
+            turn.begun = true;
         }
         if let Some(assignment) = turn.save.take() {
             self.save(assignment);
+            turn.begun = true;
         }
     }
 

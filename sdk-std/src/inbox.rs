@@ -25,15 +25,9 @@ pub(crate) struct Body {
 impl Body {
     /// Copies a message out of the bytes received; other things received are none.
     pub(crate) fn copy(received: &Received<'_>, attempt: Attempt) -> Option<Self> {
-        match *received {
-            Received::Message { topic, payload, packet_id, dup } => Some(Self {
-                topic: topic.into(),
-                payload: payload.into(),
-                dup,
-                owed: packet_id.map(|packet_id| (packet_id, attempt)),
-            }),
-            _ => None,
-        }
+        let Received::Message { topic, payload, packet_id, dup } = *received else { return None };
+        let owed = packet_id.map(|packet_id| (packet_id, attempt));
+        Some(Self { topic: topic.into(), payload: payload.into(), dup, owed })
     }
 }
 

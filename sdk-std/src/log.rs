@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use steadfast_core::{Advice, Attempt, Class, DropReason, Event, Failure, LocalFailure, TlsFailure};
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the cause of a retry is logged with its advice")]
 pub(crate) fn event(device: &str, event: &Event) {
     match event {
         Event::Up { session_present } => tracing::info!(device, session_present, "up"),
@@ -16,13 +17,18 @@ pub(crate) fn event(device: &str, event: &Event) {
         Event::Delivered(id) => tracing::trace!(target: "steadfast::packets", device, %id, "delivered"),
         Event::Dropped(id, DropReason::Expired) => tracing::debug!(device, %id, "a message expired"),
         Event::Dropped(id, reason) => tracing::warn!(device, %id, %reason, "a message was dropped"),
-        Event::InboundOverflow => tracing::warn!(device, "the application acknowledges no messages; more are not taken"),
+        Event::InboundOverflow => {
+            tracing::warn!(device, "the application acknowledges no messages; more are not taken")
+        }
         Event::ClockSkew { seconds } => {
-            tracing::error!(device, seconds, "set the clock: it differs from the service's; tokens follow the service's");
+            tracing::error!(
+                device,
+                seconds,
+                "set the clock: it differs from the service's; tokens follow the service's"
+            );
         }
         Event::Stopped => tracing::info!(device, "stopped"),
         Event::GaveUp(failure) => tracing::error!(device, %failure, "given up"),
-        // The cause and the advice are logged by `retrying`.
         _ => {}
     }
 }
@@ -41,10 +47,7 @@ pub(crate) fn sent(device: &str, attempt: Attempt, packet: &str, len: usize) {
 
 /// Whether time alone is unlikely to help.
 fn needs_operator(failure: Failure) -> bool {
-    match failure {
-        Failure::Tls(TlsFailure::Handshake) => false,
-        Failure::Tls(_) => true,
-        Failure::Local(LocalFailure::SigningTimeout) => false,
-        _ => matches!(failure.class(), Class::Refused | Class::Local),
-    }
+    let passes = [Failure::Tls(TlsFailure::Handshake), Failure::Local(LocalFailure::SigningTimeout)];
+    let lasts = matches!(failure, Failure::Tls(_)) || matches!(failure.class(), Class::Refused | Class::Local);
+    lasts && !passes.contains(&failure)
 }

@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use steadfast_core::{Config, Event, Ledger, Link, Message, MessageId, Outbox, Overflow, PublishError, Settings, Status};
+use steadfast_core::{
+    Config, Event, Ledger, Link, Message, MessageId, Outbox, Overflow, PublishError, Settings, Status,
+};
 use tokio::sync::{Notify, broadcast, watch};
 
 use crate::clock;

@@ -208,7 +208,14 @@ impl fmt::Debug for ClientCertificate {
 /// A device's certificate and the configuration last made with it.
 pub(crate) struct CertificateSource {
     certificate: ClientCertificate,
-    made: Mutex<Option<(u64, Arc<RootCertStore>, Arc<ClientConfig>)>>,
+    made: Mutex<Option<Shown>>,
+}
+
+/// A configuration, and what it was made of.
+struct Shown {
+    fingerprint: u64,
+    roots: Arc<RootCertStore>,
+    config: Arc<ClientConfig>,
 }
 
 impl CertificateSource {
@@ -226,11 +233,11 @@ impl CertificateSource {
         };
         let fingerprint = fingerprint([chain_text.as_slice(), key_text.as_slice()].into_iter());
         let mut slot = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((known, with, config)) = slot.as_ref()
-            && *known == fingerprint
-            && Arc::ptr_eq(with, roots)
+        if let Some(shown) = slot.as_ref()
+            && shown.fingerprint == fingerprint
+            && Arc::ptr_eq(&shown.roots, roots)
         {
-            return Ok(Arc::clone(config));
+            return Ok(Arc::clone(&shown.config));
         }
         let chain = CertificateDer::pem_slice_iter(&chain_text)
             .collect::<Result<Vec<_>, _>>()
@@ -241,7 +248,7 @@ impl CertificateSource {
         let key = PrivateKeyDer::from_pem_slice(&key_text)
             .map_err(|error| TlsError::Pem { what: String::from("the private key"), problem: error.to_string() })?;
         let config = client_config(roots, Some((chain, key)))?;
-        *slot = Some((fingerprint, Arc::clone(roots), Arc::clone(&config)));
+        *slot = Some(Shown { fingerprint, roots: Arc::clone(roots), config: Arc::clone(&config) });
         Ok(config)
     }
 }
@@ -356,6 +363,7 @@ fn warn_of_open_key(path: &Path) {
 fn warn_of_open_key(_: &Path) {}
 
 /// Says what an error of TLS was about, if it was one of TLS. `shown`: the device showed a certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the handshake")]
 pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
     Some(match error {
@@ -366,6 +374,7 @@ pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {
     })
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the certificate")]
 fn certificate_failure(error: &CertificateError) -> TlsFailure {
     match error {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
@@ -377,6 +386,7 @@ fn certificate_failure(error: &CertificateError) -> TlsFailure {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are faults of the handshake")]
 fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
     match alert {
         // RFC 8446, section 6.2: sent when a certificate was asked for and none came.
@@ -396,9 +406,9 @@ fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
         {
             TlsFailure::ClientCertificateRefused
         }
-        AlertDescription::HandshakeFailure | AlertDescription::ProtocolVersion | AlertDescription::InsufficientSecurity => {
-            TlsFailure::Incompatible
-        }
+        AlertDescription::HandshakeFailure
+        | AlertDescription::ProtocolVersion
+        | AlertDescription::InsufficientSecurity => TlsFailure::Incompatible,
         _ => TlsFailure::Handshake,
     }
 }

@@ -1,4 +1,5 @@
 //! From `send` to the receipt, over plain TCP against a scripted server.
+#![expect(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod support;
 

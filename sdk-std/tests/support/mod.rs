@@ -1,5 +1,5 @@
 //! A scripted MQTT server, and devices that are in a hurry.
-#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part, and fails where it is")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
