@@ -15,14 +15,16 @@ mod report;
 mod rumqttc_peer;
 mod scenarios;
 mod sink;
+mod steadfast_peer;
 mod tls;
 mod trust;
 
 use crate::child::Peer;
 use crate::limit::Refill;
 use crate::order::{Answer, Mode, Order};
-use crate::report::{RUMQTTC, RUMQTTC_SLEEP, Report};
+use crate::report::{OURS, RUMQTTC, RUMQTTC_SLEEP, Report};
 use crate::scenarios::Size;
+use crate::steadfast_peer::Receipts;
 use crate::tls::Identity;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -57,7 +59,7 @@ enum Command {
     },
     /// Runs one peer and prints its answer as JSON.
     Peer {
-        /// limit-batched, limit-one-write, limit-raw-task or rumqttc.
+        /// limit-batched, limit-one-write, limit-raw-task, rumqttc, steadfast or steadfast-receipts.
         name: String,
         #[command(flatten)]
         order: Order,
@@ -90,6 +92,8 @@ fn peer(name: &str, order: &Order) -> Result<Answer, String> {
         ("limit-raw-task", Mode::Idle) => raw::idle(order),
         ("rumqttc", _) if order.ca.is_some() => Err("this rumqttc speaks no TLS; tests/bench/tls-peer does".into()),
         ("rumqttc", _) => rumqttc_peer::run(order, &rumqttc::Transport::tcp()),
+        ("steadfast", _) => steadfast_peer::run(order, Receipts::Dropped),
+        ("steadfast-receipts", Mode::Throughput) => steadfast_peer::run(order, Receipts::Awaited),
         _ => Err(format!("no peer {name:?} does this")),
     }
 }
@@ -110,8 +114,13 @@ fn side_by_side(
     let own = |name| Peer::own(name);
     let limits = [own("limit-batched")?, own("limit-one-write")?];
     let (mut plain, mut tls) = (limits.to_vec(), limits.to_vec());
+    let (ours, receipts) = (own(OURS)?, own("steadfast-receipts")?);
+    for peers in [&mut plain, &mut tls] {
+        peers.extend([ours.clone(), receipts.clone()]);
+    }
     let raw = own("limit-raw-task")?;
     let (mut plain_idle, mut tls_idle) = (vec![(raw.clone(), 1)], vec![(raw, 1)]);
+    [&mut plain_idle, &mut tls_idle].into_iter().for_each(|peers| peers.push((ours.clone(), 100)));
     let rumqttc = own(RUMQTTC)?;
     plain.push(rumqttc.clone());
     for (window, name) in [(10, "rumqttc-inflight-10"), (100, "rumqttc-inflight-100")] {
@@ -122,13 +131,13 @@ fn side_by_side(
     }
     match &tls_peer {
         Some(program) => tls.push(Peer::other(RUMQTTC, program)),
-        None => report.absent.push("rumqttc over TLS: not built".into()),
+        None => report.miss("rumqttc over TLS: not built".into()),
     }
     match &paho {
         Some(program) => {
             [&mut plain, &mut tls].into_iter().for_each(|peers| peers.push(Peer::other("paho-c", program)))
         }
-        None => report.absent.push("paho-c: not built".into()),
+        None => report.miss("paho-c: not built".into()),
     }
 
     eprintln!("throughput, plain");
@@ -139,7 +148,7 @@ fn side_by_side(
     scenarios::idle(size, &plain_idle, None, &mut report);
     scenarios::idle(size, &tls_idle, Some(&identity), &mut report);
     eprintln!("outages");
-    scenarios::outage(size, &[(rumqttc.clone().named(RUMQTTC_SLEEP), 1000)], &mut report);
+    scenarios::outage(size, &[(ours, 0), (rumqttc.clone().named(RUMQTTC_SLEEP), 1000)], &mut report);
     // It keeps a processor busy, so it runs alone and once.
     scenarios::outage(Size { outages: 1, ..size }, &[(rumqttc.named("rumqttc-bare-loop"), 0)], &mut report);
 

@@ -95,9 +95,9 @@ impl Metric {
 /// Everything that was measured, and what could not be.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    pub(crate) series: Vec<Series>,
+    series: Vec<Series>,
     /// Peers or runs that are missing, with the reason.
-    pub(crate) absent: Vec<String>,
+    absent: Vec<String>,
 }
 
 impl Report {
@@ -110,6 +110,13 @@ impl Report {
         match self.series.iter_mut().find(same) {
             Some(series) => series.values.push(value),
             None => self.series.push(Series { values: vec![value], ..key }),
+        }
+    }
+
+    /// Notes that something is missing; said once however often it happens.
+    pub(crate) fn miss(&mut self, what: String) {
+        if !self.absent.contains(&what) {
+            self.absent.push(what);
         }
     }
 

@@ -49,7 +49,7 @@ pub(crate) fn throughput(size: Size, peers: &[Peer], identity: Option<&Identity>
 fn throughput_round(window: u16, size: Size, peers: &[Peer], identity: Option<&Identity>, report: &mut Report) {
     let sink = match Sink::start_anywhere(identity.map(|identity| identity.server.clone())) {
         Ok(sink) => sink,
-        Err(error) => return report.absent.push(format!("throughput: no sink: {error}")),
+        Err(error) => return report.miss(format!("throughput: no sink: {error}")),
     };
     let tls = identity.is_some();
     for peer in peers {
@@ -62,8 +62,8 @@ fn throughput_round(window: u16, size: Size, peers: &[Peer], identity: Option<&I
                 report.add(key(Metric::Rate), acked / answer.seconds);
                 report.add(key(Metric::Cpu), answer.cpu_us / acked);
             }
-            Ok(_) => report.absent.push(format!("{}, window {window}: no message was acknowledged", peer.name)),
-            Err(why) => report.absent.push(format!("{}, window {window}: {why}", peer.name)),
+            Ok(_) => report.miss(format!("{}, window {window}: no message was acknowledged", peer.name)),
+            Err(why) => report.miss(format!("{}, window {window}: {why}", peer.name)),
         }
     }
 }
@@ -92,7 +92,7 @@ pub(crate) fn idle(size: Size, peers: &[(Peer, u16)], identity: Option<&Identity
         // A sink for each, so that its threads of one peer are gone before the next comes.
         let sink = match Sink::start_anywhere(identity.map(|identity| identity.server.clone())) {
             Ok(sink) => sink,
-            Err(error) => return report.absent.push(format!("idle: no sink: {error}")),
+            Err(error) => return report.miss(format!("idle: no sink: {error}")),
         };
         let order = Order { window: *window, clients: size.clients, ..order(Mode::Idle, sink.port(), identity) };
         match peer.run(&order, LIMIT) {
@@ -102,7 +102,7 @@ pub(crate) fn idle(size: Size, peers: &[(Peer, u16)], identity: Option<&Identity
                     Series { metric: Metric::IdleMemory, peer, window: None, payload: None, tls, values: Vec::new() };
                 report.add(key, answer.bytes_per_client - answer.queue_bytes);
             }
-            Err(why) => report.absent.push(format!("{}, idle: {why}", peer.name)),
+            Err(why) => report.miss(format!("{}, idle: {why}", peer.name)),
         }
     }
 }
@@ -132,7 +132,7 @@ pub(crate) fn outage(size: Size, peers: &[(Peer, u64)], report: &mut Report) {
                 report.add(key(Metric::Attempts), outage.attempts as f64);
                 report.add(key(Metric::OutageCpu), outage.cpu_share * 100.0);
             }
-            Err(why) => report.absent.push(format!("{peer}, outage: {why}")),
+            Err(why) => report.miss(format!("{peer}, outage: {why}")),
         }
     }
 }

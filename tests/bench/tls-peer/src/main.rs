@@ -3,6 +3,7 @@
 #[path = "../../src/meter.rs"]
 mod meter;
 #[path = "../../src/order.rs"]
+#[expect(dead_code, reason = "the benchmark itself writes the arguments that are read here")]
 mod order;
 #[path = "../../src/rumqttc_peer.rs"]
 mod rumqttc_peer;
