@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{DeviceAuth, Enrollment, HubConfig, hub_host, is_host_name};
+use crate::config::{DeviceAuth, HubConfig, hub_host, is_host_name};
 use crate::connections::CloseReason;
-use crate::dps::Registration;
-use crate::fault::{DpsFault, Fault, FaultId, Injection, Scope};
+use crate::dps_handle::DpsHandle;
+use crate::fault::{Fault, FaultId, Injection, Scope};
 use crate::ledger::Ledger;
 use crate::pki::{DeviceCertificate, Flaw};
-use crate::sas::Key;
 use crate::world::{Device, HubState, Push, Shared, World};
 use crate::{Clock, Error};
 
@@ -429,131 +428,7 @@ impl DeviceHandle {
     }
 }
 
-/// DPS. Clones control the same service.
-#[derive(Clone, Debug)]
-pub struct DpsHandle {
-    shared: Arc<Shared>,
-}
-
-impl DpsHandle {
-    /// Returns the host name.
-    #[must_use]
-    pub fn host(&self) -> String {
-        self.shared.lock().dps.config.host.clone()
-    }
-
-    /// Returns the id scope.
-    #[must_use]
-    pub fn id_scope(&self) -> String {
-        self.shared.lock().dps.config.id_scope.clone()
-    }
-
-    /// Returns the service's own TLS address, if it has one, else the shared one.
-    #[must_use]
-    pub fn addr(&self) -> SocketAddr {
-        let addresses = self.shared.addresses.get().expect("set before the first handle is given out");
-        addresses.own.get(&self.host()).copied().unwrap_or(addresses.tls)
-    }
-
-    /// Adds an enrollment, replacing one of the same name.
-    pub fn enroll(&self, enrollment: Enrollment) {
-        self.shared.lock().dps.enroll(enrollment);
-    }
-
-    /// Points an enrollment to another hub; devices go there when they register again.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchEnrollment`] or [`Error::NoSuchHub`].
-    pub fn repoint(&self, enrollment: &str, hub: &str) -> Result<(), Error> {
-        let hub = hub_host(hub);
-        let mut world = self.shared.lock();
-        world.hub(&hub)?;
-        world.dps.enrollment(enrollment)?.hub = Some(hub);
-        Ok(())
-    }
-
-    /// Enables or disables an enrollment.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchEnrollment`].
-    pub fn set_enabled(&self, enrollment: &str, enabled: bool) -> Result<(), Error> {
-        self.shared.lock().dps.enrollment(enrollment)?.enabled = enabled;
-        Ok(())
-    }
-
-    /// Gives an enrollment another key.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchEnrollment`].
-    pub fn set_key(&self, enrollment: &str, key: Key) -> Result<(), Error> {
-        let attestation = crate::config::Attestation::Symmetric { primary: key, secondary: None };
-        self.shared.lock().dps.enrollment(enrollment)?.attestation = attestation;
-        Ok(())
-    }
-
-    /// Removes an enrollment; devices already assigned keep their identities.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchEnrollment`].
-    pub fn remove(&self, enrollment: &str) -> Result<(), Error> {
-        let mut world = self.shared.lock();
-        world.dps.enrollment(enrollment)?;
-        world.dps.remove(enrollment);
-        Ok(())
-    }
-
-    /// Takes DPS down: on the shared port TCP is closed before TLS, otherwise at CONNECT.
-    pub fn down(&self) {
-        self.shared.lock().dps.down = true;
-    }
-
-    /// Brings DPS up again.
-    pub fn up(&self) {
-        self.shared.lock().dps.down = false;
-    }
-
-    /// Injects a fault into the answers to any device.
-    pub fn inject(&self, fault: impl Into<Injection<DpsFault>>) -> FaultId {
-        self.inject_into(Scope::default(), fault.into())
-    }
-
-    /// Injects a fault into the answers to one registration id.
-    pub fn inject_for(&self, registration_id: &str, fault: impl Into<Injection<DpsFault>>) -> FaultId {
-        self.inject_into(Scope { service: None, device: Some(registration_id.to_owned()) }, fault.into())
-    }
-
-    /// Injects a fault into connections to DPS.
-    pub fn inject_connection(&self, fault: impl Into<Injection<Fault>>) -> FaultId {
-        inject(&self.shared, Scope { service: Some(self.host()), device: None }, fault.into())
-    }
-
-    /// Clears the faults of DPS, those of its connections included.
-    pub fn clear_faults(&self) {
-        self.shared.lock().dps.faults.clear(&Scope::default());
-        clear(&self.shared, &Scope { service: Some(self.host()), device: None });
-    }
-
-    /// Returns all registration requests, oldest first.
-    #[must_use]
-    pub fn registrations(&self) -> Vec<Registration> {
-        self.shared.lock().dps.log.clone()
-    }
-
-    /// Returns how often a device asked to be registered.
-    #[must_use]
-    pub fn registration_count(&self, registration_id: &str) -> usize {
-        let world = self.shared.lock();
-        world.dps.log.iter().filter(|entry| entry.registration_id == registration_id).count()
-    }
-
-    fn inject_into(&self, scope: Scope, injection: Injection<DpsFault>) -> FaultId {
-        let id = self.shared.next_fault();
-        self.shared.lock().dps.faults.add(id, scope, injection);
-        id
-    }
-}
-
-fn inject(shared: &Shared, scope: Scope, injection: Injection<Fault>) -> FaultId {
+pub(crate) fn inject(shared: &Shared, scope: Scope, injection: Injection<Fault>) -> FaultId {
     let id = shared.next_fault();
     let mut world = shared.lock();
     world.faults.add(id, scope.clone(), injection);
@@ -561,7 +436,7 @@ fn inject(shared: &Shared, scope: Scope, injection: Injection<Fault>) -> FaultId
     id
 }
 
-fn clear(shared: &Shared, scope: &Scope) {
+pub(crate) fn clear(shared: &Shared, scope: &Scope) {
     let mut world = shared.lock();
     world.faults.clear(scope);
     world.announce_faults(scope, true);

@@ -29,8 +29,10 @@ mod connect;
 mod connections;
 mod control;
 mod dps;
+mod dps_handle;
 mod dps_session;
 mod emulator;
+mod error;
 mod fault;
 mod http;
 mod ledger;
@@ -52,13 +54,15 @@ mod world;
 pub use admission::Rate;
 pub use clock::Clock;
 pub use config::{
-    Attestation, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, Error, HubConfig, LedgerMode, Reprovision,
+    Attestation, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, HubConfig, LedgerMode, Reprovision,
     Undocumented,
 };
 pub use connections::{CloseReason, ConnectionRecord, Outcome, Refusal};
-pub use control::{Control, DeviceHandle, DpsHandle, Hub, MethodAnswer};
+pub use control::{Control, DeviceHandle, Hub, MethodAnswer};
 pub use dps::Registration;
+pub use dps_handle::DpsHandle;
 pub use emulator::Emulator;
+pub use error::Error;
 pub use fault::{DpsFault, Fault, FaultId, Injection};
 pub use http::serve_control;
 pub use ledger::{Ledger, Receipt};
@@ -66,3 +70,8 @@ pub use pki::{Authority, DeviceCertificate, Flaw};
 pub use report::{Counts, DeliveryReport, SequenceReport};
 pub use routes::{ROUTES as CONTROL_ROUTES, help as control_help};
 pub use sas::{Key, KeyError, percent_decode, percent_encode};
+
+/// The examples of the README are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -226,3 +226,34 @@ async fn bad_names_and_taken_ports_are_clear_errors() {
     let twice = config().hub_with(HubConfig::new("hub-a"));
     assert!(hub_emulator::Emulator::start(twice).await.is_err());
 }
+
+#[tokio::test]
+async fn no_bytes_from_a_client_stop_the_emulator() {
+    let emulator = start(config()).await;
+    let mut frames = Vec::new();
+    for packet in [Packet::Connect(connect_packet()), Packet::PingReq, Packet::Disconnect] {
+        let mut bytes = bytes::BytesMut::new();
+        packet.write(&mut bytes, usize::MAX).unwrap();
+        frames.push(bytes.to_vec());
+    }
+    frames.push(vec![0xa2, 5, 0, 1, 0, 1, b'a']);
+    frames.push([&[0x32, 32, 0, 28][..], b"devices/dev-1/messages/event", &[0, 1]].concat());
+    let mut state = 7_u32;
+    let mut random = move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize
+    };
+    for round in 0..300 {
+        let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
+        if round % 2 == 0 {
+            client.send(Packet::Connect(connect_packet())).await;
+        }
+        for _ in 0..3 {
+            let mut frame = frames[random() % frames.len()].clone();
+            let (at, value) = (random() % frame.len(), random() % 256);
+            frame[at] = u8::try_from(value).unwrap();
+            client.send_bytes(&frame).await;
+        }
+    }
+    Client::device(&emulator).await.delivered("still here").await;
+}
