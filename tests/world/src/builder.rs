@@ -176,6 +176,7 @@ impl Builder {
                 oracle.restored(entry.id, key, entry.payload.to_vec());
                 next = outbox.next(entry.id.next());
             }
+            let busy = !oracle.open.is_empty();
             let mut link = Link::new(Shared(config), outbox, Seed::from_number(seed), now)
                 .expect("the configuration of a world works");
             if self.restored {
@@ -203,6 +204,8 @@ impl Builder {
                 saved: None,
                 oracle,
                 published: 0,
+                up: false,
+                busy,
             });
         }
         World::new(self.seed, self.start_ms, Rng::new(self.seed), Network::new(), hubs, dps, devices)

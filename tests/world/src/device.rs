@@ -109,6 +109,9 @@ pub(crate) struct Device<O> {
     pub(crate) saved: Option<Assignment>,
     pub(crate) oracle: Oracle,
     pub(crate) published: u64,
+    /// Whether it was up, and had messages, at the latest look.
+    pub(crate) up: bool,
+    pub(crate) busy: bool,
 }
 
 /// A connection of a device to a service.
@@ -126,6 +129,8 @@ pub(crate) struct Connection {
     pub(crate) there: bool,
     /// Nothing passes any more, and nobody is told.
     pub(crate) frozen: bool,
+    /// The service reads no more.
+    pub(crate) deaf: bool,
     pub(crate) received: Vec<u8>,
     pub(crate) backlog: Vec<u8>,
     pub(crate) ticking: bool,

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use rumqttc::mqttbytes::v4;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
-use steadfast_core::{Action, Attempt, Event, Failure, Input, Instant, Outbox, Output, Received, Role};
+use steadfast_core::{Action, Attempt, Event, Failure, Input, Instant, Outbox, Output, Received, Role, State};
 
 use crate::EPOCH_SECS;
 use crate::device::{AttemptRecord, Connection, Feed, Inbound, Signing, TICK_MS};
@@ -12,7 +12,7 @@ use crate::network::Reach;
 use crate::service::{ConnectionId, Delivery, Reaction, Reply};
 use crate::world::World;
 
-/// Most outputs of one drain: many windows.
+/// Most outputs of one drain beside a window of publishes.
 const DRAIN: usize = 600;
 /// Largest packet a service reads.
 const SERVICE_LIMIT: usize = 1 << 20;
@@ -20,7 +20,7 @@ const SERVICE_LIMIT: usize = 1 << 20;
 /// Something that happens at a time.
 #[derive(Debug)]
 pub(crate) enum Item {
-    Wake { device: usize },
+    Wake { device: usize, deadline: u64 },
     Input { device: usize, attempt: Attempt, connection: ConnectionId, what: Arrival },
     ToService { connection: ConnectionId, bytes: Vec<u8> },
     ClientGone { connection: ConnectionId },
@@ -88,7 +88,7 @@ impl<O: Outbox> World<O> {
         self.now = self.now.max(next.at);
         let Some(Scheduled { order, item, .. }) = self.queue.pop() else { return false };
         let device = match &item {
-            Item::Wake { device } | Item::Input { device, .. } => Some(*device),
+            Item::Wake { device, .. } | Item::Input { device, .. } => Some(*device),
             Item::Tick { connection } => self.connections.get(connection).map(|known| known.device),
             Item::ToService { .. } | Item::ClientGone { .. } | Item::React(_) => None,
         };
@@ -97,7 +97,7 @@ impl<O: Outbox> World<O> {
             return true;
         }
         match item {
-            Item::Wake { device } => self.wake(device),
+            Item::Wake { device, deadline } => self.wake(device, deadline),
             Item::Input { device, attempt, connection, what } => self.arrive(device, attempt, connection, what),
             Item::ToService { connection, bytes } => self.serve(connection, &bytes),
             Item::ClientGone { connection } => self.client_gone(connection),
@@ -115,9 +115,12 @@ impl<O: Outbox> World<O> {
         EPOCH_SECS + (self.now - self.start_ms) / 1000
     }
 
-    fn wake(&mut self, number: usize) {
+    fn wake(&mut self, number: usize, deadline: u64) {
         let now = self.instant();
         let device = &mut self.devices[number];
+        if device.armed != Some(deadline) {
+            return;
+        }
         device.armed = None;
         if device.link.next_deadline().is_none_or(|deadline| deadline.at > now) {
             self.arm(number);
@@ -142,13 +145,14 @@ impl<O: Outbox> World<O> {
         let at = deadline.at.as_millis().max(now);
         if device.armed.is_none_or(|armed| at < armed) {
             device.armed = Some(at);
-            self.schedule(at + lag, Item::Wake { device: number });
+            self.schedule(at + lag, Item::Wake { device: number, deadline: at });
         }
     }
 
     /// Does what the link asks for until it waits.
     pub(crate) fn drain(&mut self, number: usize) {
-        for _ in 0..DRAIN {
+        let most = DRAIN + usize::from(self.devices[number].link.settings().0.window);
+        for _ in 0..most {
             let room = self.room(number);
             let device = &mut self.devices[number];
             let deed = match device.link.poll_output_within(room) {
@@ -208,7 +212,11 @@ impl<O: Outbox> World<O> {
     }
 
     /// Checks what must hold when the link waits.
-    pub(crate) fn check(&self, number: usize) {
+    pub(crate) fn check(&mut self, number: usize) {
+        let device = &mut self.devices[number];
+        let (up, busy) = (device.link.state() == State::Up, !device.oracle.open.is_empty());
+        self.up = self.up + usize::from(up) - usize::from(core::mem::replace(&mut device.up, up));
+        self.busy = self.busy + usize::from(busy) - usize::from(core::mem::replace(&mut device.busy, busy));
         let device = &self.devices[number];
         let queued = device.link.outbox().usage().messages;
         if let Err(broken) = device.oracle.books(&device.link.ledger(), queued) {
@@ -282,6 +290,7 @@ impl<O: Outbox> World<O> {
                 ready: false,
                 there,
                 frozen: false,
+                deaf: false,
                 received: Vec::new(),
                 backlog: Vec::new(),
                 ticking: false,
@@ -365,12 +374,27 @@ impl<O: Outbox> World<O> {
     }
 
     /// Brings bytes on their way to the service.
-    fn carry(&mut self, id: ConnectionId, bytes: Vec<u8>) {
+    fn carry(&mut self, id: ConnectionId, mut bytes: Vec<u8>) {
         let latency = self.network.draw(&mut self.rng);
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let at = (self.now + latency).max(connection.last_to_service);
         connection.last_to_service = at;
+        let hub = connection.role == Role::Hub;
+        let cut = hub && self.cut(0, &mut bytes);
         self.schedule(at, Item::ToService { connection: id, bytes });
+        if cut {
+            // What was on its way arrives before the break.
+            self.schedule(at, Item::React(Reaction { connection: id, after_ms: 0, reply: Reply::Close }));
+        }
+    }
+
+    /// Lets through what a cut lets through; returns whether the connection breaks there.
+    fn cut(&mut self, direction: usize, bytes: &mut Vec<u8>) -> bool {
+        let Some(left) = self.cuts[direction] else { return false };
+        let cut = bytes.len() >= left;
+        bytes.truncate(left);
+        self.cuts[direction] = if cut { None } else { Some(left - bytes.len()) };
+        cut
     }
 
     fn tick(&mut self, id: ConnectionId) {
@@ -529,7 +553,7 @@ impl<O: Outbox> World<O> {
         };
         let (number, role) = (connection.device, connection.role);
         connection.stream.extend_from_slice(bytes);
-        while let Some(connection) = self.connections.get_mut(&id).filter(|known| known.there) {
+        while let Some(connection) = self.connections.get_mut(&id).filter(|known| known.there && !known.deaf) {
             let packet = match v4::Packet::read(&mut connection.stream, SERVICE_LIMIT) {
                 Ok(packet) => packet,
                 Err(rumqttc::mqttbytes::Error::InsufficientBytes(_)) => return,
@@ -544,8 +568,18 @@ impl<O: Outbox> World<O> {
                 self.serve_hub(number, id, &host, packet)
             };
             for reaction in reactions {
+                if reaction.after_ms == 0 && matches!(reaction.reply, Reply::Close) {
+                    self.deafen(reaction.connection);
+                }
                 self.schedule(now + reaction.after_ms, Item::React(reaction));
             }
+        }
+    }
+
+    /// A service that is about to close a connection reads no more from it.
+    fn deafen(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.deaf = true;
         }
     }
 
@@ -603,7 +637,7 @@ impl<O: Outbox> World<O> {
         let at = (self.now + latency).max(connection.last_to_device);
         connection.last_to_device = at;
         let frozen = connection.frozen;
-        let bytes = match reaction.reply {
+        let mut bytes = match reaction.reply {
             Reply::Packet(packet) => {
                 let mut stream = bytes::BytesMut::new();
                 packet.write(&mut stream, SERVICE_LIMIT).expect("services write good packets");
@@ -623,14 +657,18 @@ impl<O: Outbox> World<O> {
         if frozen {
             return;
         }
-        for piece in self.cut(number, bytes) {
+        let cut = role == Role::Hub && self.cut(1, &mut bytes);
+        for piece in self.pieces(number, bytes) {
             let what = Arrival::Bytes(piece);
             self.schedule(at, Item::Input { device: number, attempt, connection: id, what });
+        }
+        if cut {
+            self.react(Reaction { connection: id, after_ms: 0, reply: Reply::Close });
         }
     }
 
     /// Cuts bytes as the device gets them.
-    fn cut(&mut self, number: usize, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
+    fn pieces(&mut self, number: usize, mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
         let mut pieces = Vec::new();
         while !bytes.is_empty() {
             let len = match self.devices[number].feed {

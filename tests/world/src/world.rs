@@ -44,6 +44,11 @@ pub struct World<O = DefaultOutbox> {
     pub(crate) next_connection: ConnectionId,
     pub(crate) queue: BinaryHeap<Scheduled>,
     pub(crate) order: u64,
+    /// Bytes that still pass towards services, and towards devices, before connections break.
+    pub(crate) cuts: [Option<usize>; 2],
+    /// Devices that are up, and devices that have messages.
+    pub(crate) up: usize,
+    pub(crate) busy: usize,
 }
 
 impl World {
@@ -64,6 +69,7 @@ impl<O: Outbox> World<O> {
         dps: Dps,
         devices: Vec<Device<O>>,
     ) -> Self {
+        let busy = devices.iter().filter(|device| device.busy).count();
         Self {
             seed,
             start_ms,
@@ -78,6 +84,9 @@ impl<O: Outbox> World<O> {
             next_connection: 0,
             queue: BinaryHeap::new(),
             order: 0,
+            cuts: [None; 2],
+            up: 0,
+            busy,
         }
     }
 
@@ -268,6 +277,16 @@ impl<O: Outbox> World<O> {
         self.reset_connections("");
     }
 
+    /// Breaks the connections once so many more bytes have gone towards hubs.
+    pub const fn cut_to_service(&mut self, bytes: usize) {
+        self.cuts[0] = Some(bytes);
+    }
+
+    /// Breaks the connections once so many more bytes have come from hubs.
+    pub const fn cut_to_device(&mut self, bytes: usize) {
+        self.cuts[1] = Some(bytes);
+    }
+
     /// Lets nothing pass on the connections there are, without telling anybody.
     pub fn freeze(&mut self) {
         self.connections.values_mut().for_each(|connection| connection.frozen = true);
@@ -359,8 +378,7 @@ impl<O: Outbox> World<O> {
 
     /// Lets time pass until every link is up, at most a day; returns how much.
     pub fn run_until_up(&mut self) -> Duration {
-        let up = |world: &Self| world.devices.iter().all(|device| device.link.state() == State::Up);
-        self.run_until("up", Duration::from_secs(86_400), up)
+        self.run_until("up", Duration::from_secs(86_400), |world| world.up == world.devices.len())
     }
 
     /// Lets time pass until the first link is not up, at most a day; returns how much.
@@ -370,8 +388,7 @@ impl<O: Outbox> World<O> {
 
     /// Lets time pass until every accepted message was delivered or dropped, at most ten days.
     pub fn run_until_delivered(&mut self) -> Duration {
-        let done = |world: &Self| world.devices.iter().all(|device| device.oracle.open.is_empty());
-        self.run_until("delivered", Duration::from_secs(864_000), done)
+        self.run_until("delivered", Duration::from_secs(864_000), |world| world.busy == 0)
     }
 
     // Looks.

@@ -1,3 +1,6 @@
 //! The stories, by theme.
 
+mod delivery;
 mod lifecycle;
+mod outbox;
+mod reconnection;

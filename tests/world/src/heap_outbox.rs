@@ -1,0 +1,76 @@
+//! An outbox on the heap, for worlds of one large or many small queues.
+
+use std::collections::BTreeMap;
+
+use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Usage};
+
+/// An outbox whose size is a number, not a type.
+#[derive(Clone, Debug)]
+pub struct HeapOutbox {
+    capacity: Usage,
+    bytes: usize,
+    messages: BTreeMap<MessageId, Message>,
+}
+
+#[derive(Clone, Debug)]
+struct Message {
+    telemetry: bool,
+    text: String,
+    payload: Vec<u8>,
+    expires: Option<Instant>,
+}
+
+impl HeapOutbox {
+    /// Makes an outbox for so many messages and bytes.
+    #[must_use]
+    pub const fn new(messages: usize, bytes: usize) -> Self {
+        Self { capacity: Usage { messages, bytes }, bytes: 0, messages: BTreeMap::new() }
+    }
+}
+
+impl Outbox for HeapOutbox {
+    fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
+        let text = entry.address.text();
+        let size = text.len() + entry.payload.len();
+        if size > self.capacity.bytes {
+            return Err(OutboxError::TooLarge { size, limit: self.capacity.bytes });
+        }
+        if self.messages.len() >= self.capacity.messages || self.bytes + size > self.capacity.bytes {
+            return Err(OutboxError::Full);
+        }
+        self.bytes += size;
+        let telemetry = matches!(entry.address, Address::Telemetry(_));
+        let message = Message { telemetry, text: text.into(), payload: entry.payload.into(), expires: entry.expires };
+        self.messages.insert(entry.id, message);
+        Ok(())
+    }
+
+    fn get(&self, id: MessageId) -> Option<Entry<'_>> {
+        let message = self.messages.get(&id)?;
+        let text = message.text.as_str();
+        let address = if message.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
+        Some(Entry { id, address, payload: &message.payload, expires: message.expires })
+    }
+
+    fn next(&self, from: MessageId) -> Option<MessageId> {
+        self.messages.range(from..).next().map(|(id, _)| *id)
+    }
+
+    fn remove(&mut self, id: MessageId) -> bool {
+        let gone = self.messages.remove(&id);
+        self.bytes -= gone.as_ref().map_or(0, |message| message.text.len() + message.payload.len());
+        gone.is_some()
+    }
+
+    fn last(&self) -> Option<MessageId> {
+        self.messages.keys().next_back().copied()
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { messages: self.messages.len(), bytes: self.bytes }
+    }
+
+    fn capacity(&self) -> Usage {
+        self.capacity
+    }
+}
