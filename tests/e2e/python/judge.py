@@ -1,6 +1,7 @@
 """Drives the unmodified official Python device SDK through a whole session and tells what it saw.
 
-Reads a JSON object from standard input (scope, registration_id, key, ca) and writes one JSON object per line to
+Reads a JSON object from standard input (scope, registration_id, ca, and either key or the files certificate and
+certificate_key) and writes one JSON object per line to
 standard output: each has "step" and what belongs to it. Waits for commands ("continue") on standard input where the
 other side has to act. Ends with step "done", or with an exception and a status other than 0.
 """
@@ -9,7 +10,7 @@ import json
 import sys
 import threading
 
-from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse, ProvisioningDeviceClient
+from azure.iot.device import IoTHubDeviceClient, Message, MethodResponse, ProvisioningDeviceClient, X509
 
 LIMIT = 20
 
@@ -37,13 +38,16 @@ class Seen:
 
 
 def provision(setup, ca):
-    client = ProvisioningDeviceClient.create_from_symmetric_key(
-        provisioning_host="global.azure-devices-provisioning.net",
-        registration_id=setup["registration_id"],
-        id_scope=setup["scope"],
-        symmetric_key=setup["key"],
-        server_verification_cert=ca,
-    )
+    options = {
+        "provisioning_host": "global.azure-devices-provisioning.net",
+        "registration_id": setup["registration_id"],
+        "id_scope": setup["scope"],
+        "server_verification_cert": ca,
+    }
+    if "key" in setup:
+        client = ProvisioningDeviceClient.create_from_symmetric_key(symmetric_key=setup["key"], **options)
+    else:
+        client = ProvisioningDeviceClient.create_from_x509_certificate(x509=certificate(setup), **options)
     client.provisioning_payload = {"modelId": "dtmi:example:Thermostat;1"}
     result = client.register()
     state = result.registration_state
@@ -52,18 +56,28 @@ def provision(setup, ca):
     return state
 
 
+def certificate(setup):
+    return X509(cert_file=setup["certificate"], key_file=setup["certificate_key"])
+
+
+def hub_client(setup, state, ca):
+    options = {
+        "hostname": state.assigned_hub,
+        "device_id": state.device_id,
+        "server_verification_cert": ca,
+    }
+    if "key" in setup:
+        return IoTHubDeviceClient.create_from_symmetric_key(symmetric_key=setup["key"], **options)
+    return IoTHubDeviceClient.create_from_x509_certificate(x509=certificate(setup), **options)
+
+
 def main():
     setup = json.loads(sys.stdin.readline())
     with open(setup["ca"], encoding="ascii") as file:
         ca = file.read()
     state = provision(setup, ca)
 
-    client = IoTHubDeviceClient.create_from_symmetric_key(
-        symmetric_key=setup["key"],
-        hostname=state.assigned_hub,
-        device_id=state.device_id,
-        server_verification_cert=ca,
-    )
+    client = hub_client(setup, state, ca)
     method, inbox, desired = Seen("method"), Seen("message"), Seen("desired")
 
     def on_method(request):

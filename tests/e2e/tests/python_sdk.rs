@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use hub_emulator::{Config, DpsConfig, Emulator, Enrollment, Fault, Key};
+use hub_emulator::{Attestation, Authority, Config, DpsConfig, Emulator, Enrollment, Fault, Key};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 const INSIDE: &str = "STEADFAST_INSIDE_NAMESPACE";
 const HUB: &str = "hub-a.azure-devices.net";
 const DPS: &str = "global.azure-devices-provisioning.net";
-const DEVICE: &str = "judge-1";
+const SCOPE: &str = "0ne00JUDGE";
 const STEP: Duration = Duration::from_secs(40);
 const WHOLE: Duration = Duration::from_secs(180);
 
@@ -35,34 +35,60 @@ async fn the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_res
     assert!(status.success(), "the run inside the namespace failed: {status}");
 }
 
+/// Lets the SDK run its session twice: with a symmetric key, and with a certificate of its own.
 async fn judge() {
+    let (by_key, by_certificate) = ("judge-key", "judge-x509");
     let key = Key::from_seed("judge");
+    let authority = Authority::new().expect("an authority");
     let config = Config::new()
         .hub(HUB)
-        .dps(DpsConfig::new().host(DPS).id_scope("0ne00JUDGE"))
-        .enroll(Enrollment::individual(DEVICE, key.clone()).payload(json!({"hello": "device"})))
+        .dps(DpsConfig::new().host(DPS).id_scope(SCOPE))
+        .enroll(Enrollment::individual(by_key, key.clone()).payload(json!({"hello": "device"})))
+        .enroll(
+            Enrollment::group_with("x509", Attestation::CertificateAuthority(authority.pem().to_owned()))
+                .payload(json!({"hello": "device"})),
+        )
+        .authority(authority.clone())
         .tls_port(8883);
     let emulator = Emulator::start(config).await.expect("port 8883 is free in a new namespace");
-    let ca = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(ca.path(), emulator.ca_pem()).expect("the CA is written");
+    let files = tempfile::tempdir().expect("a temporary folder");
+    let write = |name: &str, text: &str| {
+        let path = files.path().join(name);
+        std::fs::write(&path, text).expect("the file is written");
+        path
+    };
+    let ca = write("ca.pem", emulator.ca_pem());
+    let setup = json!({"scope": SCOPE, "registration_id": by_key, "ca": ca, "key": key.to_base64()});
+    session(&emulator, by_key, &setup).await;
+    let own = authority.device_certificate(by_certificate).expect("a certificate");
+    let setup = json!({
+        "scope": SCOPE,
+        "registration_id": by_certificate,
+        "ca": ca,
+        "certificate": write("device.pem", &own.certificate_pem),
+        "certificate_key": write("device-key.pem", &own.key_pem),
+    });
+    session(&emulator, by_certificate, &setup).await;
+    emulator.stop().await;
+}
+
+async fn session(emulator: &Emulator, id: &str, setup: &Value) {
     let mut sdk = Sdk::start().await;
-    sdk.tell(&json!({
-        "scope": "0ne00JUDGE", "registration_id": DEVICE, "key": key.to_base64(), "ca": ca.path(),
-    }))
-    .await;
+    sdk.tell(setup).await;
 
     let provisioned = sdk.step("provisioned").await;
     assert_eq!((&provisioned["status"], &provisioned["hub"]), (&json!("assigned"), &json!(HUB)));
-    assert_eq!((&provisioned["device"], &provisioned["payload"]), (&json!(DEVICE), &json!({"hello": "device"})));
-    let registrations = emulator.dps().registrations();
+    assert_eq!((&provisioned["device"], &provisioned["payload"]), (&json!(id), &json!({"hello": "device"})));
+    let mut registrations = emulator.dps().registrations();
+    registrations.retain(|one| one.registration_id == id);
     assert_eq!(registrations.len(), 1, "{registrations:?}");
     assert_eq!(registrations[0].payload, Some(json!({"modelId": "dtmi:example:Thermostat;1"})));
-    let device = emulator.hub(HUB).device(DEVICE);
+    let device = emulator.hub(HUB).device(id);
     device.set_desired(&json!({"interval": 10})).expect("the device exists");
 
     assert_eq!(sdk.step("connected").await["connected"], true);
     sdk.step("sent").await;
-    let messages = emulator.ledger().messages(DEVICE);
+    let messages = emulator.ledger().messages(id);
     let [message] = &messages[..] else { panic!("one message: {messages:?}") };
     assert_eq!((message.message_id.as_deref(), &message.payload[..]), (Some("msg-1"), &b"{\"t\": 21.5}"[..]));
     for (name, value) in
@@ -99,12 +125,11 @@ async fn judge() {
     sdk.step("done").await;
     sdk.ended().await;
 
-    let report = emulator.ledger().check(DEVICE, (1..7).map(|number| format!("msg-{number}")));
+    let report = emulator.ledger().check(id, (1..7).map(|number| format!("msg-{number}")));
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.duplicated, [("msg-2".to_owned(), 1)], "only the message whose PUBACK was lost comes twice");
-    assert_eq!(emulator.ledger().counts(DEVICE).dup_flags, 1, "and it says so");
-    assert_eq!(emulator.ledger().connections_of(DEVICE).len(), 3, "one at DPS, two at the hub");
-    emulator.stop().await;
+    assert_eq!(emulator.ledger().counts(id).dup_flags, 1, "and it says so");
+    assert_eq!(emulator.ledger().connections_of(id).len(), 3, "one at DPS, two at the hub");
 }
 
 /// The Python process.
