@@ -145,6 +145,21 @@ impl Reprovisioning {
         spacing: Duration::from_secs(20 * 60),
         spacing_longest: Duration::from_secs(8 * 3600),
     };
+
+    /// Returns these rules with every time divided by `divisor`, for demonstrations and tests against a local hub.
+    ///
+    /// A divisor of 0 counts as 1.
+    #[must_use]
+    pub fn divided_by(self, divisor: u32) -> Self {
+        let part = |time: Duration| time.checked_div(divisor).unwrap_or(time);
+        Self {
+            after_unreachable: part(self.after_unreachable),
+            after_refusals: self.after_refusals,
+            spread: part(self.spread),
+            spacing: part(self.spacing),
+            spacing_longest: part(self.spacing_longest),
+        }
+    }
 }
 
 impl Default for Reprovisioning {
