@@ -1,1 +1,58 @@
-//! Placeholder.
+//! What the end-to-end tests share: a [`Scene`] with the emulator in it, an [`Actor`] that is a real device on real
+//! sockets, and a [`Verdict`] by the emulator's ledger.
+#![expect(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "nothing but the tests beside it uses it")]
+
+mod actor;
+mod logs;
+mod oracle;
+mod scene;
+
+pub use actor::{Actor, Sent};
+pub use logs::Logs;
+pub use oracle::Verdict;
+pub use scene::{DEVICE, DPS_HOST, GROUP, HUB_A, HUB_B, Scene, key, policy, reprovisioning, timeouts};
+
+use std::time::Duration;
+
+/// Longer than anything on loopback takes, on a machine that has much else to do.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What carries a device's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pipe {
+    /// The crate's own: bytes over TLS.
+    Bytes,
+}
+
+/// Waits for `what`, and fails the test when it takes longer than [`PATIENCE`].
+///
+/// # Panics
+/// When it takes longer.
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it happens soon")
+}
+
+/// Waits until `holds` does, looking every few milliseconds.
+///
+/// # Panics
+/// When it takes longer than [`PATIENCE`].
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "it never came to this: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Makes a test of each function named, once for every pipe.
+#[macro_export]
+macro_rules! on_every_pipe {
+    ($($name:ident),* $(,)?) => {
+        mod byte_pipe {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::Pipe::Bytes).await;
+            })*
+        }
+    };
+}
