@@ -84,3 +84,46 @@ impl<S: Stream + ?Sized> Stream for &mut S {
         (**self).wait_readable(limit)
     }
 }
+
+#[cfg(all(test, feature = "embedded-svc"))]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A stream that nobody opens.
+    #[derive(Debug)]
+    pub(crate) enum NoStream {}
+
+    impl embedded_io::ErrorType for NoStream {
+        type Error = embedded_io::ErrorKind;
+    }
+
+    impl embedded_io::Read for NoStream {
+        fn read(&mut self, _: &mut [u8]) -> Result<usize, Self::Error> {
+            match *self {}
+        }
+    }
+
+    impl embedded_io::Write for NoStream {
+        fn write(&mut self, _: &[u8]) -> Result<usize, Self::Error> {
+            match *self {}
+        }
+
+        fn flush(&mut self) -> Result<(), Self::Error> {
+            match *self {}
+        }
+    }
+
+    impl Stream for NoStream {
+        fn wait_readable(&mut self, _: Duration) -> Result<bool, Self::Error> {
+            match *self {}
+        }
+    }
+
+    pub(crate) const DIAL: Dial<'_> = Dial {
+        host: "contoso.azure-devices.net",
+        port: 8883,
+        role: Role::Hub,
+        client_certificate: false,
+        limit: Duration::from_secs(20),
+    };
+}

@@ -3,9 +3,7 @@
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
-use steadfast_core::{
-    Assignment, Failure, Instant, Link, MessageId, Outbox, PublishError, Seed, Settings,
-};
+use steadfast_core::{Assignment, Failure, Instant, Link, MessageId, Outbox, PublishError, Seed, Settings};
 
 use crate::board::{Board, Connect, Stream};
 use crate::engine::{Ack, Buffers, Engine, Found, Poll, SetupError, Step};
@@ -13,8 +11,9 @@ use crate::engine::{Ack, Buffers, Engine, Found, Poll, SetupError, Step};
 /// Most steps of one call, so that a board whose clock stands still cannot hold the application.
 const STEPS: u32 = 10_000;
 
-/// Pause between two tries to write to a stream that takes nothing.
-const WRITE_PAUSE: Duration = Duration::from_millis(20);
+/// Pause after a stream took nothing; doubled each time it takes nothing again, up to the other.
+const WRITE_PAUSE: Duration = Duration::from_millis(10);
+const WRITE_PAUSE_LONGEST: Duration = Duration::from_millis(320);
 
 /// How long the last packets may take before a connection is closed.
 const FLUSH: Duration = Duration::from_secs(2);
@@ -31,6 +30,7 @@ pub struct Device<'b, B, C: Connect, O, S> {
     stream: Option<C::Stream>,
     /// What was written is not flushed.
     unflushed: bool,
+    write_pause: Duration,
 }
 
 enum Turn {
@@ -53,7 +53,7 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
         buffers: Buffers<'b>,
     ) -> Result<Self, SetupError> {
         let engine = Engine::new(settings, outbox, seed, buffers, board.now())?;
-        Ok(Self { engine, board, connector, stream: None, unflushed: false })
+        Ok(Self { engine, board, connector, stream: None, unflushed: false, write_pause: WRITE_PAUSE })
     }
 
     /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
@@ -196,7 +196,7 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
                     break;
                 }
                 if !self.write() {
-                    self.board.sleep(WRITE_PAUSE);
+                    self.board.sleep(self.write_pause);
                 }
             }
         }
@@ -206,8 +206,15 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
 
     /// Writes what waits, then reads what comes within `limit`.
     fn transfer(&mut self, limit: Duration) {
-        let stalled = !self.write();
-        let limit = if stalled { limit.min(WRITE_PAUSE) } else { limit };
+        let before = self.engine.unsent().len();
+        let limit = if self.write() {
+            self.write_pause = WRITE_PAUSE;
+            limit
+        } else {
+            let moved = self.engine.unsent().len() < before;
+            self.write_pause = if moved { WRITE_PAUSE } else { (self.write_pause * 2).min(WRITE_PAUSE_LONGEST) };
+            limit.min(self.write_pause)
+        };
         let now = self.board.now();
         let Some(stream) = &mut self.stream else {
             self.board.sleep(limit);

@@ -208,8 +208,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
                         self.failed(Failure::Unresolved, now);
                         continue;
                     };
-                    let (port, role, client_certificate) =
-                        (endpoint.port, endpoint.role, endpoint.client_certificate);
+                    let (port, role, client_certificate) = (endpoint.port, endpoint.role, endpoint.client_certificate);
                     self.dialling = Some(Dialling { host, port, role, client_certificate });
                     return Step::Connect;
                 }

@@ -57,8 +57,6 @@ extern crate std;
 
 pub mod asynch;
 mod board;
-#[cfg(feature = "embedded-svc")]
-pub mod client_pipe;
 mod device;
 mod engine;
 #[cfg(feature = "flash")]

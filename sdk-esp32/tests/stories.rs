@@ -1,0 +1,462 @@
+//! The stories of a device, told through both pipes: blocking and asynchronous.
+#![expect(clippy::unwrap_used, reason = "a failure of what a test sets up fails the test")]
+
+#[path = "support/rig.rs"]
+mod rig;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, SCOPE, Shared, Trouble, run_for};
+use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::{
+    Assignment, Config, Credential, Event, Failure, Message, PublishError, RamOutbox, Seed, Service, State,
+    Subscriptions,
+};
+use steadfast_esp32::{Ack, Buffers, Device, Poll, SetupError, asynch};
+
+static CONFIG: Config<&str> = {
+    let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
+    let mut config = Config::new(service, Credential::SharedKey);
+    config.max_inbound = 1024;
+    config.max_outbound = 1024;
+    config.subscriptions = Subscriptions::CLOUD_TO_DEVICE;
+    config
+};
+
+type Outbox = RamOutbox<8, 1024>;
+type Settings = &'static Config<&'static str>;
+
+/// What a poll brought, without borrows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Got {
+    Idle,
+    Event(Event),
+    Message(String, Vec<u8>, Ack),
+}
+
+/// Either form of the device.
+trait Frontend {
+    fn new(net: &Shared) -> Self;
+    fn start(&mut self);
+    fn poll(&mut self, timeout: Duration) -> Got;
+    fn send(&mut self, payload: &str) -> Result<(), PublishError>;
+    fn acknowledge(&mut self, ack: Ack) -> bool;
+    fn stop(&mut self);
+    fn reprovision(&mut self);
+    fn network_lost(&mut self);
+    fn restore(&mut self, assignment: Assignment);
+    fn state(&self) -> State;
+    fn delivered(&self) -> u64;
+    fn balances(&self) -> bool;
+}
+
+struct Blocking(Device<'static, Rig, Dialler, Outbox, Settings>);
+struct Asynchronous(asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>);
+
+fn buffers() -> Buffers<'static> {
+    Buffers { rx: vec![0; 1024].leak(), tx: vec![0; 2048].leak() }
+}
+
+fn got(poll: Poll<'_>) -> Got {
+    match poll {
+        Poll::Event(event) => Got::Event(event),
+        Poll::Message(message) => Got::Message(message.topic.to_owned(), message.payload.to_vec(), message.ack),
+        Poll::ProvisioningPayload(_) | Poll::Idle | _ => Got::Idle,
+    }
+}
+
+macro_rules! commands {
+    () => {
+        fn start(&mut self) {
+            self.0.start();
+        }
+
+        fn send(&mut self, payload: &str) -> Result<(), PublishError> {
+            self.0.send(Message::telemetry("", payload.as_bytes())).map(drop)
+        }
+
+        fn acknowledge(&mut self, ack: Ack) -> bool {
+            self.0.acknowledge(ack)
+        }
+
+        fn stop(&mut self) {
+            self.0.stop(Duration::from_secs(30));
+        }
+
+        fn reprovision(&mut self) {
+            self.0.reprovision();
+        }
+
+        fn network_lost(&mut self) {
+            self.0.network_lost();
+        }
+
+        fn restore(&mut self, assignment: Assignment) {
+            self.0.restore_assignment(assignment);
+        }
+
+        fn state(&self) -> State {
+            self.0.link().state()
+        }
+
+        fn delivered(&self) -> u64 {
+            self.0.link().ledger().delivered
+        }
+
+        fn balances(&self) -> bool {
+            self.0.link().ledger().balances()
+        }
+    };
+}
+
+impl Frontend for Blocking {
+    fn new(net: &Shared) -> Self {
+        let (board, dialler) = (Rig(Rc::clone(net)), Dialler(Rc::clone(net)));
+        Self(Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap())
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Got {
+        got(self.0.poll(timeout))
+    }
+
+    commands!();
+}
+
+impl Frontend for Asynchronous {
+    fn new(net: &Shared) -> Self {
+        let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
+        let seed = Seed::from_number(7);
+        Self(asynch::Device::new(board, dialler, clock, &CONFIG, Outbox::new(), seed, buffers()).unwrap())
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Got {
+        run_for(1_000_000, async { got(self.0.poll(timeout).await) }).expect("a poll without end")
+    }
+
+    commands!();
+}
+
+/// Polls until `done`, acknowledging what comes; returns the events. Bounded: a story that hangs fails.
+fn until(device: &mut impl Frontend, mut done: impl FnMut(&dyn Fn() -> (u64, State)) -> bool) -> Vec<Event> {
+    let mut events = Vec::new();
+    for _ in 0..20_000 {
+        assert!(device.balances(), "the ledger does not balance");
+        if done(&|| (device.delivered(), device.state())) {
+            return events;
+        }
+        match device.poll(Duration::from_secs(1)) {
+            Got::Event(event) => events.push(event),
+            Got::Message(_, _, ack) => {
+                device.acknowledge(ack);
+            }
+            Got::Idle => {}
+        }
+    }
+    panic!("no end; {:?} {events:?}", device.state());
+}
+
+fn until_delivered(device: &mut impl Frontend, count: u64) -> Vec<Event> {
+    until(device, |look| look().0 >= count)
+}
+
+fn until_up(device: &mut impl Frontend) -> Vec<Event> {
+    until(device, |look| look().1 == State::Up)
+}
+
+fn payloads(count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("{{\"n\":{number}}}")).collect()
+}
+
+/// The main story: provision, five messages, an outage with three more, a move to another hub, two more.
+fn main_story<F: Frontend>(net: &Shared) {
+    let mut device = F::new(net);
+    device.start();
+    for payload in &payloads(10)[..5] {
+        device.send(payload).unwrap();
+    }
+    until_delivered(&mut device, 5);
+    net.borrow_mut().hub_down(0);
+    for payload in &payloads(10)[5..8] {
+        device.send(payload).unwrap();
+    }
+    for _ in 0..60 {
+        device.poll(Duration::from_secs(1));
+    }
+    net.borrow_mut().hub_up(0);
+    until_delivered(&mut device, 8);
+    net.borrow_mut().migrate();
+    for payload in &payloads(10)[8..] {
+        device.send(payload).unwrap();
+    }
+    until_delivered(&mut device, 10);
+    let net = net.borrow();
+    assert_eq!(net.stored(), payloads(10), "lost or out of order");
+    assert_eq!(net.saved.as_ref().map(Assignment::hub), Some(HUBS[1]));
+    assert_eq!(net.objections(), [""; 0]);
+}
+
+macro_rules! both {
+    ($($story:ident)*) => {
+        mod blocking {
+            $(#[test] fn $story() { super::$story::<super::Blocking>(); })*
+        }
+        mod asynchronous {
+            $(#[test] fn $story() { super::$story::<super::Asynchronous>(); })*
+        }
+    };
+}
+
+both! {
+    a_device_provisions_sends_survives_an_outage_and_moves
+    every_way_of_cutting_bytes_tells_the_same_story
+    a_break_at_every_byte_loses_nothing
+    a_stall_at_every_byte_loses_nothing
+    a_message_from_the_cloud_comes_again_until_it_is_acknowledged
+    a_lost_network_is_noticed_at_once
+    a_full_outbox_pushes_back_and_takes_again
+    garbage_ends_the_connection_and_not_the_device
+    a_restored_assignment_goes_straight_to_the_hub
+    an_order_to_register_moves_the_device_while_it_is_up
+    stopping_sends_what_is_queued
+    a_quiet_connection_is_kept_alive_for_days
+    a_poll_of_no_time_looks_once
+}
+
+fn a_device_provisions_sends_survives_an_outage_and_moves<F: Frontend>() {
+    let net = Net::new();
+    main_story::<F>(&net);
+    assert_eq!(net.borrow().copies(), 0);
+}
+
+fn every_way_of_cutting_bytes_tells_the_same_story<F: Frontend>() {
+    for reluctant in [false, true] {
+        for (read, write) in [(1, 1), (1, usize::MAX), (usize::MAX, 1), (2, 3), (7, 5), (100, 64)] {
+            let net = Net::new();
+            net.borrow_mut().manners = Manners { read, write, reluctant };
+            main_story::<F>(&net);
+        }
+    }
+}
+
+fn trouble_at_every_byte<F: Frontend>(trouble: Trouble) {
+    let total = {
+        let net = Net::new();
+        main_story::<F>(&net);
+        net.borrow().bytes
+    };
+    assert!(total > 2000, "{total}");
+    let mut copies = 0;
+    for at in 0..total {
+        let net = Net::new();
+        net.borrow_mut().trouble = Some((at, trouble));
+        main_story::<F>(&net);
+        assert!(net.borrow().trouble.is_none(), "no trouble at {at}");
+        // One reconnection can repeat no more than was in flight.
+        assert!(net.borrow().copies() <= 5, "{} copies at {at}", net.borrow().copies());
+        copies += net.borrow().copies();
+    }
+    assert!(copies > 0, "an acknowledgement that is lost must give a copy somewhere");
+}
+
+fn a_break_at_every_byte_loses_nothing<F: Frontend>() {
+    trouble_at_every_byte::<F>(Trouble::Break);
+}
+
+fn a_stall_at_every_byte_loses_nothing<F: Frontend>() {
+    trouble_at_every_byte::<F>(Trouble::Stall);
+}
+
+fn next_message(device: &mut impl Frontend) -> (String, Vec<u8>, Ack) {
+    for _ in 0..1000 {
+        if let Got::Message(topic, payload, ack) = device.poll(Duration::from_secs(1)) {
+            return (topic, payload, ack);
+        }
+    }
+    panic!("no message came");
+}
+
+fn a_message_from_the_cloud_comes_again_until_it_is_acknowledged<F: Frontend>() {
+    let net = Net::new();
+    net.borrow_mut().manners = Manners { read: 5, ..PLAIN };
+    let mut device = F::new(&net);
+    device.start();
+    until_up(&mut device);
+    net.borrow_mut().send_to_device(0, b"open the valve");
+    let (topic, payload, old) = next_message(&mut device);
+    assert_eq!(
+        (topic.as_str(), payload.as_slice()),
+        ("devices/pump-7/messages/devicebound/k=v", &b"open the valve"[..])
+    );
+    net.borrow_mut().hub_down(0);
+    net.borrow_mut().hub_up(0);
+    let (_, payload, again) = next_message(&mut device);
+    assert_eq!(payload, b"open the valve");
+    assert!(!device.acknowledge(old), "an acknowledgement of an older connection counts for nothing");
+    assert!(device.acknowledge(again));
+    device.poll(Duration::from_secs(1));
+    net.borrow_mut().hub_down(0);
+    net.borrow_mut().hub_up(0);
+    for _ in 0..200 {
+        assert!(!matches!(device.poll(Duration::from_secs(1)), Got::Message(..)), "it was acknowledged");
+    }
+}
+
+fn a_lost_network_is_noticed_at_once<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.start();
+    until_up(&mut device);
+    let at = net.borrow().now;
+    device.network_lost();
+    assert_eq!(device.poll(Duration::ZERO), Got::Event(Event::Down(Failure::Network)));
+    assert_eq!(net.borrow().now, at);
+    until_up(&mut device);
+}
+
+fn a_full_outbox_pushes_back_and_takes_again<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    for payload in payloads(8) {
+        device.send(&payload).unwrap();
+    }
+    assert_eq!(device.send("one too many"), Err(PublishError::Full));
+    device.start();
+    until_delivered(&mut device, 8);
+    device.send("now there is room").unwrap();
+    until_delivered(&mut device, 9);
+}
+
+fn garbage_ends_the_connection_and_not_the_device<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.start();
+    until_up(&mut device);
+    net.borrow_mut().garbage();
+    device.send("still here").unwrap();
+    let events = until_delivered(&mut device, 1);
+    assert!(events.iter().any(|event| matches!(event, Event::Down(Failure::Malformed(_)))), "{events:?}");
+}
+
+fn a_restored_assignment_goes_straight_to_the_hub<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.restore(Assignment::new(HUBS[0], DEVICE).unwrap());
+    device.start();
+    device.send("no registration").unwrap();
+    until_delivered(&mut device, 1);
+    assert_eq!(net.borrow().dps.registrations(), []);
+}
+
+fn an_order_to_register_moves_the_device_while_it_is_up<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.start();
+    until_up(&mut device);
+    let unix = net.borrow().unix();
+    net.borrow_mut().dps.assign(DEVICE, HUBS[1], unix);
+    net.borrow_mut().hubs[1].add(DEVICE, Some(rig::key()));
+    device.reprovision();
+    device.send("to the new hub").unwrap();
+    let events = until(&mut device, |look| look().0 == 1);
+    assert!(events.contains(&Event::Provisioned { migrated: true }), "{events:?}");
+    assert_eq!(net.borrow().hubs[1].receipts().len() + net.borrow().hubs[0].receipts().len(), 1);
+}
+
+fn stopping_sends_what_is_queued<F: Frontend>() {
+    let net = Net::new();
+    net.borrow_mut().manners = Manners { write: 3, ..PLAIN };
+    let mut device = F::new(&net);
+    device.start();
+    until_up(&mut device);
+    for payload in payloads(4) {
+        device.send(&payload).unwrap();
+    }
+    device.stop();
+    let events = until(&mut device, |look| look().1 == State::Stopped);
+    assert_eq!(device.delivered(), 4, "{events:?}");
+    // The last thing is the news that it has stopped; nothing is dialled after it.
+    let dials = net.borrow().dials.len();
+    for _ in 0..100 {
+        device.poll(Duration::from_secs(60));
+    }
+    assert_eq!(net.borrow().dials.len(), dials);
+}
+
+fn a_quiet_connection_is_kept_alive_for_days<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.start();
+    until_up(&mut device);
+    let dials = net.borrow().dials.len();
+    let mut downs = 0;
+    while net.borrow().now < 2 * 86_400_000 {
+        if let Got::Event(Event::Down(_)) = device.poll(Duration::from_secs(3600)) {
+            downs += 1;
+        }
+    }
+    assert_eq!(downs, 0);
+    // Only the token's renewal ends a connection: once an hour at least.
+    let renewals = net.borrow().dials.len() - dials;
+    assert!((48..=70).contains(&renewals), "{renewals}");
+}
+
+fn a_poll_of_no_time_looks_once<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.start();
+    let at = net.borrow().now;
+    for _ in 0..10 {
+        assert_eq!(device.poll(Duration::ZERO), Got::Idle);
+    }
+    assert!(net.borrow().now <= at + 10);
+}
+
+#[test]
+fn a_poll_dropped_at_any_point_loses_nothing() {
+    // A dial takes two polls: dropped after one it could never end.
+    for polls in 2..40 {
+        for manners in [PLAIN, Manners { read: 3, write: 7, reluctant: true }] {
+            let net = Net::new();
+            net.borrow_mut().manners = manners;
+            let mut device = Asynchronous::new(&net);
+            device.start();
+            let mut sent = 0;
+            for _ in 0..200_000 {
+                if sent < 10 && device.send(&payloads(10)[sent]).is_ok() {
+                    sent += 1;
+                }
+                // What is polled and dropped is done again by the next call.
+                let got = run_for(polls, async { got(device.0.poll(Duration::from_secs(10)).await) });
+                if let Some(Got::Message(_, _, ack)) = got {
+                    device.acknowledge(ack);
+                }
+                if device.delivered() == 10 {
+                    break;
+                }
+            }
+            assert_eq!(net.borrow().stored(), payloads(10), "dropped after {polls} polls, {manners:?}");
+            assert_eq!(net.borrow().copies(), 0);
+            assert_eq!(net.borrow().objections(), [""; 0]);
+        }
+    }
+}
+
+#[test]
+fn buffers_that_cannot_work_are_refused_before_anything_is_sent() {
+    let net = Net::new();
+    let make = |rx: usize, tx: usize| {
+        let buffers = Buffers { rx: vec![0; rx].leak(), tx: vec![0; tx].leak() };
+        let (board, dialler) = (Rig(Rc::clone(&net)), Dialler(Rc::clone(&net)));
+        Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers).err()
+    };
+    assert_eq!(make(1023, 2048), Some(SetupError::RxTooSmall { size: 1023, needed: 1024 }));
+    assert_eq!(make(1024, 2047), Some(SetupError::TxTooSmall { size: 2047, needed: 2048 }));
+    assert_eq!(make(1024, 2048), None);
+}
+
+#[test]
+fn the_ram_of_a_device_is_known_at_compile_time() {
+    const RAM: usize = Device::<'static, Rig, Dialler, Outbox, Settings>::ram(1024, 2048);
+    const { assert!(RAM < 8 * 1024) };
+}
