@@ -61,7 +61,7 @@ pub enum TlsFailure {
     UnknownIssuer,
     /// The certificate is revoked.
     Revoked,
-    /// The certificate may not serve for this purpose, or its signature is weak or wrong.
+    /// The certificate may not serve for this purpose, or its signature is weak.
     BadCertificate,
     /// The service refused the device's certificate.
     ClientCertificateRefused,

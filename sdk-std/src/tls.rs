@@ -380,7 +380,8 @@ fn certificate_failure(error: &CertificateError) -> TlsFailure {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFailure::NotYetValid,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFailure::WrongName,
-        CertificateError::UnknownIssuer => TlsFailure::UnknownIssuer,
+        // The signature is wrong when a root of that name has another key, as after a private authority was made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFailure::UnknownIssuer,
         CertificateError::Revoked => TlsFailure::Revoked,
         _ => TlsFailure::BadCertificate,
     }
