@@ -166,11 +166,25 @@ impl Actor {
     /// # Panics
     /// When a rule is broken.
     pub async fn finish(mut self, scene: &Scene) -> Verdict {
+        let sent = self.end().await;
+        Verdict::of(scene, &self, &sent)
+    }
+
+    /// Like [`Actor::finish`], for one device of several in a scene.
+    ///
+    /// # Panics
+    /// When a rule is broken.
+    pub async fn finish_among_others(mut self, scene: &Scene) -> Verdict {
+        let sent = self.end().await;
+        Verdict::of_one(scene, &self, &sent)
+    }
+
+    async fn end(&mut self) -> Vec<Sent> {
         self.delivered().await;
         let sent = self.outcomes().await;
         let books = soon(self.device.stop(Duration::from_secs(10))).await;
         let by_driver = soon(&mut self.driver).await.expect("the driver does not panic");
         assert_eq!(books, by_driver);
-        Verdict::of(scene, &self, &sent)
+        sent
     }
 }

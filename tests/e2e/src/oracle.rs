@@ -31,21 +31,21 @@ impl Verdict {
     /// When a rule is broken.
     #[must_use]
     pub fn of(scene: &Scene, actor: &Actor, sent: &[Sent]) -> Self {
-        let books = actor.device.ledger();
-        assert!(books.balances(), "the books do not balance: {books:?}");
-        assert_eq!(books.delivered, sent.len() as u64, "{books:?}");
-        let verdict = Self::of_messages(scene, actor, sent);
+        let verdict = Self::of_one(scene, actor, sent);
         pace(scene, actor);
-        no_secrets(scene, actor);
         verdict
     }
 
-    /// Judges the messages of one device among others.
+    /// Judges one device among others.
     ///
     /// # Panics
     /// When a rule is broken.
     #[must_use]
-    pub fn of_messages(scene: &Scene, actor: &Actor, sent: &[Sent]) -> Self {
+    pub fn of_one(scene: &Scene, actor: &Actor, sent: &[Sent]) -> Self {
+        let books = actor.device.ledger();
+        assert!(books.balances(), "the books do not balance: {books:?}");
+        assert_eq!(books.delivered, sent.len() as u64, "{books:?}");
+        no_secrets(scene, actor);
         let ledger = scene.emulator.ledger();
         let report = ledger.check(&actor.name, sent.iter().map(|sent| sent.id.clone()));
         assert!(report.is_complete(), "{}: {report}: {report:?}", actor.name);
