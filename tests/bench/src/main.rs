@@ -59,7 +59,7 @@ enum Command {
     },
     /// Runs one peer and prints its answer as JSON.
     Peer {
-        /// limit-batched, limit-one-write, limit-raw-task, rumqttc, steadfast or steadfast-receipts.
+        /// limit-batched, limit-one-write, limit-tokio, limit-raw-task, rumqttc, steadfast or steadfast-receipts.
         name: String,
         #[command(flatten)]
         order: Order,
@@ -89,6 +89,7 @@ fn peer(name: &str, order: &Order) -> Result<Answer, String> {
     match (name, order.mode) {
         ("limit-batched", Mode::Throughput) => limit::throughput(order, Refill::Batched),
         ("limit-one-write", Mode::Throughput) => limit::throughput(order, Refill::OneByOne),
+        ("limit-tokio", Mode::Throughput) if order.ca.is_none() => limit::throughput_on_tokio(order),
         ("limit-raw-task", Mode::Idle) => raw::idle(order),
         ("rumqttc", _) if order.ca.is_some() => Err("this rumqttc speaks no TLS; tests/bench/tls-peer does".into()),
         ("rumqttc", _) => rumqttc_peer::run(order, &rumqttc::Transport::tcp()),
@@ -114,6 +115,7 @@ fn side_by_side(
     let own = |name| Peer::own(name);
     let limits = [own("limit-batched")?, own("limit-one-write")?];
     let (mut plain, mut tls) = (limits.to_vec(), limits.to_vec());
+    plain.push(own("limit-tokio")?);
     let (ours, receipts) = (own(OURS)?, own("steadfast-receipts")?);
     for peers in [&mut plain, &mut tls] {
         peers.extend([ours.clone(), receipts.clone()]);

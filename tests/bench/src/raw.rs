@@ -29,13 +29,12 @@ pub(crate) fn idle(order: &Order) -> Result<Answer, String> {
             }
             let (told, connected) = oneshot::channel();
             let (port, connector) = (order.port, connector.clone());
-            tokio::spawn(async move {
-                // The sender goes with the task, so a failure is seen.
-                let _ = match connector {
-                    Some(connector) => tls(port, &connector, told).await,
-                    None => plain(port, told).await,
-                };
-            });
+            // A task each for plain and TLS, so that the small one does not have the size of the large one. The sender goes
+            // with the task, so a failure is seen.
+            match connector {
+                Some(connector) => _ = tokio::spawn(tls(port, connector, told)),
+                None => _ = tokio::spawn(plain(port, told)),
+            }
             connected.await.map_err(|_| "a client did not connect")?;
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -49,7 +48,7 @@ async fn plain(port: u16, told: oneshot::Sender<()>) -> std::io::Result<()> {
     serve(socket, told).await
 }
 
-async fn tls(port: u16, connector: &TlsConnector, told: oneshot::Sender<()>) -> std::io::Result<()> {
+async fn tls(port: u16, connector: TlsConnector, told: oneshot::Sender<()>) -> std::io::Result<()> {
     let socket = TcpStream::connect(("127.0.0.1", port)).await?;
     let name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([127, 0, 0, 1])));
     // The state of the handshake is large; it must not stay in the task that idles.

@@ -20,14 +20,14 @@ pub(crate) struct Size {
     pub(crate) clients: usize,
     /// Outages of each peer.
     pub(crate) outages: u32,
-    /// Length of an outage.
+    /// Mean length of an outage.
     pub(crate) outage: Duration,
 }
 
 impl Size {
     /// What published figures are taken with.
     pub(crate) const FULL: Self =
-        Self { rounds: 5, measure: 500, clients: 1000, outages: 5, outage: Duration::from_secs(5) };
+        Self { rounds: 5, measure: 500, clients: 1000, outages: 15, outage: Duration::from_secs(5) };
 
     /// Enough to see that everything works.
     pub(crate) const QUICK: Self =
@@ -109,14 +109,15 @@ pub(crate) fn idle(size: Size, peers: &[(Peer, u16)], identity: Option<&Identity
 
 /// Takes the listener away for a while. Each peer comes with its pause after an error, in milliseconds.
 ///
-/// Outages of one call run side by side, each against a sink of its own and a fifth of a second longer than the one
-/// before, so that no peer's figure depends on how its period happens to fall.
+/// Outages of one call run side by side, each against a sink of its own. Their lengths are spread over one second
+/// around the ordered one, so that no peer's figure depends on how its period happens to fall.
 pub(crate) fn outage(size: Size, peers: &[(Peer, u64)], report: &mut Report) {
     let runs = peers.iter().flat_map(|(peer, pause)| (0..size.outages).map(move |number| (peer, *pause, number)));
     let found: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = runs
             .map(|(peer, pause, number)| {
-                let length = size.outage + Duration::from_millis(200) * number;
+                let spread = Duration::from_millis(500) * (2 * number + 1) / size.outages;
+                let length = size.outage - Duration::from_millis(500) + spread;
                 (peer.name, scope.spawn(move || one_outage(peer, pause, length)))
             })
             .collect();
