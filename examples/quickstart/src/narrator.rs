@@ -1,0 +1,63 @@
+//! Says what happens, as it happens.
+
+use std::time::Duration;
+
+use hub_emulator::Control;
+use steadfast::{Device, Event};
+
+/// Prints lines with the time since the service started.
+#[derive(Clone, Debug)]
+pub(crate) struct Narrator {
+    service: Control,
+}
+
+impl Narrator {
+    pub(crate) fn new(service: Control) -> Self {
+        Self { service }
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.service.now()
+    }
+
+    /// Begins a chapter.
+    pub(crate) fn chapter(&self, title: &str, what: &str) {
+        println!("\n{title}\n  {what}");
+    }
+
+    pub(crate) fn say(&self, who: &str, what: &str) {
+        println!("  {:6.2} s  {who:<8} {what}", self.now().as_secs_f64());
+    }
+
+    /// Tells the events of a device in words, but for those of single messages.
+    pub(crate) fn tell(&self, name: &str, device: &Device, event: Event) {
+        let hub = device.assignment().map_or_else(String::new, |assignment| short(assignment.hub()).to_owned());
+        let waits = match device.look().queued.messages {
+            0 => "nothing waits".to_owned(),
+            1 => "1 message waits".to_owned(),
+            queued => format!("{queued} messages wait"),
+        };
+        let text = match event {
+            Event::Provisioned { migrated: false } => format!("DPS names {hub}"),
+            Event::Provisioned { migrated: true } => format!("DPS names {hub}; the queue moves along"),
+            Event::Up { session_present: true } => format!("up at {hub}, which kept the session; {waits}"),
+            Event::Up { session_present: false } => format!("up at {hub}, a new session; {waits}"),
+            Event::Down(failure) => format!("down: {failure}"),
+            Event::Retrying { failure, delay } => {
+                format!("tries again in {:.2} s; {waits}; cause: {failure}", delay.as_secs_f64())
+            }
+            Event::Renewing => "leaves for a moment to renew its token".to_owned(),
+            Event::ClockSkew { seconds } => format!("the clock is {seconds} s behind the service's"),
+            Event::Dropped(id, reason) => format!("message {id} was dropped: {reason}"),
+            Event::Stopped => "stopped".to_owned(),
+            Event::GaveUp(failure) => format!("gave up: {failure}"),
+            Event::Delivered(_) | Event::InboundOverflow | _ => return,
+        };
+        self.say(name, &text);
+    }
+}
+
+/// The first label of a host name.
+pub(crate) fn short(host: &str) -> &str {
+    host.split('.').next().unwrap_or(host)
+}
