@@ -82,7 +82,8 @@ impl Device {
             if inner.end.is_some() {
                 return Err(TrySendError::Refused(SendError::Ended));
             }
-            (inner.accept(message.into()), inner.driver.take())
+            let now = clock::now();
+            (inner.accept(message.into(), now), inner.send_lone(now))
         };
         // Also after a refusal: one that evicts makes room once its events are taken.
         wake(driver);
@@ -262,11 +263,12 @@ impl Future for Sending<'_, '_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let (result, driver, next) = {
+            let now = clock::now();
             let mut inner = this.shared.lock();
             let result = if inner.end.is_some() {
                 Some(Err(SendError::Ended))
             } else {
-                let accepted = inner.accept_in_turn(this.message, &mut this.ticket, cx.waker());
+                let accepted = inner.accept_in_turn(this.message, &mut this.ticket, cx.waker(), now);
                 accepted.map(|accepted| accepted.map_err(SendError::from))
             };
             let next = match (&result, this.ticket) {
@@ -276,7 +278,7 @@ impl Future for Sending<'_, '_> {
                 }
                 _ => None,
             };
-            (result, inner.driver.take(), next)
+            (result, inner.send_lone(now), next)
         };
         wake(driver);
         wake(next);

@@ -48,6 +48,7 @@ mod clock;
 mod connect;
 mod device;
 mod driver;
+mod engine;
 mod inbox;
 mod log;
 mod memory_outbox;

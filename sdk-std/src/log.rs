@@ -45,6 +45,10 @@ pub(crate) fn sent(device: &str, attempt: Attempt, packet: &str, len: usize) {
     tracing::trace!(target: "steadfast::packets", device, %attempt, packet, len, "sent");
 }
 
+pub(crate) fn inbox_full(device: &str) {
+    tracing::warn!(device, "a message without acknowledgement was dropped: the application takes none");
+}
+
 /// Whether time alone is unlikely to help.
 fn needs_operator(failure: Failure) -> bool {
     let passes = [Failure::Tls(TlsFailure::Handshake), Failure::Local(LocalFailure::SigningTimeout)];

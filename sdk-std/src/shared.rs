@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use steadfast_core::{
-    Config, Event, Ledger, Link, Message, MessageId, Outbox, Overflow, PublishError, Settings, Status,
+    Config, Event, Instant, Ledger, Link, Message, MessageId, Outbox, Overflow, PublishError, Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
 
-use crate::clock;
+use crate::engine::Turn;
 use crate::inbox::Body;
 use crate::memory_outbox::MemoryOutbox;
+use crate::pipe::Connection;
 use crate::receipt::Receipts;
 
 /// The link of a device on this frontend.
@@ -60,6 +61,17 @@ pub(crate) struct Inner {
     pub(crate) driver: Option<Waker>,
     pub(crate) inbox: VecDeque<Body>,
     pub(crate) provisioning_payload: Option<Box<[u8]>>,
+    pub(crate) connection: Option<Connection>,
+    /// Orders of a turn that was not the driver's.
+    pub(crate) left_over: Option<Box<Turn>>,
+    /// When the link wants to be woken.
+    pub(crate) deadline: Option<Instant>,
+    /// When the driver wakes by itself.
+    pub(crate) alarm: Option<Instant>,
+    /// The link may have packets that found no room.
+    pub(crate) held_back: bool,
+    /// The link has stopped.
+    pub(crate) stopped: bool,
     pub(crate) end: Option<End>,
     /// The driver was polled.
     pub(crate) running: bool,
@@ -88,6 +100,12 @@ impl Shared {
                 driver: None,
                 inbox: VecDeque::new(),
                 provisioning_payload: None,
+                connection: None,
+                left_over: None,
+                deadline: None,
+                alarm: None,
+                held_back: false,
+                stopped: false,
                 end: None,
                 running: false,
                 stopping: false,
@@ -146,6 +164,7 @@ impl Shared {
             inner.receipts.settle_all(Err(outcome), &mut wakes);
             wakes.extend(inner.queue.iter_mut().filter_map(|waiting| waiting.waker.take()));
             inner.driver = None;
+            inner.connection = None;
         }
         wakes.into_iter().for_each(Waker::wake);
         self.arrived.notify_waiters();
@@ -168,11 +187,11 @@ pub(crate) fn wake(waker: Option<Waker>) {
 
 impl Inner {
     /// Takes a message into the outbox, unless others wait for room.
-    pub(crate) fn accept(&mut self, message: Message<'_>) -> Result<MessageId, PublishError> {
+    pub(crate) fn accept(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
         if !self.queue.is_empty() {
             return Err(PublishError::Full);
         }
-        self.publish(message)
+        self.publish(message, now)
     }
 
     /// Takes a message from whoever holds `ticket`; without one, or when its turn has not come, gives one out.
@@ -183,13 +202,14 @@ impl Inner {
         message: Message<'_>,
         ticket: &mut Option<u64>,
         waker: &Waker,
+        now: Instant,
     ) -> Option<Result<MessageId, PublishError>> {
         let first = match *ticket {
             None => self.queue.is_empty(),
             Some(ticket) => self.queue.front().is_some_and(|waiting| waiting.ticket == ticket),
         };
         if first && self.may_fit(&message) {
-            let result = self.publish(message);
+            let result = self.publish(message, now);
             if result != Err(PublishError::Full) {
                 return Some(result);
             }
@@ -234,8 +254,8 @@ impl Inner {
             || self.link.settings().config().overflow == Overflow::DropOldest
     }
 
-    fn publish(&mut self, message: Message<'_>) -> Result<MessageId, PublishError> {
-        let id = self.link.publish(message, clock::now())?;
+    fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
+        let id = self.link.publish(message, now)?;
         self.receipts.insert(id);
         Ok(id)
     }
