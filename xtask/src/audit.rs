@@ -17,7 +17,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let defaults = Graph::read(None, &[], &policy.targets)?;
     let mut findings = policy.findings(&graph);
     findings.extend(two_providers(&defaults));
-    findings.extend(undocumented(&file("Cargo.toml")?, &file("docs/dependencies.md")?)?);
+    let needed = workspace_dependencies(&file("Cargo.toml")?)?;
+    findings.extend(undocumented(&needed, &file("docs/dependencies.md")?));
+    findings.extend(unused(&needed, &graph));
     if !findings.is_empty() {
         return Err(format!("{} findings\n  {}", findings.len(), findings.join("\n  ")));
     }
@@ -199,19 +201,30 @@ fn two_providers(graph: &Graph) -> Vec<String> {
     findings
 }
 
-/// Finds dependencies of the workspace without a line in the table of `docs/dependencies.md`, and lines without one.
-fn undocumented(manifest: &str, document: &str) -> Result<Vec<String>, String> {
+/// Returns the names of the dependencies from outside that the root manifest lists.
+fn workspace_dependencies(manifest: &str) -> Result<BTreeSet<String>, String> {
     let manifest: Table = manifest.parse().map_err(|error| format!("Cargo.toml: {error}"))?;
     let stated =
         manifest.get("workspace").and_then(|workspace| workspace.get("dependencies")).and_then(Value::as_table);
     let from_outside = stated.into_iter().flatten().filter(|(_, what)| what.get("path").is_none());
-    let needed: BTreeSet<&str> = from_outside.map(|(name, _)| name.as_str()).collect();
+    Ok(from_outside.map(|(name, _)| name.clone()).collect())
+}
+
+/// Finds dependencies of the workspace without a line in the table of `docs/dependencies.md`, and lines without one.
+fn undocumented(needed: &BTreeSet<String>, document: &str) -> Vec<String> {
     let lines = document.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-    let described: BTreeSet<&str> = lines.collect();
+    let described: BTreeSet<String> = lines.map(String::from).collect();
     let missing = needed.difference(&described).map(|name| format!("docs/dependencies.md has no line for {name}"));
     let needless =
-        described.difference(&needed).map(|name| format!("docs/dependencies.md has a needless line for {name}"));
-    Ok(missing.chain(needless).collect())
+        described.difference(needed).map(|name| format!("docs/dependencies.md has a needless line for {name}"));
+    missing.chain(needless).collect()
+}
+
+/// Finds dependencies of the workspace that no member asks for.
+fn unused(needed: &BTreeSet<String>, graph: &Graph) -> Vec<String> {
+    let asked: BTreeSet<&str> = graph.members().flat_map(|member| &member.asks).map(String::as_str).collect();
+    let unused = needed.iter().filter(|name| !asked.contains(name.as_str()));
+    unused.map(|name| format!("no member depends on {name}: remove it from the root manifest")).collect()
 }
 
 fn file(name: &str) -> Result<String, String> {
@@ -248,6 +261,7 @@ mod tests {
             from_registry: true,
             has_library: true,
             features: BTreeMap::new(),
+            asks: Vec::new(),
             settings: serde_json::Value::Null,
         }
     }
@@ -310,8 +324,20 @@ mod tests {
     #[test]
     fn a_dependency_without_a_line_and_a_line_without_a_dependency_are_found() {
         let manifest = "[workspace.dependencies]\na = \"1\"\nb = \"1\"\nown = { path = \"own\" }";
-        let found = undocumented(manifest, "| crate | why |\n| `a` | x |\n| `c` | y |").unwrap();
+        let needed = workspace_dependencies(manifest).unwrap();
+        let found = undocumented(&needed, "| crate | why |\n| `a` | x |\n| `c` | y |");
         assert_eq!(found, ["docs/dependencies.md has no line for b", "docs/dependencies.md has a needless line for c"]);
+    }
+
+    #[test]
+    fn a_dependency_that_no_member_asks_for_is_found() {
+        let mut member = package("own", "1.0.0", "MIT");
+        (member.member, member.asks) = (true, vec!["a".into()]);
+        let needed = ["a", "b"].map(String::from).into();
+        assert_eq!(
+            unused(&needed, &Graph::of(&[member])),
+            ["no member depends on b: remove it from the root manifest"]
+        );
     }
 
     #[test]

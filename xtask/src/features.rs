@@ -96,6 +96,7 @@ mod tests {
             from_registry: false,
             has_library: true,
             features: features.iter().map(|name| ((*name).into(), Vec::new())).collect::<BTreeMap<_, _>>(),
+            asks: Vec::new(),
             settings: serde_json::from_str(&format!("{{\"conflicting-features\": {conflicts}}}")).unwrap(),
         }
     }

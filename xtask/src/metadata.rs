@@ -21,6 +21,8 @@ pub(crate) struct Package {
     pub(crate) has_library: bool,
     /// Features by name, each with what it switches on.
     pub(crate) features: BTreeMap<String, Vec<String>>,
+    /// Names of the packages that its manifest asks for, those of its tests included.
+    pub(crate) asks: Vec<String>,
     /// `package.metadata.steadfast` of the manifest.
     pub(crate) settings: Value,
 }
@@ -135,6 +137,11 @@ fn package(entry: &Value, id: &str, member: bool) -> Result<Package, String> {
         from_registry: entry["source"].as_str().is_some_and(|source| source.starts_with("registry+")),
         has_library: list(&entry["targets"]).iter().any(|target| texts(&target["kind"]).any(|kind| kind == "lib")),
         features: features.map(|(name, on)| (name.clone(), texts(on).map(String::from).collect())).collect(),
+        asks: list(&entry["dependencies"])
+            .iter()
+            .filter_map(|asked| asked["name"].as_str())
+            .map(String::from)
+            .collect(),
         settings: entry["metadata"]["steadfast"].clone(),
     })
 }
