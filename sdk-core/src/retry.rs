@@ -10,9 +10,20 @@
 //! | the service was not reached | `w/2 ..= w`, `w = clamp((now - lost) / 4, floor, unreachable_cap)` |
 //! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_spread` without a hint `S` |
 //! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint; no cap |
+//! | silence that may be overload, at first | as the first evidence of overload |
+//! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
 //! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2))`, retry_after at most `retry_after_cap` |
 //! | a broken protocol, a fault on the device | as not reached |
+//!
+//! Evidence of overload is an answer, or the want of one, after TLS was up, and a connection that does not last for
+//! [`RetryPolicy::stable`]. When neither TCP nor TLS comes about in time, that is *silence*: it may be overload if the
+//! operator has given a hint, or if the service itself closed the connection that had lasted, since then the path to it
+//! worked. Any other failure to reach the service ends that suspicion. After overload was shown, silence and failures to
+//! reach the service stay on the curve of overload.
+//!
+//! The age `now - lost` counts from the loss of the last connection that lasted; it and the evidence are forgotten when
+//! a connection lasts for [`RetryPolicy::stable`].
 
 use core::time::Duration;
 
@@ -37,7 +48,7 @@ pub struct Occasion {
     pub cause: Cause,
     /// Time since the service was lost, or first wanted.
     pub away: Duration,
-    /// Time since the service first showed in this while that it cannot take the device.
+    /// Time since the service first showed in this while that it cannot take the device, or may not be able to.
     pub overloaded: Option<Duration>,
     /// Refusals in a row, this one included.
     pub refusals: u8,
@@ -57,6 +68,8 @@ pub enum Cause {
     FirstOverload,
     /// The service could not take the device again, or was not reached after that.
     Overload,
+    /// The service was silent again, which may be overload; [`Occasion::overloaded`] counts from the first silence.
+    Silence,
     /// The service refused the device.
     Refused,
     /// The service asks for this much patience.
@@ -133,16 +146,22 @@ impl RetryPolicy {
                 millis(self.refused_first).saturating_mul(1 << doublings).min(millis(self.refused_cap))
             }
             Cause::FirstOverload => return scale(word, 0, millis(occasion.spread.unwrap_or(self.overload_spread))),
-            Cause::Overload => {
-                let age = millis(occasion.overloaded.unwrap_or_default());
-                let least = occasion.spread.map_or(millis(self.overload_spread), |spread| millis(spread) >> 2);
-                (age >> 1).max(least)
+            Cause::Overload => self.overload_width(occasion),
+            Cause::Silence => {
+                let cap = occasion.spread.unwrap_or_default().max(self.unreachable_cap);
+                self.overload_width(occasion).min(millis(cap))
             }
             Cause::Unreachable => {
                 (millis(occasion.away) >> 2).min(millis(self.unreachable_cap)).max(millis(self.floor))
             }
         };
         scale(word, width >> 1, width)
+    }
+
+    fn overload_width(&self, occasion: &Occasion) -> u64 {
+        let age = millis(occasion.overloaded.unwrap_or_default());
+        let least = occasion.spread.map_or(millis(self.overload_spread), |spread| millis(spread) >> 2);
+        (age >> 1).max(least)
     }
 }
 
@@ -164,8 +183,12 @@ impl Default for RetryPolicy {
 pub struct Backoff {
     /// When the service was lost, or first wanted.
     lost: Instant,
-    /// When overload was first seen since then.
+    /// When overload was first seen since then, or first suspected.
     overloaded: Option<Instant>,
+    /// The overload is more than a suspicion.
+    proven: bool,
+    /// The service itself closed the connection that had lasted.
+    closed: bool,
     /// The hint in milliseconds; 0 for none.
     spread_ms: u32,
     /// Refusals in a row.
@@ -178,7 +201,7 @@ impl Backoff {
     /// Starts a back-off: the service was lost, or is first wanted, at `now`.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
-        Self { lost: now, overloaded: None, spread_ms: 0, refusals: 0, silences: 0 }
+        Self { lost: now, overloaded: None, proven: false, closed: false, spread_ms: 0, refusals: 0, silences: 0 }
     }
 
     /// Returns when the service was lost.
@@ -194,7 +217,7 @@ impl Backoff {
     /// Returns whether the service has shown that it cannot take the device.
     #[must_use]
     pub const fn is_overloaded(&self) -> bool {
-        self.overloaded.is_some()
+        self.proven
     }
 
     /// Takes the hint `S`: over how long the fleet should spread after overload; zero for none.
@@ -212,6 +235,15 @@ impl Backoff {
         let spread_ms = self.spread_ms;
         *self = Self::new(now);
         self.spread_ms = spread_ms;
+    }
+
+    /// Starts anew: a connection that had lasted was lost at `now` because of `failure`.
+    ///
+    /// When the service closed it, the whole fleet may stand in its queue: the first wait for a CONNACK is longer then.
+    pub(crate) fn lose(&mut self, failure: Failure, now: Instant) {
+        self.reset(now);
+        self.closed = failure == Failure::Lost;
+        self.silences = u8::from(self.closed);
     }
 
     /// The service accepted the device, whatever comes of it.
@@ -261,27 +293,47 @@ impl Backoff {
         if failure == Failure::ConnackTimeout {
             self.silences = self.silences.saturating_add(1);
         }
-        let first = self.overloaded.is_none();
+        let class = if flapped { Class::Overload } else { failure.class() };
         let cause = if let Disposition::RetryAfter(asked) = failure.disposition() {
-            self.overloaded.get_or_insert(now);
+            self.prove(now);
             Cause::RetryAfter(asked)
+        } else if class == Class::Refused {
+            self.refusals = self.refusals.saturating_add(1);
+            Cause::Refused
+        } else if class == Class::Overload {
+            self.prove(now)
+        } else if self.proven {
+            // Once overload was seen a silent SYN is no proof that the service is gone.
+            Cause::Overload
+        } else if matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout) && self.suspects_overload() {
+            self.suspect(now)
         } else {
-            match if flapped { Class::Overload } else { failure.class() } {
-                Class::Refused => {
-                    self.refusals = self.refusals.saturating_add(1);
-                    Cause::Refused
-                }
-                Class::Overload if first => {
-                    self.overloaded = Some(now);
-                    Cause::FirstOverload
-                }
-                Class::Overload => Cause::Overload,
-                // Once overload was seen a silent SYN is no proof that the service is gone.
-                Class::Unreachable | Class::Protocol | Class::Local if !first => Cause::Overload,
-                Class::Unreachable | Class::Protocol | Class::Local => Cause::Unreachable,
-            }
+            self.overloaded = None;
+            Cause::Unreachable
         };
         self.occasion(cause, now)
+    }
+
+    /// Silence may be overload when the operator expects overload, or when the path to the service worked.
+    const fn suspects_overload(&self) -> bool {
+        self.closed || self.spread_ms > 0
+    }
+
+    fn suspect(&mut self, now: Instant) -> Cause {
+        if self.overloaded.is_some() {
+            return Cause::Silence;
+        }
+        self.overloaded = Some(now);
+        Cause::FirstOverload
+    }
+
+    fn prove(&mut self, now: Instant) -> Cause {
+        self.proven = true;
+        if self.overloaded.is_some() {
+            return Cause::Overload;
+        }
+        self.overloaded = Some(now);
+        Cause::FirstOverload
     }
 
     fn occasion(&self, cause: Cause, now: Instant) -> Occasion {
@@ -325,6 +377,44 @@ mod tests {
         assert_eq!(range(backoff, Failure::Lost, false, 20), (30_000, 60_000));
         assert_eq!(range(backoff, Failure::Lost, false, 10 + 7_200), (1_800_000, 3_600_000));
         assert_eq!(range(backoff, Failure::ConnectTimeout, false, 10 + 7_200), (1_800_000, 3_600_000));
+    }
+
+    #[test]
+    fn silence_is_suspected_overload_only_after_a_close_or_with_a_hint() {
+        let lost_on_the_way = Backoff::new(Instant::ORIGIN);
+        assert_eq!(range(lost_on_the_way, Failure::ConnectTimeout, false, 40), (5_000, 10_000));
+        let mut closed = lost_on_the_way;
+        closed.lose(Failure::Lost, Instant::ORIGIN);
+        assert_eq!(range(closed, Failure::ConnectTimeout, false, 40), (0, 60_000));
+        closed.failed(Failure::TlsTimeout, false, &POLICY, 0, Instant::from_millis(40_000));
+        assert_eq!(range(closed, Failure::ConnectTimeout, false, 9_999), (60_000, 120_000));
+        assert!(!closed.is_overloaded());
+        assert_eq!(range(closed, Failure::Unresolved, false, 40), (5_000, 10_000));
+        let mut hinted = lost_on_the_way;
+        hinted.set_spread(Duration::from_secs(1_100), &POLICY);
+        assert_eq!(range(hinted, Failure::ConnectTimeout, false, 40), (0, 1_100_000));
+    }
+
+    #[test]
+    fn a_hint_widens_the_spread_within_its_cap() {
+        let mut backoff = Backoff::new(Instant::ORIGIN);
+        backoff.set_spread(Duration::from_secs(1_100), &POLICY);
+        assert_eq!(range(backoff, Failure::Lost, false, 10), (0, 1_100_000));
+        backoff.failed(Failure::Lost, false, &POLICY, 0, Instant::from_millis(10_000));
+        assert_eq!(range(backoff, Failure::Lost, false, 20), (137_500, 275_000));
+        backoff.reset(Instant::ORIGIN);
+        assert_eq!(backoff.spread(), Some(Duration::from_secs(1_100)));
+        backoff.set_spread(Duration::MAX, &POLICY);
+        assert_eq!(backoff.spread(), Some(POLICY.spread_cap));
+        backoff.set_spread(Duration::ZERO, &POLICY);
+        assert_eq!(backoff.spread(), None);
+    }
+
+    #[test]
+    fn the_wait_for_a_connack_is_longer_after_the_service_closed() {
+        let mut backoff = Backoff::new(Instant::ORIGIN);
+        backoff.lose(Failure::Lost, Instant::ORIGIN);
+        assert_eq!(backoff.connack_timeout(Duration::from_secs(60), Duration::from_secs(240)), 120_000);
     }
 
     #[test]

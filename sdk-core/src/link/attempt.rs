@@ -170,7 +170,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         }
         let (word, now) = (self.rng.word(), self.now);
         if stable {
-            self.hub_backoff.reset(now);
+            self.hub_backoff.lose(failure, now);
         }
         let delay = if let Some(at) = planned {
             at.since(now)
