@@ -30,7 +30,7 @@ pub const fn days(days: u64) -> Duration {
 }
 
 /// Tells a story once for each of so many seeds; a failing seed is named by the world.
-pub fn seeds(count: u64, story: impl Fn(u64)) {
+pub fn seeds(count: u64, mut story: impl FnMut(u64)) {
     for seed in 1..=count {
         story(seed);
     }

@@ -30,6 +30,7 @@ pub(crate) struct Oracle {
     here: HashSet<String>,
     repeated_here: usize,
     resumed: bool,
+    greeted: bool,
     connects: Vec<u64>,
     last_id: Option<MessageId>,
     duplicates: u64,
@@ -93,6 +94,7 @@ impl Oracle {
         self.here.clear();
         self.repeated_here = 0;
         self.resumed = false;
+        self.greeted = false;
         if self.connects.len() > ATTEMPTS_PER_MINUTE {
             return Err(format!("{} connection attempts within a minute", self.connects.len()));
         }
@@ -101,6 +103,9 @@ impl Oracle {
 
     /// The service's CONNACK has reached the device.
     pub(crate) fn greeted(&mut self, session_present: bool) {
+        if core::mem::replace(&mut self.greeted, true) {
+            return;
+        }
         if !session_present {
             self.session += 1;
         }

@@ -441,6 +441,13 @@ impl<O: Outbox> World<O> {
         self.devices[0].events.iter().filter(|(_, event)| is(event)).count()
     }
 
+    /// Returns the delays before the first link's next attempts, in milliseconds, as it announced them.
+    #[must_use]
+    pub fn delays_ms(&self) -> Vec<u64> {
+        let delay = |event: &Event| if let Event::Retrying { delay, .. } = event { Some(millis(*delay)) } else { None };
+        self.devices[0].events.iter().filter_map(|(_, event)| delay(event)).collect()
+    }
+
     /// Returns the connection attempts of the first device.
     #[must_use]
     pub fn attempts(&self) -> &[AttemptRecord] {

@@ -1,6 +1,15 @@
 //! The stories, by theme.
 
+mod clock;
 mod delivery;
+mod hostile_input;
+mod inbound;
+mod keep_alive;
 mod lifecycle;
+mod migration;
 mod outbox;
+mod provisioning;
 mod reconnection;
+mod renewal;
+mod shutdown;
+mod status;

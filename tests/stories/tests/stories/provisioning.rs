@@ -1,0 +1,181 @@
+//! The dialogue with the Device Provisioning Service.
+
+use steadfast_core::{Failure, ProvisioningFailure, Role, State};
+use steadfast_world::World;
+use steadfast_world::service::DpsFault;
+use stories::{hours, mins, secs, seeds};
+
+fn failing(fault: DpsFault, seed: u64) -> World {
+    let mut world = World::builder().seed(seed).build();
+    world.dps_mut().fault = fault;
+    world.start();
+    world.publish("21.5");
+    world
+}
+
+#[test]
+fn assigning_is_polled_at_the_pace_the_service_names() {
+    seeds(20, |seed| {
+        let fault = DpsFault::Assigning { polls: 4, retry_after_secs: Some(7) };
+        let mut world = failing(fault, seed);
+        world.run_until_delivered();
+        let mut asked = world.registrations();
+        asked.extend_from_slice(world.dps().polls());
+        assert_eq!(asked.len(), 5);
+        for pair in asked.windows(2) {
+            assert!((7_000..8_900).contains(&(pair[1] - pair[0])), "{asked:?}");
+        }
+        assert_eq!(world.registrations().len(), 1);
+    });
+}
+
+#[test]
+fn unassigned_and_a_changed_operation_are_polled_on() {
+    for fault in [DpsFault::Unassigned(3), DpsFault::OtherOperation(3)] {
+        let mut world = failing(fault, 1);
+        world.run_until_delivered();
+        assert_eq!((world.registrations().len(), world.dps().polls().len()), (1, 3));
+    }
+}
+
+#[test]
+fn a_throttled_service_is_left_alone_for_its_retry_after_and_some_jitter() {
+    let mut delays = Vec::new();
+    seeds(30, |seed| {
+        let fault = DpsFault::Status { status: 429, retry_after_secs: Some(120) };
+        let mut world = failing(fault, seed);
+        world.run_for(secs(30));
+        delays.extend(world.delays_ms().last());
+        world.dps_mut().fault = DpsFault::None;
+        world.run_until_delivered();
+    });
+    assert!(delays.iter().all(|delay| (120_000..=180_000).contains(delay)), "{delays:?}");
+    delays.sort_unstable();
+    delays.dedup();
+    assert!(delays.len() > 25, "{delays:?}");
+}
+
+#[test]
+fn each_answer_of_the_service_has_its_name() {
+    let unavailable = |status, retry_after_secs| ProvisioningFailure::Unavailable { status, retry_after_secs };
+    let table = [
+        (DpsFault::Status { status: 429, retry_after_secs: None }, unavailable(429, None)),
+        (DpsFault::Status { status: 503, retry_after_secs: Some(30) }, unavailable(503, Some(30))),
+        (DpsFault::Refuse { status: 401, code: 401_002 }, ProvisioningFailure::Refused { status: 401, code: 401_002 }),
+        (DpsFault::Refuse { status: 404, code: 404_201 }, ProvisioningFailure::Refused { status: 404, code: 404_201 }),
+        (DpsFault::Failed(400_207), ProvisioningFailure::Failed { code: 400_207 }),
+        (DpsFault::Disabled, ProvisioningFailure::Disabled),
+        (DpsFault::Silence, ProvisioningFailure::NoAnswer),
+        (DpsFault::WrongRequest, ProvisioningFailure::NoAnswer),
+        (DpsFault::Assigning { polls: 10_000, retry_after_secs: None }, ProvisioningFailure::TooSlow),
+        (DpsFault::Profile("mqttv5".into()), ProvisioningFailure::UnsupportedProfile),
+        (DpsFault::Body("not JSON".into()), ProvisioningFailure::BadAnswer),
+        (DpsFault::Body("{\"status\":\"assigned\"}".into()), ProvisioningFailure::BadAnswer),
+        (DpsFault::DeviceId("pump/7".into()), ProvisioningFailure::BadDeviceId),
+        (DpsFault::DeviceId("pump#".into()), ProvisioningFailure::BadDeviceId),
+        (DpsFault::DeviceId("pump+".into()), ProvisioningFailure::BadDeviceId),
+    ];
+    for (fault, failure) in table {
+        let mut world = failing(fault.clone(), 3);
+        world.run_until("failed", mins(11), |world| world.status().last_failure.is_some());
+        assert_eq!(world.status().last_failure, Some(Failure::Provisioning(failure)), "{fault:?}");
+        assert_ne!(world.state(), State::GivenUp);
+        world.dps_mut().fault = DpsFault::None;
+        world.run_until_delivered();
+    }
+}
+
+#[test]
+fn refused_connects_and_silence_of_the_service_are_tried_again() {
+    for fault in [DpsFault::Connack(5), DpsFault::Connack(3), DpsFault::ConnackSilence, DpsFault::Close] {
+        let mut world = failing(fault, 4);
+        world.run_for(mins(5));
+        world.dps_mut().fault = DpsFault::None;
+        world.run_until_delivered();
+    }
+}
+
+#[test]
+fn a_hub_that_cannot_be_one_is_refused_and_never_connected_to() {
+    for evil in [
+        "hub@evil.com",
+        "127.0.0.1",
+        "hub.azure-devices.net:443",
+        "hub.azure-devices.net/x",
+        "hub azure-devices.net",
+        "xn--hub-9ta.azure-devices.net",
+        "hub.azure-devices.net\\u0000",
+        "",
+    ] {
+        let mut world = failing(DpsFault::Hub(evil.into()), 5);
+        world.run_for(mins(3));
+        assert!(world.attempts().iter().all(|attempt| attempt.role == Role::Provisioning), "{evil:?}");
+        assert!(world.status().last_failure.is_some(), "{evil:?}");
+    }
+}
+
+#[test]
+fn a_hub_outside_the_allowed_domain_is_refused() {
+    for evil in ["evil.com", "hub.azure-devices.net.evil.com", "evil-azure-devices.net"] {
+        let builder = World::builder().configure(|config| config.hub_suffix = Some("azure-devices.net".into()));
+        let mut world = builder.build();
+        world.dps_mut().next_faults.push_back(DpsFault::Hub(evil.into()));
+        world.start();
+        world.run_for(secs(20));
+        let failure = Failure::Provisioning(ProvisioningFailure::BadHubName);
+        assert_eq!(world.status().last_failure, Some(failure), "{evil}");
+        world.run_until_up();
+    }
+}
+
+#[test]
+fn the_assigned_device_id_is_the_one_used_and_saved() {
+    let mut world = World::builder().certificate().build();
+    world.dps_mut().fault = DpsFault::DeviceId("line-3.pump".into());
+    world.hub_mut(0).add("line-3.pump", None);
+    world.start();
+    world.publish("21.5");
+    world.run_until_delivered();
+    assert_eq!(world.saved().unwrap().device_id(), "line-3.pump");
+    assert!(world.hub(0).receipts()[0].topic.starts_with("devices/line-3.pump/messages/events/"));
+}
+
+#[test]
+fn a_payload_goes_out_with_every_registration() {
+    let payload = "{\"site\":\"north\"}";
+    let builder =
+        World::builder().configure(|config| config.provisioning_payload = Some("{\"site\":\"north\"}".into()));
+    let mut world = builder.build();
+    world.start();
+    world.run_until_up();
+    assert!(world.dps().payloads()[0].contains(&format!("\"payload\":{payload}")));
+    let mut modelled = World::builder().configure(|config| config.model_id = Some("dtmi:com:pump;1".into())).build();
+    modelled.start();
+    modelled.run_until_up();
+    assert!(modelled.dps().payloads()[0].contains("\"modelId\":\"dtmi:com:pump;1\""));
+}
+
+#[test]
+fn an_answer_s_payload_reaches_the_application() {
+    let hub = "hub-a.azure-devices.net";
+    let body = format!(
+        "{{\"operationId\":\"4.d\",\"status\":\"assigned\",\"registrationState\":{{\"assignedHub\":\"{hub}\",\
+         \"deviceId\":\"pump-7\",\"payload\":{{\"spread\":55}}}}}}"
+    );
+    let mut world = World::builder().build();
+    world.dps_mut().fault = DpsFault::Body(body);
+    world.start();
+    world.run_until_up();
+    assert_eq!(world.inbound()[0].payload, b"{\"spread\":55}");
+}
+
+#[test]
+fn a_service_out_of_reach_is_tried_ever_more_slowly_and_found_when_it_returns() {
+    let mut world = failing(DpsFault::None, 6);
+    world.network().set(steadfast_core::azure::dps::GLOBAL_HOST, steadfast_world::Reach::BlackHole);
+    world.run_for(hours(5));
+    assert!(world.attempts().len() < 300, "{}", world.attempts().len());
+    world.network().set(steadfast_core::azure::dps::GLOBAL_HOST, steadfast_world::Reach::Open);
+    let took = world.run_until_delivered();
+    assert!(took < secs(150), "{took:?}");
+}

@@ -1,0 +1,109 @@
+//! What the link says about itself.
+
+use steadfast_core::{Advice, State, TlsFailure};
+use steadfast_world::service::{DpsFault, Greeting, PublishFault};
+use steadfast_world::{Reach, World};
+use stories::{mins, secs};
+
+fn stable() -> World {
+    let mut world = World::builder().seed(1).assigned().build();
+    world.start();
+    world.run_until_up();
+    world.run_for(mins(5));
+    world
+}
+
+#[test]
+fn each_trouble_is_told_in_words_with_what_to_do() {
+    let expired = Reach::Tls(TlsFailure::Expired);
+    let issuer = Reach::Tls(TlsFailure::UnknownIssuer);
+    let table = [
+        (Reach::Refused, "the host refused the connection", Advice::CheckNetwork),
+        (Reach::BlackHole, "did not answer the connection attempt in time", Advice::CheckNetwork),
+        (Reach::Unresolved, "the host name was not resolved", Advice::CheckNetwork),
+        (Reach::NoRoute, "the network gave an error before TLS was up", Advice::CheckNetwork),
+        (expired, "the certificate has expired, or the device's clock is ahead", Advice::SetClock),
+        (issuer, "no trusted root issued the certificate", Advice::CheckCertificates),
+        (Reach::TlsStalls, "TLS was not completed in time", Advice::CheckNetwork),
+        (Reach::ClosedAfterTls, "the connection ended without a reason", Advice::Wait),
+    ];
+    for (reach, words, advice) in table {
+        let mut world = stable();
+        world.network().set_all(Some(reach));
+        world.reset_all();
+        world.run_until("backing off", mins(2), |world| {
+            world.state() == State::BackingOff && world.status().failures > 1
+        });
+        let said = world.status().to_string();
+        assert!(said.starts_with("backing off since ") && said.contains(words), "{said}");
+        assert!(said.contains("at the hub at ") && said.contains("0 messages (0 bytes) queued"), "{said}");
+        assert_eq!(world.status().advice(), advice, "{said}");
+    }
+}
+
+#[test]
+fn each_refusal_is_told_in_words_with_what_to_do() {
+    let table = [
+        (Greeting::Code(2), "code 2 (identifier rejected)", Advice::CheckCredential),
+        (Greeting::Code(3), "code 3 (server unavailable)", Advice::Wait),
+        (Greeting::Code(5), "code 5 (not authorized)", Advice::CheckCredential),
+        (Greeting::Silence, "the service was silent after CONNECT", Advice::Wait),
+        (Greeting::Bytes(b"HTTP/1.1 200 OK\r\n".to_vec()), "bytes that are not MQTT", Advice::CheckService),
+    ];
+    for (greeting, words, advice) in table {
+        let mut world = stable();
+        world.hub_mut(0).faults.greeting = greeting;
+        world.reset_all();
+        world.run_until("refused", mins(10), |world| world.status().failures == 2);
+        let said = world.status().to_string();
+        assert!(said.contains("first because the connection ended without a reason"), "{said}");
+        assert!(said.contains(words), "{said}");
+        assert_eq!(world.status().advice(), advice, "{said}");
+    }
+}
+
+#[test]
+fn provisioning_troubles_are_told_in_words_with_what_to_do() {
+    let table = [
+        (DpsFault::Disabled, "the enrollment is disabled", Advice::CheckEnrollment),
+        (DpsFault::Failed(400_208), "failed with error code 400208", Advice::CheckEnrollment),
+        (
+            DpsFault::Refuse { status: 404, code: 404_201 },
+            "refused with 404, error code 404201",
+            Advice::CheckEnrollment,
+        ),
+        (DpsFault::Silence, "provisioning: ", Advice::Wait),
+    ];
+    for (fault, words, advice) in table {
+        let mut world = World::builder().build();
+        world.dps_mut().fault = fault;
+        world.start();
+        world.run_until("failed", mins(2), |world| world.status().failures == 1);
+        let said = world.status().to_string();
+        assert!(said.contains(words) && said.contains("at the provisioning service"), "{said}");
+        assert_eq!(world.status().advice(), advice, "{said}");
+    }
+}
+
+#[test]
+fn a_link_that_is_well_says_so() {
+    let mut world = stable();
+    world.hub_mut(0).faults.publish = PublishFault::AckLate(5_000);
+    world.publish_many(2);
+    let status = world.status();
+    assert_eq!((status.failures, status.advice(), status.in_flight), (0, Advice::Nothing, 2));
+    assert!(status.to_string().starts_with("up since "), "{status}");
+    assert!(status.to_string().ends_with("2 messages (2 bytes) queued, 2 in flight"), "{status}");
+}
+
+#[test]
+fn a_failure_tells_when_and_where_the_next_attempt_goes() {
+    let mut world = stable();
+    world.hub_down(0);
+    world.run_for(secs(30));
+    world.run_until("waiting", mins(1), |world| world.state() == State::BackingOff);
+    let (at, _) = world.status().next_attempt.unwrap();
+    let before = world.attempts().len();
+    world.run_until("tried", mins(1), |world| world.attempts().len() > before);
+    assert_eq!(world.now(), at);
+}
