@@ -132,7 +132,7 @@ impl Inner {
             self.inform(turn, attempt, report);
         }
         self.read(turn, cx);
-        if self.link.next_deadline().is_some_and(|deadline| deadline.at <= turn.now) {
+        if self.deadline.is_some_and(|at| at <= turn.now) {
             self.link.set_wall_clock(clock::unix_secs(), turn.now);
             self.link.handle_timeout(turn.now);
             turn.status_changed = true;

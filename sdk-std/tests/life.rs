@@ -1,7 +1,5 @@
 //! Connections that come and go, messages to the device, status and events.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it is")]
-
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,9 +39,11 @@ async fn status_and_events_tell_the_story() {
     soon(status.wait_for(|status| status.state == State::Up)).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 5 {
-        seen.push(match soon(events.recv()).await.unwrap() {
-            Event::Retrying { failure, .. } => format!("retrying: {failure:?}"),
-            event => format!("{event:?}"),
+        let event = soon(events.recv()).await.unwrap();
+        seen.push(if let Event::Retrying { failure, .. } = event {
+            format!("retrying: {failure:?}")
+        } else {
+            format!("{event:?}")
         });
     }
     let story = [
