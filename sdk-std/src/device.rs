@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast_core::{
-    Address, Assignment, Event, Instant, Ledger, Message, MessageId, Outbox, PublishError, State, Status,
+    Address, Assignment, Event, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, State, Status,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -200,6 +200,23 @@ impl Device {
     /// Registrations are billed.
     pub fn reprovision(&self) {
         self.shared.command(|inner| inner.link.reprovision(clock::now()));
+    }
+
+    /// Takes the operator's hint over how long the fleet should spread when the service is overloaded; zero for none.
+    ///
+    /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
+    /// [`RetryPolicy::spread_cap`](crate::RetryPolicy) counts.
+    pub fn set_spread(&self, spread: Duration) {
+        self.shared.command(|inner| inner.link.set_spread(spread, clock::now()));
+    }
+
+    /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
+    ///
+    /// The link draws its moment, stays up until then, drains, leaves in order and comes back. With
+    /// [`Role::Provisioning`] it asks the Device Provisioning Service for its hub on the way. Without effect while the
+    /// link is stopped.
+    pub fn move_within(&self, spread: Duration, by: Role) {
+        self.shared.command(|inner| inner.link.move_within(spread, by, clock::now()));
     }
 
     /// Tries again after [`State::GivenUp`]; without effect in any other state.
