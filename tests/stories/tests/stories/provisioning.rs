@@ -40,12 +40,12 @@ fn unassigned_and_a_changed_operation_are_polled_on() {
 
 #[test]
 fn a_throttled_service_is_left_alone_for_its_retry_after_and_some_jitter() {
-    let mut delays = Vec::new();
+    let mut delays: Vec<u64> = Vec::new();
     seeds(30, |seed| {
         let fault = DpsFault::Status { status: 429, retry_after_secs: Some(120) };
         let mut world = failing(fault, seed);
         world.run_for(secs(30));
-        delays.extend(world.delays_ms().last());
+        delays.extend(world.delays_ms().last().copied());
         world.dps_mut().fault = DpsFault::None;
         world.run_until_delivered();
     });
