@@ -265,6 +265,9 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         if stopping {
             self.stopped();
         } else {
+            if self.session.stable {
+                self.hub_backoff.reset(self.now);
+            }
             self.begin_attempt();
         }
     }

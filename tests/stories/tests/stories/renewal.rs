@@ -135,3 +135,18 @@ fn a_reset_during_a_renewal_s_drain_loses_nothing() {
     world.run_until_delivered();
     world.run_for(hours(2));
 }
+
+#[test]
+fn a_hub_that_is_away_for_a_moment_after_a_renewal_is_a_short_outage() {
+    seeds(20, |seed| {
+        let mut world = up(seed);
+        world.run_until("renewing", mins(55), |world| world.count(renewing) == 1);
+        let host = world.hub(0).name().to_owned();
+        world.network().set(&host, steadfast_world::Reach::Refused);
+        world.run_for(secs(10));
+        world.network().set(&host, steadfast_world::Reach::Open);
+        let took = world.run_until_up();
+        assert!(took < secs(8), "{took:?}");
+        assert!(world.registrations().is_empty());
+    });
+}
