@@ -252,6 +252,11 @@ impl Backoff {
         self.silences = 0;
     }
 
+    /// The service answered CONNECT, and may refuse the device yet.
+    pub(crate) const fn answered(&mut self) {
+        self.silences = 0;
+    }
+
     /// Returns how long to wait for a CONNACK: doubled after each silence, since to leave a queued CONNECT early only
     /// fills the queue with stale entries.
     pub(crate) const fn connack_timeout(&self, first: Duration, longest: Duration) -> u64 {

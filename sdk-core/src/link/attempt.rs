@@ -81,7 +81,11 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     /// The service took the device's CONNECT.
     pub(super) fn accepted(&mut self, session_present: bool) {
         self.timers.clear(TimerReason::Connack);
-        self.backoff_mut().accepted();
+        match self.account.role {
+            // It takes the CONNECT of a device whose registration it then refuses.
+            Role::Provisioning => self.dps_backoff.answered(),
+            Role::Hub => self.hub_backoff.accepted(),
+        }
         self.watch_keep_alive();
         let wanted = match self.account.role {
             Role::Provisioning => 1,

@@ -179,3 +179,18 @@ fn a_service_out_of_reach_is_tried_ever_more_slowly_and_found_when_it_returns() 
     let took = world.run_until_delivered();
     assert!(took < secs(150), "{took:?}");
 }
+
+#[test]
+fn an_enrollment_that_stays_disabled_costs_fewer_and_fewer_registrations() {
+    for fault in [DpsFault::Disabled, DpsFault::Refuse { status: 401, code: 401_002 }, DpsFault::Failed(400_209)] {
+        let mut world = failing(fault, 7);
+        world.run_for(hours(24));
+        let registrations = world.registrations();
+        assert!(registrations.len() < 45, "{}", registrations.len());
+        let last = registrations.len() - 1;
+        assert!(registrations[last] - registrations[last - 1] >= 30 * 60_000, "{registrations:?}");
+        world.dps_mut().fault = DpsFault::None;
+        let took = world.run_until_delivered();
+        assert!(took <= mins(61), "{took:?}");
+    }
+}
