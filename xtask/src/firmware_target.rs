@@ -45,6 +45,11 @@ impl Compiler {
 
     /// Returns the command that runs cargo's `subcommand` on the crate at `place` for `target`, optimised.
     pub(crate) fn cargo(&self, subcommand: &str, target: &str, place: &Path) -> Command {
+        self.cargo_into(subcommand, target, place, &place.join("target"))
+    }
+
+    /// Returns that command with another target directory.
+    pub(crate) fn cargo_into(&self, subcommand: &str, target: &str, place: &Path, directory: &Path) -> Command {
         let mut command = match self {
             Self::Rustup => shell::cargo([subcommand]),
             Self::Debian => {
@@ -54,7 +59,7 @@ impl Compiler {
             }
         };
         command.args(["--quiet", "--release", "--target", target, "--manifest-path"]).arg(place.join("Cargo.toml"));
-        command.arg("--target-dir").arg(place.join("target"));
+        command.arg("--target-dir").arg(directory);
         command
     }
 }

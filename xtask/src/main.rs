@@ -8,6 +8,7 @@ mod bench;
 mod checks;
 mod elf;
 mod features;
+mod firmware;
 mod firmware_target;
 mod licence;
 mod metadata;
@@ -64,6 +65,12 @@ const STEPS: &[Step] = &[
         about: "installs what tests need and runs every suite (`--no-install` installs nothing)",
         in_ci: true,
         run: suites::run,
+    },
+    Step {
+        name: "firmware",
+        about: "boots a firmware image under QEMU against the local hub",
+        in_ci: true,
+        run: firmware::run,
     },
     Step {
         name: "size",
