@@ -141,6 +141,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     fn stable(&mut self) {
         self.session.stable = true;
         self.hub_backoff.reset(self.now);
+        self.dps_backoff.reset(self.now);
         self.ladder.fruitless = 0;
         self.ladder.not_before = self.now;
         let mean = millis(self.account.config().reprovisioning.after_unreachable);

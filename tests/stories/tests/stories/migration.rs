@@ -171,3 +171,18 @@ fn a_device_with_a_certificate_moves_as_well() {
     world.run_until_delivered();
     assert_eq!(world.attempts().last().unwrap().host, world.hub(1).name());
 }
+
+#[test]
+fn an_overload_of_provisioning_long_past_does_not_slow_the_next_move() {
+    let mut world = stable(11);
+    world.dps_mut().next_faults.push_back(DpsFault::Status { status: 503, retry_after_secs: None });
+    world.reprovision();
+    world.run_until("asked", mins(1), |world| world.registrations().len() == 1);
+    world.run_until_up();
+    world.run_for(hours(240));
+    world.dps_mut().next_faults.push_back(DpsFault::Silence);
+    world.publish("21.5");
+    world.move_device(0, 1);
+    let took = world.run_until_delivered();
+    assert!(took < mins(20), "{took:?}");
+}
