@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Ladder, Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
+use super::{Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
 use crate::config::{Credential, Settings};
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
 use crate::io::{Event, Role};
@@ -230,10 +230,11 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         self.account.is_provisioned() && self.now >= self.ladder.not_before
     }
 
-    /// Takes note of a registration that named a hub, and spaces the next one.
-    pub(super) fn registered(&mut self) {
+    /// Takes note of a registration that named a hub, and spaces the next one, unless it is the first since a stable
+    /// connection and named another hub than before.
+    pub(super) fn registered(&mut self, elsewhere: bool) {
         let rules = self.account.config().reprovisioning;
-        let Ladder { fruitless, .. } = self.ladder;
+        let fruitless = self.ladder.fruitless.max(u8::from(!elsewhere));
         if fruitless > 0 {
             let doublings = u32::from(fruitless.saturating_sub(1)).min(16);
             let spacing = millis(rules.spacing).saturating_mul(1 << doublings).min(millis(rules.spacing_longest));

@@ -132,10 +132,11 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     }
 
     fn assigned(&mut self, assignment: Assignment) {
-        let migrated = self.account.assignment.as_ref().is_some_and(|known| *known != assignment);
+        let elsewhere = self.account.assignment.as_ref() != Some(&assignment);
+        let migrated = elsewhere && self.account.assignment.is_some();
         self.dps_backoff.reset(self.now);
-        self.registered();
-        if self.account.assignment.as_ref() != Some(&assignment) {
+        self.registered(elsewhere);
+        if elsewhere {
             // Another hub knows nothing of the session here, and has refused nothing.
             self.session.subscribed = 0;
             self.session.sent_before = None;

@@ -186,3 +186,42 @@ fn an_overload_of_provisioning_long_past_does_not_slow_the_next_move() {
     let took = world.run_until_delivered();
     assert!(took < mins(20), "{took:?}");
 }
+
+#[test]
+fn a_hub_that_refuses_for_good_costs_few_registrations() {
+    seeds(10, |seed| {
+        let mut world = stable(seed);
+        world.set_enabled(0, false);
+        world.run_for(hours(12));
+        let registrations = world.registrations();
+        for pair in registrations.windows(2) {
+            assert!(pair[1] - pair[0] >= 10 * 60_000, "{registrations:?}");
+        }
+        assert!((2..12).contains(&registrations.len()), "{registrations:?}");
+        assert!(world.attempts().len() < 80, "{}", world.attempts().len());
+        world.set_enabled(0, true);
+        world.run_for(hours(1) + mins(10));
+        assert_eq!(world.state(), steadfast_core::State::Up);
+    });
+}
+
+#[test]
+fn an_unreachable_hub_sends_the_device_to_provisioning_after_twenty_to_forty_minutes() {
+    let mut first = Vec::new();
+    seeds(40, |seed| {
+        let mut world = stable(seed);
+        let lost = world.now_ms();
+        let host = world.hub(0).name().to_owned();
+        world.network().set(&host, Reach::Unresolved);
+        world.reset_all();
+        world.run_until("asked", mins(45), |world| !world.registrations().is_empty());
+        first.push((world.registrations()[0] - lost) / 1000);
+        let asked = world.attempts().len();
+        world.run_for(mins(8));
+        assert_eq!(world.registrations().len(), 1, "seed {seed}: {:?}", world.registrations());
+        assert!(world.attempts()[asked..].iter().any(|attempt| attempt.role == Role::Hub));
+    });
+    assert!(first.iter().all(|at| (20 * 60..=42 * 60).contains(at)), "{first:?}");
+    let (least, most) = (first.iter().min().unwrap(), first.iter().max().unwrap());
+    assert!(most - least > 10 * 60, "{first:?}");
+}
