@@ -206,7 +206,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             }
             return delay;
         }
-        if failure.disposition() == Disposition::RefreshCredential {
+        if failure.class() == Class::Refused && failure.disposition() == Disposition::RefreshCredential {
             let refusals = self.hub_backoff.refusals();
             if refusals <= 1 {
                 return self.fresh_delay(word);

@@ -267,3 +267,17 @@ fn a_subscription_that_is_not_granted_is_reported_and_tried_again() {
         world.run_until_delivered();
     }
 }
+
+#[test]
+fn a_certificate_that_cannot_be_read_is_not_tried_in_a_tight_loop() {
+    let builder = World::builder().certificate().assigned();
+    let mut world = builder.build();
+    world.network().set_all(Some(Reach::Local(LocalFailure::Credential)));
+    world.start();
+    world.run_for(hours(1));
+    let attempts = world.attempts().len();
+    assert!(attempts < 80, "{attempts}");
+    world.network().set_all(None);
+    let took = world.run_until_up();
+    assert!(took < secs(125), "{took:?}");
+}
