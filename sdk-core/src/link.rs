@@ -112,6 +112,8 @@ struct Ladder {
     not_before: Instant,
     /// How long the hub must be out of reach.
     unreachable_ms: u64,
+    /// Since when it is, for all the link knows; `None` after a sign of life.
+    absent: Option<Instant>,
     /// Registrations since the last stable connection.
     fruitless: u8,
     /// Registrations since the link was made; each is billed.
@@ -230,7 +232,14 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             timers: Timers::new(),
             hub_backoff: Backoff::new(now),
             dps_backoff: Backoff::new(now),
-            ladder: Ladder { wanted: false, not_before: now, unreachable_ms, fruitless: 0, registrations: 0 },
+            ladder: Ladder {
+                wanted: false,
+                not_before: now,
+                unreachable_ms,
+                absent: None,
+                fruitless: 0,
+                registrations: 0,
+            },
             session: Session::new(outbox.first().unwrap_or(next_id), now),
             outbox,
             wire: Wire::new(now),
@@ -271,6 +280,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.trouble = Trouble::default();
             self.hub_backoff.reset(now);
             self.dps_backoff.reset(now);
+            self.ladder.absent = Some(now);
             let word = self.rng.word();
             let delay = self.fresh_delay(word);
             self.plan = None;

@@ -84,7 +84,10 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         match self.account.role {
             // It takes the CONNECT of a device whose registration it then refuses.
             Role::Provisioning => self.dps_backoff.answered(),
-            Role::Hub => self.hub_backoff.accepted(),
+            Role::Hub => {
+                self.hub_backoff.accepted();
+                self.ladder.absent = None;
+            }
         }
         self.watch_keep_alive();
         let wanted = match self.account.role {
@@ -175,6 +178,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         }
         let (word, now) = (self.rng.word(), self.now);
         if stable {
+            self.ladder.absent = Some(now);
             self.hub_backoff.lose(failure, now);
         }
         let delay = if let Some(at) = planned {
@@ -216,14 +220,25 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 return Duration::from_millis(scale(word, 0, millis(rules.spread)));
             }
         }
-        let unreachable = failure.class() == Class::Unreachable && !was_up && !self.hub_backoff.is_overloaded();
-        if unreachable
-            && self.now.millis_since(self.hub_backoff.lost()) >= self.ladder.unreachable_ms
-            && self.may_register()
-        {
+        if self.is_out_of_reach(failure, was_up) && self.may_register() {
             self.ladder.wanted = true;
         }
         delay
+    }
+
+    /// Whether the hub has been out of reach for so long that the device may live elsewhere.
+    fn is_out_of_reach(&mut self, failure: Failure, was_up: bool) -> bool {
+        if was_up || !matches!(failure.class(), Class::Unreachable | Class::Local) {
+            self.ladder.absent = None;
+            return false;
+        }
+        let silent = matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout);
+        if failure.class() == Class::Local || (silent && self.hub_backoff.is_overloaded()) {
+            // That says nothing about the hub, or may be overload.
+            return false;
+        }
+        let absent = *self.ladder.absent.get_or_insert(self.now);
+        self.now.millis_since(absent) >= self.ladder.unreachable_ms
     }
 
     fn may_register(&self) -> bool {
@@ -273,6 +288,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         } else {
             if self.session.stable {
                 self.hub_backoff.reset(self.now);
+                self.ladder.absent = Some(self.now);
             }
             self.begin_attempt();
         }

@@ -141,6 +141,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.session.subscribed = 0;
             self.session.sent_before = None;
             self.hub_backoff.reset(self.now);
+            self.ladder.absent = Some(self.now);
             self.account.assignment = Some(assignment);
             self.pending.save = true;
         }

@@ -225,3 +225,21 @@ fn an_unreachable_hub_sends_the_device_to_provisioning_after_twenty_to_forty_min
     let (least, most) = (first.iter().min().unwrap(), first.iter().max().unwrap());
     assert!(most - least > 10 * 60, "{first:?}");
 }
+
+#[test]
+fn a_hub_that_closed_once_and_is_gone_for_good_is_looked_up() {
+    seeds(10, |seed| {
+        let mut world = stable(seed);
+        world.hub_mut(0).faults.next_greetings.push_back(Greeting::Close);
+        world.reset_all();
+        let closed = |world: &World| world.status().failures == 2;
+        world.run_until("closed again", mins(5), closed);
+        let host = world.hub(0).name().to_owned();
+        world.network().set(&host, Reach::Unresolved);
+        world.move_device(0, 1);
+        world.publish("21.5");
+        let took = world.run_until_delivered();
+        assert!(took < mins(90), "{took:?}");
+        assert_eq!(world.registrations().len(), 1);
+    });
+}
