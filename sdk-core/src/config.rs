@@ -85,7 +85,7 @@ pub struct Timeouts {
     pub connack_longest: Duration,
     /// For the acknowledgement of all subscriptions. Default 30 s.
     pub suback: Duration,
-    /// For progress in the acknowledgement of publishes, before the connection counts as lost. Default 120 s.
+    /// For the acknowledgement of the oldest publish in flight, before the connection counts as lost. Default 120 s.
     pub puback: Duration,
     /// For the acknowledgement of what is in flight before a planned disconnect. Default 10 s.
     pub drain: Duration,

@@ -133,7 +133,7 @@ struct Session {
     resumed: bool,
     /// Messages below `cursor` that are still in the outbox.
     in_flight: u16,
-    /// When the last acknowledgement came, or the first message went out after none was in flight.
+    /// When the oldest message in flight became that.
     progress: Instant,
     /// An acknowledgement came on this connection.
     progressed: bool,

@@ -228,9 +228,12 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
         // Without a place for the event the message stays, and is sent again on the next connection.
         if let Some(id) = self.in_flight_message(packet_id).filter(|_| self.events.has_room()) {
+            // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest.
+            if self.outbox.first() == Some(id) {
+                self.session.progress = self.now;
+            }
             self.outbox.remove(id);
             self.session.in_flight = self.session.in_flight.saturating_sub(1);
-            self.session.progress = self.now;
             self.session.progressed = true;
             self.session.suspect = None;
             self.ledger.delivered = self.ledger.delivered.saturating_add(1);

@@ -205,3 +205,16 @@ fn a_deep_queue_does_not_delay_the_reconnection() {
     };
     assert_eq!(time(0), time(5000));
 }
+
+#[test]
+fn an_acknowledgement_that_never_comes_is_noticed_although_others_do() {
+    let mut world = up(10);
+    world.hub_mut(0).faults.next_publishes.push_back(PublishFault::Withhold);
+    let first = world.publish("first");
+    for _ in 0..30 {
+        world.publish("later");
+        world.run_for(secs(10));
+    }
+    assert!(world.delivered().contains(&first), "{:?}", world.status());
+    assert!(world.events().iter().any(|(_, event)| *event == Event::Down(Failure::PubackTimeout)));
+}
