@@ -292,7 +292,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.session.progress = self.now;
         }
         let patience = self.account.config().timeouts.puback;
-        let at = self.session.progress.after(patience);
+        let at = self.session.progress.max(self.wire.last_moved).after(patience);
         if self.now >= at {
             self.attempt_failed(Failure::PubackTimeout);
         } else {

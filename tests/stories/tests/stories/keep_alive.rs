@@ -123,3 +123,15 @@ fn after_a_sleep_the_link_asks_before_it_judges() {
         assert_eq!((world.state(), world.attempts().len()), (State::Up, 1));
     });
 }
+
+#[test]
+fn a_message_may_take_longer_than_the_patience_for_its_acknowledgement_while_its_bytes_move() {
+    let mut world = World::builder().assigned().build_with(|_| HeapOutbox::new(4, 1 << 20));
+    world.start();
+    world.run_until_up();
+    world.set_uplink(1 << 20, 1_000);
+    world.try_publish(&vec![b'x'; 200_000], None).unwrap();
+    let took = world.run_until_delivered();
+    assert!(took > secs(200) && took < secs(210), "{took:?}");
+    assert_eq!(world.attempts().len(), 1);
+}
