@@ -189,6 +189,8 @@ struct Inbound {
 struct WallClock {
     own: Option<(u64, Instant)>,
     service: Option<(u64, Instant)>,
+    /// The service's clock shows no later time than `service`.
+    exact: bool,
 }
 
 /// What ended the last good time and what happened since.
@@ -556,7 +558,9 @@ impl WallClock {
         let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.since(at).as_secs());
         let service = self.service.map(run);
         match (self.own.map(run), service) {
-            (Some(own), Some(service)) if own.abs_diff(service) <= SKEW_SECS => Some(own),
+            (Some(own), Some(service)) if own.abs_diff(service) <= SKEW_SECS || (own > service && !self.exact) => {
+                Some(own)
+            }
             (own, None) => own,
             (_, Some(service)) => Some(service),
         }
@@ -564,11 +568,10 @@ impl WallClock {
 
     /// Service's time minus the device's, when that is known and matters.
     fn skew(&self, now: Instant) -> Option<i64> {
-        let (own, service) = (self.own?, self.service?);
-        let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.since(at).as_secs());
-        let (own, service) = (run(own), run(service));
-        (own.abs_diff(service) > SKEW_SECS)
-            .then(|| i64::try_from(service).unwrap_or(i64::MAX).saturating_sub(i64::try_from(own).unwrap_or(i64::MAX)))
+        let (secs, at) = self.own?;
+        let own = secs.saturating_add(now.since(at).as_secs());
+        let service = self.unix_secs(now).filter(|service| *service != own)?;
+        Some(i64::try_from(service).unwrap_or(i64::MAX).saturating_sub(i64::try_from(own).unwrap_or(i64::MAX)))
     }
 }
 

@@ -380,6 +380,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         let ahead = exact && own.is_some_and(|own| own.saturating_sub(unix_secs) > SKEW_SECS);
         if behind || ahead || (exact && self.clock.service.is_some()) {
             self.clock.service = Some((unix_secs, self.now));
+            self.clock.exact = exact;
             if let Some(seconds) = self.clock.skew(self.now) {
                 self.events.report(Event::ClockSkew { seconds });
             }

@@ -173,3 +173,15 @@ fn late_timers_only_make_the_link_late() {
     world.run_until_delivered();
     assert_eq!(world.count(|event| matches!(event, Event::Down(_))), 0);
 }
+
+#[test]
+fn the_earliest_time_an_assignment_proves_yields_to_a_clock_set_right() {
+    let mut world = World::builder().certificate().clock_offset_secs(Some(-3 * 86_400)).build();
+    world.run_for(hours(48));
+    world.start();
+    world.run_until_up();
+    let behind = world.status().clock_skew_secs.unwrap();
+    assert!((86_395..=86_405).contains(&behind), "{behind}");
+    world.set_clock(0);
+    assert_eq!(world.status().clock_skew_secs, None, "{}", world.status());
+}
