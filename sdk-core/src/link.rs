@@ -223,6 +223,10 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         let unreachable_ms = unreachable_ms(millis(config.reprovisioning.after_unreachable), &mut rng);
         let accepted = outbox.usage().messages.try_into().unwrap_or(u64::MAX);
         let ledger = Ledger { accepted, ..Ledger::default() };
+        let mut timers = Timers::new();
+        if accepted > 0 {
+            timers.set(TimerReason::Expiry, now);
+        }
         Ok(Self {
             account: Account::new(settings),
             rng,
@@ -231,7 +235,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             phase: Phase::Idle,
             phase_since: now,
             plan: None,
-            timers: Timers::new(),
+            timers,
             hub_backoff: Backoff::new(now),
             dps_backoff: Backoff::new(now),
             ladder: Ladder {

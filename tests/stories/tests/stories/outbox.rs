@@ -178,3 +178,19 @@ fn a_broker_takes_messages_to_topics() {
     assert_eq!(world.delivered().len(), ids.len());
     let _ = Instant::ORIGIN;
 }
+
+#[test]
+fn a_message_from_before_a_reboot_expires_in_time_while_the_link_is_down() {
+    let make = |_| {
+        let mut outbox = RamOutbox::<8, 64>::new();
+        let expires = Some(Instant::from_millis(60_000));
+        let entry = Entry { id: MessageId::new(41), address: Address::Telemetry(""), payload: b"before", expires };
+        outbox.push(entry).unwrap();
+        outbox
+    };
+    let mut world = World::builder().build_with(make);
+    world.network().set_all(Some(steadfast_world::Reach::Unresolved));
+    world.start();
+    world.run_for(secs(62));
+    assert_eq!(world.dropped(), [(MessageId::new(41), DropReason::Expired)]);
+}
