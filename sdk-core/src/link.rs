@@ -342,7 +342,9 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 let delay = self.fresh_delay(word);
                 self.timers.set(TimerReason::Retry, now.after(delay));
             }
-            Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => self.ladder.wanted = true,
+            Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => {
+                self.ladder.wanted = self.account.role == Role::Hub;
+            }
             Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}
         }
     }

@@ -1,6 +1,6 @@
 //! The device moves, and its queue with it.
 
-use steadfast_core::{Event, Role, Subscriptions};
+use steadfast_core::{Event, Role, State, Subscriptions};
 use steadfast_world::service::{DpsFault, Greeting, PublishFault};
 use steadfast_world::{Reach, World};
 use stories::{hours, mins, secs, seeds};
@@ -242,4 +242,18 @@ fn a_hub_that_closed_once_and_is_gone_for_good_is_looked_up() {
         assert!(took < mins(90), "{took:?}");
         assert_eq!(world.registrations().len(), 1);
     });
+}
+
+#[test]
+fn an_order_to_register_given_on_the_way_to_provisioning_costs_one_registration() {
+    for wait in (0..3_200).step_by(20) {
+        let mut world = World::builder().seed(5).build();
+        world.start();
+        world.run_for(std::time::Duration::from_millis(wait));
+        let on_the_way = world.state() == State::Provisioning;
+        world.reprovision();
+        world.run_until_up();
+        world.run_for(secs(30));
+        assert!(!on_the_way || world.registrations().len() == 1, "after {wait} ms");
+    }
 }
