@@ -141,7 +141,7 @@ struct Session {
     subscribed: u8,
     /// The connection has lasted.
     stable: bool,
-    /// The message that was the oldest in flight when connections broke, and how often in a row.
+    /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     suspect: Option<(MessageId, u8)>,
 }
 

@@ -220,7 +220,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     /// The window: one message while a message is suspected to break connections.
     fn window(&self) -> u16 {
         let config = self.account.config();
-        let suspected = config.reject_after.is_some() && self.session.suspect.is_some_and(|(_, times)| times > 1);
+        let suspected = config.reject_after.is_some() && self.session.suspect.is_some();
         if suspected && !self.session.progressed { 1 } else { config.window }
     }
 
@@ -272,11 +272,12 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         let Some(oldest) = oldest.filter(|_| !self.session.progressed && self.plan.is_none()) else { return };
         let alone = self.session.in_flight == 1;
         let times = match self.session.suspect {
-            Some((id, times)) if id == oldest => times.saturating_add(1),
-            _ => 1,
+            Some((id, times)) if id == oldest => times,
+            _ => 0,
         };
+        let times = times.saturating_add(u8::from(alone));
         self.session.suspect = Some((oldest, times));
-        if alone && times > limit && self.events.has_room() {
+        if alone && times >= limit && self.events.has_room() {
             self.session.suspect = None;
             self.session.in_flight = 0;
             self.drop_message(oldest, DropReason::Rejected);

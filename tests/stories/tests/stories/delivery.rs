@@ -1,6 +1,6 @@
 //! What is accepted arrives, in order, and is reported once it has been acknowledged.
 
-use steadfast_core::{Event, Failure, Subscriptions};
+use steadfast_core::{DropReason, Event, Failure, Subscriptions};
 use steadfast_world::service::{Acks, PublishFault};
 use steadfast_world::{Feed, HeapOutbox, World};
 use stories::{hours, mins, secs, seeds};
@@ -217,4 +217,35 @@ fn an_acknowledgement_that_never_comes_is_noticed_although_others_do() {
     }
     assert!(world.delivered().contains(&first), "{:?}", world.status());
     assert!(world.events().iter().any(|(_, event)| *event == Event::Down(Failure::PubackTimeout)));
+}
+
+#[test]
+fn a_message_that_breaks_every_connection_is_set_aside_and_the_others_flow() {
+    // Alone it takes as many connections as configured; in company one more to suspect it.
+    for (before, after, connections) in [(0, 0, 3), (0, 5, 4), (5, 5, 5)] {
+        let builder = World::builder().assigned().configure(|config| config.reject_after = Some(3));
+        let mut world = builder.build();
+        world.hub_mut(0).faults.poison = Some(b"poison".to_vec());
+        world.publish_many(before);
+        let poison = world.publish("poison");
+        world.publish_many(after);
+        world.start();
+        world.run_until("set aside", hours(3), |world| !world.dropped().is_empty());
+        assert_eq!(world.hub(0).accepted(), connections);
+        world.run_until_delivered();
+        assert_eq!(world.dropped(), [(poison, DropReason::Rejected)]);
+        assert_eq!(world.ledger().delivered, (before + after) as u64);
+    }
+}
+
+#[test]
+fn without_leave_to_set_messages_aside_none_is() {
+    let mut world = World::builder().assigned().build();
+    world.hub_mut(0).faults.poison = Some(b"poison".to_vec());
+    world.start();
+    world.publish("poison");
+    world.run_for(hours(24));
+    assert_eq!((world.ledger().queued, world.ledger().rejected), (1, 0));
+    world.hub_mut(0).faults.poison = None;
+    world.run_until_delivered();
 }
