@@ -171,7 +171,8 @@ impl fmt::Display for Status {
             write!(f, "; attempt {} at {service} at {at}", self.attempt.next())?;
         }
         if let Some(seconds) = self.clock_skew_secs {
-            write!(f, "; the clock is {seconds} s behind the service's")?;
+            let (by, way) = (seconds.unsigned_abs(), if seconds < 0 { "ahead of" } else { "behind" });
+            write!(f, "; the clock is {by} s {way} the service's")?;
         }
         write!(
             f,

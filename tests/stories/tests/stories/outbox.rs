@@ -194,3 +194,16 @@ fn a_message_from_before_a_reboot_expires_in_time_while_the_link_is_down() {
     world.run_for(secs(62));
     assert_eq!(world.dropped(), [(MessageId::new(41), DropReason::Expired)]);
 }
+
+#[test]
+fn an_outbox_that_cannot_make_enough_room_evicts_nothing() {
+    let builder = World::builder().configure(|config| config.overflow = Overflow::DropOldest);
+    let mut world = builder.build_with(|_| RamOutbox::<40, 200>::new());
+    world.command(0, |link, now| {
+        for _ in 0..40 {
+            link.publish(steadfast_core::Message::telemetry("", b"12345"), now).unwrap();
+        }
+        let refused = link.publish(steadfast_core::Message::telemetry("", &[0; 150]), now);
+        assert_eq!((refused, link.ledger().evicted), (Err(PublishError::Full), 0));
+    });
+}

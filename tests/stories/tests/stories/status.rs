@@ -107,3 +107,17 @@ fn a_failure_tells_when_and_where_the_next_attempt_goes() {
     world.run_until("tried", mins(1), |world| world.attempts().len() > before);
     assert_eq!(world.now(), at);
 }
+
+#[test]
+fn a_wrong_clock_is_told_in_words_whichever_way_it_is_wrong() {
+    for (offset, words) in [(-7_200, "the clock is 7200 s behind the service's"), (7_200, "ahead of the service's")] {
+        let mut world = World::builder().build();
+        world.dps_mut().next_faults.push_back(DpsFault::Refuse { status: 401, code: 401_002 });
+        world.set_clock(offset);
+        world.start();
+        world.run_until("refused", mins(1), |world| world.status().failures == 1);
+        let said = world.status().to_string();
+        assert!(said.contains(words), "{said}");
+        assert_eq!(world.status().advice(), Advice::SetClock);
+    }
+}
