@@ -155,12 +155,31 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 Err(OutboxError::Storage) => return Err(PublishError::Storage),
                 Err(OutboxError::Full) => {}
             }
-            let oldest = self.outbox.next(self.session.cursor);
-            let oldest =
-                oldest.filter(|_| self.account.config().overflow == Overflow::DropOldest && self.events.has_room());
+            let oldest = self.outbox.next(self.session.cursor).filter(|_| self.can_make_room(&entry));
             let Some(oldest) = oldest else { return Err(PublishError::Full) };
             self.drop_message(oldest, DropReason::Evicted);
         }
+    }
+
+    /// Whether dropping messages that are not in flight, no more than can be reported, makes room for `entry`.
+    fn can_make_room(&self, entry: &Entry<'_>) -> bool {
+        if self.account.config().overflow != Overflow::DropOldest {
+            return false;
+        }
+        let (held, limit) = (self.outbox.usage(), self.outbox.capacity());
+        let size = |entry: &Entry<'_>| entry.address.text().len().saturating_add(entry.payload.len());
+        let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(size(entry)));
+        let mut from = self.session.cursor;
+        for _ in 0..self.events.room() {
+            let Some(dropped) = self.outbox.next(from).and_then(|id| self.outbox.get(id)) else { return false };
+            messages = messages.saturating_sub(1);
+            bytes = bytes.saturating_sub(size(&dropped));
+            if messages < limit.messages && bytes <= limit.bytes {
+                return true;
+            }
+            from = dropped.id.next();
+        }
+        false
     }
 
     /// Returns the next message to send, when one may be sent now, and counts it as in flight.

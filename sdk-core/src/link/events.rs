@@ -48,7 +48,12 @@ impl Events {
 
     /// Whether an event about a single message has a place.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.len() < PLACES.saturating_sub(KEPT)
+        self.room() > 0
+    }
+
+    /// How many events about single messages have a place.
+    pub(super) fn room(&self) -> usize {
+        PLACES.saturating_sub(KEPT).saturating_sub(self.queue.len())
     }
 
     /// Takes an event about a single message; the caller has made sure of a place.
