@@ -34,6 +34,8 @@ pub(crate) enum End {
     Unreachable,
     /// Closed by the service without a reason.
     Closed,
+    /// Nothing came for too long while it was up.
+    Silent,
     /// CONNACK 5: the hub does not know the device.
     Unknown,
 }

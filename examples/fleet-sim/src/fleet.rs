@@ -2,15 +2,18 @@
 
 use crate::client::{Answer, Ask, Client, End, Request};
 use crate::dice::Dice;
+use crate::ours::Ours;
 use crate::service::{Dps, Hub, Model, Verdict};
 use crate::wheel::Wheel;
+use core::time::Duration;
+use std::time::Instant;
 use steadfast_core::Role;
 
 /// When the trouble begins, in virtual milliseconds: every device has been up for more than two minutes by then.
 pub(crate) const LOSS: u32 = 150_000;
 
 /// What happens to a fleet.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scenario {
     pub(crate) devices: u32,
     /// Admissions per second.
@@ -91,6 +94,8 @@ pub(crate) struct Outcome {
     pub(crate) events: u64,
     /// Second, counted from the loss, in which the hub was back.
     pub(crate) back_second: usize,
+    /// How long the run took.
+    pub(crate) took: Duration,
 }
 
 impl Outcome {
@@ -172,6 +177,7 @@ pub(crate) fn run<C: Client>(
     mut make: impl FnMut(&mut Dice) -> C,
     watch: &mut dyn FnMut(u32, u32),
 ) -> Outcome {
+    let begun = Instant::now();
     let mut dice = Dice::new(seed);
     let clients: Vec<C> = (0..scenario.devices).map(|_| make(&mut dice)).collect();
     let slot = Slot { pending: Pending::Loss, up: true, back: true, hit: false, hub: 0, attempts: 0 };
@@ -199,7 +205,12 @@ pub(crate) fn run<C: Client>(
         world.step(device, now);
     }
     watch(world.outcome.hit, world.outcome.hit);
-    world.conclude()
+    Outcome { took: begun.elapsed(), ..world.conclude() }
+}
+
+/// Returns the bytes a device takes: the real link, what the run keeps beside it, and its place in the calendar.
+pub(crate) const fn footprint() -> usize {
+    Ours::size() + size_of::<Slot>() + Wheel::PER_DEVICE
 }
 
 impl<C: Client> World<'_, C> {
@@ -223,6 +234,8 @@ impl<C: Client> World<'_, C> {
         let dice = &mut self.dice;
         let ask = match self.slots[device as usize].pending {
             Pending::Deadline => client.wake(now, dice),
+            // A loss seen that late is seen by the keep-alive.
+            Pending::Loss if self.scenario.notice_ms > 10_000 => client.end(End::Silent, now, dice),
             Pending::Loss | Pending::Closed => client.end(End::Closed, now, dice),
             Pending::Unreachable => client.end(End::Unreachable, now, dice),
             Pending::Unknown => client.end(End::Unknown, now, dice),

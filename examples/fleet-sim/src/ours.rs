@@ -2,10 +2,11 @@
 
 use crate::client::{Answer, Ask, Client, End, Request};
 use crate::dice::Dice;
+use core::time::Duration;
 use crate::service::RETRY_AFTER_SECS;
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, Link, MessageId, Outbox, OutboxError, Output,
+    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, Link, MessageId, Outbox, OutboxError, Output, Role,
     Seed, Usage,
 };
 
@@ -24,8 +25,15 @@ pub(crate) struct Ours<'c> {
 const HUBS: [&str; 2] = ["west.azure-devices.net", "east.azure-devices.net"];
 
 impl<'c> Ours<'c> {
-    /// Makes a device that has been connected for more than [`steadfast_core::RetryPolicy::stable`] at `now`.
-    pub(crate) fn settled(config: Shared<'c>, now: u32, dice: &mut Dice) -> Self {
+    /// Makes a device that has been connected for more than [`steadfast_core::RetryPolicy::stable`] at `now`, knows the
+    /// hint and has just been ordered the planned move.
+    pub(crate) fn settled(
+        config: Shared<'c>,
+        now: u32,
+        hint: Option<Duration>,
+        planned: Option<Duration>,
+        dice: &mut Dice,
+    ) -> Self {
         let link = Link::new(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN)
             .expect("the configurations of the simulator are checked by its tests");
         let mut device = Self { link, request: 0 };
@@ -38,6 +46,12 @@ impl<'c> Ours<'c> {
                 device.ready(at);
                 ask = device.accept(at, dice);
             }
+        }
+        if let Some(spread) = hint {
+            device.link.set_spread(spread, at(now));
+        }
+        if let Some(spread) = planned {
+            device.link.move_within(spread, Role::Provisioning, at(now));
         }
         device
     }
@@ -107,6 +121,7 @@ impl Client for Ours<'_> {
         let input = match how {
             End::Unreachable => Input::Failed(Failure::Unresolved),
             End::Closed => Input::Failed(Failure::Lost),
+            End::Silent => Input::Failed(Failure::KeepAliveTimeout),
             End::Unknown => Input::Packet(Incoming::ConnAck { session_present: false, code: 5 }),
         };
         self.input(input, now);

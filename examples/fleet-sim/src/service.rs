@@ -24,6 +24,18 @@ pub(crate) enum Model {
     },
 }
 
+impl Model {
+    /// Returns what it is in words.
+    pub(crate) fn describe(self) -> String {
+        match self {
+            Self::Open => "takes everybody at once".into(),
+            Self::Bucket { burst_secs } => format!("A, token bucket of {burst_secs} s, refusals are free"),
+            Self::Costly { cost } => format!("B, a refusal costs {cost} of an admission"),
+            Self::Queue { secs } => format!("C, queue of {secs} s"),
+        }
+    }
+}
+
 /// What becomes of a connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {

@@ -20,6 +20,9 @@ pub(crate) struct Wheel {
 }
 
 impl Wheel {
+    /// Bytes for each device.
+    pub(crate) const PER_DEVICE: usize = 2 * size_of::<u32>();
+
     pub(crate) fn new(devices: usize, now: u32) -> Self {
         let level = || vec![NONE; SLOTS].into_boxed_slice();
         Self { now, pending: 0, next: vec![NONE; devices], due: vec![0; devices], levels: [level(), level(), level()] }

@@ -1,0 +1,135 @@
+//! Who plays a scenario, and how the plays are shared out over the cores.
+
+use crate::fleet::{LOSS, Outcome, Scenario, run};
+use crate::ours::Ours;
+use crate::peers::{Peer, PeerDevice, PeerSettings};
+use core::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::{Config, Credential, RetryPolicy, Service};
+
+/// The policy a fleet follows.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there are a handful of them")]
+pub(crate) enum Player {
+    /// The real link.
+    Ours {
+        name: String,
+        config: Config<&'static str>,
+        /// The hint the devices know.
+        hint: Option<Duration>,
+        /// The move that is ordered just before the loss.
+        planned: Option<Duration>,
+    },
+    /// Another client's policy.
+    Peer(PeerSettings),
+}
+
+impl Player {
+    /// The real link with its defaults.
+    pub(crate) fn ours() -> Self {
+        Self::Ours { name: "steadfast".into(), config: config(), hint: None, planned: None }
+    }
+
+    /// The real link with this back-off.
+    pub(crate) fn preset(name: &str, retry: RetryPolicy) -> Self {
+        let mut config = config();
+        config.retry = retry;
+        Self::Ours { name: name.into(), config, hint: None, planned: None }
+    }
+
+    /// The same with a hint.
+    pub(crate) fn hinted(self, secs: f64) -> Self {
+        match self {
+            Self::Ours { name, config, planned, .. } => {
+                Self::Ours { name: format!("{name}, hint"), config, hint: Some(Duration::from_secs_f64(secs)), planned }
+            }
+            Self::Peer(_) => self,
+        }
+    }
+
+    /// The same with a planned move.
+    pub(crate) fn planned(self, secs: f64) -> Self {
+        match self {
+            Self::Ours { name, config, hint, .. } => Self::Ours {
+                name: format!("{name}, planned move"),
+                config,
+                hint,
+                planned: Some(Duration::from_secs_f64(secs)),
+            },
+            Self::Peer(_) => self,
+        }
+    }
+
+    /// The same in a fleet that is provisioned.
+    pub(crate) fn provisioned(self) -> Self {
+        match self {
+            Self::Ours { name, mut config, hint, planned } => {
+                config.service =
+                    Service::Provisioned { host: GLOBAL_HOST, id_scope: "0ne00000000", registration_id: "device" };
+                Self::Ours { name, config, hint, planned }
+            }
+            Self::Peer(settings) => Self::Peer(PeerSettings { provision_after: Some(10), ..settings }),
+        }
+    }
+
+    /// A peer that waits 10 s for a SYN and this long for CONNACK.
+    pub(crate) const fn peer(peer: Peer, connack_secs: u32) -> Self {
+        Self::Peer(PeerSettings {
+            peer,
+            connect_ms: 10_000,
+            connack_ms: connack_secs.saturating_mul(1_000),
+            provision_after: None,
+        })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Ours { name, .. } => name,
+            Self::Peer(settings) => settings.peer.name(),
+        }
+    }
+
+    /// Plays a scenario.
+    pub(crate) fn play(&self, scenario: &Scenario, seed: u64, watch: &mut dyn FnMut(u32, u32)) -> Outcome {
+        match self {
+            Self::Ours { config, hint, planned, .. } => {
+                let make = |dice: &mut _| Ours::settled(config, LOSS, *hint, *planned, dice);
+                run(scenario, seed, make, watch)
+            }
+            Self::Peer(settings) => run(scenario, seed, |_| PeerDevice::settled(settings), watch),
+        }
+    }
+}
+
+/// The configuration of the simulated devices: the defaults, with a certificate and without pings during a run.
+fn config() -> Config<&'static str> {
+    let hub = Service::Hub { host: "west.azure-devices.net", device_id: "device" };
+    let mut config = Config::new(hub, Credential::Certificate);
+    config.keep_alive = Duration::from_secs(1_177);
+    config
+}
+
+/// One play: who, what, and the seed.
+pub(crate) type Play<'p> = (&'p Player, Scenario, u64);
+
+/// Plays all on `threads` threads and returns the outcomes in order; `watch` is told how many are done.
+pub(crate) fn play_all(plays: &[Play<'_>], threads: usize, watch: &(dyn Fn(usize) + Sync)) -> Vec<Outcome> {
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let outcomes: Vec<Mutex<Outcome>> = plays.iter().map(|_| Mutex::default()).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, plays.len().max(1)) {
+            scope.spawn(|| {
+                loop {
+                    let place = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((player, scenario, seed)) = plays.get(place) else { break };
+                    let outcome = player.play(scenario, *seed, &mut |_, _| {});
+                    *outcomes[place].lock().unwrap_or_else(PoisonError::into_inner) = outcome;
+                    watch(done.fetch_add(1, Ordering::Relaxed) + 1);
+                }
+            });
+        }
+    });
+    outcomes.into_iter().map(|outcome| outcome.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
+}
