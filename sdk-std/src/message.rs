@@ -28,7 +28,8 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Makes a message without properties. The hub takes at most 262,144 bytes, the properties included.
+    /// Makes a message without properties. The hub takes at most 262,144 bytes, the properties included, and
+    /// the 16 of the message id made for a message without one.
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), bag: String::new(), expires_after: None }
     }

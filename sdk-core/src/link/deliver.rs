@@ -121,7 +121,8 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             Address::Telemetry(_) if self.account.is_broker() => return Err(PublishError::NoTelemetryEndpoint),
             Address::Telemetry(bag) => {
                 property_bag::check_encoded(bag).map_err(PublishError::BadProperties)?;
-                let size = hub::telemetry_size(bag, message.payload);
+                let own_id = if hub::has_message_id(bag) { 0 } else { hub::MESSAGE_ID_SIZE };
+                let size = hub::telemetry_size(bag, message.payload).saturating_add(own_id);
                 if size > hub::TELEMETRY_MAX {
                     return Err(PublishError::TooLarge { size, limit: hub::TELEMETRY_MAX });
                 }

@@ -1,6 +1,6 @@
 //! The queue is bounded, and nothing leaves it without a word.
 
-use steadfast_core::azure::hub::TELEMETRY_MAX;
+use steadfast_core::azure::hub::{MESSAGE_ID_SIZE, TELEMETRY_MAX};
 use steadfast_core::{
     Address, Config, Credential, DropReason, Entry, Instant, Link, Message, MessageId, Outbox, Overflow, PublishError,
     RamOutbox, Seed, Service,
@@ -115,9 +115,9 @@ fn a_message_in_flight_ends_by_its_acknowledgement_not_by_its_expiry() {
 #[test]
 fn what_the_service_can_never_take_is_refused_by_the_call() {
     let mut world = World::builder().build_with(|_| HeapOutbox::new(4, 1 << 20));
-    let largest = vec![b'x'; TELEMETRY_MAX];
+    let largest = vec![b'x'; TELEMETRY_MAX - MESSAGE_ID_SIZE];
     assert!(world.try_publish(&largest, None).is_ok());
-    let refused = world.try_publish(&vec![b'x'; TELEMETRY_MAX + 1], None);
+    let refused = world.try_publish(&vec![b'x'; TELEMETRY_MAX - MESSAGE_ID_SIZE + 1], None);
     assert_eq!(refused, Err(PublishError::TooLarge { size: TELEMETRY_MAX + 1, limit: TELEMETRY_MAX }));
     world.start();
     world.run_until_delivered();
