@@ -3,16 +3,24 @@
 #![expect(clippy::exhaustive_enums, clippy::exhaustive_structs, reason = "nothing but the tests beside it uses it")]
 
 mod actor;
+mod broker;
+mod collector;
+mod gate;
 mod logs;
 mod oracle;
 mod scene;
 
 pub use actor::{Actor, Sent};
+pub use broker::{BROKER, Broker};
+pub use collector::Collector;
+pub use gate::Gate;
 pub use logs::Logs;
 pub use oracle::Verdict;
 pub use scene::{DEVICE, DPS_HOST, GROUP, HUB_A, HUB_B, Scene, key, policy, reprovisioning, timeouts};
 
 use std::time::Duration;
+
+use steadfast::Builder;
 
 /// Longer than anything on loopback takes, on a machine that has much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,6 +30,15 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Pipe {
     /// The crate's own: bytes over TLS.
     Bytes,
+}
+
+impl Pipe {
+    /// Has the device's packets carried by this.
+    pub fn carry(self, builder: Builder) -> Builder {
+        match self {
+            Self::Bytes => builder,
+        }
+    }
 }
 
 /// Waits for `what`, and fails the test when it takes longer than [`PATIENCE`].

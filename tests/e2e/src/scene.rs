@@ -114,9 +114,7 @@ impl Scene {
         for hub in self.emulator.hubs() {
             builder = builder.resolve(&hub, [self.emulator.hub(&hub).addr()]);
         }
-        match pipe {
-            Pipe::Bytes => builder,
-        }
+        pipe.carry(builder)
     }
 
     /// Returns the builder of [`DEVICE`] at [`HUB_A`], with its key.
