@@ -27,9 +27,33 @@
 
 use core::time::Duration;
 
+use crate::azure::json::{Reader, Token};
 use crate::failure::{Class, Disposition, Failure};
 use crate::rng::scale;
 use crate::time::{Instant, millis};
+
+/// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning
+/// Service, where the link reads it by itself, and of the desired properties.
+pub const SPREAD_MEMBER: &str = "reconnectSpreadSeconds";
+
+/// Finds the hint in a JSON object, such as the desired properties, for [`crate::Link::set_spread`].
+///
+/// `None` when there is none, or none that can be read.
+#[must_use]
+pub fn spread_hint(json: &[u8]) -> Option<Duration> {
+    let mut reader = Reader::new(json);
+    if reader.next().ok()? != Some(Token::ObjectStart) {
+        return None;
+    }
+    let mut found = None;
+    while let Some(Token::Key(key)) = reader.next().ok()? {
+        let value = reader.value().ok()?;
+        if key == SPREAD_MEMBER {
+            found = value.as_u64().map(Duration::from_secs);
+        }
+    }
+    found
+}
 
 /// Decides how long to wait before an attempt.
 ///
@@ -112,6 +136,30 @@ impl RetryPolicy {
         retry_after_cap: Duration::from_secs(3600),
         spread_cap: Duration::from_secs(4 * 3600),
         stable: Duration::from_secs(120),
+    };
+
+    /// For gateways on mains power: back within a minute of a long outage, for twice the attempts meanwhile.
+    pub const GATEWAY: Self = Self { unreachable_cap: Duration::from_secs(60), ..Self::DEFAULT };
+
+    /// For devices to which each attempt costs energy: a third of the attempts in a long outage, back within ten
+    /// minutes of it.
+    pub const BATTERY: Self = Self {
+        first_spread: Duration::from_secs(30),
+        floor: Duration::from_secs(10),
+        unreachable_cap: Duration::from_secs(600),
+        overload_spread: Duration::from_secs(120),
+        ..Self::DEFAULT
+    };
+
+    /// For a few devices on a service of their own: back within 20 s of any outage. Not for a fleet.
+    pub const AGGRESSIVE: Self = Self {
+        first_spread: Duration::from_secs(1),
+        floor: Duration::from_millis(500),
+        unreachable_cap: Duration::from_secs(20),
+        overload_spread: Duration::from_secs(15),
+        refused_first: Duration::from_secs(30),
+        refused_cap: Duration::from_secs(600),
+        ..Self::DEFAULT
     };
 
     /// Returns this policy with every time divided by `divisor`, for demonstrations and tests against a local hub.
@@ -413,6 +461,14 @@ mod tests {
         assert_eq!(backoff.spread(), Some(POLICY.spread_cap));
         backoff.set_spread(Duration::ZERO, &POLICY);
         assert_eq!(backoff.spread(), None);
+    }
+
+    #[test]
+    fn the_hint_is_found_at_the_top_of_a_json_object() {
+        assert_eq!(spread_hint(br#"{"a":{"b":1},"reconnectSpreadSeconds":1100}"#), Some(Duration::from_secs(1_100)));
+        for other in ["", "[]", "{}", r#"{"reconnectSpreadSeconds":"1100"}"#, r#"{"a":{"reconnectSpreadSeconds":1}}"#] {
+            assert_eq!(spread_hint(other.as_bytes()), None, "{other}");
+        }
     }
 
     #[test]

@@ -23,8 +23,7 @@ pub(crate) struct Chart {
 }
 
 /// Colours that stay apart in print and for colour-blind readers (Okabe and Ito), the first for ours.
-const COLOURS: [&str; 8] =
-    ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000"];
+const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000"];
 
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 340.0;
@@ -40,7 +39,8 @@ impl Chart {
         let right = points().map(|point| point.0).fold(1e-9, f64::max);
         let level = self.level.as_ref().map_or(0.0, |level| level.0);
         let highest = points().map(|point| point.1).fold(level, f64::max).max(1e-9);
-        let (low, high) = if self.logarithmic { (0.0, highest.max(10.0).log10().ceil()) } else { (0.0, highest * 1.05) };
+        let (low, high) =
+            if self.logarithmic { (0.0, highest.max(10.0).log10().ceil()) } else { (0.0, highest * 1.05) };
         let across = |x: f64| LEFT + x / right * (WIDTH - LEFT - RIGHT);
         let up = |y: f64| {
             let y = if self.logarithmic { y.max(1.0).log10() } else { y };

@@ -1,5 +1,8 @@
 //! A fleet of devices in virtual time, each with the real link.
-#![expect(clippy::cast_possible_truncation, reason = "figures of the simulation stay far below the limits of their types")]
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "figures of the simulation stay far below the limits of their types"
+)]
 #![expect(clippy::print_stdout, reason = "printing tables is what it is for")]
 
 mod bench;
@@ -120,7 +123,11 @@ struct RunArguments {
     moved: bool,
     /// Policies to overlay, separated by commas: steadfast, steadfast-hint, steadfast-planned, gateway, battery,
     /// aggressive, all, or the name of a peer.
-    #[arg(long, value_delimiter = ',', default_value = "steadfast,steadfast-hint,azure-iot-sdk-c,iot-operations-rust,aws-full-jitter")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "steadfast,steadfast-hint,azure-iot-sdk-c,iot-operations-rust,aws-full-jitter"
+    )]
     policies: Vec<String>,
     /// Seconds over which the hint and the planned move spread. Default: 1.1 times the ideal drain time.
     #[arg(long, value_parser = seconds)]
@@ -249,7 +256,8 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
 /// Reads a time such as `500ms`, `90s`, `15m` or `2h`, up to 30 days.
 fn seconds(text: &str) -> Result<f64, String> {
     let units = [("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3_600.0)];
-    let (number, unit) = units.iter().find_map(|(unit, secs)| Some((text.strip_suffix(unit)?, *secs))).unwrap_or((text, 1.0));
+    let (number, unit) =
+        units.iter().find_map(|(unit, secs)| Some((text.strip_suffix(unit)?, *secs))).unwrap_or((text, 1.0));
     let number: f64 = number.trim().parse().map_err(|_| format!("{text} is no time; write it as 90s, 15m or 2h"))?;
     let secs = number * unit;
     if (0.0..=2_592_000.0).contains(&secs) { Ok(secs) } else { Err(format!("{text} is not within 0 and 30 days")) }

@@ -2,12 +2,12 @@
 
 use crate::client::{Answer, Ask, Client, End, Request};
 use crate::dice::Dice;
-use core::time::Duration;
 use crate::service::RETRY_AFTER_SECS;
+use core::time::Duration;
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, Link, MessageId, Outbox, OutboxError, Output, Role,
-    Seed, Usage,
+    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, Link, MessageId, Outbox, OutboxError, Output,
+    Role, Seed, Usage,
 };
 
 /// The settings all devices of a fleet share.

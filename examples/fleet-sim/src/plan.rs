@@ -46,8 +46,7 @@ pub(crate) fn plan(devices: u32, tier: Tier, units: u32, outage_secs: f64, dps: 
     let rate = tier.connections_per_sec(units);
     let scale = f64::from(devices.min(MOST)) / f64::from(devices);
     let scenario = |rate: f64| {
-        let mut scenario =
-            Scenario::outage(devices.min(MOST), f64::from(devices) / rate, outage_secs, BUCKET);
+        let mut scenario = Scenario::outage(devices.min(MOST), f64::from(devices) / rate, outage_secs, BUCKET);
         scenario.dps_rate = dps.then_some(DPS_PER_SEC * scale);
         scenario
     };

@@ -44,9 +44,17 @@ impl Show {
     fn facts(&self) -> Vec<String> {
         let scenario = &self.scenario;
         let mut facts = vec![
-            format!("Hub: {:.0} admissions per second; ideal drain time D = {:.0} s", scenario.rate, scenario.ideal_secs()),
+            format!(
+                "Hub: {:.0} admissions per second; ideal drain time D = {:.0} s",
+                scenario.rate,
+                scenario.ideal_secs()
+            ),
             format!("Server model: {}", scenario.model.describe()),
-            format!("Outage: {:.0} s; the loss is seen within {:.1} s", f64::from(scenario.outage_ms) / 1e3, f64::from(scenario.notice_ms) / 1e3),
+            format!(
+                "Outage: {:.0} s; the loss is seen within {:.1} s",
+                f64::from(scenario.outage_ms) / 1e3,
+                f64::from(scenario.notice_ms) / 1e3
+            ),
         ];
         if scenario.hit < 1.0 {
             facts.push(format!("{:.0} % of the fleet are hit", scenario.hit * 100.0));
@@ -57,8 +65,17 @@ impl Show {
         facts
     }
 
-    pub(crate) const HEAD: [&str; 9] =
-        ["Policy", "back: 50 %", "99 %", "100 %", "came back", "attempts", "99th percentile", "peak / R", "registrations"];
+    pub(crate) const HEAD: [&str; 9] = [
+        "Policy",
+        "back: 50 %",
+        "99 %",
+        "100 %",
+        "came back",
+        "attempts",
+        "99th percentile",
+        "peak / R",
+        "registrations",
+    ];
 
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let time = |value: Option<f64>| value.map_or_else(|| "never".into(), |drains| format!("{drains:.2} D"));
@@ -101,7 +118,8 @@ impl Show {
             let counts: Vec<f64> = outcome.arrivals.iter().map(|count| f64::from(*count)).collect();
             thin(&counts, end, |bin| bin.iter().copied().fold(0.0, f64::max))
         });
-        let most = self.outcomes.iter().map(|outcome| outcome.attempts_quantile(0.999)).max().unwrap_or(1).clamp(10, 200);
+        let most =
+            self.outcomes.iter().map(|outcome| outcome.attempts_quantile(0.999)).max().unwrap_or(1).clamp(10, 200);
         let histogram = each(&|outcome| {
             let mut counts = vec![0_u32; usize::from(most) + 1];
             for attempts in &outcome.attempts {
@@ -125,7 +143,12 @@ impl Show {
                 logarithmic: true,
                 ..chart("Arrivals at the hub, greatest second of each step", seconds, "attempts per second", arrivals)
             },
-            chart("Attempts of a device after the return", "attempts (the last step: and more)", "% of the devices", histogram),
+            chart(
+                "Attempts of a device after the return",
+                "attempts (the last step: and more)",
+                "% of the devices",
+                histogram,
+            ),
         ]
     }
 

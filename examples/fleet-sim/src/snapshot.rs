@@ -66,14 +66,34 @@ fn measure(threads: usize) -> String {
     let failover = Scenario { dns_ms: 300_000, ..outage(200.0, 900.0, BUCKET) };
     section("A: failover after 15 min, resolvers up to 5 min behind, D = 200 s", with_peers(220.0, 10), failover);
     let crashes = Scenario { crashes: Some((20_000, 10)), horizon_ms: 3_600_000, ..outage(1.0, 0.0, Model::Open) };
-    section("Crash loop: accepts all, drops all every 20 s, ten times (D stands for 1 s)", with_peers(60.0, 10), crashes);
+    section(
+        "Crash loop: accepts all, drops all every 20 s, ten times (D stands for 1 s)",
+        with_peers(60.0, 10),
+        crashes,
+    );
     let provisioned = |players: Vec<Player>| players.into_iter().map(Player::provisioned).collect::<Vec<_>>();
     let dps = |secs| Scenario { dps_rate: Some(100.0 / 12.0), ..outage(100.0, secs, BUCKET) };
-    section("A with DPS, D = 100 s, T = 5 s; peers register after 10 failures", provisioned(with_peers(110.0, 10)), dps(5.0));
-    section("A with DPS, D = 100 s, T = 25 min; peers register after 10 failures", provisioned(with_peers(110.0, 10)), dps(1_500.0));
-    section("A with DPS, D = 100 s, T = 2 h; peers register after 10 failures", provisioned(with_peers(110.0, 10)), dps(7_200.0));
+    section(
+        "A with DPS, D = 100 s, T = 5 s; peers register after 10 failures",
+        provisioned(with_peers(110.0, 10)),
+        dps(5.0),
+    );
+    section(
+        "A with DPS, D = 100 s, T = 25 min; peers register after 10 failures",
+        provisioned(with_peers(110.0, 10)),
+        dps(1_500.0),
+    );
+    section(
+        "A with DPS, D = 100 s, T = 2 h; peers register after 10 failures",
+        provisioned(with_peers(110.0, 10)),
+        dps(7_200.0),
+    );
     let moved = Scenario { moved: true, horizon_ms: 20_000_000, ..dps(5.0) };
-    section("Move to another hub, without an order and with one over 1320 s; DPS needs 1200 s", provisioned(vec![Player::ours(), Player::ours().planned(1_320.0)]), moved);
+    section(
+        "Move to another hub, without an order and with one over 1320 s; DPS needs 1200 s",
+        provisioned(vec![Player::ours(), Player::ours().planned(1_320.0)]),
+        moved,
+    );
     let presets = || {
         vec![
             Player::ours(),

@@ -13,6 +13,7 @@ use crate::io::{Assignment, Event, Received};
 use crate::link::receive::REQUEST_ID;
 use crate::mqtt::{Packet, PacketId, PublishText};
 use crate::outbox::Outbox;
+use crate::retry::spread_hint;
 use crate::time::millis;
 use crate::timer::TimerReason;
 
@@ -82,6 +83,9 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 }
                 match self.judge_assignment(&assigned) {
                     Ok(assignment) => {
+                        if let Some(spread) = assigned.payload.and_then(spread_hint) {
+                            self.set_spread(spread, self.now);
+                        }
                         self.assigned(assignment);
                         return assigned.payload.map(Received::ProvisioningPayload);
                     }
