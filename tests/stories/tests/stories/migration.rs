@@ -201,7 +201,7 @@ fn a_hub_that_refuses_for_good_costs_few_registrations() {
         assert!(world.attempts().len() < 80, "{}", world.attempts().len());
         world.set_enabled(0, true);
         world.run_for(hours(1) + mins(10));
-        assert_eq!(world.state(), steadfast_core::State::Up);
+        assert_eq!(world.state(), State::Up);
     });
 }
 

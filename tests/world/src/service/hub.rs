@@ -150,6 +150,8 @@ pub struct Hub {
     anyone: bool,
     sessions: HashMap<String, Session>,
     connections: HashMap<ConnectionId, Connection>,
+    /// The accepted connection of each client.
+    current: HashMap<String, ConnectionId>,
     receipts: Vec<Receipt>,
     connects: u64,
     accepted: u64,
@@ -197,6 +199,7 @@ impl Hub {
             anyone: false,
             sessions: HashMap::new(),
             connections: HashMap::new(),
+            current: HashMap::new(),
             receipts: Vec::new(),
             connects: 0,
             accepted: 0,
@@ -285,12 +288,16 @@ impl Hub {
 
     /// The connection is gone.
     pub fn closed(&mut self, connection: ConnectionId) {
-        self.connections.remove(&connection);
+        if let Some(gone) = self.connections.remove(&connection)
+            && self.current.get(&gone.client_id) == Some(&connection)
+        {
+            self.current.remove(&gone.client_id);
+        }
     }
 
     /// Queues a message for a device and sends it if the device is there; `qos1` messages wait for the device.
     pub fn send_to(&mut self, client_id: &str, topic: &str, payload: &[u8], qos1: bool) -> Vec<Reaction> {
-        let connection = self.connection_of(client_id);
+        let connection = self.current.get(client_id).copied();
         let Some(session) = self.sessions.get_mut(client_id) else { return Vec::new() };
         if qos1 {
             session.next_id = session.next_id % 0x7fff + 1;
@@ -374,13 +381,9 @@ impl Hub {
         };
         self.accepted += 1;
         // One connection per identity: the older one is closed.
-        let mut reactions: Vec<_> = self
-            .connections
-            .iter()
-            .filter(|(id, known)| **id != connection && known.client_id == client_id)
-            .map(|(id, _)| Reaction::now(*id, Reply::Close))
-            .collect();
-        self.connections.retain(|id, known| *id == connection || known.client_id != client_id);
+        let older = self.current.insert(client_id.clone(), connection);
+        let mut reactions: Vec<_> = older.map(|older| Reaction::now(older, Reply::Close)).into_iter().collect();
+        older.map(|older| self.connections.remove(&older));
         let kept = self.sessions.contains_key(&client_id) && !connect.clean_session && !self.faults.forget_sessions;
         if !kept {
             self.sessions.insert(client_id.clone(), Session::default());
@@ -529,17 +532,9 @@ impl Hub {
         .collect()
     }
 
-    fn connection_of(&self, client_id: &str) -> Option<ConnectionId> {
-        let mut of = self.connections.iter().filter(|(_, known)| known.greeted && known.client_id == client_id);
-        of.next().map(|(id, _)| *id)
-    }
-
     fn drop_connections(&mut self, client_id: &str) -> Vec<Reaction> {
-        self.connections
-            .iter()
-            .filter(|(_, known)| known.client_id == client_id)
-            .map(|(id, _)| Reaction::now(*id, Reply::Close))
-            .collect()
+        let current = self.current.get(client_id);
+        current.map(|connection| Reaction::now(*connection, Reply::Close)).into_iter().collect()
     }
 }
 
