@@ -304,6 +304,10 @@ impl<O: Outbox, S: Settings> Link<O, S> {
 
     /// Gives up the connection, with DISCONNECT when it is left in order.
     pub(super) fn close(&mut self, in_order: bool) {
+        if self.phase == Phase::Greeting && !self.wire.connect && self.account.role == Role::Hub {
+            // The service may have begun a session that the link has not heard of.
+            self.session.subscribed = 0;
+        }
         if self.wire.open {
             self.pending.close = Some((self.attempt, in_order));
             self.pending.disconnect = in_order;

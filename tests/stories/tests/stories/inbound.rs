@@ -149,3 +149,18 @@ fn a_kept_session_is_not_subscribed_to_again() {
     let took = world.run_until_up();
     assert!(took < secs(4), "{took:?}");
 }
+
+#[test]
+fn a_session_whose_greeting_was_lost_gets_its_subscriptions_back() {
+    let mut world = up(8);
+    world.run_for(secs(200));
+    world.hub_mut(0).forget_sessions();
+    world.hub_mut(0).faults.next_greetings.push_back(steadfast_world::service::Greeting::Late(300_000));
+    world.reset_all();
+    world.run_until_down();
+    world.run_until_up();
+    assert!(world.events().iter().any(|(_, event)| *event == Event::Up { session_present: true }));
+    world.send_to_device(0, "hello", true);
+    world.run_for(secs(2));
+    assert_eq!(bodies(&world), ["hello"]);
+}

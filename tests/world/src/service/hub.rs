@@ -173,6 +173,13 @@ struct Session {
     next_id: u16,
 }
 
+impl Session {
+    fn wants(&self, topic: &str) -> bool {
+        let matches = |filter: &String| filter.strip_suffix('#').is_some_and(|prefix| topic.starts_with(prefix));
+        self.filters.iter().any(|filter| matches(filter) || filter == topic)
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Outbound {
     packet_id: u16,
@@ -312,6 +319,7 @@ impl Hub {
         } else {
             let publish = Publish::new(topic, QoS::AtMostOnce, payload);
             connection
+                .filter(|_| session.wants(topic))
                 .map(|connection| Reaction::now(connection, Reply::Packet(Packet::Publish(publish))))
                 .into_iter()
                 .collect()
@@ -500,7 +508,7 @@ impl Hub {
         let granted = SubscribeReasonCode::Success(QoS::AtLeastOnce);
         let answer = |pkid, codes| Reaction::now(connection, Reply::Packet(Packet::SubAck(SubAck::new(pkid, codes))));
         let pkid = subscribe.pkid;
-        let reactions = match self.faults.subscribe {
+        let mut reactions = match self.faults.subscribe {
             SubscribeFault::None => vec![answer(pkid, vec![granted; subscribe.filters.len()])],
             SubscribeFault::Refuse => return vec![answer(pkid, vec![SubscribeReasonCode::Failure])],
             SubscribeFault::Silence => return Vec::new(),
@@ -514,22 +522,26 @@ impl Hub {
                 session.filters.push(filter.path.clone());
             }
         }
+        reactions.extend(self.flush(connection, client_id, false));
         reactions
     }
 
     /// Sends what waits for a device; what was sent before is sent again on a new connection.
     fn flush(&mut self, connection: ConnectionId, client_id: &str, anew: bool) -> Vec<Reaction> {
         let Some(session) = self.sessions.get_mut(client_id) else { return Vec::new() };
-        let due = session.outbound.iter_mut().filter(|message| anew || !message.sent);
-        due.map(|message| {
+        let mut outbound = core::mem::take(&mut session.outbound);
+        let due = outbound.iter_mut().filter(|message| (anew || !message.sent) && session.wants(&message.topic));
+        let reactions = due.map(|message| {
             let dup = core::mem::replace(&mut message.sent, true);
             let mut publish =
                 Publish::from_bytes(&*message.topic, QoS::AtLeastOnce, Bytes::copy_from_slice(&message.payload));
             publish.pkid = message.packet_id;
             publish.dup = dup;
             Reaction::now(connection, Reply::Packet(Packet::Publish(publish)))
-        })
-        .collect()
+        });
+        let reactions = reactions.collect();
+        session.outbound = outbound;
+        reactions
     }
 
     fn drop_connections(&mut self, client_id: &str) -> Vec<Reaction> {
