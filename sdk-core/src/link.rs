@@ -141,6 +141,8 @@ struct Session {
     subscribed: u8,
     /// The connection has lasted.
     stable: bool,
+    /// Connections in a row that the service accepted and closed before they were stable.
+    takeovers: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     suspect: Option<(MessageId, u8)>,
 }
@@ -378,6 +380,19 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         }
     }
 
+    /// Draws how long to wait with what follows a connection, such as a request for the twin or a burst of reported
+    /// properties.
+    ///
+    /// After overload it is up to half of [`crate::RetryPolicy::overload_spread`], else up to
+    /// [`crate::RetryPolicy::first_spread`]: a fleet that was let in at the pace of connections may still ask for more
+    /// twins than the service gives.
+    pub fn follow_up_delay(&mut self) -> Duration {
+        let policy = &self.account.config().retry;
+        let overloaded = self.hub_backoff.is_overloaded();
+        let spread = if overloaded { millis(policy.overload_spread) >> 1 } else { millis(policy.first_spread) };
+        Duration::from_millis(self.rng.between(0, spread))
+    }
+
     /// Tells the service that the application is done with an inbound message.
     ///
     /// Acknowledgements go out in the order of the messages (MQTT 3.1.1 \[MQTT-4.6.0-2\]): one given early waits. An
@@ -452,6 +467,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             first_failure: self.trouble.first,
             last_failure: self.trouble.last,
             failures: self.trouble.failures,
+            duplicate_identity: self.session.takeovers >= attempt::TAKEOVERS,
             next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_role())),
             registrations: self.ladder.registrations,
             clock_skew_secs: self.clock.skew(self.now),
@@ -536,6 +552,7 @@ impl Session {
             progressed: false,
             subscribed: 0,
             stable: false,
+            takeovers: 0,
             suspect: None,
         }
     }

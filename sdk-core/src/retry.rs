@@ -13,7 +13,8 @@
 //! | silence that may be overload, at first | as the first evidence of overload |
 //! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
-//! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2))`, retry_after at most `retry_after_cap` |
+//! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2, (now - first evidence) / 2))`, retry_after at most `retry_after_cap` |
+//! | the third take-over in a row | `w/2 ..= w`, `w = clamp(now - first evidence, 4 * refused_first, refused_cap)` |
 //! | a broken protocol, a fault on the device | as not reached |
 //!
 //! Evidence of overload is an answer, or the want of one, after TLS was up, and a connection that does not last for
@@ -98,6 +99,8 @@ pub enum Cause {
     Refused,
     /// The service asks for this much patience.
     RetryAfter(Duration),
+    /// Another device uses this identity: the service accepted this one again and again, and closed soon after.
+    TakenOver,
 }
 
 /// The settings of the back-off; see the [module](self) for the formulas.
@@ -186,7 +189,8 @@ impl RetryPolicy {
             Cause::Fresh => return scale(word, 0, millis(self.first_spread)),
             Cause::RetryAfter(asked) => {
                 let asked = millis(asked).min(millis(self.retry_after_cap));
-                let spread = (asked >> 1).max(millis(self.first_spread));
+                let age = millis(occasion.overloaded.unwrap_or_default());
+                let spread = (asked.max(age) >> 1).max(millis(self.first_spread));
                 return asked.saturating_add(scale(word, 0, spread));
             }
             Cause::Refused => {
@@ -198,6 +202,10 @@ impl RetryPolicy {
             Cause::Silence => {
                 let cap = occasion.spread.unwrap_or_default().max(self.unreachable_cap);
                 self.overload_width(occasion).min(millis(cap))
+            }
+            Cause::TakenOver => {
+                let age = millis(occasion.overloaded.unwrap_or_default());
+                age.max(millis(self.refused_first).saturating_mul(4)).min(millis(self.refused_cap))
             }
             Cause::Unreachable => {
                 (millis(occasion.away) >> 2).min(millis(self.unreachable_cap)).max(millis(self.floor))
@@ -339,6 +347,16 @@ impl Backoff {
     /// Returns what a policy knows when a stable connection was lost, and before the first attempt of all.
     pub(crate) fn fresh(&self, now: Instant) -> Occasion {
         self.occasion(Cause::Fresh, now)
+    }
+
+    /// Returns what a policy knows when the service is to be probed again, without a new failure.
+    pub(crate) fn again(&self, now: Instant) -> Occasion {
+        let cause = match (self.refusals, self.proven) {
+            (0, false) => Cause::Unreachable,
+            (0, true) => Cause::Overload,
+            _ => Cause::Refused,
+        };
+        self.occasion(cause, now)
     }
 
     /// Takes note of a failed attempt and returns what a policy knows then.

@@ -64,6 +64,8 @@ pub enum Advice {
     Wait,
     /// Look after what answers at the service's address: it does not speak the protocol.
     CheckService,
+    /// Look for another device with the same identity.
+    DuplicateIdentity,
     /// Look after this device: descriptors, memory, key holder.
     CheckDevice,
 }
@@ -79,6 +81,9 @@ impl fmt::Display for Advice {
             Self::CheckEnrollment => "check the enrollment: it exists, is enabled, and has a hub linked",
             Self::Wait => "wait; if it lasts, the service needs more units",
             Self::CheckService => "check what answers at the service's address, such as a captive portal or a proxy",
+            Self::DuplicateIdentity => {
+                "look for another device with the same identity: each drops the other's connection"
+            }
             Self::CheckDevice => "check this device: descriptors, memory and the holder of its key",
         })
     }
@@ -102,6 +107,9 @@ pub struct Status {
     pub last_failure: Option<Failure>,
     /// Failures since it was up.
     pub failures: u32,
+    /// The service accepted this device three times in a row and closed soon after, which is what happens when another
+    /// device uses the same identity; a service that restarts again and again looks alike.
+    pub duplicate_identity: bool,
     /// When the next attempt begins, and at which service.
     pub next_attempt: Option<(Instant, Role)>,
     /// Registrations with the Device Provisioning Service since the link was made.
@@ -120,6 +128,9 @@ impl Status {
     pub fn advice(&self) -> Advice {
         if self.clock_skew_secs.is_some() {
             return Advice::SetClock;
+        }
+        if self.duplicate_identity {
+            return Advice::DuplicateIdentity;
         }
         let Some(failure) = self.last_failure else { return Advice::Nothing };
         let by_class = match failure.class() {

@@ -7,10 +7,14 @@ use crate::config::{Credential, Settings};
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
 use crate::io::{Event, Role};
 use crate::outbox::Outbox;
-use crate::retry::Backoff;
+use crate::retry::{Backoff, Cause};
 use crate::rng::scale;
 use crate::time::{Instant, millis};
 use crate::timer::{Deadline, TimerReason};
+
+/// Connections in a row that the service accepts and closes soon after, before another device is suspected of using
+/// the same identity.
+pub(super) const TAKEOVERS: u8 = 3;
 
 impl<O: Outbox, S: Settings> Link<O, S> {
     /// Which service the next attempt turns to.
@@ -143,6 +147,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
 
     fn stable(&mut self) {
         self.session.stable = true;
+        self.session.takeovers = 0;
         self.hub_backoff.reset(self.now);
         self.dps_backoff.reset(self.now);
         self.ladder.fruitless = 0;
@@ -186,7 +191,15 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         } else if stable {
             self.fresh_delay(word)
         } else {
-            let occasion = self.backoff_mut().note(failure, was_up, now);
+            let mut occasion = self.backoff_mut().note(failure, was_up, now);
+            if was_up && failure == Failure::Lost {
+                self.session.takeovers = self.session.takeovers.saturating_add(1);
+                if self.session.takeovers >= TAKEOVERS {
+                    occasion.cause = Cause::TakenOver;
+                }
+            } else {
+                self.session.takeovers = 0;
+            }
             let delay = self.account.settings.retry_delay(&occasion, word);
             self.climb(failure, was_up, delay, word)
         };
@@ -204,11 +217,13 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
         let rules = self.account.config().reprovisioning;
         if self.account.role == Role::Provisioning {
-            if self.account.assignment.is_some() {
-                // The hub is probed in between: a service that does not answer must not keep the device from its hub.
-                self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));
+            if self.account.assignment.is_none() {
+                return delay;
             }
-            return delay;
+            self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));
+            // The hub is probed in between: a service that does not answer must not keep the device from its hub.
+            let probe = self.account.settings.retry_delay(&self.hub_backoff.again(self.now), word);
+            return if self.hub_backoff.refusals() > 0 { probe.min(delay) } else { probe };
         }
         if failure.class() == Class::Refused && failure.disposition() == Disposition::RefreshCredential {
             let refusals = self.hub_backoff.refusals();
