@@ -7,6 +7,7 @@ use heapless::String;
 
 use crate::azure::names::{self, DEVICE_ID_MAX, Flaw, HOST_MAX, Name, NameError};
 use crate::failure::Failure;
+use crate::memory::Memory;
 use crate::mqtt::{Incoming, Packet, PacketId};
 use crate::outbox::MessageId;
 use crate::text::Text;
@@ -152,6 +153,9 @@ pub enum Action<'a> {
     },
     /// Keep the assignment, so that a reboot goes straight to the hub.
     SaveAssignment(&'a Assignment),
+    /// Keep this beside the assignment, so that a device that loses power in an outage does not come back as if nothing
+    /// had happened. Optional; a few times in an outage.
+    SaveMemory(Memory),
 }
 
 /// Which of its services the link turns to.

@@ -63,6 +63,7 @@ mod failure;
 mod io;
 mod ledger;
 mod link;
+mod memory;
 pub mod mqtt;
 mod outbox;
 pub mod retry;
@@ -80,6 +81,7 @@ pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure
 pub use io::{Action, Assignment, Attempt, DropReason, Endpoint, Event, Input, Output, Received, Role, Taken};
 pub use ledger::Ledger;
 pub use link::{Link, Message, PublishError};
+pub use memory::Memory;
 pub use outbox::{Address, Entry, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 pub use retry::{Cause, Occasion, Policy, RetryPolicy};
 pub use rng::Seed;

@@ -4,6 +4,7 @@ mod account;
 mod attempt;
 mod deliver;
 mod events;
+mod fleet;
 mod provision;
 mod receive;
 mod transmit;
@@ -175,6 +176,7 @@ struct Pending {
     /// DISCONNECT goes out before the close.
     disconnect: bool,
     save: bool,
+    remember: bool,
     sign: bool,
     connect: bool,
 }
@@ -286,7 +288,9 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         let now = self.tick(now);
         if matches!(self.phase, Phase::Idle | Phase::Stopped | Phase::GivenUp) {
             self.trouble = Trouble::default();
-            self.hub_backoff.reset(now);
+            if self.phase != Phase::Idle || !self.hub_backoff.is_recalled() {
+                self.hub_backoff.reset(now);
+            }
             self.dps_backoff.reset(now);
             self.ladder.absent = Some(now);
             let word = self.rng.word();
@@ -349,48 +353,6 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             }
             Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}
         }
-    }
-
-    /// Takes the operator's hint: over how long the fleet should spread when the service is overloaded; zero for none.
-    ///
-    /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
-    /// [`crate::RetryPolicy::spread_cap`] counts.
-    pub fn set_spread(&mut self, spread: Duration, now: Instant) {
-        self.tick(now);
-        self.hub_backoff.set_spread(spread, &self.account.config().retry);
-    }
-
-    /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
-    ///
-    /// The link draws its moment. Until then it stays up, then it drains, leaves in order and comes back; when the
-    /// service closes earlier, the attempt waits for that moment all the same. With [`Role::Provisioning`] it asks the
-    /// Device Provisioning Service for its hub on the way. At most [`crate::RetryPolicy::spread_cap`] counts. Without
-    /// effect while the link is stopped, and on a running attempt but for the way.
-    pub fn move_within(&mut self, spread: Duration, by: Role, now: Instant) {
-        let now = self.tick(now);
-        let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
-        if moving {
-            let spread = millis(spread.min(self.account.config().retry.spread_cap));
-            let at = now.after_millis(self.rng.between(0, spread));
-            self.timers.set(TimerReason::Retry, at);
-        }
-        let trying = matches!(self.phase, Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing);
-        if (moving || trying) && by == Role::Provisioning && self.account.is_provisioned() {
-            self.ladder.wanted = true;
-        }
-    }
-
-    /// Draws how long to wait with what follows a connection, such as a request for the twin or a burst of reported
-    /// properties.
-    ///
-    /// After overload it is up to half of [`crate::RetryPolicy::overload_spread`], else up to
-    /// [`crate::RetryPolicy::first_spread`]: a fleet that was let in at the pace of connections may still ask for more
-    /// twins than the service gives.
-    pub fn follow_up_delay(&mut self) -> Duration {
-        let policy = &self.account.config().retry;
-        let overloaded = self.hub_backoff.is_overloaded();
-        let spread = if overloaded { millis(policy.overload_spread) >> 1 } else { millis(policy.first_spread) };
-        Duration::from_millis(self.rng.between(0, spread))
     }
 
     /// Tells the service that the application is done with an inbound message.

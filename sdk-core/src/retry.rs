@@ -7,6 +7,7 @@
 //! | After | Range of the delay |
 //! |---|---|
 //! | a loss of a stable connection, or [`crate::Link::start`] | `0 ..= first_spread` |
+//! | the same while overload is remembered, as after a reboot | `0 ..= w`, `w` as after further overload, at most `spread_cap` |
 //! | the service was not reached | `w/2 ..= w`, `w = clamp((now - lost) / 4, floor, unreachable_cap)` |
 //! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_spread` without a hint `S` |
 //! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint; no cap |
@@ -30,6 +31,7 @@ use core::time::Duration;
 
 use crate::azure::json::{Reader, Token};
 use crate::failure::{Class, Disposition, Failure};
+use crate::memory::Memory;
 use crate::rng::scale;
 use crate::time::{Instant, millis};
 
@@ -186,7 +188,10 @@ impl RetryPolicy {
 
     fn delay_ms(&self, occasion: &Occasion, word: u32) -> u64 {
         let width = match occasion.cause {
-            Cause::Fresh => return scale(word, 0, millis(self.first_spread)),
+            Cause::Fresh => {
+                let again = occasion.overloaded.map_or(0, |_| self.overload_width(occasion));
+                return scale(word, 0, again.min(millis(self.spread_cap)).max(millis(self.first_spread)));
+            }
             Cause::RetryAfter(asked) => {
                 let asked = millis(asked).min(millis(self.retry_after_cap));
                 let age = millis(occasion.overloaded.unwrap_or_default());
@@ -251,13 +256,27 @@ pub struct Backoff {
     refusals: u8,
     /// CONNACK timeouts in a row.
     silences: u8,
+    /// Seconds before `lost` that count as well, from before a reboot.
+    away_before: u32,
+    /// Seconds before `overloaded` that count as well.
+    overloaded_before: u32,
 }
 
 impl Backoff {
     /// Starts a back-off: the service was lost, or is first wanted, at `now`.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
-        Self { lost: now, overloaded: None, proven: false, closed: false, spread_ms: 0, refusals: 0, silences: 0 }
+        Self {
+            lost: now,
+            overloaded: None,
+            proven: false,
+            closed: false,
+            spread_ms: 0,
+            refusals: 0,
+            silences: 0,
+            away_before: 0,
+            overloaded_before: 0,
+        }
     }
 
     /// Returns when the service was lost.
@@ -291,6 +310,32 @@ impl Backoff {
         let spread_ms = self.spread_ms;
         *self = Self::new(now);
         self.spread_ms = spread_ms;
+    }
+
+    /// Goes on where a back-off was before a reboot, `off_secs` ago.
+    pub(crate) fn recall(&mut self, memory: &Memory, off_secs: u32, now: Instant) {
+        self.reset(now);
+        self.away_before = memory.away_secs.saturating_add(off_secs);
+        if let Some(secs) = memory.overloaded_secs {
+            self.overloaded = Some(now);
+            self.overloaded_before = secs.saturating_add(off_secs);
+            self.proven = true;
+        }
+        self.refusals = memory.refusals;
+    }
+
+    /// Whether it goes on from before a reboot.
+    pub(crate) const fn is_recalled(&self) -> bool {
+        self.proven || self.away_before > 0
+    }
+
+    pub(crate) fn away_secs(&self, now: Instant) -> u32 {
+        self.away_before.saturating_add(u32::try_from(now.since(self.lost).as_secs()).unwrap_or(u32::MAX))
+    }
+
+    pub(crate) fn overloaded_secs(&self, now: Instant) -> u32 {
+        let since = self.overloaded.map_or(0, |since| now.since(since).as_secs());
+        self.overloaded_before.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
     /// Starts anew: a connection that had lasted was lost at `now` because of `failure`.
@@ -410,12 +455,18 @@ impl Backoff {
     fn occasion(&self, cause: Cause, now: Instant) -> Occasion {
         Occasion {
             cause,
-            away: now.since(self.lost),
-            overloaded: self.overloaded.map(|since| now.since(since)),
+            away: Duration::from_millis(before_and_since(self.away_before, self.lost, now)),
+            overloaded: self
+                .overloaded
+                .map(|since| Duration::from_millis(before_and_since(self.overloaded_before, since, now))),
             refusals: self.refusals,
             spread: self.spread(),
         }
     }
+}
+
+fn before_and_since(before_secs: u32, since: Instant, now: Instant) -> u64 {
+    u64::from(before_secs).saturating_mul(1_000).saturating_add(now.millis_since(since))
 }
 
 #[cfg(test)]
@@ -494,6 +545,26 @@ mod tests {
         let mut backoff = Backoff::new(Instant::ORIGIN);
         backoff.lose(Failure::Lost, Instant::ORIGIN);
         assert_eq!(backoff.connack_timeout(Duration::from_secs(60), Duration::from_secs(240)), 120_000);
+    }
+
+    #[test]
+    fn a_reboot_goes_on_where_the_back_off_was() {
+        let memory = Memory {
+            saved_unix_secs: 0,
+            away_secs: 7_300,
+            overloaded_secs: Some(7_200),
+            spread_secs: 0,
+            refusals: 0,
+            fruitless: 0,
+        };
+        let mut backoff = Backoff::new(Instant::ORIGIN);
+        backoff.recall(&memory, 0, Instant::ORIGIN);
+        assert!(backoff.is_recalled() && backoff.is_overloaded());
+        assert_eq!(POLICY.delay(&backoff.fresh(Instant::ORIGIN), u32::MAX), Duration::from_secs(3_600));
+        assert_eq!(POLICY.delay(&backoff.fresh(Instant::ORIGIN), 0), Duration::ZERO);
+        assert_eq!(range(backoff, Failure::Lost, false, 0), (1_800_000, 3_600_000));
+        backoff.reset(Instant::ORIGIN);
+        assert_eq!(range(backoff, Failure::Lost, false, 10), (0, 60_000));
     }
 
     #[test]

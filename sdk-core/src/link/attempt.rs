@@ -35,6 +35,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             close: self.pending.close,
             disconnect: self.pending.disconnect,
             save: self.pending.save,
+            remember: self.pending.remember,
             ..Pending::default()
         };
         if matches!(self.account.config().credential, Credential::SharedKey) {
@@ -148,6 +149,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     fn stable(&mut self) {
         self.session.stable = true;
         self.session.takeovers = 0;
+        self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.fruitless > 0;
         self.hub_backoff.reset(self.now);
         self.dps_backoff.reset(self.now);
         self.ladder.fruitless = 0;
@@ -191,7 +193,9 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         } else if stable {
             self.fresh_delay(word)
         } else {
+            let calm = !self.hub_backoff.is_overloaded();
             let mut occasion = self.backoff_mut().note(failure, was_up, now);
+            self.pending.remember |= calm && self.hub_backoff.is_overloaded();
             if was_up && failure == Failure::Lost {
                 self.session.takeovers = self.session.takeovers.saturating_add(1);
                 if self.session.takeovers >= TAKEOVERS {
@@ -273,6 +277,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.ladder.not_before = self.now.after_millis(spacing);
         }
         self.ladder.fruitless = fruitless.saturating_add(1);
+        self.pending.remember = true;
     }
 
     /// Leaves in order, for `plan`, once what is in flight is acknowledged.

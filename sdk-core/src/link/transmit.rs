@@ -12,6 +12,7 @@ enum Next {
     Disconnect,
     Close,
     Save,
+    Remember,
     Sign,
     Open,
     Connect,
@@ -56,6 +57,9 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         }
         if core::mem::take(&mut pending.save) {
             return Some(Next::Save);
+        }
+        if core::mem::take(&mut pending.remember) {
+            return Some(Next::Remember);
         }
         if core::mem::take(&mut pending.sign) {
             return Some(Next::Sign);
@@ -118,6 +122,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 // Only an assignment asks to be saved.
                 None => Action::Close { attempt, flush: false },
             },
+            Next::Remember => Action::SaveMemory(self.memory()),
             Next::Sign => Action::Sign { attempt, role: self.account.role, text: self.account.string_to_sign() },
             Next::Open => Action::Connect { attempt, endpoint: self.account.endpoint() },
             Next::Connect => {
