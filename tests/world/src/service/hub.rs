@@ -167,6 +167,8 @@ struct Identity {
 
 #[derive(Clone, Debug, Default)]
 struct Session {
+    /// It ends with the connection.
+    forgotten: bool,
     filters: Vec<String>,
     /// Sent with QoS 1 and not acknowledged, then what waits.
     outbound: VecDeque<Outbound>,
@@ -247,9 +249,9 @@ impl Hub {
         self.drop_connections(device_id)
     }
 
-    /// Forgets every session.
+    /// Forgets every session; a client that is connected finds out when it comes back.
     pub fn forget_sessions(&mut self) {
-        self.sessions.clear();
+        self.sessions.values_mut().for_each(|session| session.forgotten = true);
     }
 
     /// Returns every message stored, in order.
@@ -392,7 +394,9 @@ impl Hub {
         let older = self.current.insert(client_id.clone(), connection);
         let mut reactions: Vec<_> = older.map(|older| Reaction::now(older, Reply::Close)).into_iter().collect();
         older.map(|older| self.connections.remove(&older));
-        let kept = self.sessions.contains_key(&client_id) && !connect.clean_session && !self.faults.forget_sessions;
+        let kept = self.sessions.get(&client_id).is_some_and(|session| !session.forgotten)
+            && !connect.clean_session
+            && !self.faults.forget_sessions;
         if !kept {
             self.sessions.insert(client_id.clone(), Session::default());
         }
