@@ -428,6 +428,8 @@ pub enum ConfigError {
     Window(u16),
     /// The credential is of a kind the service does not take.
     CredentialNotForService,
+    /// A link without room for an assignment cannot be provisioned.
+    NeedsProvisioning,
     /// A broker needs a client id to keep a session.
     NoClientId,
     /// A spread of the back-off is zero, which would bring a fleet back in step.
@@ -446,6 +448,9 @@ impl fmt::Display for ConfigError {
             Self::CredentialNotForService => f.write_str(
                 "a hub takes a shared key, a certificate or a token, DPS a shared key or a certificate, a broker a certificate, a password or nothing",
             ),
+            Self::NeedsProvisioning => {
+                f.write_str("a direct link has no room for an assignment; make one that can be provisioned")
+            }
             Self::NoClientId => {
                 f.write_str("a broker keeps no session for an empty client id; name one or ask for a clean session")
             }

@@ -185,8 +185,8 @@ pub struct Endpoint<'a> {
 /// The hub a device was assigned to, and its name there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
-    pub(crate) hub: String<HOST_MAX>,
-    pub(crate) device_id: String<DEVICE_ID_MAX>,
+    pub(crate) hub: String<HOST_MAX, u8>,
+    pub(crate) device_id: String<DEVICE_ID_MAX, u8>,
 }
 
 impl Assignment {

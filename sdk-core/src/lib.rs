@@ -80,7 +80,7 @@ pub use config::{
 pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
 pub use io::{Action, Assignment, Attempt, DropReason, Endpoint, Event, Input, Output, Received, Role, Taken};
 pub use ledger::Ledger;
-pub use link::{Link, Message, PublishError};
+pub use link::{Direct, Home, Link, Message, Provisioned, PublishError};
 pub use memory::Memory;
 pub use outbox::{Address, Entry, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 pub use retry::{Cause, Occasion, Policy, RetryPolicy};

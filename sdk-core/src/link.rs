@@ -5,6 +5,7 @@ mod attempt;
 mod deliver;
 mod events;
 mod fleet;
+mod home;
 mod provision;
 mod receive;
 mod transmit;
@@ -28,6 +29,7 @@ use crate::time::{Instant, millis};
 use crate::timer::{Deadline, TimerReason, Timers};
 
 pub use deliver::{Message, PublishError};
+pub use home::{Direct, Home, Provisioned};
 
 /// Most inbound QoS 1 messages that wait for [`Link::acknowledge`].
 const INBOUND: usize = 16;
@@ -49,8 +51,8 @@ const INBOUND: usize = 16;
 /// Each connection attempt has a number. The frontend stamps every input with the number of the attempt it belongs to;
 /// inputs of older attempts change nothing.
 #[derive(Clone, Debug)]
-pub struct Link<O, S> {
-    account: Account<S>,
+pub struct Link<O, S, H = Provisioned> {
+    account: Account<S, H>,
     outbox: O,
     rng: Rng,
     now: Instant,
@@ -219,6 +221,26 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     /// # Errors
     /// [`ConfigError`] when the configuration cannot work; nothing was sent then.
     pub fn new(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        Self::create(settings, outbox, seed, now)
+    }
+}
+
+impl<O: Outbox, S: Settings> Link<O, S, Direct> {
+    /// Creates an idle link to a configured hub or broker, about 400 bytes smaller than one that can be provisioned;
+    /// all else as [`Link::new`].
+    ///
+    /// # Errors
+    /// [`ConfigError`] when the configuration cannot work, such as [`Service::Provisioned`]; nothing was sent then.
+    pub fn direct(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
+        if matches!(settings.config().service, Service::Provisioned { .. }) {
+            return Err(ConfigError::NeedsProvisioning);
+        }
+        Self::create(settings, outbox, seed, now)
+    }
+}
+
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+    fn create(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
         let config = settings.config();
         config.check()?;
         let mut rng = Rng::new(seed, config.service.identity());
@@ -267,8 +289,8 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     ///
     /// Without effect on a link that has an assignment, or whose hub is configured.
     pub fn restore_assignment(&mut self, assignment: Assignment) {
-        if self.account.assignment.is_none() && self.account.is_provisioned() {
-            self.account.assignment = Some(assignment);
+        if self.account.home.assignment().is_none() && self.account.is_provisioned() {
+            self.account.home.assign(assignment);
         }
     }
 
@@ -458,8 +480,8 @@ impl<O: Outbox, S: Settings> Link<O, S> {
 
     /// Returns the assignment, when the Device Provisioning Service has made one.
     #[must_use]
-    pub const fn assignment(&self) -> Option<&Assignment> {
-        self.account.assignment.as_ref()
+    pub fn assignment(&self) -> Option<&Assignment> {
+        self.account.home.assignment()
     }
 
     /// Returns the outbox.

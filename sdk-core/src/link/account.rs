@@ -4,10 +4,11 @@ use core::fmt;
 
 use zeroize::Zeroizing;
 
+use super::home::Home;
 use super::provision::Registration;
 use crate::azure::{dps, hub, sas};
 use crate::config::{Config, Credential, Service, Settings};
-use crate::io::{Assignment, Endpoint, Role};
+use crate::io::{Endpoint, Role};
 use crate::mqtt::{Compose, Login};
 use crate::outbox::{Address, MessageId};
 use crate::text::Text;
@@ -18,10 +19,10 @@ const PRODUCT: &str = concat!("steadfast/", env!("CARGO_PKG_VERSION"));
 
 /// Configuration, assignment and token: all that a CONNECT and a topic are made of.
 #[derive(Clone)]
-pub(super) struct Account<S> {
+pub(super) struct Account<S, H> {
     pub(super) settings: S,
     pub(super) role: Role,
-    pub(super) assignment: Option<Assignment>,
+    pub(super) home: H,
     pub(super) signature: Zeroizing<[u8; 32]>,
     pub(super) expiry_unix_secs: u64,
     /// When the signature was asked for.
@@ -30,21 +31,21 @@ pub(super) struct Account<S> {
     pub(super) registration: Registration,
 }
 
-impl<S> fmt::Debug for Account<S> {
+impl<S, H: fmt::Debug> fmt::Debug for Account<S, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Account")
             .field("role", &self.role)
-            .field("assignment", &self.assignment)
+            .field("home", &self.home)
             .finish_non_exhaustive()
     }
 }
 
-impl<S: Settings> Account<S> {
+impl<S: Settings, H: Home> Account<S, H> {
     pub(super) fn new(settings: S) -> Self {
         Self {
             settings,
             role: Role::Hub,
-            assignment: None,
+            home: H::default(),
             signature: Zeroizing::new([0; 32]),
             expiry_unix_secs: 0,
             signed: Instant::ORIGIN,
@@ -66,7 +67,7 @@ impl<S: Settings> Account<S> {
 
     /// The hub's or broker's host name, empty before an assignment.
     pub(super) fn hub(&self) -> &str {
-        match (&self.config().service, &self.assignment) {
+        match (&self.config().service, self.home.assignment()) {
             (Service::Hub { host, .. } | Service::Broker { host, .. }, _) => host.as_ref(),
             (Service::Provisioned { .. }, Some(assignment)) => assignment.hub(),
             (Service::Provisioned { .. }, None) => "",
@@ -75,7 +76,7 @@ impl<S: Settings> Account<S> {
 
     /// The device's id at the hub, or the client id at a broker.
     pub(super) fn device_id(&self) -> &str {
-        match (&self.config().service, &self.assignment) {
+        match (&self.config().service, self.home.assignment()) {
             (Service::Hub { device_id, .. }, _) => device_id.as_ref(),
             (Service::Broker { client_id, .. }, _) => client_id.as_ref(),
             (Service::Provisioned { .. }, Some(assignment)) => assignment.device_id(),
@@ -140,7 +141,7 @@ impl<S: Settings> Account<S> {
     }
 }
 
-impl<S: Settings> Login for Account<S> {
+impl<S: Settings, H: Home> Login for Account<S, H> {
     fn client_id(&self) -> Text<'_> {
         match (self.role, &self.config().service) {
             (Role::Provisioning, Service::Provisioned { registration_id, .. }) => Text::from(registration_id.as_ref()),
@@ -182,16 +183,17 @@ impl<S: Settings> Login for Account<S> {
 }
 
 /// The provisioning request: the registration, or a poll once the service has taken it.
-impl<S: Settings> Compose for Account<S> {
+impl<S: Settings, H: Home> Compose for Account<S, H> {
     fn topic(&self) -> Text<'_> {
-        let Registration { operation_id, request } = &self.registration;
-        if operation_id.is_empty() { dps::register_topic(*request) } else { dps::poll_topic(*request, operation_id) }
+        let request = self.registration.request;
+        let operation_id = self.home.operation_id();
+        if operation_id.is_empty() { dps::register_topic(request) } else { dps::poll_topic(request, operation_id) }
     }
 
     fn payload(&self) -> Text<'_> {
         let config = self.config();
         match &config.service {
-            Service::Provisioned { registration_id, .. } if self.registration.operation_id.is_empty() => {
+            Service::Provisioned { registration_id, .. } if self.home.operation_id().is_empty() => {
                 let payload = config.provisioning_payload.as_ref().map(AsRef::as_ref);
                 let model_id = config.model_id.as_ref().map(AsRef::as_ref);
                 dps::register_body(registration_id.as_ref(), payload, model_id)

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
+use super::{Home, Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
 use crate::config::{Credential, Settings};
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
 use crate::io::{Event, Role};
@@ -16,10 +16,10 @@ use crate::timer::{Deadline, TimerReason};
 /// the same identity.
 pub(super) const TAKEOVERS: u8 = 3;
 
-impl<O: Outbox, S: Settings> Link<O, S> {
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Which service the next attempt turns to.
     pub(super) fn next_role(&self) -> Role {
-        let unassigned = self.account.is_provisioned() && self.account.assignment.is_none();
+        let unassigned = self.account.is_provisioned() && self.account.home.assignment().is_none();
         if self.ladder.wanted || unassigned { Role::Provisioning } else { Role::Hub }
     }
 
@@ -221,7 +221,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
         let rules = self.account.config().reprovisioning;
         if self.account.role == Role::Provisioning {
-            if self.account.assignment.is_none() {
+            if self.account.home.assignment().is_none() {
                 return delay;
             }
             self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));

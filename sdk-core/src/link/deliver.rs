@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::{Link, Phase, Plan};
+use super::{Home, Link, Phase, Plan};
 use crate::azure::hub;
 use crate::azure::property_bag::{self, BagError};
 use crate::config::{Overflow, Settings};
@@ -87,7 +87,7 @@ impl fmt::Display for PublishError {
 
 impl core::error::Error for PublishError {}
 
-impl<O: Outbox, S: Settings> Link<O, S> {
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
     ///
     /// It can be called in any state. What it returns is accepted: it ends in exactly one [`crate::Event::Delivered`] or

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Link, Phase};
+use super::{Home, Link, Phase};
 use crate::config::Settings;
 use crate::io::Role;
 use crate::memory::Memory;
@@ -10,7 +10,7 @@ use crate::outbox::Outbox;
 use crate::time::{Instant, millis};
 use crate::timer::TimerReason;
 
-impl<O: Outbox, S: Settings> Link<O, S> {
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Takes the operator's hint: over how long the fleet should spread when the service is overloaded; zero for none.
     ///
     /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most

@@ -2,11 +2,9 @@
 
 use core::time::Duration;
 
-use heapless::String;
-
-use super::{Link, Phase};
+use super::{Home, Link, Phase};
 use crate::azure::dps::{Answer, AnswerError, Assigned, Response};
-use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError, OPERATION_ID_MAX};
+use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError};
 use crate::config::Settings;
 use crate::failure::ProvisioningFailure;
 use crate::io::{Assignment, Event, Received};
@@ -23,22 +21,20 @@ const POLL_INTERVAL: Duration = Duration::from_secs(2);
 /// Where a registration stands.
 #[derive(Clone, Debug)]
 pub(super) struct Registration {
-    /// Named by the service once it has taken the request; empty before.
-    pub(super) operation_id: String<OPERATION_ID_MAX>,
     /// Names the latest request, so that an answer to an older one is known.
     pub(super) request: u32,
 }
 
 impl Registration {
     pub(super) const fn new() -> Self {
-        Self { operation_id: String::new(), request: 0 }
+        Self { request: 0 }
     }
 }
 
-impl<O: Outbox, S: Settings> Link<O, S> {
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub(super) fn begin_registration(&mut self) {
         self.enter(Phase::Registering);
-        self.account.registration.operation_id.clear();
+        self.account.home.set_operation("");
         self.ladder.registrations = self.ladder.registrations.saturating_add(1);
         self.set_timer(TimerReason::Provisioning, self.account.config().timeouts.provisioning);
         self.ask();
@@ -72,9 +68,10 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         self.timers.clear(TimerReason::ProvisioningAnswer);
         match Answer::parse(response.status, body) {
             Ok(Answer::Assigning { operation_id } | Answer::Unassigned { operation_id }) => {
-                match String::try_from(operation_id) {
-                    Ok(operation_id) => self.wait_for_assignment(operation_id, response.retry_after_secs),
-                    Err(_) => self.provisioning_failed(ProvisioningFailure::BadAnswer),
+                if self.account.home.set_operation(operation_id) {
+                    self.wait_for_assignment(response.retry_after_secs);
+                } else {
+                    self.provisioning_failed(ProvisioningFailure::BadAnswer);
                 }
             }
             Ok(Answer::Assigned(assigned)) => {
@@ -114,8 +111,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
         None
     }
 
-    fn wait_for_assignment(&mut self, operation_id: String<OPERATION_ID_MAX>, retry_after_secs: Option<u32>) {
-        self.account.registration.operation_id = operation_id;
+    fn wait_for_assignment(&mut self, retry_after_secs: Option<u32>) {
         let asked = retry_after_secs.map(|secs| Duration::from_secs(u64::from(secs)));
         let cap = self.account.config().retry.retry_after_cap;
         let interval = millis(asked.unwrap_or(POLL_INTERVAL).min(cap));
@@ -136,8 +132,8 @@ impl<O: Outbox, S: Settings> Link<O, S> {
     }
 
     fn assigned(&mut self, assignment: Assignment) {
-        let elsewhere = self.account.assignment.as_ref() != Some(&assignment);
-        let migrated = elsewhere && self.account.assignment.is_some();
+        let elsewhere = self.account.home.assignment() != Some(&assignment);
+        let migrated = elsewhere && self.account.home.assignment().is_some();
         self.dps_backoff.reset(self.now);
         self.registered(elsewhere);
         if elsewhere {
@@ -146,7 +142,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
             self.session.sent_before = None;
             self.hub_backoff.reset(self.now);
             self.ladder.absent = Some(self.now);
-            self.account.assignment = Some(assignment);
+            self.account.home.assign(assignment);
             self.pending.save = true;
         }
         self.close(true);

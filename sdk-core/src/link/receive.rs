@@ -1,6 +1,6 @@
 //! What comes from the service.
 
-use super::{Inbound, Link, Phase};
+use super::{Home, Inbound, Link, Phase};
 use crate::config::{Settings, Subscriptions};
 use crate::failure::Failure;
 use crate::io::{Attempt, Event, Input, Received, Role, Taken};
@@ -12,7 +12,7 @@ use crate::time::Instant;
 pub(super) const SUBSCRIBE_IDS: u16 = 0xff00;
 pub(super) const REQUEST_ID: u16 = 0xff10;
 
-impl<O: Outbox, S: Settings> Link<O, S> {
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub(super) fn take_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
         let all = match input {
             Input::Bytes(bytes) => bytes.len(),

@@ -1,6 +1,6 @@
 //! What comes out: actions, events, packets, in that order of urgency.
 
-use super::Link;
+use super::{Home, Link};
 use crate::config::{Settings, Subscriptions};
 use crate::io::{Action, Output, Role};
 use crate::link::receive::SUBSCRIBE_IDS;
@@ -29,7 +29,7 @@ const SMALL_PACKET: usize = 256;
 /// A CONNECT with every name at its limit, percent-encoded, is shorter.
 const CONNECT_PACKET: usize = 2048;
 
-impl<O: Outbox, S: Settings> Link<O, S> {
+impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub(super) fn next_output(&mut self, room: usize) -> Output<'_> {
         // The old connection is closed before anything else is known or done.
         if self.pending.close.is_none()
@@ -117,7 +117,7 @@ impl<O: Outbox, S: Settings> Link<O, S> {
                 let (attempt, flush) = self.pending.close.take().unwrap_or((attempt, false));
                 Action::Close { attempt, flush }
             }
-            Next::Save => match &self.account.assignment {
+            Next::Save => match self.account.home.assignment() {
                 Some(assignment) => Action::SaveAssignment(assignment),
                 // Only an assignment asks to be saved.
                 None => Action::Close { attempt, flush: false },

@@ -1,0 +1,77 @@
+//! What a link keeps for the Device Provisioning Service, or does without.
+
+use core::fmt;
+
+use heapless::String;
+
+use crate::azure::names::OPERATION_ID_MAX;
+use crate::io::Assignment;
+
+/// What a link keeps for the Device Provisioning Service: [`Provisioned`], or [`Direct`] to save its room.
+pub trait Home: Clone + Default + fmt::Debug + sealed::Sealed {
+    /// Returns the assignment.
+    fn assignment(&self) -> Option<&Assignment>;
+
+    /// Takes an assignment.
+    fn assign(&mut self, assignment: Assignment);
+
+    /// Returns what names the registration, empty before the service has taken the request.
+    fn operation_id(&self) -> &str;
+
+    /// Takes what names the registration, and returns whether it fits.
+    fn set_operation(&mut self, operation_id: &str) -> bool;
+}
+
+/// Room for an assignment and a registration.
+#[derive(Clone, Debug, Default)]
+pub struct Provisioned {
+    assignment: Option<Assignment>,
+    operation_id: String<OPERATION_ID_MAX, u8>,
+}
+
+impl Home for Provisioned {
+    fn assignment(&self) -> Option<&Assignment> {
+        self.assignment.as_ref()
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        self.assignment = Some(assignment);
+    }
+
+    fn operation_id(&self) -> &str {
+        &self.operation_id
+    }
+
+    fn set_operation(&mut self, operation_id: &str) -> bool {
+        self.operation_id.clear();
+        self.operation_id.push_str(operation_id).is_ok()
+    }
+}
+
+/// No room: the hub or the broker is configured, as [`crate::Link::direct`] checks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Direct(());
+
+impl Home for Direct {
+    fn assignment(&self) -> Option<&Assignment> {
+        None
+    }
+
+    fn assign(&mut self, _: Assignment) {}
+
+    fn operation_id(&self) -> &str {
+        ""
+    }
+
+    fn set_operation(&mut self, operation_id: &str) -> bool {
+        operation_id.is_empty()
+    }
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::Provisioned {}
+
+    impl Sealed for super::Direct {}
+}
