@@ -20,6 +20,8 @@ const KEPT: usize = 6;
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     queue: Deque<Notice, PLACES>,
+    /// The latest message reported; the others are near it.
+    near: MessageId,
     failure: Failure,
     delay: Duration,
     skew_secs: i64,
@@ -33,17 +35,39 @@ enum Notice {
     Retrying,
     Renewing,
     Provisioned { migrated: bool },
-    Delivered(MessageId),
-    Dropped(MessageId, DropReason),
+    Delivered(Low),
+    Dropped(Low, DropReason),
     InboundOverflow,
     ClockSkew,
     Stopped,
     GaveUp,
 }
 
+/// The lower half of a message id, which is enough beside [`Events::near`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Low(u32);
+
+impl Low {
+    fn of(id: MessageId) -> Self {
+        Self(u32::try_from(id.get() & u64::from(u32::MAX)).unwrap_or(0))
+    }
+
+    /// The id of this lower half that is nearest to `near`.
+    fn beside(self, near: MessageId) -> MessageId {
+        let apart = self.0.wrapping_sub(Self::of(near).0).cast_signed();
+        MessageId::new(near.get().wrapping_add_signed(i64::from(apart)))
+    }
+}
+
 impl Events {
     pub(super) const fn new() -> Self {
-        Self { queue: Deque::new(), failure: Failure::Lost, delay: Duration::ZERO, skew_secs: 0 }
+        Self {
+            queue: Deque::new(),
+            near: MessageId::new(0),
+            failure: Failure::Lost,
+            delay: Duration::ZERO,
+            skew_secs: 0,
+        }
     }
 
     /// Whether an event about a single message has a place.
@@ -58,12 +82,19 @@ impl Events {
 
     /// Takes an event about a single message; the caller has made sure of a place.
     pub(super) fn delivered(&mut self, id: MessageId) {
+        let id = self.keep(id);
         let _ = self.queue.push_back(Notice::Delivered(id));
     }
 
     /// Takes an event about a single message; the caller has made sure of a place.
     pub(super) fn dropped(&mut self, id: MessageId, reason: DropReason) {
+        let id = self.keep(id);
         let _ = self.queue.push_back(Notice::Dropped(id, reason));
+    }
+
+    fn keep(&mut self, id: MessageId) -> Low {
+        self.near = id;
+        Low::of(id)
     }
 
     /// Takes an event that is not about a single message.
@@ -84,8 +115,8 @@ impl Events {
             }
             Event::Renewing => Notice::Renewing,
             Event::Provisioned { migrated } => Notice::Provisioned { migrated },
-            Event::Delivered(id) => Notice::Delivered(id),
-            Event::Dropped(id, reason) => Notice::Dropped(id, reason),
+            Event::Delivered(id) => Notice::Delivered(self.keep(id)),
+            Event::Dropped(id, reason) => Notice::Dropped(self.keep(id), reason),
             Event::InboundOverflow => Notice::InboundOverflow,
             Event::ClockSkew { seconds } => {
                 self.skew_secs = seconds;
@@ -113,12 +144,30 @@ impl Events {
             Notice::Retrying => Event::Retrying { failure: self.failure, delay: self.delay },
             Notice::Renewing => Event::Renewing,
             Notice::Provisioned { migrated } => Event::Provisioned { migrated },
-            Notice::Delivered(id) => Event::Delivered(id),
-            Notice::Dropped(id, reason) => Event::Dropped(id, reason),
+            Notice::Delivered(id) => Event::Delivered(id.beside(self.near)),
+            Notice::Dropped(id, reason) => Event::Dropped(id.beside(self.near), reason),
             Notice::InboundOverflow => Event::InboundOverflow,
             Notice::ClockSkew => Event::ClockSkew { seconds: self.skew_secs },
             Notice::Stopped => Event::Stopped,
             Notice::GaveUp => Event::GaveUp(self.failure),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_come_out_under_their_names_wherever_the_lower_half_wraps() {
+        let mut events = Events::new();
+        let first = u64::MAX / 2 - 2;
+        let ids = [first, first + 5, first + 1, (1 << 33) - 1, 1 << 33].map(MessageId::new);
+        for pair in [[ids[0], ids[1]], [ids[2], ids[1]], [ids[3], ids[4]]] {
+            events.delivered(pair[0]);
+            events.dropped(pair[1], DropReason::Expired);
+            assert_eq!(events.pop(), Some(Event::Delivered(pair[0])));
+            assert_eq!(events.pop(), Some(Event::Dropped(pair[1], DropReason::Expired)));
+        }
     }
 }
