@@ -91,6 +91,8 @@ pub struct Builder {
     outbox: Usage,
     assignment: Option<PathBuf>,
     seed: Option<Seed>,
+    #[cfg(feature = "rumqttc")]
+    over_rumqttc: bool,
     error: Option<BuildError>,
 }
 
@@ -126,6 +128,8 @@ impl Builder {
             outbox: Usage { messages: OUTBOX_MESSAGES, bytes: OUTBOX_BYTES },
             assignment: None,
             seed: None,
+            #[cfg(feature = "rumqttc")]
+            over_rumqttc: false,
             error: None,
         }
     }
@@ -364,6 +368,19 @@ impl Builder {
         self
     }
 
+    /// Has the device's packets carried by rumqttc's event loop, for applications that standardise on it.
+    ///
+    /// What the device promises stays the same, and so do TLS, timeouts and back-off. It costs more memory and time per
+    /// message, and three things differ on the wire: packet ids are rumqttc's, a message sent again does not say so
+    /// (DUP is never set), and an acknowledgement that arrives together with the end of the connection, or an
+    /// unexpected one, ends it before it counts, so that up to a window is sent again. User name and password are
+    /// copied into memory that is not overwritten afterwards.
+    #[cfg(feature = "rumqttc")]
+    pub const fn over_rumqttc(mut self) -> Self {
+        self.over_rumqttc = true;
+        self
+    }
+
     /// Makes the device and the driver that works for it.
     ///
     /// Reads the files named, and the operating system's roots if nobody has in this process.
@@ -407,6 +424,12 @@ impl Builder {
             signer,
             assignment,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
+            #[cfg(feature = "rumqttc")]
+            client: self.over_rumqttc.then_some(crate::rumqttc::Limits {
+                window: self.config.window,
+                inbound: self.config.max_inbound,
+                outbound: self.config.max_outbound,
+            }),
         };
         let now = clock::now();
         let config = SharedConfig(Arc::new(self.config));

@@ -144,7 +144,8 @@ impl Driver {
                         (*attempt, Work::Securing(*attempt, handshake(stream), *shown), Report::Connected)
                     }
                     Ok((stream, None)) => {
-                        let connection = Connection::new(*attempt, Stream::Plain(stream), false);
+                        let stream = self.setup.carry(Stream::Plain(stream));
+                        let connection = Connection::new(*attempt, stream, false);
                         (*attempt, Work::Nothing, Report::Open(connection))
                     }
                     Err(failure) => (*attempt, Work::Nothing, Report::Failed(failure)),
@@ -153,7 +154,7 @@ impl Driver {
             Work::Securing(attempt, securing, shown) => {
                 let Poll::Ready(secured) = securing.as_mut().poll(cx) else { return None };
                 let report = match secured {
-                    Ok(stream) => Report::Open(Connection::new(*attempt, stream, *shown)),
+                    Ok(stream) => Report::Open(Connection::new(*attempt, self.setup.carry(stream), *shown)),
                     Err(failure) => Report::Failed(failure),
                 };
                 (*attempt, Work::Nothing, report)

@@ -383,7 +383,7 @@ impl Inner {
         let moved = connection.write(cx, &turn.scratch.0);
         turn.scratch.0.clear();
         let moved = moved?;
-        let (attempt, pending) = (connection.attempt, connection.waiting());
+        let (attempt, pending) = (connection.attempt, connection.pending());
         if moved && pending > 0 {
             self.link.handle_input(Input::Wrote { pending }, attempt, turn.now);
         }

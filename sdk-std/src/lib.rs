@@ -55,6 +55,8 @@ mod memory_outbox;
 mod message;
 mod pipe;
 mod receipt;
+#[cfg(feature = "rumqttc")]
+mod rumqttc;
 mod setup;
 mod shared;
 mod signer;

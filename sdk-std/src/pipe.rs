@@ -31,34 +31,71 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(feature = "rumqttc")]
+    Client(Box<crate::rumqttc::ClientStream>),
 }
 
 impl Stream {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.poll_read(cx, buffer),
         }
     }
 
-    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.poll_flush(cx),
         }
     }
 
-    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.poll_shutdown(cx),
+        }
+    }
+
+    /// Prepares for the end of the connection: from here on it is polled to the end of what it holds.
+    const fn leave(&mut self) {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => {}
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.leave(),
+        }
+    }
+
+    /// Bytes it took that are known not to be on their way.
+    fn held(&self) -> usize {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => 0,
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.held(),
+        }
+    }
+
+    /// Whether bytes it held went on their way since the last look.
+    fn has_moved(&mut self) -> bool {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => false,
+            #[cfg(feature = "rumqttc")]
+            Self::Client(stream) => stream.has_moved(),
         }
     }
 }
@@ -127,6 +164,11 @@ impl Connection {
         self.backlog.len() - self.written
     }
 
+    /// Bytes that are not on their way to the service.
+    pub(crate) fn pending(&self) -> usize {
+        self.waiting().saturating_add(self.stream.held())
+    }
+
     /// Whether [`write`](Self::write) has anything to do.
     pub(crate) const fn has_unwritten(&self) -> bool {
         self.waiting() > 0 || self.unflushed
@@ -191,7 +233,7 @@ impl Connection {
             result?;
             self.unflushed = false;
         }
-        Ok(moved)
+        Ok(moved | self.stream.has_moved())
     }
 
     /// What the end of the connection means.
@@ -206,6 +248,7 @@ impl Connection {
 
     /// Sends what waits and `rest`, and leaves in order, within a second.
     pub(crate) async fn finish(mut self, rest: Vec<u8>) {
+        self.stream.leave();
         let goodbye = async {
             self.backlog.drain(..self.written);
             self.written = 0;

@@ -27,9 +27,22 @@ pub(crate) struct Setup {
     pub(crate) assignment: Option<Box<AssignmentFile>>,
     /// Without TLS: a credential is sent.
     pub(crate) loopback: bool,
+    /// rumqttc's event loop carries the packets.
+    #[cfg(feature = "rumqttc")]
+    pub(crate) client: Option<crate::rumqttc::Limits>,
 }
 
 impl Setup {
+    /// Returns what carries the packets over `stream`.
+    #[cfg_attr(not(feature = "rumqttc"), expect(clippy::unused_self, reason = "only a feature offers a choice"))]
+    pub(crate) fn carry(&self, stream: Stream) -> Stream {
+        #[cfg(feature = "rumqttc")]
+        if let Some(limits) = self.client {
+            return Stream::Client(Box::new(crate::rumqttc::ClientStream::new(stream, limits)));
+        }
+        stream
+    }
+
     /// Connects to `host`; returns what to do about TLS after that.
     pub(crate) async fn dial(
         self: Arc<Self>,
