@@ -30,6 +30,8 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub enum Pipe {
     /// The crate's own: bytes over TLS.
     Bytes,
+    /// rumqttc's event loop.
+    Rumqttc,
 }
 
 impl Pipe {
@@ -37,6 +39,17 @@ impl Pipe {
     pub fn carry(self, builder: Builder) -> Builder {
         match self {
             Self::Bytes => builder,
+            Self::Rumqttc => builder.over_rumqttc(),
+        }
+    }
+
+    /// Returns how many of `acknowledged` messages may come again because their acknowledgements came together with the
+    /// end of the connection.
+    #[must_use]
+    pub const fn lost_with_the_end(self, acknowledged: usize) -> usize {
+        match self {
+            Self::Bytes => 0,
+            Self::Rumqttc => acknowledged,
         }
     }
 }
@@ -69,6 +82,13 @@ macro_rules! on_every_pipe {
             $(#[tokio::test]
             async fn $name() {
                 super::$name($crate::Pipe::Bytes).await;
+            })*
+        }
+
+        mod rumqttc_pipe {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name($crate::Pipe::Rumqttc).await;
             })*
         }
     };

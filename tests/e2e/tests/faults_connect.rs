@@ -194,7 +194,8 @@ async fn a_session_said_to_be_kept_is_not_believed_in_for_messages(pipe: Pipe) {
     hub.inject(Injection::once(Fault::DropBeforeStore).after(4));
     actor.send(15).await;
     let verdict = actor.finish(&scene).await;
-    assert_eq!((verdict.duplicates, verdict.accepted), (0, 2));
+    assert!(verdict.duplicates <= pipe.lost_with_the_end(4), "{verdict:?}");
+    assert_eq!(verdict.accepted, 2);
 }
 
 async fn a_session_said_to_be_forgotten_costs_only_repetitions(pipe: Pipe) {
@@ -205,7 +206,8 @@ async fn a_session_said_to_be_forgotten_costs_only_repetitions(pipe: Pipe) {
     let mut actor = scene.run_device(pipe);
     actor.send(15).await;
     let verdict = actor.finish(&scene).await;
-    assert_eq!((verdict.duplicates, verdict.dup_flags, verdict.accepted), (1, 0, 2));
+    assert!((1..=1 + pipe.lost_with_the_end(4)).contains(&verdict.duplicates), "{verdict:?}");
+    assert_eq!((verdict.dup_flags, verdict.accepted), (0, 2));
 }
 
 async fn a_session_kept_against_the_order_is_left(pipe: Pipe) {

@@ -52,7 +52,8 @@ async fn with_fault(pipe: Pipe, fault: Fault) -> (Scene, Verdict) {
 
 async fn a_cut_before_the_store_loses_nothing(pipe: Pipe) {
     let (scene, verdict) = with_fault(pipe, Fault::DropBeforeStore).await;
-    assert_eq!((verdict.duplicates, verdict.accepted), (0, 2));
+    assert!(verdict.duplicates <= pipe.lost_with_the_end(2), "{verdict:?}");
+    assert_eq!(verdict.accepted, 2);
     let vanished: Vec<_> = scene.emulator.ledger().receipts(DEVICE).into_iter().filter(|one| !one.stored).collect();
     assert_eq!(vanished.len(), 1);
     assert_eq!(vanished[0].property("seq"), Some("12"));
@@ -60,7 +61,8 @@ async fn a_cut_before_the_store_loses_nothing(pipe: Pipe) {
 
 async fn a_cut_between_store_and_puback_repeats_at_most_a_window(pipe: Pipe) {
     let (scene, verdict) = with_fault(pipe, Fault::DropAfterStoreBeforePuback).await;
-    assert_eq!((verdict.duplicates, verdict.accepted), (1, 2));
+    assert!((1..=1 + pipe.lost_with_the_end(2)).contains(&verdict.duplicates), "{verdict:?}");
+    assert_eq!(verdict.accepted, 2);
     let times: Vec<_> = scene
         .emulator
         .ledger()
@@ -80,7 +82,7 @@ async fn a_cut_between_store_and_puback_repeats_at_most_a_window(pipe: Pipe) {
 async fn a_cut_after_the_puback_repeats_only_what_was_not_acknowledged(pipe: Pipe) {
     let (_, verdict) = with_fault(pipe, Fault::DropAfterPuback).await;
     // The acknowledgement may still arrive, or go down with the connection.
-    assert!(verdict.duplicates <= 1, "{verdict:?}");
+    assert!(verdict.duplicates <= 1 + pipe.lost_with_the_end(2), "{verdict:?}");
     assert_eq!(verdict.accepted, 2);
 }
 
@@ -96,10 +98,13 @@ async fn cuts_in_a_row_lose_nothing(pipe: Pipe) {
     assert_eq!(verdict.accepted, 4);
 }
 
-/// Cuts a fresh connection and a live one, each after `bytes`.
+/// Cuts a connection again and again, each time after another number of bytes.
 async fn cut_at(pipe: Pipe, cut: impl Fn(u64) -> Fault, places: &[u64]) {
     let scene = Scene::at_hub().await;
-    let mut actor = scene.run_device(pipe);
+    // Every connection counts as one that lasted, or the back-off would grow with each cut.
+    let mut policy = policy();
+    policy.stable = Duration::from_millis(1);
+    let mut actor = e2e::Actor::start(&scene, DEVICE, scene.device(pipe).retry(policy), 10);
     actor.send(1).await;
     actor.delivered().await;
     let device = scene.emulator.hub(HUB_A).device(DEVICE);
