@@ -1,5 +1,6 @@
 //! Who plays a scenario, and how the plays are shared out over the cores.
 
+use crate::dice::Dice;
 use crate::fleet::{LOSS, Outcome, Scenario, run};
 use crate::ours::Ours;
 use crate::peers::{Peer, PeerDevice, PeerSettings};
@@ -95,7 +96,11 @@ impl Player {
     pub(crate) fn play(&self, scenario: &Scenario, seed: u64, watch: &mut dyn FnMut(u32, u32)) -> Outcome {
         match self {
             Self::Ours { config, hint, planned, .. } => {
-                let make = |dice: &mut _| Ours::settled(config, LOSS, *hint, *planned, dice);
+                if matches!(config.service, Service::Provisioned { .. }) {
+                    let make = |dice: &mut Dice| Ours::provisioned(config, dice).settled(LOSS, *hint, *planned, dice);
+                    return run(scenario, seed, make, watch);
+                }
+                let make = |dice: &mut Dice| Ours::direct(config, dice).settled(LOSS, *hint, *planned, dice);
                 run(scenario, seed, make, watch)
             }
             Self::Peer(settings) => run(scenario, seed, |_| PeerDevice::settled(settings), watch),

@@ -6,8 +6,8 @@ use crate::service::RETRY_AFTER_SECS;
 use core::time::Duration;
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, Link, MessageId, Outbox, OutboxError, Output,
-    Role, Seed, Usage,
+    Action, Assignment, Config, Direct, Entry, Event, Failure, Home, Input, Instant, Link, MessageId, Outbox,
+    OutboxError, Output, Provisioned, Role, Seed, Usage,
 };
 
 /// The settings all devices of a fleet share.
@@ -15,8 +15,8 @@ pub(crate) type Shared<'c> = &'c Config<&'static str>;
 
 /// A link and what the simulated network has to know of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ours<'c> {
-    link: Link<Nothing, Shared<'c>>,
+pub(crate) struct Ours<'c, H = Direct> {
+    link: Link<Nothing, Shared<'c>, H>,
     /// Number of the latest request to the provisioning service.
     request: u32,
 }
@@ -24,41 +24,58 @@ pub(crate) struct Ours<'c> {
 /// Hub names by number.
 const HUBS: [&str; 2] = ["west.azure-devices.net", "east.azure-devices.net"];
 
+/// Why a link can be made.
+const CHECKED: &str = "the configurations of the simulator are checked by its tests";
+
 impl<'c> Ours<'c> {
-    /// Makes a device that has been connected for more than [`steadfast_core::RetryPolicy::stable`] at `now`, knows the
-    /// hint and has just been ordered the planned move.
-    pub(crate) fn settled(
-        config: Shared<'c>,
-        now: u32,
-        hint: Option<Duration>,
-        planned: Option<Duration>,
-        dice: &mut Dice,
-    ) -> Self {
-        let link = Link::new(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN)
-            .expect("the configurations of the simulator are checked by its tests");
-        let mut device = Self { link, request: 0 };
-        device.link.restore_assignment(Assignment::new(HUBS[0], "device").expect("the names are acceptable"));
-        device.link.start(Instant::ORIGIN);
-        let mut ask = device.drain(0);
-        while let Some(at) = ask.deadline.filter(|at| *at <= now) {
-            ask = device.wake(at, dice);
-            if ask.connect.is_some() {
-                device.ready(at);
-                ask = device.accept(at, dice);
-            }
-        }
-        if let Some(spread) = hint {
-            device.link.set_spread(spread, at(now));
-        }
-        if let Some(spread) = planned {
-            device.link.move_within(spread, Role::Provisioning, at(now));
-        }
-        device
+    /// Makes an idle device whose hub is configured.
+    pub(crate) fn direct(config: Shared<'c>, dice: &mut Dice) -> Self {
+        let link = Link::direct(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
+        Self { link: link.expect(CHECKED), request: 0 }
     }
 
     /// Bytes a device takes.
     pub(crate) const fn size() -> usize {
         size_of::<Self>()
+    }
+}
+
+impl<'c> Ours<'c, Provisioned> {
+    /// Makes an idle device that was assigned to the first hub.
+    pub(crate) fn provisioned(config: Shared<'c>, dice: &mut Dice) -> Self {
+        let link = Link::new(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
+        let mut device = Self { link: link.expect(CHECKED), request: 0 };
+        device.link.restore_assignment(Assignment::new(HUBS[0], "device").expect(CHECKED));
+        device
+    }
+}
+
+impl<H: Home> Ours<'_, H> {
+    /// Brings the device up, so that it has been connected for more than [`steadfast_core::RetryPolicy::stable`] at
+    /// `now`, gives it the hint, and orders the planned move.
+    pub(crate) fn settled(
+        mut self,
+        now: u32,
+        hint: Option<Duration>,
+        planned: Option<Duration>,
+        dice: &mut Dice,
+    ) -> Self {
+        self.link.start(Instant::ORIGIN);
+        let mut ask = self.drain(0);
+        while let Some(at) = ask.deadline.filter(|at| *at <= now) {
+            ask = self.wake(at, dice);
+            if ask.connect.is_some() {
+                self.ready(at);
+                ask = self.accept(at, dice);
+            }
+        }
+        if let Some(spread) = hint {
+            self.link.set_spread(spread, at(now));
+        }
+        if let Some(spread) = planned {
+            self.link.move_within(spread, Role::Provisioning, at(now));
+        }
+        self
     }
 
     fn input(&mut self, input: Input<'_>, now: u32) {
@@ -101,7 +118,7 @@ impl<'c> Ours<'c> {
     }
 }
 
-impl Client for Ours<'_> {
+impl<H: Home> Client for Ours<'_, H> {
     fn wake(&mut self, now: u32, _: &mut Dice) -> Ask {
         self.link.handle_timeout(at(now));
         self.drain(now)
