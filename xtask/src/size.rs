@@ -1,4 +1,4 @@
-//! `size`: what the core takes on a device.
+//! `size`: what the core takes on a device, against goals and recorded bounds.
 
 use crate::elf::{self, Sizes};
 use crate::firmware_target::{self, Compiler};
@@ -6,23 +6,67 @@ use crate::no_std::write_crate;
 use crate::{Done, Outcome, shell};
 use serde_json::{Value, json};
 
-/// The parts of the core whose size is of interest, by the feature of the probe that keeps each, and what each is.
-const PARTS: [(&str, &str); 3] = [
-    ("codec", "MQTT 3.1.1, both ways"),
-    ("signing", "reading a key and signing with it (HMAC-SHA256)"),
-    ("link", "the whole link: lifecycle, retry, outbox, provisioning, MQTT, signing"),
+/// One measure, by the feature of the probe that makes it.
+struct Measure {
+    feature: &'static str,
+    what: &'static str,
+    /// Bytes wished for.
+    goal: Option<u64>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Flash,
+    Ram,
+}
+
+const MEASURES: [Measure; 6] = [
+    Measure {
+        feature: "hub-dps-sas",
+        what: "IoT Hub and DPS with a shared key: telemetry, MQTT included",
+        goal: Some(24 * 1024),
+        kind: Kind::Flash,
+    },
+    Measure {
+        feature: "hub-sas",
+        what: "one hub with a shared key: telemetry, MQTT included",
+        goal: None,
+        kind: Kind::Flash,
+    },
+    Measure {
+        feature: "hub-x509",
+        what: "one hub with a certificate: telemetry, MQTT included",
+        goal: Some(16 * 1024),
+        kind: Kind::Flash,
+    },
+    Measure { feature: "codec", what: "of it PUBLISH out and every packet in", goal: None, kind: Kind::Flash },
+    Measure { feature: "signing", what: "of it a key and HMAC-SHA256", goal: None, kind: Kind::Flash },
+    Measure {
+        feature: "ram",
+        what: "a link with an outbox of 8 messages and 2 KiB",
+        goal: Some(4 * 1024),
+        kind: Kind::Ram,
+    },
 ];
 
-/// Measures the RAM that the core's types take, on this host, and the flash that its parts take on microcontrollers,
-/// where a compiler for them is at hand; `--install` gets Debian's.
+/// What a figure may not grow past; `--record` writes it.
+const BOUNDS: &str = "xtask/size-bounds.toml";
+
+/// Room for growth when bounds are recorded, in parts of a hundred.
+const SLACK_PERCENT: u64 = 5;
+
+/// Measures the RAM that the core's types take on this host, and what the core takes on microcontrollers, where a
+/// compiler for them is at hand; `--install` gets Debian's, and continuous integration always does.
 ///
-/// The figures of RAM are smaller on a microcontroller, where an address has 4 bytes.
+/// It fails when a figure is above its bound, or when a panic is linked.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut arguments = arguments.to_vec();
     let json = shell::take_value(&mut arguments, "--json")?;
     let install = shell::take_flag(&mut arguments, "--install");
+    let record = shell::take_flag(&mut arguments, "--record");
     shell::expect_none(&arguments)?;
-    if install {
+    if install || std::env::var_os("CI").is_some() {
         firmware_target::install()?;
     }
 
@@ -34,32 +78,73 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut rows: Vec<Value> =
         sizes.iter().map(|(name, bytes)| json!({"target": "host", "part": name, "ram": bytes})).collect();
 
-    let mut absent = Vec::new();
-    println!(
-        "\n| target | part | flash | code | constants | start values | zeroed |\n|---|---|---:|---:|---:|---:|---:|"
-    );
+    let bounds = if record { toml::Table::new() } else { read_bounds()? };
+    let (mut absent, mut wrong, mut recorded) = (Vec::new(), Vec::new(), String::new());
+    println!("\n| target | measure | bytes | goal | bound |\n|---|---|---:|---:|---:|");
     for target in firmware_target::TARGETS {
-        match Compiler::find(target) {
-            Ok(compiler) => {
-                for (part, what) in PARTS {
-                    let sizes = flash_sizes(&compiler, target, part)?;
-                    let Sizes { text, constants, data, zeroed } = sizes;
-                    let flash = sizes.flash();
-                    println!("| {target} | {what} | {flash} | {text} | {constants} | {data} | {zeroed} |");
-                    rows.push(json!({"target": target, "part": part, "flash": flash, "code": text,
-                        "constants": constants, "start_values": data, "zeroed": zeroed}));
-                }
+        let compiler = match Compiler::find(target) {
+            Ok(compiler) => compiler,
+            Err(why) => {
+                absent.push(format!("{target} was not measured: {why}"));
+                continue;
             }
-            Err(why) => absent.push(format!("{target} was not measured: {why}")),
+        };
+        recorded.push_str(&format!("[{target}]\n"));
+        let empty = measure(&compiler, target, None)?;
+        for Measure { feature, what, goal, kind } in MEASURES {
+            let Image { sizes, panics } = measure(&compiler, target, Some(feature))?;
+            let bytes = match kind {
+                Kind::Flash => sizes.flash().saturating_sub(empty.sizes.flash()),
+                Kind::Ram => sizes.zeroed.saturating_sub(empty.sizes.zeroed),
+            };
+            let bound = bounds.get(target).and_then(|of| of.get(feature)).and_then(toml::Value::as_integer);
+            let bound = bound.and_then(|bound| u64::try_from(bound).ok());
+            let goal_text = goal.map_or(String::new(), |goal| verdict(bytes, goal));
+            println!(
+                "| {target} | {what} | {bytes} | {goal_text} | {} |",
+                bound.map_or(String::new(), |it| it.to_string())
+            );
+            rows.push(json!({"target": target, "part": feature, "bytes": bytes, "goal": goal, "bound": bound,
+                "panics": panics}));
+            recorded.push_str(&format!("{feature} = {}\n", bytes + bytes * SLACK_PERCENT / 100));
+            if panics {
+                wrong.push(format!("{target}, {feature}: something can panic"));
+            }
+            match bound {
+                Some(bound) if bytes > bound => {
+                    wrong.push(format!("{target}, {feature}: {bytes} bytes; the bound in {BOUNDS} is {bound}"));
+                }
+                None if !record => wrong.push(format!("{target}, {feature}: {BOUNDS} has no bound")),
+                Some(_) | None => {}
+            }
         }
     }
+    if record {
+        write(BOUNDS, &recorded)?;
+    }
     if let Some(file) = json {
-        let text = format!("{:#}\n", Value::from(rows));
-        std::fs::write(shell::root().join(&file), text).map_err(|error| format!("{file}: {error}"))?;
+        write(&file, &format!("{:#}\n", Value::from(rows)))?;
+    }
+    if !wrong.is_empty() {
+        return Err(wrong.join("\n  "));
     }
     let measured =
         format!("{} types and {} targets measured", sizes.len(), firmware_target::TARGETS.len() - absent.len());
     Ok(Done::Ran(std::iter::once(measured).chain(absent).collect::<Vec<_>>().join("; ")))
+}
+
+/// The goal, and by how much it is missed.
+fn verdict(bytes: u64, goal: u64) -> String {
+    if bytes <= goal { format!("{goal}, met") } else { format!("{goal}, missed by {}", bytes - goal) }
+}
+
+fn read_bounds() -> Result<toml::Table, String> {
+    let text = std::fs::read_to_string(shell::root().join(BOUNDS)).map_err(|error| format!("{BOUNDS}: {error}"))?;
+    text.parse().map_err(|error| format!("{BOUNDS}: {error}"))
+}
+
+fn write(file: &str, text: &str) -> Result<(), String> {
+    std::fs::write(shell::root().join(file), text).map_err(|error| format!("{file}: {error}"))
 }
 
 fn host_sizes() -> Result<Vec<(String, u64)>, String> {
@@ -74,23 +159,32 @@ fn host_sizes() -> Result<Vec<(String, u64)>, String> {
     Ok(sizes)
 }
 
-/// Links an image that holds `part` and nothing else, for size, and reads its sections.
-fn flash_sizes(compiler: &Compiler, target: &str, part: &str) -> Result<Sizes, String> {
-    let place = write_crate("flash-probe", FLASH_MANIFEST, "src/main.rs", FLASH_SOURCE)?;
-    let mut command = compiler.cargo("rustc", target, &place);
-    command.args(["--features", part, "--", "-C"]).arg(format!("linker={}", firmware_target::linker()?.display()));
-    let script = place.join("flash-probe.x");
-    std::fs::write(&script, FLASH_SCRIPT).map_err(|error| format!("{}: {error}", script.display()))?;
-    command.arg("-C").arg(format!("link-arg=-T{}", script.display()));
-    // Without standard error: the linker warns that there is no entry point. A failure shows it.
-    shell::output_of(&mut command)?;
-    let image = place.join("target").join(target).join("release/flash-probe");
-    let bytes = std::fs::read(&image).map_err(|error| format!("{}: {error}", image.display()))?;
-    elf::sizes(&bytes)
+struct Image {
+    sizes: Sizes,
+    panics: bool,
 }
+
+/// Links the probe with `feature`, for size, and looks at what was linked.
+fn measure(compiler: &Compiler, target: &str, feature: Option<&str>) -> Result<Image, String> {
+    let place = write_crate("core-probe", CORE_MANIFEST, "src/main.rs", CORE_SOURCE)?;
+    let mut command = compiler.cargo("build", target, &place);
+    command.args(feature.map(|feature| format!("--features={feature}")));
+    command.env("RUSTFLAGS", format!("{SMALL} -Clinker={}", firmware_target::linker()?.display()));
+    shell::output_of(&mut command)?;
+    let image = place.join("target").join(target).join("release/core-probe");
+    let bytes = std::fs::read(&image).map_err(|error| format!("{}: {error}", image.display()))?;
+    let panics = bytes.windows(PANIC.len()).any(|name| name == PANIC);
+    Ok(Image { sizes: elf::sizes(&bytes)?, panics })
+}
+
+/// What `docs/size.md` advises for small images: the compact form of SHA-256, and functions that are small enough are
+/// inlined, which `opt-level = "z"` hardly does.
+const SMALL: &str = r#"--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact" -Cllvm-args=-inline-threshold=40"#;
+
+/// The function of the probe that only a panic calls.
+const PANIC: &[u8] = b"steadfast_panic";
 
 const HOST_MANIFEST: &str = include_str!("../templates/size-probe.toml");
 const HOST_SOURCE: &str = include_str!("../templates/size-probe.rs");
-const FLASH_MANIFEST: &str = include_str!("../templates/flash-probe.toml");
-const FLASH_SOURCE: &str = include_str!("../templates/flash-probe.rs");
-const FLASH_SCRIPT: &str = include_str!("../templates/flash-probe.x");
+const CORE_MANIFEST: &str = include_str!("../templates/core-probe.toml");
+const CORE_SOURCE: &str = include_str!("../templates/core-probe.rs");

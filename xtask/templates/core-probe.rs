@@ -1,0 +1,183 @@
+//! A device without board and network: all that a link takes in comes from where the compiler cannot see, and all that
+//! it gives goes there. What this image is larger than the one without features is what the core takes.
+#![no_std]
+#![no_main]
+
+use core::hint::black_box;
+
+/// Where the linker starts; nothing runs it.
+#[unsafe(no_mangle)]
+extern "C" fn _start() -> ! {
+    loop {
+        #[cfg(any(feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
+        device::run();
+        #[cfg(feature = "codec")]
+        codec::run();
+        #[cfg(feature = "signing")]
+        signing::run();
+        #[cfg(feature = "ram")]
+        black_box(&ram::LINK);
+        black_box(());
+    }
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    steadfast_panic()
+}
+
+/// In the image only when something can panic.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn steadfast_panic() -> ! {
+    loop {
+        black_box(());
+    }
+}
+
+/// Bytes that the compiler does not know.
+#[cfg(any(feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec"))]
+static INPUT: [u8; 256] = [0; 256];
+
+#[cfg(any(feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
+mod device {
+    use core::hint::black_box;
+    #[cfg(not(feature = "hub-x509"))]
+    use steadfast_core::azure::sas::SymmetricKey;
+    use steadfast_core::{
+        Action, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
+    };
+
+    /// The configuration is known when the firmware is built.
+    static CONFIG: Config<&str> = {
+        #[cfg(feature = "hub-dps-sas")]
+        let service = Service::Provisioned {
+            host: "global.azure-devices-provisioning.net",
+            id_scope: "0ne00ABCDEF",
+            registration_id: "pump-7",
+        };
+        #[cfg(not(feature = "hub-dps-sas"))]
+        let service = Service::Hub { host: "contoso.azure-devices.net", device_id: "pump-7" };
+        #[cfg(feature = "hub-x509")]
+        let credential = Credential::Certificate;
+        #[cfg(not(feature = "hub-x509"))]
+        let credential = Credential::SharedKey;
+        let mut config = Config::new(service, credential);
+        config.max_inbound = 2048;
+        config.max_outbound = 2048;
+        config
+    };
+
+    struct Fixed;
+
+    impl Settings for Fixed {
+        type Text = &'static str;
+
+        fn config(&self) -> &Config<&'static str> {
+            &CONFIG
+        }
+    }
+
+    pub(crate) fn run() {
+        let seed = Seed::new(black_box([7; 16]));
+        let Ok(mut link) = Link::new(Fixed, RamOutbox::<8, 2048>::new(), seed, now()) else { return };
+        #[cfg(not(feature = "hub-x509"))]
+        let Ok(key) = SymmetricKey::from_base64(black_box("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")) else {
+            return;
+        };
+        link.start(now());
+        let mut buffer = [0; 2048];
+        let mut attempt = link.attempt();
+        loop {
+            #[cfg(not(feature = "hub-x509"))]
+            link.set_wall_clock(black_box(1_780_000_000), now());
+            black_box(link.publish(Message::telemetry(black_box("k=v"), black_box(&super::INPUT)), now()).is_ok());
+            link.handle_timeout(now());
+            let taken = match black_box(0) {
+                0 => link.handle_input(Input::Ready, attempt, now()),
+                1 => link.handle_input(Input::Failed(black_box(Failure::Lost)), attempt, now()),
+                2 => link.handle_input(Input::Wrote { pending: black_box(0) }, attempt, now()),
+                _ => link.handle_input(Input::Bytes(black_box(&super::INPUT)), attempt, now()),
+            };
+            black_box(taken);
+            loop {
+                match link.poll_output_within(black_box(2048)) {
+                    Output::Action(Action::Send { packet, .. }) => {
+                        black_box(packet.encode_to_slice(&mut buffer).is_ok());
+                        black_box(&buffer);
+                    }
+                    #[cfg(not(feature = "hub-x509"))]
+                    Output::Action(Action::Sign { attempt, text, .. }) => {
+                        let signature = key.sign(&text);
+                        link.handle_input(Input::Signed(&signature), attempt, now());
+                    }
+                    Output::Action(Action::Connect { attempt: of, endpoint }) => {
+                        attempt = of;
+                        black_box(endpoint);
+                    }
+                    Output::Action(Action::Close { flush, .. }) => {
+                        black_box(flush);
+                    }
+                    #[cfg(feature = "hub-dps-sas")]
+                    Output::Action(Action::SaveAssignment(assignment)) => {
+                        black_box((assignment.hub(), assignment.device_id()));
+                    }
+                    Output::Event(event) => {
+                        black_box(event);
+                    }
+                    Output::Wait(deadline) => {
+                        black_box(deadline);
+                        break;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn now() -> Instant {
+        Instant::from_millis(black_box(1))
+    }
+}
+
+#[cfg(feature = "codec")]
+mod codec {
+    use core::hint::black_box;
+    use steadfast_core::mqtt::{Packet, PacketId, Publish, decode};
+
+    pub(crate) fn run() {
+        let mut buffer = [0; 256];
+        let publish = Publish {
+            topic: black_box("a/b").into(),
+            payload: black_box(&super::INPUT),
+            packet_id: PacketId::new(black_box(7)),
+            dup: black_box(false),
+            retain: false,
+        };
+        black_box(Packet::Publish(publish).encode_to_slice(&mut buffer).is_ok());
+        black_box(decode(black_box(&super::INPUT), black_box(256)).is_ok());
+    }
+}
+
+#[cfg(feature = "signing")]
+mod signing {
+    use core::hint::black_box;
+    use steadfast_core::azure::sas::SymmetricKey;
+    use steadfast_core::text::Text;
+
+    pub(crate) fn run() {
+        if let Ok(key) = SymmetricKey::from_base64(black_box("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")) {
+            black_box(key.sign(&Text::from(black_box("text"))));
+        }
+    }
+}
+
+#[cfg(feature = "ram")]
+pub(crate) mod ram {
+    use steadfast_core::{Config, Link, RamOutbox};
+
+    /// As many bytes as a link with room for 8 messages of 2 KiB takes.
+    pub(crate) static LINK: [core::sync::atomic::AtomicU8; size_of::<
+        Link<RamOutbox<8, 2048>, &'static Config<&'static str>>,
+    >()] = [const { core::sync::atomic::AtomicU8::new(0) }; _];
+}
