@@ -4,11 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hub_emulator::Control;
-use steadfast::{Builder, Device, Event, Failure, Ledger, Receipt, State, Status, Telemetry, Undelivered};
+use steadfast::{Builder, Device, Event, Failure, Ledger, Receipt, RetryPolicy, State, Status, Telemetry, Undelivered};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
-use crate::{Scene, Verdict, soon};
+use crate::{Scene, Verdict, policy, soon};
 
 /// A device at work in a scene. Times are those of the emulator.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Actor {
     pub name: String,
     /// Most publishes without acknowledgement.
     pub window: u16,
+    /// The back-off it is held to: that of [`policy`] unless it was built with another one.
+    pub policy: RetryPolicy,
     /// When it was started.
     pub started: Duration,
     /// What its driver returns.
@@ -64,7 +66,8 @@ impl Actor {
         });
         let started = clock.now();
         let driver = tokio::spawn(driver);
-        Self { device, name: name.to_owned(), window, started, driver, clock, sent: Vec::new(), events }
+        let (name, policy) = (name.to_owned(), policy());
+        Self { device, name, window, policy, started, driver, clock, sent: Vec::new(), events }
     }
 
     /// Sends that many messages, each with its number in `seq` and in its body. Waits for room in the outbox only.

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hub_emulator::{Outcome, Receipt};
-use steadfast::{Class, Event};
+use steadfast::{Class, Event, Failure};
 
-use crate::{Actor, DPS_HOST, Scene, Sent, policy};
+use crate::{Actor, DPS_HOST, Scene, Sent};
 
 /// How far clocks of the two sides and timers may be apart.
 const SLACK: Duration = Duration::from_millis(20);
@@ -98,12 +98,14 @@ fn same_id_same_message(receipts: &[Receipt]) {
 
 /// Attempts keep to what the back-off says, and the back-off keeps to the policy.
 fn pace(scene: &Scene, actor: &Actor) {
-    let policy = policy();
+    let policy = actor.policy;
     let opened: Vec<Duration> = scene.emulator.ledger().connections().iter().map(|record| record.opened_at).collect();
-    let mut repeated: Option<Class> = None;
+    // What the failure before was, at the hub and at the provisioning service, since the link last held for a while.
+    let mut before: [Option<Class>; 2] = [None, None];
+    let mut up: Option<Duration> = None;
     for (at, event) in actor.events() {
         if let Event::Up { .. } = event {
-            repeated = None;
+            up = Some(at);
         }
         let Event::Retrying { failure, delay } = event else { continue };
         let wait = at..(at + delay).saturating_sub(SLACK);
@@ -113,14 +115,17 @@ fn pace(scene: &Scene, actor: &Actor) {
         let asked = policy.retry_after_cap + policy.retry_after_cap.max(policy.first_spread);
         let most = [policy.first_spread, policy.floor, policy.overload_spread, policy.refused_cap, asked, age / 2];
         assert!(most.iter().any(|most| delay <= *most), "{failure}: {delay:?}");
-        let least = match (repeated, failure.class()) {
+        if up.take().is_some_and(|up| at - up + SLACK >= policy.stable) {
+            before = [None, None];
+        }
+        let before = &mut before[usize::from(matches!(failure, Failure::Provisioning(_)))];
+        let least = match (before.replace(failure.class()), failure.class()) {
             (Some(Class::Overload), Class::Overload) => policy.overload_spread / 2,
             (Some(_), Class::Unreachable | Class::Protocol | Class::Local) => policy.floor / 2,
             _ => Duration::ZERO,
         };
         let milli = Duration::from_millis(1);
-        assert!(delay + milli >= least, "{failure}: {delay:?} after {repeated:?}");
-        repeated = Some(failure.class());
+        assert!(delay + milli >= least, "in a hurry: {delay:?} after {failure}");
     }
 }
 

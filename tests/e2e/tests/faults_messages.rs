@@ -105,6 +105,7 @@ async fn cut_at(pipe: Pipe, cut: impl Fn(u64) -> Fault, places: &[u64]) {
     let mut policy = policy();
     policy.stable = Duration::from_millis(1);
     let mut actor = e2e::Actor::start(&scene, DEVICE, scene.device(pipe).retry(policy), 10);
+    actor.policy = policy;
     actor.send(1).await;
     actor.delivered().await;
     let device = scene.emulator.hub(HUB_A).device(DEVICE);

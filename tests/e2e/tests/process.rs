@@ -24,6 +24,8 @@ on_every_pipe!(
     two_seeds_spread_a_fleet_and_lose_nothing,
     messages_from_the_cloud_come_again_until_acknowledged,
     the_largest_message_passes_and_a_larger_one_is_refused,
+    messages_are_sent_from_any_thread,
+    an_uplink_of_large_messages_keeps_its_order,
 );
 
 async fn a_healthy_life_is_quiet(pipe: Pipe) {
@@ -364,4 +366,37 @@ async fn the_largest_message_passes_and_a_larger_one_is_refused(pipe: Pipe) {
     actor.delivered().await;
     assert_eq!(scene.emulator.ledger().messages(DEVICE)[0].payload.len(), room);
     actor.finish(&scene).await;
+}
+
+async fn messages_are_sent_from_any_thread(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let actor = scene.run_device(pipe);
+    actor.up().await;
+    for _ in 0..5 {
+        // Alone in the outbox, and without a runtime: the sender itself may do the writing.
+        let device = actor.device.clone();
+        let sender = std::thread::spawn(move || device.try_send(&Telemetry::new("from elsewhere")));
+        until("it has ended", || sender.is_finished()).await;
+        drop(sender.join().unwrap().unwrap());
+        actor.delivered().await;
+    }
+    let books = soon(actor.device.stop(Duration::from_secs(5))).await;
+    assert_eq!((books.delivered, scene.emulator.ledger().counts(DEVICE).distinct), (5, 5));
+    assert_eq!(actor.failures(), []);
+}
+
+async fn an_uplink_of_large_messages_keeps_its_order(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let builder = scene.device(pipe).outbox(100, 32 << 20);
+    let mut actor = Actor::start(&scene, DEVICE, builder, 20);
+    scene.emulator.hub(HUB_A).inject(Injection::once(Fault::DropBeforeStore).after(11));
+    for number in 0..40_usize {
+        let size = [1, 1000, 70_000, 250_000][number % 4];
+        let mut body = vec![b'x'; size];
+        body.extend(number.to_string().bytes());
+        let message = Telemetry::new(body).property("seq", &number.to_string()).unwrap();
+        actor.watch(soon(actor.device.send(&message)).await.unwrap());
+    }
+    let verdict = actor.finish(&scene).await;
+    assert_eq!(verdict.accepted, 2);
 }
