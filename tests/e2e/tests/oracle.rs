@@ -1,7 +1,5 @@
 //! The oracle bites: each rule, broken on purpose, is found.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it is")]
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
