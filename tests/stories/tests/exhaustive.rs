@@ -329,21 +329,7 @@ impl Scene {
                     self.end_line();
                 }
                 Output::Action(Action::Send { attempt, packet }) => {
-                    let sent = match packet {
-                        Packet::Connect(_) => Sent::Connect,
-                        Packet::Publish(publish) => {
-                            let topic = publish.topic.to_string();
-                            let id = topic.split("$.mid=").nth(1).and_then(|id| u64::from_str_radix(id, 16).ok());
-                            Sent::Publish(id.unwrap(), publish.packet_id.unwrap(), publish.dup)
-                        }
-                        Packet::PublishText(request) => {
-                            let topic = request.message.topic().to_string();
-                            let request = topic.split("$rid=").nth(1).unwrap_or("");
-                            Sent::Request(request.split('&').next().unwrap_or("").to_owned())
-                        }
-                        Packet::Subscribe(subscribe) => Sent::Subscribe(subscribe.packet_id),
-                        _ => Sent::Other,
-                    };
+                    let sent = Sent::of(&packet);
                     self.sends(attempt, sent);
                 }
                 Output::Action(_) => {}
@@ -460,6 +446,26 @@ enum Sent {
     Other,
 }
 
+impl Sent {
+    fn of(packet: &Packet<'_>) -> Self {
+        if let Packet::Publish(publish) = packet {
+            let topic = publish.topic.to_string();
+            let id = topic.split("$.mid=").nth(1).and_then(|id| u64::from_str_radix(id, 16).ok());
+            Self::Publish(id.unwrap(), publish.packet_id.unwrap(), publish.dup)
+        } else if let Packet::PublishText(request) = packet {
+            let topic = request.message.topic().to_string();
+            let request = topic.split("$rid=").nth(1).unwrap_or("");
+            Self::Request(request.split('&').next().unwrap_or("").to_owned())
+        } else if let Packet::Subscribe(subscribe) = packet {
+            Self::Subscribe(subscribe.packet_id)
+        } else if matches!(packet, Packet::Connect(_)) {
+            Self::Connect
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// What was explored.
 #[derive(Default)]
 struct Explored {
@@ -501,14 +507,20 @@ fn after(config: &'static Config<&'static str>, steps: &[Step]) -> Scene {
     scene
 }
 
-fn explore(name: &str, config: &'static Config<&'static str>, starts: &[&[Step]], steps: &[Step], depth: u32) {
+fn explore(
+    name: &str,
+    config: &'static Config<&'static str>,
+    starts: &[&[Step]],
+    steps: &[Step],
+    depth: u32,
+) -> String {
     let depth = std::env::var("STEADFAST_DEPTH").ok().and_then(|depth| depth.parse().ok()).unwrap_or(depth);
     let mut explored = Explored::default();
     for start in starts {
         explored.explore(&after(config, start), steps, depth);
     }
     let Explored { histories, outlines, recoveries } = explored;
-    println!("{name}: {histories} histories of {depth} steps, {} states, {recoveries} recoveries", outlines.len());
+    format!("{name}: {histories} histories of {depth} steps, {} states, {recoveries} recoveries", outlines.len())
 }
 
 #[test]
@@ -520,7 +532,7 @@ fn every_short_history_at_a_hub_keeps_the_promises() {
         &[Publish, Publish, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready],
         &[Publish, Publish, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready, Resumed, Lost],
     ];
-    explore("at a hub", &HUB, &starts, &AT_HUB, 7);
+    println!("{}", explore("at a hub", &HUB, &starts, &AT_HUB, 7));
 }
 
 #[test]
@@ -531,5 +543,5 @@ fn every_short_history_of_a_move_keeps_the_promises() {
         &[Publish, Publish, Deadline, Ready, Refused, Deadline, Ready, Refused, Deadline],
         &[Publish, Publish, Order, Deadline, Ready],
     ];
-    explore("moving", &PROVISIONED, &starts, &MOVING, 8);
+    println!("{}", explore("moving", &PROVISIONED, &starts, &MOVING, 8));
 }

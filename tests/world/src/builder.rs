@@ -202,6 +202,7 @@ impl Builder {
                 attempts: Vec::new(),
                 inbound: Vec::new(),
                 saved: None,
+                memory: None,
                 oracle,
                 published: 0,
                 up: false,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use steadfast_core::{Assignment, Attempt, Config, Event, Link, Role, Settings};
+use steadfast_core::{Assignment, Attempt, Config, Event, Link, Memory, Role, Settings};
 
 use crate::oracle::Oracle;
 use crate::service::Key;
@@ -107,6 +107,7 @@ pub(crate) struct Device<O> {
     pub(crate) attempts: Vec<AttemptRecord>,
     pub(crate) inbound: Vec<Inbound>,
     pub(crate) saved: Option<Assignment>,
+    pub(crate) memory: Option<Memory>,
     pub(crate) oracle: Oracle,
     pub(crate) published: u64,
     /// Whether it was up, and had messages, at the latest look.

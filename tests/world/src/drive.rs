@@ -187,6 +187,10 @@ impl<O: Outbox> World<O> {
                         device.saved = Some(assignment.clone());
                         Deed::Nothing
                     }
+                    Action::SaveMemory(memory) => {
+                        device.memory = Some(memory);
+                        Deed::Nothing
+                    }
                     _ => Deed::Nothing,
                 },
                 _ => Deed::Nothing,

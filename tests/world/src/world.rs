@@ -4,8 +4,8 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use steadfast_core::{
-    Assignment, Event, Failure, Instant, Ledger, Link, Message, MessageId, Outbox, PublishError, RamOutbox, State,
-    Status,
+    Assignment, Event, Failure, Instant, Ledger, Link, Memory, Message, MessageId, Outbox, PublishError, RamOutbox,
+    State, Status,
 };
 
 use crate::builder::Builder;
@@ -476,6 +476,12 @@ impl<O: Outbox> World<O> {
     #[must_use]
     pub fn saved(&self) -> Option<&Assignment> {
         self.devices[0].saved.as_ref()
+    }
+
+    /// Returns the memory the first device was told to keep.
+    #[must_use]
+    pub fn memory(&self) -> Option<Memory> {
+        self.devices[0].memory
     }
 
     /// Returns the messages reported delivered, in that order.

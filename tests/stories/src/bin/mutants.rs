@@ -1,0 +1,247 @@
+//! Proves that the tests notice mistakes: each of a table of mistakes is put into a copy of the core, and the tests
+//! must fail there.
+//!
+//! `cargo run -p stories --bin mutants` works offline in a directory of its own under the target directory. It exits
+//! with 1 when a mistake went unnoticed, when one no longer fits the sources, or when the tests fail without one.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, fs, io};
+
+/// A mistake.
+struct Mutant {
+    name: &'static str,
+    /// File in the core's sources.
+    file: &'static str,
+    /// Text that occurs once.
+    from: &'static str,
+    to: &'static str,
+}
+
+const MUTANTS: [Mutant; 14] = [
+    Mutant {
+        name: "a message counts as delivered when it is sent",
+        file: "link/deliver.rs",
+        from: "        Some((id, packet_id, self.session.resumed && sent_before))",
+        to: "        self.events.delivered(id);\n        Some((id, packet_id, self.session.resumed && sent_before))",
+    },
+    Mutant {
+        name: "the first message is left out when a connection begins",
+        file: "link/deliver.rs",
+        from: "self.session.cursor = self.outbox.first().unwrap_or(self.next_id);",
+        to: "self.session.cursor = self.outbox.first().map_or(self.next_id, MessageId::next);",
+    },
+    Mutant {
+        name: "an acknowledgement ends the oldest message, whatever it names",
+        file: "link/deliver.rs",
+        from: "let id = MessageId::new(first.get().wrapping_add(ahead));",
+        to: "let id = MessageId::new(first.get().wrapping_add(ahead & 0));",
+    },
+    Mutant {
+        name: "the window does not bind",
+        file: "link/deliver.rs",
+        from: "self.session.in_flight >= self.window()",
+        to: "self.session.in_flight > self.window()",
+    },
+    Mutant {
+        name: "an expired message is missing in the books",
+        file: "link/deliver.rs",
+        from: "DropReason::Expired => &mut self.ledger.expired,",
+        to: "DropReason::Expired => &mut self.ledger.refused,",
+    },
+    Mutant {
+        name: "a new session is taken for a kept one",
+        file: "link/attempt.rs",
+        from: "                    self.session.sent_before = None;\n                }\n                self.session.resumed = session_present;",
+        to: "                }\n                self.session.resumed = true;",
+    },
+    Mutant {
+        name: "a new session is not subscribed to",
+        file: "link/attempt.rs",
+        from: "                    self.session.subscribed = 0;\n                    self.session.sent_before",
+        to: "                    self.session.sent_before",
+    },
+    Mutant {
+        name: "late answers count",
+        file: "link/receive.rs",
+        from: "if attempt != self.attempt || !self.is_trying() {",
+        to: "if !self.is_trying() {",
+    },
+    Mutant {
+        name: "timers outlive their attempt",
+        file: "link/attempt.rs",
+        from: "        self.timers.clear_attempt();\n",
+        to: "",
+    },
+    Mutant {
+        name: "any connection starts the back-off anew",
+        file: "link/attempt.rs",
+        from: "let stable = was_up && self.session.stable;",
+        to: "let stable = was_up;",
+    },
+    Mutant {
+        name: "a renewal does not wait for what is in flight",
+        file: "link/attempt.rs",
+        from: "self.phase == Phase::Draining && self.session.in_flight == 0 && !queued",
+        to: "self.phase == Phase::Draining && !queued",
+    },
+    Mutant {
+        name: "overload sends the device to provisioning",
+        file: "link/attempt.rs",
+        from: "if was_up || !matches!(failure.class(), Class::Unreachable | Class::Local) {",
+        to: "if was_up {",
+    },
+    Mutant {
+        name: "registrations are not spaced",
+        file: "link/attempt.rs",
+        from: "self.account.is_provisioned() && self.now >= self.ladder.not_before",
+        to: "self.account.is_provisioned()",
+    },
+    Mutant {
+        name: "delays have no jitter",
+        file: "retry.rs",
+        from: "scale(word, width >> 1, width)",
+        to: "scale(u32::MAX, word as u64 & 0, width)",
+    },
+];
+
+/// Suites, the quickest first, with what makes them quicker.
+const SUITES: [(&str, &[&str]); 3] = [
+    ("exhaustive", &[]),
+    ("stories", &["--skip", "ten_thousand", "--skip", "of_a_fleet", "--skip", "packet_id"]),
+    ("histories", &[]),
+];
+
+/// Longest time for a suite.
+const PATIENCE: Duration = Duration::from_secs(300);
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            say(&format!("mutants: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is a command")]
+fn say(line: &str) {
+    println!("{line}");
+}
+
+/// Returns how many mistakes went unnoticed.
+fn run() -> Result<usize, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).ok_or("no workspace")?.to_path_buf();
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let place = env::current_dir().map_err(|error| error.to_string())?.join(target).join("mutants");
+    let copy = place.join("workspace");
+    if copy.exists() {
+        fs::remove_dir_all(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+    }
+    prepare(&root, &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+    let begun = Instant::now();
+    if let Some(failed) = first_failure(&copy, &place)? {
+        return Err(format!("without a mistake the suite {failed} fails already"));
+    }
+    say(&format!("no mistake: all suites pass ({} s)", begun.elapsed().as_secs()));
+    let mut unnoticed = 0;
+    for mutant in &MUTANTS {
+        let begun = Instant::now();
+        let path = copy.join("sdk-core/src").join(mutant.file);
+        let source = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", mutant.file))?;
+        let found = source.matches(mutant.from).count();
+        if found != 1 {
+            return Err(format!("{}: the text to change occurs {found} times in {}", mutant.name, mutant.file));
+        }
+        let write = |text: &str| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
+        write(&source.replace(mutant.from, mutant.to))?;
+        let failed = first_failure(&copy, &place)?;
+        write(&source)?;
+        let verdict = match failed {
+            Some(suite) => format!("noticed by {suite}"),
+            None => {
+                unnoticed += 1;
+                "NOT NOTICED".to_owned()
+            }
+        };
+        say(&format!("{}: {verdict} ({} s)", mutant.name, begun.elapsed().as_secs()));
+    }
+    say(&format!("{} of {} mistakes noticed", MUTANTS.len() - unnoticed, MUTANTS.len()));
+    Ok(unnoticed)
+}
+
+/// Copies what the tests need into a workspace of its own.
+fn prepare(root: &Path, copy: &Path) -> io::Result<()> {
+    for part in ["sdk-core", "tests/world", "tests/stories"] {
+        copy_folder(&root.join(part), &copy.join(part))?;
+    }
+    fs::copy(root.join("Cargo.lock"), copy.join("Cargo.lock"))?;
+    let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
+    let rest = manifest.find("[workspace.package]").map_or("", |at| &manifest[at..]);
+    let members = "[workspace]\nresolver = \"3\"\nmembers = [\"sdk-core\", \"tests/world\", \"tests/stories\"]\n\n";
+    fs::write(copy.join("Cargo.toml"), format!("{members}{rest}"))
+}
+
+fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, copy) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type()?.is_dir() {
+            if entry.file_name() != "target" {
+                copy_folder(&source, &copy)?;
+            }
+        } else {
+            fs::copy(&source, &copy)?;
+        }
+    }
+    Ok(())
+}
+
+/// Runs the suites until one fails and returns its name.
+fn first_failure(copy: &Path, place: &Path) -> Result<Option<&'static str>, String> {
+    for (suite, arguments) in SUITES {
+        let program = build(copy, place, suite)?;
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(copy);
+        command.env("STEADFAST_SEEDS", "100").env("STEADFAST_DEPTH", "6").env("RUST_BACKTRACE", "0");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if !passes(&mut command)? {
+            return Ok(Some(suite));
+        }
+    }
+    Ok(None)
+}
+
+/// Builds a suite and returns its program.
+fn build(copy: &Path, place: &Path, suite: &str) -> Result<PathBuf, String> {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(copy).env("CARGO_TARGET_DIR", place.join("target"));
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0").env("CARGO_PROFILE_TEST_DEBUG", "0");
+    command.args(["test", "--offline", "--no-run", "-p", "stories", "--test", suite]).stdin(Stdio::null());
+    let built = command.output().map_err(|error| format!("cargo does not start: {error}"))?;
+    let said = String::from_utf8_lossy(&built.stderr);
+    let program = said.lines().find_map(|line| line.trim().strip_prefix("Executable ")?.split_once(" ("));
+    match program {
+        Some((_, path)) if built.status.success() => Ok(copy.join(path.trim_end_matches(')'))),
+        _ => Err(format!("the suite {suite} does not build:\n{said}")),
+    }
+}
+
+/// Returns whether the command succeeds in time.
+fn passes(command: &mut Command) -> Result<bool, String> {
+    let mut child = command.spawn().map_err(|error| format!("a suite does not start: {error}"))?;
+    let end = Instant::now() + PATIENCE;
+    while Instant::now() < end {
+        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
+            return Ok(status.success());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // A suite that hangs has noticed something as well.
+    child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
+    Ok(false)
+}
