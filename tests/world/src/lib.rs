@@ -29,6 +29,7 @@ mod heap_outbox;
 mod network;
 mod oracle;
 mod rng;
+mod serve;
 pub mod service;
 mod world;
 
