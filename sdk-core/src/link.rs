@@ -102,6 +102,7 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Plan {
     Renew,
+    /// To come back, by way of the Device Provisioning Service if that is wanted.
     Reprovision,
     Stop,
 }
@@ -303,7 +304,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.clock.own = (unix_secs >= CLOCK_SET_SECS).then_some((unix_secs, now));
     }
 
-    /// Starts bringing the link up; without effect while it is trying or up.
+    /// Starts bringing the link up; without effect while it is trying or up. A stop under way then ends in a new
+    /// connection.
     ///
     /// The first attempt begins within [`crate::RetryPolicy::first_spread`], since a power cut ends for a whole street.
     pub fn start(&mut self, now: Instant) {
@@ -320,6 +322,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             self.plan = None;
             self.enter(Phase::Waiting);
             self.timers.set(TimerReason::Retry, now.after(delay));
+        } else if self.phase == Phase::Draining && self.plan == Some(Plan::Stop) {
+            self.plan = Some(Plan::Reprovision);
+            self.finish_drain_when_empty();
         }
     }
 

@@ -95,3 +95,18 @@ fn starts_and_stops_in_a_row_leave_one_link_and_one_connection() {
     world.run_until_delivered();
     assert_eq!(world.sizes().0, 1);
 }
+
+#[test]
+fn a_start_during_a_stop_brings_the_link_back() {
+    let mut world = up(5);
+    world.hub_mut(0).faults.next_publishes.push_back(PublishFault::Withhold);
+    world.publish_many(3);
+    world.stop(secs(30));
+    world.run_for(secs(1));
+    world.start();
+    world.run_until_delivered();
+    world.run_until_up();
+    world.run_for(mins(10));
+    assert_eq!((world.state(), world.count(stopped)), (State::Up, 0));
+    assert_eq!(world.count(|event| matches!(event, Event::Down(_))), 0);
+}
