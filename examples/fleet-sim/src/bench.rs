@@ -313,7 +313,7 @@ pub(crate) fn measure(devices: u32, threads: usize) -> Vec<Line> {
         "H10",
         fleet("speed and memory of one seed of H1", devices),
         "<= 60 s, <= 1024 bytes per device",
-        format!("{slowest:.1} s, {} bytes per device, {events} events", footprint()),
+        format!("{slowest:.1} s on the processor, {} bytes per device, {events} events", footprint()),
         String::new(),
         slowest <= 60.0 && footprint() <= 1_024,
     );

@@ -83,29 +83,29 @@ impl Chart {
             f64::midpoint(TOP, HEIGHT - BOTTOM),
             escape(&self.y)
         );
-        if let Some((level, name)) = &self.level {
-            let y = up(*level);
-            let end = WIDTH - RIGHT;
-            let _ = write!(
-                svg,
-                r#"<line x1="{LEFT}" x2="{end}" y1="{y:.1}" y2="{y:.1}" class="level"/><text x="{}" y="{:.1}" class="tick" text-anchor="end">{}</text>"#,
-                end - 4.0,
-                y - 5.0,
-                escape(name)
-            );
-        }
         // Ours is drawn last, on top.
         for (place, curve) in self.curves.iter().enumerate().rev() {
             let colour = COLOURS[place % COLOURS.len()];
-            let width = if place == 0 { 2.6 } else { 1.4 };
+            let (width, opacity) = if place == 0 { (2.6, 1.0) } else { (1.4, 0.7) };
             let path: String = curve.points.iter().fold(String::new(), |mut path, (x, y)| {
                 let _ = write!(path, "{:.1},{:.1} ", across(*x), up(*y));
                 path
             });
             let _ = write!(
                 svg,
-                r#"<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"><title>{}</title></polyline>"#,
+                r#"<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-opacity="{opacity}" stroke-linejoin="round"><title>{}</title></polyline>"#,
                 escape(&curve.name)
+            );
+        }
+        if let Some((level, name)) = &self.level {
+            let y = up(*level);
+            let end = WIDTH - RIGHT;
+            let _ = write!(
+                svg,
+                r#"<line x1="{LEFT}" x2="{end}" y1="{y:.1}" y2="{y:.1}" class="level"/><text x="{}" y="{:.1}" class="name" text-anchor="end">{}</text>"#,
+                end - 4.0,
+                y - 6.0,
+                escape(name)
             );
         }
         svg
@@ -164,7 +164,7 @@ pub(crate) fn page(title: &str, facts: &[String], charts: &[Chart], head: &[&str
 
 const STYLE: &str = ".paper{fill:#fff}.title{font:600 15px system-ui,sans-serif;fill:#1a1a1a}.tick{font:12px \
                      system-ui,sans-serif;fill:#555}.axis{font:13px system-ui,sans-serif;fill:#333}.grid{stroke:#e4e4e4;\
-                     stroke-width:1}.level{stroke:#b00020;stroke-width:1.4;stroke-dasharray:6 4}";
+                     stroke-width:1}.name{font:600 12px system-ui,sans-serif;fill:#b00020;paint-order:stroke;stroke:#fff;stroke-width:4px}.level{stroke:#b00020;stroke-width:1.4;stroke-dasharray:6 4}";
 
 const PAGE: &str = "body{margin:0;background:#f6f7f9;color:#1a1a1a;font:16px/1.5 system-ui,sans-serif}main{max-width:\
                     1000px;margin:0 auto;padding:24px 16px}h1{font-size:24px;margin:0 0 8px}ul{margin:0 0 16px;padding-\

@@ -138,3 +138,61 @@ pub(crate) fn play_all(plays: &[Play<'_>], threads: usize, watch: &(dyn Fn(usize
     });
     outcomes.into_iter().map(|outcome| outcome.into_inner().unwrap_or_else(PoisonError::into_inner)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{BUCKET, Figures};
+    use crate::fleet::footprint;
+    use crate::service::Model;
+
+    fn play(player: &Player, scenario: &Scenario, seed: u64) -> Outcome {
+        player.play(scenario, seed, &mut |_, _| {})
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_run_and_another_one_another() {
+        let scenario = Scenario::outage(1_000, 100.0, 5.0, BUCKET);
+        for player in [Player::ours(), Player::peer(Peer::FullJitter, 10)] {
+            let runs = [1, 1, 2].map(|seed| play(&player, &scenario, seed));
+            assert_eq!(runs[0].back_ms, runs[1].back_ms);
+            assert_eq!(runs[0].attempts, runs[1].attempts);
+            assert_ne!(runs[0].back_ms, runs[2].back_ms);
+        }
+    }
+
+    #[test]
+    fn every_device_comes_back_in_every_model() {
+        let models = [BUCKET, Model::Costly { cost: 0.1 }, Model::Queue { secs: 30.0 }, Model::Open];
+        for scenario in models.map(|model| Scenario::outage(2_000, 200.0, 5.0, model)) {
+            for player in [Player::ours(), Player::ours().hinted(220.0), Player::ours().planned(220.0)] {
+                let outcome = play(&player, &scenario, 1);
+                assert!(outcome.back_secs(1.0).is_some_and(|secs| secs < 600.0), "{} {scenario:?}", player.name());
+            }
+        }
+    }
+
+    #[test]
+    fn a_throttled_hub_sends_nobody_to_the_provisioning_service() {
+        let scenario = Scenario { dps_rate: Some(1.0), ..Scenario::outage(2_000, 200.0, 5.0, BUCKET) };
+        assert_eq!(play(&Player::ours().provisioned(), &scenario, 1).registrations, (0, 0));
+        let peer = Player::peer(Peer::AzureC, 10).provisioned();
+        assert!(play(&peer, &scenario, 1).registrations.0 > 0);
+    }
+
+    #[test]
+    fn a_fleet_that_moved_registers_once_and_arrives() {
+        let mut scenario = Scenario::outage(500, 50.0, 5.0, BUCKET);
+        scenario.dps_rate = Some(5.0);
+        scenario.moved = true;
+        scenario.horizon_ms = 3_600_000;
+        let outcome = play(&Player::ours().provisioned(), &scenario, 1);
+        let figures = Figures::of(core::slice::from_ref(&outcome), &scenario);
+        assert!(figures.all.is_some() && figures.registrations < 1.1, "{figures:?}");
+    }
+
+    #[test]
+    fn a_device_takes_a_kibibyte_at_most() {
+        assert!(footprint() <= 1_024, "{}", footprint());
+    }
+}

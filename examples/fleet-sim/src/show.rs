@@ -125,7 +125,7 @@ impl Show {
             for attempts in &outcome.attempts {
                 counts[usize::from((*attempts).min(most))] += 1;
             }
-            (0..).zip(&counts).map(|(x, count)| (f64::from(x), f64::from(*count) / hit * 100.0)).collect()
+            (0..).zip(&counts).map(|(x, count)| (f64::from(x), f64::from(*count))).collect()
         });
         let chart = |title: &str, x: &str, y: &str, curves| Chart {
             title: title.into(),
@@ -143,12 +143,15 @@ impl Show {
                 logarithmic: true,
                 ..chart("Arrivals at the hub, greatest second of each step", seconds, "attempts per second", arrivals)
             },
-            chart(
-                "Attempts of a device after the return",
-                "attempts (the last step: and more)",
-                "% of the devices",
-                histogram,
-            ),
+            Chart {
+                logarithmic: true,
+                ..chart(
+                    "Attempts of a device after the return",
+                    "attempts (the last step: and more)",
+                    "devices",
+                    histogram,
+                )
+            },
         ]
     }
 
