@@ -1,0 +1,72 @@
+//! A device on an ESP32 under ESP-IDF: Wi-Fi, SNTP, then the main loop.
+
+#[cfg(target_os = "espidf")]
+fn main() {
+    if let Err(error) = device::run() {
+        println!("{error}");
+    }
+}
+
+#[cfg(not(target_os = "espidf"))]
+fn main() {
+    println!("this image is for ESP-IDF; docs/porting.md says how to build it");
+}
+
+#[cfg(target_os = "espidf")]
+mod device {
+    use std::error::Error;
+    use std::time::Duration;
+
+    use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi as _};
+    use esp_idf_svc::eventloop::EspSystemEventLoop;
+    use esp_idf_svc::hal::peripherals::Peripherals;
+    use esp_idf_svc::nvs::EspDefaultNvsPartition;
+    use esp_idf_svc::sntp::{EspSntp, SyncStatus};
+    use esp_idf_svc::wifi::{BlockingWifi, EspWifi};
+    use steadfast_core::azure::sas::SymmetricKey;
+    use steadfast_core::{Instant, RamOutbox};
+    use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
+    use steadfast_esp32::wifi::{Change, Station};
+    use steadfast_esp32::{Board as _, Buffers, Device};
+
+    pub(super) fn run() -> Result<(), Box<dyn Error>> {
+        esp_idf_svc::sys::link_patches();
+        let peripherals = Peripherals::take()?;
+        let events = EspSystemEventLoop::take()?;
+        let nvs = EspDefaultNvsPartition::take()?;
+
+        let wifi = EspWifi::new(peripherals.modem, events.clone(), Some(nvs.clone()))?;
+        let mut wifi = BlockingWifi::wrap(wifi, events)?;
+        wifi.set_configuration(&Configuration::Client(ClientConfiguration {
+            ssid: env!("WIFI_SSID").try_into().map_err(|()| "the network's name is too long")?,
+            password: env!("WIFI_PASSWORD").try_into().map_err(|()| "the password is too long")?,
+            auth_method: AuthMethod::WPA2Personal,
+            ..Default::default()
+        }))?;
+        wifi.start()?;
+        wifi.connect()?;
+        wifi.wait_netif_up()?;
+        let sntp = EspSntp::new_default()?;
+        while sntp.get_sync_status() != SyncStatus::Completed {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+
+        let key = SymmetricKey::from_base64(env!("DEVICE_KEY"))?;
+        let board = EspBoard::new(nvs, Some(key))?;
+        let assignment = board.assignment();
+        let (mut rx, mut tx) = (vec![0; 4096], vec![0; 4096]);
+        let buffers = Buffers { rx: &mut rx, tx: &mut tx };
+        let dialler = EspDialler::new(Trust::Bundle);
+        let outbox = RamOutbox::<32, 16384>::new();
+        let mut device = Device::new(board, dialler, &esp32_idf::CONFIG, outbox, seed(), buffers)?;
+        if let Some(assignment) = assignment {
+            device.restore_assignment(assignment);
+        }
+        let start = std::time::Instant::now();
+        let mut station = Station::new(wifi, Duration::from_secs(5));
+        esp32_idf::main_loop(&mut device, move || {
+            let now = Instant::from_millis(start.elapsed().as_millis() as u64);
+            !matches!(station.tend(now), Ok(Change::Lost))
+        })
+    }
+}
