@@ -50,10 +50,23 @@ impl Compiler {
 
     /// Returns that command with another target directory.
     pub(crate) fn cargo_into(&self, subcommand: &str, target: &str, place: &Path, directory: &Path) -> Command {
+        self.cargo_with(&["core"], subcommand, target, place, directory)
+    }
+
+    /// Returns that command for a crate that needs these libraries.
+    pub(crate) fn cargo_with(
+        &self,
+        libraries: &[&str],
+        subcommand: &str,
+        target: &str,
+        place: &Path,
+        directory: &Path,
+    ) -> Command {
         let mut command = match self {
             Self::Rustup => shell::cargo([subcommand]),
             Self::Debian => {
-                let mut command = shell::program("/usr/bin/cargo", [subcommand, "-Zbuild-std=core"]);
+                let libraries = format!("-Zbuild-std={}", libraries.join(","));
+                let mut command = shell::program("/usr/bin/cargo", [subcommand, &libraries]);
                 command.env("RUSTC", "/usr/bin/rustc").env("RUSTC_BOOTSTRAP", "1").env_remove("RUSTUP_TOOLCHAIN");
                 command
             }

@@ -9,6 +9,7 @@ mod checks;
 mod elf;
 mod features;
 mod firmware;
+mod firmware_esp32;
 mod firmware_target;
 mod licence;
 mod metadata;
@@ -77,6 +78,12 @@ const STEPS: &[Step] = &[
         about: "sizes of the core: RAM on this host, flash per target (`--json FILE`, `--install`)",
         in_ci: true,
         run: size::run,
+    },
+    Step {
+        name: "esp32",
+        about: "builds the ESP32-C3 image and makes it flashable; slow the first time",
+        in_ci: false,
+        run: firmware_esp32::run,
     },
     Step {
         name: "bench",
@@ -160,6 +167,6 @@ fn usage() -> String {
     for step in STEPS {
         text.push_str(&format!("  {:<10} {}\n", step.name, step.about));
     }
-    text.push_str("  ci         every step above but bench, with the time each took\n");
+    text.push_str("  ci         every step above but esp32 and bench, with the time each took\n");
     text
 }

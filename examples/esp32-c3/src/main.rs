@@ -1,0 +1,209 @@
+//! A device on an ESP32-C3 without ESP-IDF: Wi-Fi by esp-radio, TCP by embassy-net, the rest by `steadfast-esp32`.
+//!
+//! What differs from board to board comes from the environment when it is built; see README.md.
+#![no_std]
+#![no_main]
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
+
+use embassy_executor::Spawner;
+use embassy_net::tcp::client::{TcpClient, TcpClientState, TcpConnection};
+use embassy_net::{Runner, Stack, StackResources};
+use embassy_time::{Instant as Uptime, Timer};
+use embedded_nal_async::TcpConnect as _;
+use esp_hal::clock::CpuClock;
+use esp_hal::rng::Rng;
+use esp_hal::timer::timg::TimerGroup;
+use esp_radio::wifi::sta::StationConfig;
+use esp_radio::wifi::{AuthenticationMethodConfig, Config as WifiConfig, Interface, Password, Ssid, WifiController};
+use static_cell::StaticCell;
+use steadfast_core::azure::sas::SymmetricKey;
+use steadfast_core::text::Text;
+use steadfast_core::{
+    Config, Credential, Event, Failure, Instant, LocalFailure, Message, RamOutbox, Role, Seed, Service,
+};
+use steadfast_esp32::asynch::{Connect, Device, Timer as DeviceTimer};
+use steadfast_esp32::{Board, Buffers, Dial, Poll};
+
+const SSID: &str = env!("WIFI_SSID");
+const PASSWORD: &str = env!("WIFI_PASSWORD");
+const ID_SCOPE: &str = env!("ID_SCOPE");
+const REGISTRATION_ID: &str = env!("REGISTRATION_ID");
+const DEVICE_KEY: &str = env!("DEVICE_KEY");
+/// A local hub or gateway without TLS: `address:port`.
+const GATEWAY: &str = env!("GATEWAY");
+/// The wall clock at build time, in seconds since 1970; a product asks SNTP.
+const BUILT_AT: &str = env!("BUILT_AT");
+
+static CONFIG: Config<&str> = {
+    let service = Service::Provisioned {
+        host: steadfast_core::azure::dps::GLOBAL_HOST,
+        id_scope: ID_SCOPE,
+        registration_id: REGISTRATION_ID,
+    };
+    let mut config = Config::new(service, Credential::SharedKey);
+    config.max_inbound = 2048;
+    config.max_outbound = 2048;
+    config
+};
+
+/// Set while the station has its access point.
+static JOINED: AtomicBool = AtomicBool::new(false);
+
+esp_bootloader_esp_idf::esp_app_desc!();
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    esp_hal::system::software_reset()
+}
+
+#[esp_rtos::main]
+async fn main(spawner: Spawner) -> ! {
+    let peripherals = esp_hal::init(esp_hal::Config::default().with_cpu_clock(CpuClock::max()));
+    // The radio's driver wants a heap; steadfast does not.
+    esp_alloc::heap_allocator!(size: 96 * 1024);
+    let timers = TimerGroup::new(peripherals.TIMG0);
+    esp_rtos::start(timers.timer0, peripherals.FROM_CPU_INTR0);
+
+    let random = Rng::new();
+    let mut entropy = [0; 16];
+    let controller = WifiController::new(peripherals.WIFI, Default::default());
+    // With the radio on the generator draws from its noise.
+    random.read(&mut entropy);
+    if let Ok(controller) = controller
+        && let Ok(task) = keep_joined(controller)
+    {
+        spawner.spawn(task);
+    }
+
+    static RESOURCES: StaticCell<StackResources<3>> = StaticCell::new();
+    let (stack, runner) = embassy_net::new(
+        Interface::station(),
+        embassy_net::Config::dhcpv4(Default::default()),
+        RESOURCES.init(StackResources::new()),
+        u64::from(random.random()) << 32 | u64::from(random.random()),
+    );
+    if let Ok(task) = run_network(runner) {
+        spawner.spawn(task);
+    }
+    stack.wait_config_up().await;
+    run_device(stack, Seed::new(entropy)).await
+}
+
+#[embassy_executor::task]
+async fn run_network(mut runner: Runner<'static, Interface>) -> ! {
+    runner.run().await
+}
+
+/// Joins the access point, again after each loss.
+#[embassy_executor::task]
+async fn keep_joined(mut controller: WifiController<'static>) {
+    let (Ok(ssid), Ok(password)) = (Ssid::try_from(SSID), Password::try_from(PASSWORD)) else { return };
+    let station = StationConfig::default()
+        .with_ssid(ssid)
+        .with_authentication(AuthenticationMethodConfig::Wpa2Personal(password));
+    if controller.set_config(&WifiConfig::Station(station)).is_err() {
+        return;
+    }
+    loop {
+        if controller.connect_async().await.is_ok() {
+            JOINED.store(true, Ordering::Relaxed);
+            let _ = controller.wait_for_disconnect_async().await;
+            JOINED.store(false, Ordering::Relaxed);
+        }
+        Timer::after_secs(5).await;
+    }
+}
+
+async fn run_device(stack: Stack<'static>, seed: Seed) -> ! {
+    let key = SymmetricKey::from_base64(DEVICE_KEY).ok();
+    let (mut rx, mut tx) = ([0; 2048], [0; 2048]);
+    static STATE: StaticCell<TcpClientState<1, 1536, 1536>> = StaticCell::new();
+    static CLIENT: StaticCell<Client> = StaticCell::new();
+    let client = CLIENT.init(TcpClient::new(stack, STATE.init(TcpClientState::new())));
+    let dialler = Dialler { stack, client };
+    let buffers = Buffers { rx: &mut rx, tx: &mut tx };
+    let outbox = RamOutbox::<16, 4096>::new();
+    let Ok(mut device) = Device::new(Chip { key }, dialler, Clock, &CONFIG, outbox, seed, buffers) else {
+        esp_hal::system::software_reset()
+    };
+    device.start();
+    let mut number = 0;
+    loop {
+        match device.poll(Duration::from_secs(5)).await {
+            Poll::Event(Event::GaveUp(_)) => device.start(),
+            Poll::Event(_) => {}
+            Poll::Message(message) => {
+                let ack = message.ack;
+                device.acknowledge(ack);
+            }
+            Poll::Idle => {
+                let mut text = [0; 48];
+                let body = Text::of([
+                    steadfast_core::text::Part::Plain("{\"n\":"),
+                    steadfast_core::text::Part::Number(number),
+                    steadfast_core::text::Part::Plain("}"),
+                ]);
+                let body = body.to_str(&mut text).unwrap_or_default();
+                // A full outbox means: measure less often until the hub is back.
+                if device.send(Message::telemetry("", body.as_bytes())).is_ok() {
+                    number += 1;
+                }
+            }
+            _ => {}
+        }
+        if !JOINED.load(Ordering::Relaxed) {
+            device.network_lost();
+        }
+    }
+}
+
+struct Chip {
+    key: Option<SymmetricKey>,
+}
+
+impl Board for Chip {
+    fn now(&self) -> Instant {
+        Instant::from_millis(Uptime::now().as_millis())
+    }
+
+    fn unix_secs(&self) -> Option<u64> {
+        Some(BUILT_AT.parse::<u64>().ok()? + Uptime::now().as_secs())
+    }
+
+    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
+        self.key.as_ref().map(|key| key.sign(text)).ok_or(Failure::Local(LocalFailure::Credential))
+    }
+
+    fn sleep(&mut self, _: Duration) {}
+}
+
+struct Clock;
+
+impl DeviceTimer for Clock {
+    async fn wait_until(&mut self, at: Instant) {
+        Timer::at(Uptime::from_millis(at.as_millis())).await;
+    }
+}
+
+/// One connection at a time; the device drops the old one before it dials.
+type Client = TcpClient<'static, 1, 1536, 1536>;
+
+/// Dials the gateway, whichever service is wanted.
+struct Dialler {
+    stack: Stack<'static>,
+    client: &'static Client,
+}
+
+impl Connect for Dialler {
+    type Stream = TcpConnection<'static, 1, 1536, 1536>;
+
+    async fn connect(&mut self, _: &Dial<'_>) -> Result<Self::Stream, Failure> {
+        if !JOINED.load(Ordering::Relaxed) || !self.stack.is_config_up() {
+            return Err(Failure::Network);
+        }
+        let gateway = GATEWAY.parse().map_err(|_| Failure::Unresolved)?;
+        self.client.connect(gateway).await.map_err(|_| Failure::ConnectionRefused)
+    }
+}
