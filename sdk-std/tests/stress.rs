@@ -70,7 +70,8 @@ async fn storm(outbox: usize, window: u16, cut: usize) {
         }));
     }
     for sender in senders {
-        tokio::time::timeout(Duration::from_secs(60), sender).await.expect("nobody waits for ever").unwrap();
+        let done = tokio::time::timeout(Duration::from_secs(30), sender).await;
+        done.unwrap_or_else(|_| panic!("nobody waits for ever: {:?} {:?}", device.look(), device.ledger())).unwrap();
     }
     let ledger = soon(device.stop(Duration::from_secs(1))).await;
     assert!(ledger.balances());
