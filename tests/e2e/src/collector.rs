@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rumqttc::{AsyncClient, Event, Incoming, MqttOptions, QoS};
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -104,6 +104,23 @@ impl Collector {
     pub fn first(&self) -> Vec<u64> {
         let mut seen = HashSet::new();
         self.all().into_iter().filter(|number| seen.insert(*number)).collect()
+    }
+
+    /// Waits until it has at least as many numbers as `acknowledged` returns, and neither grows any more.
+    ///
+    /// # Panics
+    /// When that does not come about.
+    pub async fn caught_up(&self, acknowledged: impl Fn() -> u64) {
+        let mut last = None;
+        until("the collector has caught up", || {
+            let now = (self.first().len(), acknowledged(), Instant::now());
+            let known = last.get_or_insert(now);
+            if (known.0, known.1) != (now.0, now.1) {
+                *known = now;
+            }
+            now.0 as u64 >= now.1 && now.2 - known.2 > Duration::from_millis(100)
+        })
+        .await;
     }
 
     /// Waits until `count` different numbers have come, or nothing new comes for three seconds; returns them in the

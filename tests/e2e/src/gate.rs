@@ -1,6 +1,7 @@
 //! A way to a server that can be closed.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -10,8 +11,15 @@ use tokio::task::JoinHandle;
 #[derive(Debug)]
 pub struct Gate {
     address: SocketAddr,
-    open: watch::Sender<bool>,
+    state: watch::Sender<State>,
     task: JoinHandle<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Held,
+    Closed,
 }
 
 impl Gate {
@@ -22,15 +30,15 @@ impl Gate {
     pub async fn to(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let (open, is_open) = watch::channel(true);
+        let (state, watched) = watch::channel(State::Open);
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
-                if *is_open.borrow() {
-                    tokio::spawn(forward(near, target, is_open.clone()));
+                if *watched.borrow() != State::Closed {
+                    tokio::spawn(forward(near, target, watched.clone()));
                 }
             }
         });
-        Self { address, open, task }
+        Self { address, state, task }
     }
 
     /// Returns the address on this side.
@@ -41,12 +49,17 @@ impl Gate {
 
     /// Cuts all connections and closes new ones.
     pub fn close(&self) {
-        self.open.send_replace(false);
+        self.state.send_replace(State::Closed);
+    }
+
+    /// Keeps connections and lets no byte pass, in either direction.
+    pub fn hold(&self) {
+        self.state.send_replace(State::Held);
     }
 
     /// Lets connections through again.
     pub fn open(&self) {
-        self.open.send_replace(true);
+        self.state.send_replace(State::Open);
     }
 }
 
@@ -56,14 +69,25 @@ impl Drop for Gate {
     }
 }
 
-async fn forward(mut near: TcpStream, target: SocketAddr, mut open: watch::Receiver<bool>) {
+async fn forward(mut near: TcpStream, target: SocketAddr, mut state: watch::Receiver<State>) {
     let Ok(mut far) = TcpStream::connect(target).await else { return };
     for stream in [&near, &far] {
         // Only latency suffers without it.
         let _ = stream.set_nodelay(true);
     }
-    tokio::select! {
-        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-        _ = open.wait_for(|open| !open) => {}
+    let mut copying = pin!(tokio::io::copy_bidirectional(&mut near, &mut far));
+    loop {
+        let now = *state.borrow_and_update();
+        let changed = match now {
+            State::Closed => return,
+            State::Held => state.changed().await,
+            State::Open => tokio::select! {
+                _ = &mut copying => return,
+                changed = state.changed() => changed,
+            },
+        };
+        if changed.is_err() {
+            return;
+        }
     }
 }
