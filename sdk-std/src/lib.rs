@@ -82,3 +82,8 @@ pub use steadfast_core::{
     LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, Reprovisioning, RetryPolicy, Role,
     Seed, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
 };
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
