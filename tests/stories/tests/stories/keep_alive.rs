@@ -1,6 +1,6 @@
 //! Dead connections are found, living ones are left alone.
 
-use steadfast_core::{Event, Failure, State};
+use steadfast_core::{Config, Credential, Event, Failure, Service, State};
 use steadfast_world::service::PublishFault;
 use steadfast_world::{HeapOutbox, World};
 use stories::{days, hours, mins, secs, seeds};
@@ -134,4 +134,31 @@ fn a_message_may_take_longer_than_the_patience_for_its_acknowledgement_while_its
     let took = world.run_until_delivered();
     assert!(took > secs(200) && took < secs(210), "{took:?}");
     assert_eq!(world.attempts().len(), 1);
+}
+
+#[test]
+fn a_path_of_seconds_with_acknowledgements_overtaken_by_data_is_no_loss() {
+    seeds(5, |seed| {
+        let mut world = World::builder().seed(seed).assigned().build();
+        world.network().latency_ms = 100..=4_000;
+        world.start();
+        world.run_until_up();
+        for round in 0..200 {
+            world.publish(&round.to_string());
+            world.send_to_device(0, "hello", true);
+            world.run_for(secs(2));
+        }
+        world.run_until_delivered();
+        assert_eq!((world.attempts().len(), world.duplicates()), (1, 0));
+    });
+}
+
+#[test]
+fn an_interval_beyond_the_hub_s_limit_is_refused_before_the_first_packet() {
+    let service = Service::Hub { host: "hub.example", device_id: "pump-7" };
+    for (interval, good) in [(0, false), (1, true), (1_177, true), (1_178, false), (1_767, false)] {
+        let mut config = Config::new(service, Credential::Certificate);
+        config.keep_alive = secs(interval);
+        assert_eq!(config.check().is_ok(), good, "{interval} s");
+    }
 }
