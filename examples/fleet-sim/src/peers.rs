@@ -101,7 +101,8 @@ impl Peer {
             }
             Self::FullJitter => now + dice.between(0, power(failures, 128) * 1_000),
             Self::Grpc => {
-                let base = 1.6_f64.powi(failures.min(30) as i32 - 1).min(120.0) * 1_000.0;
+                // Not `powi`, whose last bit is up to the platform.
+                let base = (1..failures.min(30)).fold(1.0, |base, _| base * 1.6_f64).min(120.0) * 1_000.0;
                 now.max(started + (base * (0.8 + dice.share() * 0.4)) as u32)
             }
         }
