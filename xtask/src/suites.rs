@@ -35,6 +35,12 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         }
         report.watch(&mut command)?;
     }
+    println!("\nmistakes built into the core on purpose, each of which the tests must notice:");
+    if let Err(error) =
+        shell::run(&mut shell::cargo(["run", "--locked", "--quiet", "--package", "stories", "--bin", "mutants"]))
+    {
+        report.broken.push(error);
+    }
     let skipped = std::fs::read_to_string(&skips).unwrap_or_default();
     report.conclude(&missing, &skipped)
 }
