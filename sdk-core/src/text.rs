@@ -74,9 +74,14 @@ impl<'a> Text<'a> {
     #[must_use]
     pub fn of<const N: usize>(parts: [Part<'a>; N]) -> Self {
         const { assert!(N <= Text::PARTS, "a text has at most Text::PARTS pieces") };
-        let mut text = Self { used: N, ..Self::EMPTY };
+        Self::list(&parts)
+    }
+
+    /// What [`Text::of`] does, once for all numbers of pieces.
+    fn list(parts: &[Part<'a>]) -> Self {
+        let mut text = Self { used: parts.len(), ..Self::EMPTY };
         for (slot, part) in text.parts.iter_mut().zip(parts) {
-            *slot = part;
+            *slot = *part;
         }
         text
     }

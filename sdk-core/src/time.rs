@@ -1,4 +1,6 @@
 //! Monotonic time as an argument: the core never reads a clock.
+//!
+//! Saturating arithmetic of 64 bits is long on a 32-bit processor, so that it stands there once and is called.
 
 use core::fmt;
 use core::time::Duration;
@@ -37,10 +39,12 @@ impl Instant {
         Duration::from_millis(self.millis_since(earlier))
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) const fn after_millis(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) const fn millis_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)
     }
@@ -55,6 +59,7 @@ impl fmt::Display for Instant {
 }
 
 /// Whole milliseconds of `span`, without the 128-bit arithmetic of [`Duration::as_millis`].
+#[cfg_attr(target_pointer_width = "32", inline(never))]
 pub(crate) const fn millis(span: Duration) -> u64 {
     span.as_secs().saturating_mul(1000).saturating_add(span.subsec_millis() as u64)
 }
