@@ -11,6 +11,7 @@ mod features;
 mod firmware;
 mod firmware_esp32;
 mod firmware_target;
+mod fleet;
 mod licence;
 mod metadata;
 mod no_std;
@@ -66,6 +67,12 @@ const STEPS: &[Step] = &[
         about: "installs what tests need and runs every suite (`--no-install` installs nothing)",
         in_ci: true,
         run: suites::run,
+    },
+    Step {
+        name: "fleet",
+        about: "simulates fleets and compares with docs/fleet.md (`--write` replaces it)",
+        in_ci: true,
+        run: fleet::run,
     },
     Step {
         name: "firmware",
