@@ -169,7 +169,8 @@ fn measure(compiler: &Compiler, target: &str, feature: Option<&str>) -> Result<I
     let place = write_crate("core-probe", CORE_MANIFEST, "src/main.rs", CORE_SOURCE)?;
     let mut command = compiler.cargo("build", target, &place);
     command.args(feature.map(|feature| format!("--features={feature}")));
-    command.env("RUSTFLAGS", format!("{SMALL} -Clinker={}", firmware_target::linker()?.display()));
+    let relax = if target.starts_with("riscv") { RELAX } else { "" };
+    command.env("RUSTFLAGS", format!("{SMALL} {relax} -Clinker={}", firmware_target::linker()?.display()));
     shell::output_of(&mut command)?;
     let image = place.join("target").join(target).join("release/core-probe");
     let bytes = std::fs::read(&image).map_err(|error| format!("{}: {error}", image.display()))?;
@@ -180,6 +181,9 @@ fn measure(compiler: &Compiler, target: &str, feature: Option<&str>) -> Result<I
 /// What `docs/size.md` advises for small images: the compact form of SHA-256, and functions that are small enough are
 /// inlined, which `opt-level = "z"` hardly does.
 const SMALL: &str = r#"--cfg sha2_backend="soft" --cfg sha2_backend_soft="compact" -Cllvm-args=-inline-threshold=40"#;
+
+/// Lets the linker shorten calls on RISC-V.
+const RELAX: &str = "-Ctarget-feature=+relax";
 
 /// The function of the probe that only a panic calls.
 const PANIC: &[u8] = b"steadfast_panic";
