@@ -33,10 +33,7 @@ pub(super) struct Account<S, H> {
 
 impl<S, H: fmt::Debug> fmt::Debug for Account<S, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Account")
-            .field("role", &self.role)
-            .field("home", &self.home)
-            .finish_non_exhaustive()
+        f.debug_struct("Account").field("role", &self.role).field("home", &self.home).finish_non_exhaustive()
     }
 }
 
