@@ -376,7 +376,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 self.timers.set(TimerReason::Retry, now.after(delay));
             }
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => {
-                self.ladder.wanted = self.account.role == Role::Hub;
+                self.ladder.wanted = self.account.role() == Role::Hub;
             }
             Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}
         }
@@ -433,7 +433,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Phase::Idle => State::Idle,
             Phase::Waiting => State::BackingOff,
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing | Phase::Registering => {
-                match self.account.role {
+                match self.account.role() {
                     Role::Provisioning => State::Provisioning,
                     Role::Hub => State::Connecting,
                 }

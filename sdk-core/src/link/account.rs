@@ -54,8 +54,19 @@ impl<S: Settings, H: Home> Account<S, H> {
         self.settings.config()
     }
 
+    /// The service of this attempt. Where it is known at compile time that no device is provisioned, so is this, and
+    /// the dialogue with the Device Provisioning Service is not linked.
+    pub(super) fn role(&self) -> Role {
+        if self.is_provisioned() { self.role } else { Role::Hub }
+    }
+
     pub(super) fn is_provisioned(&self) -> bool {
-        matches!(self.config().service, Service::Provisioned { .. })
+        H::ROOM && matches!(self.config().service, Service::Provisioned { .. })
+    }
+
+    /// Whether the link asks for signatures.
+    pub(super) fn has_shared_key(&self) -> bool {
+        matches!(self.config().credential, Credential::SharedKey)
     }
 
     pub(super) fn is_broker(&self) -> bool {
@@ -87,18 +98,18 @@ impl<S: Settings, H: Home> Account<S, H> {
 
     pub(super) fn endpoint(&self) -> Endpoint<'_> {
         let config = self.config();
-        let host = match (self.role, &config.service, &config.gateway) {
+        let host = match (self.role(), &config.service, &config.gateway) {
             (Role::Provisioning, Service::Provisioned { host, .. }, _) => host.as_ref(),
             (Role::Hub, _, Some(gateway)) => gateway.as_ref(),
             (Role::Hub | Role::Provisioning, _, _) => self.hub(),
         };
         let client_certificate = matches!(config.credential, Credential::Certificate);
-        Endpoint { host, port: config.port, role: self.role, client_certificate }
+        Endpoint { host, port: config.port, role: self.role(), client_certificate }
     }
 
     /// What a token is for.
     fn resource(&self) -> sas::Resource<'_> {
-        match (self.role, &self.config().service) {
+        match (self.role(), &self.config().service) {
             (Role::Provisioning, Service::Provisioned { id_scope, registration_id, .. }) => {
                 sas::Resource::Registration { id_scope: id_scope.as_ref(), registration_id: registration_id.as_ref() }
             }
@@ -124,7 +135,7 @@ impl<S: Settings, H: Home> Account<S, H> {
 
     /// The filter of a subscription, by its place among [`crate::Subscriptions`].
     pub(super) fn filter(&self, place: u8) -> Text<'_> {
-        match (self.role, place) {
+        match (self.role(), place) {
             (Role::Provisioning, _) => Text::from(dps::RESPONSE_FILTER),
             (Role::Hub, 0) => hub::c2d_filter(self.device_id()),
             (Role::Hub, 1) => Text::from(hub::METHODS_FILTER),
@@ -140,7 +151,7 @@ impl<S: Settings, H: Home> Account<S, H> {
 
 impl<S: Settings, H: Home> Login for Account<S, H> {
     fn client_id(&self) -> Text<'_> {
-        match (self.role, &self.config().service) {
+        match (self.role(), &self.config().service) {
             (Role::Provisioning, Service::Provisioned { registration_id, .. }) => Text::from(registration_id.as_ref()),
             (Role::Hub, Service::Broker { client_id, .. }) => Text::from(client_id.as_ref()),
             (Role::Hub | Role::Provisioning, _) => hub::client_id(self.device_id(), self.module_id()),
@@ -149,7 +160,7 @@ impl<S: Settings, H: Home> Login for Account<S, H> {
 
     fn user_name(&self) -> Option<Text<'_>> {
         let config = self.config();
-        match (self.role, &config.service, &config.credential) {
+        match (self.role(), &config.service, &config.credential) {
             (_, Service::Broker { .. }, Credential::Password { user_name, .. }) => Some(Text::from(user_name.as_ref())),
             (_, Service::Broker { .. }, _) => None,
             (Role::Provisioning, Service::Provisioned { id_scope, registration_id, .. }, _) => {

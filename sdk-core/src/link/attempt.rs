@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::{Home, Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
-use crate::config::{Credential, Settings};
+use crate::config::Settings;
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
 use crate::io::{Event, Role};
 use crate::outbox::Outbox;
@@ -38,7 +38,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             remember: self.pending.remember,
             ..Pending::default()
         };
-        if matches!(self.account.config().credential, Credential::SharedKey) {
+        if self.account.has_shared_key() {
             let Some(unix_secs) = self.clock.unix_secs(self.now) else {
                 self.attempt_failed(Failure::Local(LocalFailure::ClockUnset));
                 return;
@@ -86,7 +86,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// The service took the device's CONNECT.
     pub(super) fn accepted(&mut self, session_present: bool) {
         self.timers.clear(TimerReason::Connack);
-        match self.account.role {
+        match self.account.role() {
             // It takes the CONNECT of a device whose registration it then refuses.
             Role::Provisioning => self.dps_backoff.answered(),
             Role::Hub => {
@@ -95,7 +95,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             }
         }
         self.watch_keep_alive();
-        let wanted = match self.account.role {
+        let wanted = match self.account.role() {
             Role::Provisioning => 1,
             Role::Hub => {
                 if !session_present {
@@ -119,7 +119,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// All subscriptions hold.
     pub(super) fn subscribed(&mut self) {
         self.timers.clear(TimerReason::Suback);
-        match self.account.role {
+        match self.account.role() {
             Role::Provisioning => self.begin_registration(),
             Role::Hub => self.up(),
         }
@@ -131,7 +131,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.begin_delivery();
         self.session.stable = false;
         let config = self.account.config();
-        let (stable, shared_key) = (config.retry.stable, matches!(config.credential, Credential::SharedKey));
+        let (stable, shared_key) = (config.retry.stable, self.account.has_shared_key());
         let lifetime = millis(config.token_lifetime);
         self.set_timer(TimerReason::Stable, stable);
         if shared_key {
@@ -220,7 +220,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
         let rules = self.account.config().reprovisioning;
-        if self.account.role == Role::Provisioning {
+        if self.account.role() == Role::Provisioning {
             if self.account.home.assignment().is_none() {
                 return delay;
             }
@@ -324,7 +324,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// Gives up the connection, with DISCONNECT when it is left in order.
     pub(super) fn close(&mut self, in_order: bool) {
-        if self.phase == Phase::Greeting && !self.wire.connect && self.account.role == Role::Hub {
+        if self.phase == Phase::Greeting && !self.wire.connect && self.account.role() == Role::Hub {
             // The service may have begun a session that the link has not heard of.
             self.session.subscribed = 0;
         }
@@ -358,7 +358,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             TimerReason::Stable => self.stable(),
             TimerReason::TokenRenewal => self.begin_drain(Plan::Renew),
             TimerReason::ProvisioningAnswer => self.provisioning_failed(ProvisioningFailure::NoAnswer),
-            TimerReason::ProvisioningPoll => self.poll_registration(),
+            TimerReason::ProvisioningPoll if self.account.is_provisioned() => self.poll_registration(),
+            TimerReason::ProvisioningPoll => {}
             TimerReason::Provisioning => self.provisioning_failed(ProvisioningFailure::TooSlow),
             TimerReason::Expiry => self.expire(),
         }
@@ -412,14 +413,14 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     pub(super) fn backoff(&self) -> &Backoff {
-        match self.account.role {
+        match self.account.role() {
             Role::Provisioning => &self.dps_backoff,
             Role::Hub => &self.hub_backoff,
         }
     }
 
     pub(super) fn backoff_mut(&mut self) -> &mut Backoff {
-        match self.account.role {
+        match self.account.role() {
             Role::Provisioning => &mut self.dps_backoff,
             Role::Hub => &mut self.hub_backoff,
         }

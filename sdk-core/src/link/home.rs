@@ -9,6 +9,9 @@ use crate::io::Assignment;
 
 /// What a link keeps for the Device Provisioning Service: [`Provisioned`], or [`Direct`] to save its room.
 pub trait Home: Clone + Default + fmt::Debug + sealed::Sealed {
+    /// Whether there is room at all. Where there is none the dialogue with the service is not linked.
+    const ROOM: bool;
+
     /// Returns the assignment.
     fn assignment(&self) -> Option<&Assignment>;
 
@@ -30,6 +33,8 @@ pub struct Provisioned {
 }
 
 impl Home for Provisioned {
+    const ROOM: bool = true;
+
     fn assignment(&self) -> Option<&Assignment> {
         self.assignment.as_ref()
     }
@@ -53,6 +58,8 @@ impl Home for Provisioned {
 pub struct Direct(());
 
 impl Home for Direct {
+    const ROOM: bool = false;
+
     fn assignment(&self) -> Option<&Assignment> {
         None
     }

@@ -103,10 +103,10 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         match packet {
             Incoming::ConnAck { session_present, code } if greeting => {
                 let config = self.account.config();
-                let clean = self.account.role == Role::Provisioning || config.clean_session;
+                let clean = self.account.role() == Role::Provisioning || config.clean_session;
                 if code != 0 {
                     self.attempt_failed(Failure::ConnectRefused(code));
-                } else if session_present && clean && self.account.role == Role::Hub {
+                } else if session_present && clean && self.account.role() == Role::Hub {
                     self.attempt_failed(Failure::UnexpectedSession);
                 } else {
                     self.accepted(session_present);
@@ -137,7 +137,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         match codes {
             [0..=2] => {
                 self.wire.unacknowledged &= !bit;
-                if self.account.role == Role::Hub {
+                if self.account.role() == Role::Hub {
                     self.session.subscribed |= bit;
                 }
                 if self.wire.unacknowledged == 0 && self.phase == Phase::Subscribing {
@@ -150,7 +150,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<'b>> {
-        if self.account.role == Role::Provisioning {
+        if self.account.role() == Role::Provisioning {
             return self.take_provisioning_answer(publish.topic, publish.payload);
         }
         if let Some(packet_id) = publish.packet_id {

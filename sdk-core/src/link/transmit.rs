@@ -61,7 +61,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if core::mem::take(&mut pending.remember) {
             return Some(Next::Remember);
         }
-        if core::mem::take(&mut pending.sign) {
+        if core::mem::take(&mut pending.sign) && self.account.has_shared_key() {
             return Some(Next::Sign);
         }
         if core::mem::take(&mut pending.connect) {
@@ -97,7 +97,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if core::mem::take(&mut self.wire.ping) {
             return Some(Next::Ping);
         }
-        if self.wire.request {
+        if self.wire.request && self.account.is_provisioned() {
             let fits = room >= self.request_len();
             self.wire.request = !fits;
             return fits.then_some(Next::Request);
@@ -123,11 +123,11 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 None => Action::Close { attempt, flush: false },
             },
             Next::Remember => Action::SaveMemory(self.memory()),
-            Next::Sign => Action::Sign { attempt, role: self.account.role, text: self.account.string_to_sign() },
+            Next::Sign => Action::Sign { attempt, role: self.account.role(), text: self.account.string_to_sign() },
             Next::Open => Action::Connect { attempt, endpoint: self.account.endpoint() },
             Next::Connect => {
                 let config = self.account.config();
-                let clean_session = self.account.role == Role::Provisioning || config.clean_session;
+                let clean_session = self.account.role() == Role::Provisioning || config.clean_session;
                 let keep_alive_secs = u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX);
                 let connect = Connect { login: &self.account, clean_session, keep_alive_secs };
                 Action::Send { attempt, packet: Packet::Connect(connect) }
