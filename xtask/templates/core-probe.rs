@@ -80,7 +80,12 @@ mod device {
 
     pub(crate) fn run() {
         let seed = Seed::new(black_box([7; 16]));
-        let Ok(mut link) = Link::new(Fixed, RamOutbox::<8, 2048>::new(), seed, now()) else { return };
+        let outbox = RamOutbox::<8, 2048>::new();
+        #[cfg(feature = "hub-dps-sas")]
+        let link = Link::new(Fixed, outbox, seed, now());
+        #[cfg(not(feature = "hub-dps-sas"))]
+        let link = Link::direct(Fixed, outbox, seed, now());
+        let Ok(mut link) = link else { return };
         #[cfg(not(feature = "hub-x509"))]
         let Ok(key) = SymmetricKey::from_base64(black_box("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")) else {
             return;
