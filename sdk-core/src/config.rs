@@ -194,10 +194,14 @@ impl Subscriptions {
     pub const TWIN_ANSWERS: Self = Self(1 << 2);
     /// Changes of desired properties.
     pub const TWIN_DESIRED: Self = Self(1 << 3);
-    /// All of these.
+    /// Messages routed to a module's inputs.
+    pub const INPUTS: Self = Self(1 << 4);
+    /// All that a device can have.
     pub const ALL: Self = Self(0b1111);
+    /// All that a module can have.
+    pub const MODULE: Self = Self(0b1_1110);
 
-    pub(crate) const COUNT: u8 = 4;
+    pub(crate) const COUNT: u8 = 5;
 
     /// Returns these and `other` together.
     #[must_use]
@@ -337,8 +341,15 @@ impl<T: AsRef<str>> Config<T> {
         if !fits {
             return Err(ConfigError::CredentialNotForService);
         }
-        if let Some(module_id) = &self.module_id {
-            names::check_module_id(module_id.as_ref())?;
+        let foreign = match &self.module_id {
+            Some(module_id) => {
+                names::check_module_id(module_id.as_ref())?;
+                Subscriptions::CLOUD_TO_DEVICE
+            }
+            None => Subscriptions::INPUTS,
+        };
+        if self.subscriptions.contains(foreign) {
+            return Err(ConfigError::SubscriptionNotForIdentity);
         }
         if let Some(model_id) = &self.model_id {
             names::check_model_id(model_id.as_ref())?;
@@ -430,6 +441,8 @@ pub enum ConfigError {
     CredentialNotForService,
     /// A link without room for an assignment cannot be provisioned.
     NeedsProvisioning,
+    /// Modules have no cloud-to-device messages, and devices have no inputs.
+    SubscriptionNotForIdentity,
     /// A broker needs a client id to keep a session.
     NoClientId,
     /// A spread of the back-off is zero, which would bring a fleet back in step.
@@ -450,6 +463,9 @@ impl fmt::Display for ConfigError {
             ),
             Self::NeedsProvisioning => {
                 f.write_str("a direct link has no room for an assignment; make one that can be provisioned")
+            }
+            Self::SubscriptionNotForIdentity => {
+                f.write_str("modules have no cloud-to-device messages and devices have no inputs; leave that subscription out")
             }
             Self::NoClientId => {
                 f.write_str("a broker keeps no session for an empty client id; name one or ask for a clean session")

@@ -29,6 +29,8 @@ pub enum Failure {
     KeepAliveTimeout,
     /// The service answers pings but has not acknowledged a publish for the acknowledgement time.
     PubackTimeout,
+    /// The service answers pings but has answered none of the latest twin requests.
+    TwinUnanswered,
     /// The service did not acknowledge a subscription in time.
     SubackTimeout,
     /// The service refused CONNECT with this return code (MQTT 3.1.1, section 3.2.2.3).
@@ -179,6 +181,7 @@ impl Failure {
             | Self::Lost
             | Self::KeepAliveTimeout
             | Self::PubackTimeout
+            | Self::TwinUnanswered
             | Self::SubackTimeout
             | Self::SubscribeRefused
             | Self::Malformed(_)
@@ -216,9 +219,12 @@ impl Failure {
             // that is refused is a refusal.
             Self::Tls(TlsFailure::ClientCertificateRefused) => Class::Refused,
             Self::Tls(_) => Class::Unreachable,
-            Self::ConnackTimeout | Self::Lost | Self::KeepAliveTimeout | Self::PubackTimeout | Self::SubackTimeout => {
-                Class::Overload
-            }
+            Self::ConnackTimeout
+            | Self::Lost
+            | Self::KeepAliveTimeout
+            | Self::PubackTimeout
+            | Self::TwinUnanswered
+            | Self::SubackTimeout => Class::Overload,
             Self::ConnectRefused(1 | 2 | 4 | 5) => Class::Refused,
             Self::ConnectRefused(_) => Class::Overload,
             Self::SubscribeRefused | Self::Malformed(_) | Self::UnexpectedPacket | Self::UnexpectedSession => {
@@ -292,6 +298,7 @@ impl fmt::Display for Failure {
             Self::Lost => f.write_str("the connection ended without a reason"),
             Self::KeepAliveTimeout => f.write_str("nothing came within 1.5 times the keep-alive interval"),
             Self::PubackTimeout => f.write_str("the service answers but acknowledges no publish"),
+            Self::TwinUnanswered => f.write_str("the service answers but gives no twin"),
             Self::SubackTimeout => f.write_str("the service did not acknowledge a subscription"),
             Self::ConnectRefused(code) => {
                 let meaning = match code {

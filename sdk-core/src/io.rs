@@ -6,7 +6,10 @@ use core::time::Duration;
 use heapless::String;
 
 use crate::azure::names::{self, DEVICE_ID_MAX, Flaw, HOST_MAX, Name, NameError};
+use crate::azure::property_bag::Encoded;
 use crate::failure::Failure;
+use crate::hub::orders::Order;
+use crate::hub::{CallId, ReportId, TwinDocument};
 use crate::memory::Memory;
 use crate::mqtt::{Incoming, Packet, PacketId};
 use crate::outbox::MessageId;
@@ -102,6 +105,51 @@ pub enum Received<'b> {
     },
     /// The JSON text that came with an assignment.
     ProvisioningPayload(&'b [u8]),
+    /// The twin, by [`crate::HubLink`]: asked for, or because a change was missed.
+    Twin(TwinDocument<'b>),
+    /// A change of desired properties, by [`crate::HubLink`]: the one that follows the version delivered before.
+    Desired {
+        /// The version of the desired properties after it.
+        version: u64,
+        /// The change, a JSON object in which `null` deletes.
+        patch: &'b str,
+    },
+    /// A method call, by [`crate::HubLink`].
+    Call {
+        /// What [`crate::HubLink::respond`] wants.
+        call: CallId,
+        /// The method's name.
+        name: Encoded<'b>,
+        /// The body: JSON or nothing.
+        payload: &'b [u8],
+    },
+    /// A cloud-to-device message, by [`crate::HubLink`].
+    CloudToDevice {
+        /// Its properties; [`crate::azure::property_bag::properties`] lists them.
+        properties: &'b str,
+        /// Its body.
+        payload: &'b [u8],
+        /// What [`crate::HubLink::acknowledge`] wants once the application is done with it. Without that the service sends it
+        /// again on a later connection.
+        packet_id: Option<PacketId>,
+        /// Whether the service has sent it before.
+        dup: bool,
+        /// Whether the application has acknowledged it before, as far as the latest message ids are remembered.
+        duplicate: bool,
+    },
+    /// A message routed to a module, by [`crate::HubLink`].
+    Input {
+        /// The input's name.
+        name: Encoded<'b>,
+        /// Its properties.
+        properties: &'b str,
+        /// Its body.
+        payload: &'b [u8],
+        /// What [`crate::HubLink::acknowledge`] wants.
+        packet_id: Option<PacketId>,
+        /// Whether the service has sent it before.
+        dup: bool,
+    },
 }
 
 /// What comes out of a link.
@@ -255,6 +303,42 @@ pub enum Event {
         /// Service's time minus the device's.
         seconds: i64,
     },
+    /// The service has the reported properties of this name and of all earlier ones.
+    Reported {
+        /// The name [`crate::HubLink::report`] gave.
+        report: ReportId,
+        /// The version of the reported properties, when the service told it.
+        version: Option<u64>,
+    },
+    /// The service will not take these reported properties; they are dropped.
+    ReportRefused {
+        /// The name [`crate::HubLink::report`] gave.
+        report: ReportId,
+        /// The service's HTTP-like status.
+        status: u16,
+    },
+    /// The service asks for patience, or fails, on a twin request: it is sent again later.
+    TwinThrottled {
+        /// The service's HTTP-like status, such as 429.
+        status: u16,
+    },
+    /// The service refused to give the twin.
+    TwinRefused {
+        /// The service's HTTP-like status.
+        status: u16,
+    },
+    /// Three connections in a row ended while the twin was awaited: it may be larger than
+    /// [`crate::Config::max_inbound`]. It is not asked for again but by [`crate::HubLink::get_twin`].
+    TwinGivenUp,
+    /// This many method calls, or answers to them, were dropped: their connection ended, or nobody waits any more.
+    CallsDropped {
+        /// How many.
+        count: u8,
+    },
+    /// A method call found no place, and was answered as busy if that was possible.
+    CallRefused,
+    /// An operator's order was taken.
+    Ordered(Order),
     /// The link has stopped at the application's wish.
     Stopped,
     /// The link has given up; [`crate::Link::start`] tries again.

@@ -60,6 +60,7 @@ extern crate std;
 pub mod azure;
 mod config;
 mod failure;
+pub mod hub;
 mod io;
 mod ledger;
 mod link;
@@ -78,6 +79,7 @@ pub use config::{
     Subscriptions, Timeouts,
 };
 pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
+pub use hub::{CallId, HubLink, ReportError, ReportId, RespondError, TwinDocument};
 pub use io::{Action, Assignment, Attempt, DropReason, Endpoint, Event, Input, Output, Received, Role, Taken};
 pub use ledger::Ledger;
 pub use link::{Direct, Home, Link, Message, Provisioned, PublishError};

@@ -6,6 +6,7 @@ mod deliver;
 mod events;
 mod fleet;
 mod home;
+mod hub;
 mod provision;
 mod receive;
 mod transmit;

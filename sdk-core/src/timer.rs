@@ -38,9 +38,14 @@ pub enum TimerReason {
     Provisioning,
     /// To look for messages whose time has run out.
     Expiry,
+    /// To ask for the twin, to report properties, or to find that nobody answers.
+    Twin,
+    /// To forget a method call that nobody waits for any more.
+    Method,
 }
 
 impl TimerReason {
+    /// Those of the link itself.
     const ALL: [Self; 15] = [
         Self::Retry,
         Self::Sign,
@@ -78,6 +83,8 @@ impl fmt::Display for TimerReason {
             Self::ProvisioningPoll => "provisioning poll",
             Self::Provisioning => "registration overdue",
             Self::Expiry => "messages may expire",
+            Self::Twin => "twin request",
+            Self::Method => "method call out of time",
         })
     }
 }

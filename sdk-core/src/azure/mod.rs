@@ -10,4 +10,6 @@ pub mod names;
 pub mod property_bag;
 pub mod sas;
 mod scan;
+pub(crate) use scan::split_once;
+pub mod services;
 pub mod timestamp;

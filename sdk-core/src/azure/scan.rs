@@ -1,7 +1,7 @@
 //! Cuts text at ASCII separators. The searches of `core` link panics, which a caller's checks cannot remove.
 
 /// Splits `text` at the first `separator`, an ASCII character, and leaves it out.
-pub(super) fn split_once(text: &str, separator: u8) -> Option<(&str, &str)> {
+pub(crate) fn split_once(text: &str, separator: u8) -> Option<(&str, &str)> {
     let (at, _) = find(text, |byte| byte == separator)?;
     let (before, rest) = text.split_at_checked(at)?;
     Some((before, rest.get(1..)?))

@@ -6,10 +6,10 @@ use zeroize::Zeroizing;
 
 use super::home::Home;
 use super::provision::Registration;
-use crate::azure::{dps, hub, sas};
+use crate::azure::{dps, hub, sas, services};
 use crate::config::{Config, Credential, Service, Settings};
 use crate::io::{Endpoint, Role};
-use crate::mqtt::{Compose, Login};
+use crate::mqtt::{Compose, Login, QoS};
 use crate::outbox::{Address, MessageId};
 use crate::text::Text;
 use crate::time::Instant;
@@ -140,8 +140,15 @@ impl<S: Settings, H: Home> Account<S, H> {
             (Role::Hub, 0) => hub::c2d_filter(self.device_id()),
             (Role::Hub, 1) => Text::from(hub::METHODS_FILTER),
             (Role::Hub, 2) => Text::from(hub::TWIN_RESPONSE_FILTER),
-            (Role::Hub, _) => Text::from(hub::DESIRED_FILTER),
+            (Role::Hub, 3) => Text::from(hub::DESIRED_FILTER),
+            (Role::Hub, _) => services::inputs_filter(self.device_id(), self.module_id().unwrap_or_default()),
         }
+    }
+
+    /// The level of delivery of a subscription. What a twin or a method brings is of use to its connection only, and
+    /// would take the places of messages that wait for the application.
+    pub(super) fn qos(&self, place: u8) -> QoS {
+        if self.role() == Role::Hub && matches!(place, 1..=3) { QoS::AtMostOnce } else { QoS::AtLeastOnce }
     }
 
     fn product_info(&self) -> &str {

@@ -362,6 +362,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             TimerReason::ProvisioningPoll => {}
             TimerReason::Provisioning => self.provisioning_failed(ProvisioningFailure::TooSlow),
             TimerReason::Expiry => self.expire(),
+            // These are not among the link's own.
+            TimerReason::Twin | TimerReason::Method => {}
         }
     }
 

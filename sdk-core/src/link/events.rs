@@ -123,6 +123,14 @@ impl Events {
                 Notice::ClockSkew
             }
             Event::Stopped => Notice::Stopped,
+            Event::Reported { .. }
+            | Event::ReportRefused { .. }
+            | Event::TwinThrottled { .. }
+            | Event::TwinRefused { .. }
+            | Event::TwinGivenUp
+            | Event::CallsDropped { .. }
+            | Event::CallRefused
+            | Event::Ordered(_) => return,
             Event::GaveUp(failure) => {
                 self.failure = failure;
                 Notice::GaveUp

@@ -4,7 +4,7 @@ use super::{Home, Link};
 use crate::config::{Settings, Subscriptions};
 use crate::io::{Action, Output, Role};
 use crate::link::receive::SUBSCRIBE_IDS;
-use crate::mqtt::{Connect, Packet, PacketId, Publish, QoS, Subscribe};
+use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe};
 use crate::outbox::{MessageId, Outbox};
 
 /// What comes next, decided before anything is borrowed for it.
@@ -134,7 +134,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             }
             Next::Acknowledge(packet_id) => Action::Send { attempt, packet: Packet::PubAck(packet_id) },
             Next::Subscribe(place, packet_id) => {
-                let subscribe = Subscribe { packet_id, filter: self.account.filter(place), qos: QoS::AtLeastOnce };
+                let subscribe =
+                    Subscribe { packet_id, filter: self.account.filter(place), qos: self.account.qos(place) };
                 Action::Send { attempt, packet: Packet::Subscribe(subscribe) }
             }
             Next::Ping => Action::Send { attempt, packet: Packet::PingReq },

@@ -1,0 +1,311 @@
+//! Direct methods: calls that wait for an answer, and answers that wait for the connection they belong to.
+
+use core::fmt;
+use core::time::Duration;
+
+use heapless::{Deque, String, Vec};
+
+use super::reports::remove_front;
+use crate::azure::services;
+use crate::io::Attempt;
+use crate::text::{Sink, Slice};
+use crate::time::Instant;
+
+/// Most calls that can be open, or answered and not yet sent, at a time.
+pub const CALLS_MAX: usize = 8;
+
+/// Longest name a service gives a call; it is 32 hexadecimal digits or fewer in practice.
+const REQUEST_MAX: usize = 40;
+
+/// The service waits no longer for an answer (IoT Hub, `iot-hub-devguide-direct-methods.md`: response timeout up to
+/// 300 s).
+const ANSWER_TIME: Duration = Duration::from_secs(300);
+
+/// Largest body of an answer, in bytes (the same page).
+pub const PAYLOAD_MAX: usize = 128 * 1024;
+
+/// Names a method call until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallId {
+    attempt: Attempt,
+    number: u32,
+}
+
+/// Why an answer was not taken. It is never sent to another call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RespondError {
+    /// The connection the call came on has ended, and the service has told the caller so.
+    ConnectionLost,
+    /// The call was answered already, or the service has stopped waiting for the answer.
+    NotOpen,
+    /// The body is larger than the service, or the frontend's buffer, takes.
+    TooLarge {
+        /// Bytes of the body.
+        size: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
+    /// There is no room beside answers that wait to be sent; try again.
+    Full,
+}
+
+impl fmt::Display for RespondError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectionLost => f.write_str("the connection the method call came on has ended"),
+            Self::NotOpen => f.write_str("the method call is answered already, or nobody waits for it any more"),
+            Self::TooLarge { size, limit } => write!(f, "the answer has {size} bytes; the limit is {limit}"),
+            Self::Full => f.write_str("other answers wait to be sent; try again"),
+        }
+    }
+}
+
+impl core::error::Error for RespondError {}
+
+#[derive(Clone, Debug)]
+struct Call {
+    number: u32,
+    request: String<REQUEST_MAX, u8>,
+    until: Instant,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    Answered {
+        status: u16,
+        len: usize,
+    },
+    /// The packet is being written.
+    Sent {
+        len: usize,
+    },
+}
+
+/// What became of a call that came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It is the application's.
+    Open(CallId),
+    /// Answered as busy, since too many are open.
+    Busy,
+    /// It cannot be answered at all.
+    Lost,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Methods<B> {
+    buffer: B,
+    calls: Vec<Call, CALLS_MAX>,
+    /// Numbers of the answered calls, the first to be sent first. Their bodies stand in the buffer in this order.
+    order: Deque<u32, CALLS_MAX>,
+    attempt: Attempt,
+    number: u32,
+}
+
+impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
+    pub(super) fn new(buffer: B) -> Self {
+        Self { buffer, calls: Vec::new(), order: Deque::new(), attempt: Attempt::default(), number: 0 }
+    }
+
+    pub(super) fn connected(&mut self, attempt: Attempt) {
+        self.attempt = attempt;
+    }
+
+    /// Forgets what belonged to the connection that is gone, and returns how many calls that were.
+    pub(super) fn disconnected(&mut self) -> u8 {
+        self.finish_sent();
+        let count = self.calls.len();
+        self.calls.clear();
+        self.order.clear();
+        self.attempt = Attempt::default();
+        u8::try_from(count).unwrap_or(u8::MAX)
+    }
+
+    /// Takes a call that came in on this attempt. The last place is kept to say that there are too many.
+    pub(super) fn take(&mut self, request: &str, attempt: Attempt, now: Instant) -> Taken {
+        self.attempt = attempt;
+        self.finish_sent();
+        let Ok(request) = String::try_from(request) else { return Taken::Lost };
+        self.number = self.number.wrapping_add(1);
+        let busy = self.calls.len().saturating_add(1) >= CALLS_MAX;
+        let state = if busy { State::Answered { status: services::BUSY, len: 0 } } else { State::Open };
+        let call = Call { number: self.number, request, until: now.after(ANSWER_TIME), state };
+        if self.calls.push(call).is_err() {
+            return Taken::Lost;
+        }
+        if busy {
+            let _ = self.order.push_back(self.number);
+            return Taken::Busy;
+        }
+        Taken::Open(CallId { attempt, number: self.number })
+    }
+
+    pub(super) fn respond(&mut self, id: CallId, status: u16, body: &[u8]) -> Result<(), RespondError> {
+        if id.attempt != self.attempt {
+            return Err(RespondError::ConnectionLost);
+        }
+        self.finish_sent();
+        let limit = self.buffer.as_ref().len().min(PAYLOAD_MAX);
+        let used = self.used();
+        let open = |call: &&mut Call| call.number == id.number && call.state == State::Open;
+        let Some(call) = self.calls.iter_mut().find(open) else { return Err(RespondError::NotOpen) };
+        if body.len() > limit {
+            return Err(RespondError::TooLarge { size: body.len(), limit });
+        }
+        let free = self.buffer.as_mut().get_mut(used..).unwrap_or_default();
+        if Slice::new(free).put(body).is_err() || self.order.push_back(id.number).is_err() {
+            return Err(RespondError::Full);
+        }
+        call.state = State::Answered { status, len: body.len() };
+        Ok(())
+    }
+
+    /// Forgets calls nobody waits for any more, and returns how many.
+    pub(super) fn expire(&mut self, now: Instant) -> u8 {
+        let before = self.calls.len();
+        self.calls.retain(|call| call.state != State::Open || call.until > now);
+        u8::try_from(before.saturating_sub(self.calls.len())).unwrap_or(u8::MAX)
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.calls.iter().filter(|call| call.state == State::Open).map(|call| call.until).min()
+    }
+
+    /// Bytes of the body that is to be sent next.
+    pub(super) fn next_len(&self) -> Option<usize> {
+        self.next().map(|(_, len, _)| len)
+    }
+
+    /// Takes the answer that is to be sent next: the call's name, its status, its body.
+    pub(super) fn take_next(&mut self) -> Option<(&str, u16, &[u8])> {
+        let (status, len, at) = self.next()?;
+        let call = self.calls.get_mut(at)?;
+        // It stays until the packet is written; the next call on this table forgets it.
+        call.state = State::Sent { len };
+        Some((&call.request, status, self.buffer.as_ref().get(..len)?))
+    }
+
+    /// Forgets the answer that was sent.
+    pub(super) fn finish_sent(&mut self) {
+        let Some(number) = self.order.front().copied() else { return };
+        let used = self.used();
+        let sent = self.calls.iter().find(|call| call.number == number).map(|call| call.state);
+        if let Some(State::Sent { len }) = sent {
+            self.calls.retain(|call| call.number != number);
+            self.order.pop_front();
+            remove_front(self.buffer.as_mut().get_mut(..used).unwrap_or_default(), len);
+        }
+    }
+
+    fn next(&self) -> Option<(u16, usize, usize)> {
+        let number = *self.order.front()?;
+        let at = self.calls.iter().position(|call| call.number == number)?;
+        match self.calls.get(at)?.state {
+            State::Answered { status, len } => Some((status, len, at)),
+            State::Open | State::Sent { .. } => None,
+        }
+    }
+
+    fn used(&self) -> usize {
+        let len = |call: &Call| match call.state {
+            State::Answered { len, .. } | State::Sent { len } => len,
+            State::Open => 0,
+        };
+        self.calls.iter().fold(0, |sum, call| sum.saturating_add(len(call)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Instant = Instant::ORIGIN;
+
+    fn table() -> (Methods<[u8; 16]>, Attempt) {
+        let mut methods = Methods::new([0; 16]);
+        let attempt = Attempt::default().next();
+        methods.connected(attempt);
+        (methods, attempt)
+    }
+
+    fn open(methods: &mut Methods<[u8; 16]>, request: &str, attempt: Attempt) -> CallId {
+        match methods.take(request, attempt, NOW) {
+            Taken::Open(id) => id,
+            other @ (Taken::Busy | Taken::Lost) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn answers_go_out_in_their_order_each_to_its_call() {
+        let (mut methods, attempt) = table();
+        let [a, b, c] = ["a", "b", "c"].map(|request| open(&mut methods, request, attempt));
+        assert_eq!(methods.respond(c, 200, b"third"), Ok(()));
+        assert_eq!(methods.respond(a, 500, b"first"), Ok(()));
+        assert_eq!(methods.take_next(), Some(("c", 200, &b"third"[..])));
+        assert_eq!(methods.respond(b, 204, b""), Ok(()));
+        assert_eq!(methods.take_next(), Some(("a", 500, &b"first"[..])));
+        methods.finish_sent();
+        assert_eq!(methods.take_next(), Some(("b", 204, &b""[..])));
+        methods.finish_sent();
+        assert_eq!(methods.take_next(), None);
+        assert_eq!(methods.respond(a, 200, b""), Err(RespondError::NotOpen));
+    }
+
+    #[test]
+    fn an_answer_never_outlives_its_connection() {
+        let (mut methods, attempt) = table();
+        let queued = open(&mut methods, "1", attempt);
+        let late = open(&mut methods, "2", attempt);
+        methods.respond(queued, 200, b"queued").unwrap();
+        assert_eq!(methods.disconnected(), 2);
+        assert_eq!(methods.respond(late, 200, b""), Err(RespondError::ConnectionLost));
+        methods.connected(attempt.next());
+        assert_eq!(methods.respond(late, 200, b""), Err(RespondError::ConnectionLost));
+        assert_eq!(methods.take_next(), None);
+        let new = open(&mut methods, "2", attempt.next());
+        methods.respond(new, 200, b"new").unwrap();
+        assert_eq!(methods.take_next(), Some(("2", 200, &b"new"[..])));
+    }
+
+    #[test]
+    fn too_many_calls_are_answered_as_busy_and_more_are_lost() {
+        let (mut methods, attempt) = table();
+        let first = open(&mut methods, "0", attempt);
+        for _ in 2..CALLS_MAX {
+            open(&mut methods, "n", attempt);
+        }
+        assert_eq!(methods.take("busy", attempt, NOW), Taken::Busy);
+        assert_eq!(methods.take("lost", attempt, NOW), Taken::Lost);
+        assert_eq!(methods.take_next(), Some(("busy", 503, &b""[..])));
+        assert_eq!(methods.take("busy again", attempt, NOW), Taken::Busy);
+        methods.take_next();
+        methods.respond(first, 200, b"").unwrap();
+        methods.take_next();
+        assert!(matches!(methods.take("fits", attempt, NOW), Taken::Open(_)));
+        assert_eq!(methods.take(&"x".repeat(REQUEST_MAX + 1), attempt, NOW), Taken::Lost);
+    }
+
+    #[test]
+    fn a_body_has_to_fit() {
+        let (mut methods, attempt) = table();
+        let [a, b] = ["a", "b"].map(|request| open(&mut methods, request, attempt));
+        assert_eq!(methods.respond(a, 200, &[0; 17]), Err(RespondError::TooLarge { size: 17, limit: 16 }));
+        methods.respond(a, 200, &[1; 12]).unwrap();
+        assert_eq!(methods.respond(b, 200, &[2; 5]), Err(RespondError::Full));
+        methods.take_next();
+        assert_eq!(methods.respond(b, 200, &[2; 5]), Ok(()));
+        assert_eq!(methods.take_next(), Some(("b", 200, &[2; 5][..])));
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let (mut methods, attempt) = table();
+        let id = open(&mut methods, "a", attempt);
+        let end = methods.deadline().unwrap();
+        assert_eq!(methods.expire(end), 1);
+        assert_eq!(methods.respond(id, 200, b""), Err(RespondError::NotOpen));
+    }
+}

@@ -1,0 +1,471 @@
+//! A hub's services over a [`Link`]: twin, direct methods, cloud-to-device messages, inputs of modules.
+
+mod cloud;
+mod limits;
+mod methods;
+pub mod orders;
+pub mod pnp;
+mod reports;
+mod twin;
+
+use core::ops::{Deref, DerefMut};
+
+use heapless::Deque;
+
+use self::cloud::Recent;
+use self::methods::Methods;
+use self::orders::{COMPONENT, Order, Orders, REPROVISION};
+use self::pnp::Acknowledgement;
+use self::reports::Reports;
+use self::twin::{Pace, Patched, Request, Twin};
+use crate::azure::services::{self, Inbound};
+use crate::config::{Settings, Subscriptions};
+use crate::failure::Failure;
+use crate::io::{Action, Attempt, Event, Input, Output, Received, Role, Taken};
+use crate::link::{Home, Link, Provisioned};
+use crate::mqtt::{Packet, PacketId, Publish};
+use crate::outbox::Outbox;
+use crate::time::Instant;
+use crate::timer::{Deadline, TimerReason};
+
+pub use limits::{DEPTH_MAX, INTEGER_HIGHEST, INTEGER_LOWEST, KEY_MAX, REPORTED_MAX, ReportError, STRING_MAX};
+pub use methods::{CALLS_MAX, CallId, PAYLOAD_MAX, RespondError};
+pub use reports::ReportId;
+pub use twin::TwinDocument;
+
+/// Events that wait. Each follows an input, a timeout or a lost connection, after which the frontend polls.
+const EVENTS: usize = 8;
+
+/// No request of a service is longer beside its body.
+const FRAME: usize = 192;
+
+/// A [`Link`] with the services of an IoT hub.
+///
+/// It is driven as a link is, by the methods of the same names here; all that a link can do is there by dereference.
+/// Which services are used says [`crate::Config::subscriptions`]:
+///
+/// * with [`Subscriptions::TWIN_ANSWERS`] the twin can be [asked for](Self::get_twin) and properties
+///   [reported](Self::report); with [`Subscriptions::TWIN_DESIRED`] as well, desired properties are followed:
+///   [`Received::Twin`] after each connection that missed a change, [`Received::Desired`] for each change. No version is
+///   delivered twice and none is skipped; after a gap the twin is asked for, at a moment of its own for each device;
+/// * with [`Subscriptions::METHODS`] calls come as [`Received::Call`], to be [answered](Self::respond);
+/// * with [`Subscriptions::CLOUD_TO_DEVICE`] messages come as [`Received::CloudToDevice`], to be
+///   [acknowledged](Self::acknowledge); with [`Subscriptions::INPUTS`] those routed to a module as [`Received::Input`].
+///
+/// `B` is memory of the frontend's choice: one piece for reported properties that wait, one for answers that wait.
+#[derive(Clone, Debug)]
+pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
+    link: Link<O, S, H>,
+    twin: Twin,
+    reports: Reports<B>,
+    methods: Methods<B>,
+    recent: Recent,
+    events: Deque<Event, EVENTS>,
+    orders: Orders,
+    /// The attempt whose connection is up.
+    up: Option<Attempt>,
+    turn: Turn,
+    now: Instant,
+}
+
+/// What the link said that its services have not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    None,
+    Up,
+    Down,
+}
+
+impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S, H, B> {
+    /// Adds the services to a link.
+    ///
+    /// `reports` bounds the reported properties that wait; merging needs as much again for the moment. `answers` bounds
+    /// the bodies of method answers that wait.
+    pub fn new(link: Link<O, S, H>, reports: B, answers: B) -> Self {
+        let now = link.now();
+        Self {
+            link,
+            twin: Twin::new(),
+            reports: Reports::new(reports),
+            methods: Methods::new(answers),
+            recent: Recent::new(),
+            events: Deque::new(),
+            orders: Orders::NONE,
+            up: None,
+            turn: Turn::None,
+            now,
+        }
+    }
+
+    /// Says which orders of an operator are carried out; see [`orders`]. None unless this is called.
+    pub fn allow_orders(&mut self, orders: Orders) {
+        self.orders = orders;
+    }
+
+    /// Tells the version of desired properties the application has applied, kept from before a reboot, so that the same
+    /// version is not delivered again. Without effect once a version is known.
+    pub fn restore_desired_version(&mut self, version: u64) {
+        self.twin.restore(version);
+    }
+
+    /// Returns the latest version of desired properties that was delivered.
+    #[must_use]
+    pub fn desired_version(&self) -> Option<u64> {
+        self.twin.known()
+    }
+
+    /// Asks for the twin, now or once the link is up: it comes as [`Received::Twin`], whatever its version.
+    ///
+    /// Returns false when the link does not hold [`Subscriptions::TWIN_ANSWERS`].
+    pub fn get_twin(&mut self, now: Instant) -> bool {
+        self.tick(now);
+        let holds = self.holds(Subscriptions::TWIN_ANSWERS);
+        if holds {
+            self.twin.ask(self.now);
+        }
+        holds
+    }
+
+    /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
+    ///
+    /// It can be called in any state. Patches that wait are merged where that changes nothing in the end; those that
+    /// cannot be merged are sent in order. Each ends in [`Event::Reported`] or [`Event::ReportRefused`] with the name
+    /// returned here, or with a later one's; a patch is sent again after a lost connection, a silence, a throttled or
+    /// failing service.
+    ///
+    /// # Errors
+    /// [`ReportError`]; nothing was queued.
+    pub fn report(&mut self, patch: &[u8], now: Instant) -> Result<ReportId, ReportError> {
+        self.tick(now);
+        if !self.holds(Subscriptions::TWIN_ANSWERS) {
+            return Err(ReportError::NotSubscribed);
+        }
+        let limit = self.link.settings().config().max_outbound.saturating_sub(FRAME);
+        if patch.len() > limit {
+            return Err(ReportError::TooLarge { size: patch.len(), limit });
+        }
+        let id = self.reports.push(patch)?;
+        self.twin.report(self.now);
+        Ok(id)
+    }
+
+    /// Answers a method call with a status, usually an HTTP-like one, and a body of JSON or nothing.
+    ///
+    /// # Errors
+    /// [`RespondError`]; the answer is not sent, to this call or any other.
+    pub fn respond(&mut self, call: CallId, status: u16, body: &[u8], now: Instant) -> Result<(), RespondError> {
+        self.tick(now);
+        self.hear();
+        let limit = self.link.settings().config().max_outbound.saturating_sub(FRAME);
+        if body.len() > limit {
+            return Err(RespondError::TooLarge { size: body.len(), limit });
+        }
+        self.methods.respond(call, status, body)
+    }
+
+    /// As [`Link::acknowledge`]; a message acknowledged here is known when it comes again, also when its connection is
+    /// gone by now.
+    pub fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
+        self.recent.complete(packet_id, attempt);
+        self.link.acknowledge(packet_id, attempt, now)
+    }
+
+    /// As [`Link::handle_input`].
+    pub fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+        self.tick(now);
+        self.hear();
+        let mut taken = self.link.handle_input(input, attempt, now);
+        if let Some(Received::Message { topic, payload, packet_id, dup }) = taken.received {
+            let inbound = Inbound::parse(topic, self.link.device_id(), self.link.module_id());
+            if let Some(inbound) = inbound.filter(|_| !self.link.is_broker()) {
+                taken.received = match inbound {
+                    Inbound::CloudToDevice { properties } => {
+                        let duplicate = self.recent.take(properties, packet_id, attempt);
+                        Some(Received::CloudToDevice { properties, payload, packet_id, dup, duplicate })
+                    }
+                    Inbound::Input { name, properties } => {
+                        Some(Received::Input { name, properties, payload, packet_id, dup })
+                    }
+                    Inbound::TwinAnswer { .. } | Inbound::Desired { .. } | Inbound::Method { .. } => {
+                        // Its loss would be noticed, so it need not be sent again.
+                        if let Some(packet_id) = packet_id {
+                            self.link.acknowledge(packet_id, attempt, now);
+                        }
+                        self.take(inbound, payload, attempt)
+                    }
+                };
+            }
+        }
+        taken
+    }
+
+    /// As [`Link::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tick(now);
+        self.hear();
+        self.link.handle_timeout(now);
+        if self.up.is_some() && self.twin.expire(self.now) {
+            self.link.break_off(Failure::TwinUnanswered);
+        }
+        let dropped = self.methods.expire(self.now);
+        self.calls_dropped(dropped);
+    }
+
+    /// As [`Link::poll_output`].
+    pub fn poll_output(&mut self) -> Output<'_> {
+        self.poll_output_within(usize::MAX)
+    }
+
+    /// As [`Link::poll_output_within`].
+    pub fn poll_output_within(&mut self, room: usize) -> Output<'_> {
+        self.now = self.now.max(self.link.now());
+        self.hear();
+        self.methods.finish_sent();
+        self.draw();
+        if let Some(event) = self.events.pop_front() {
+            return Output::Event(event);
+        }
+        let deadline = match self.link.poll_output_within(room) {
+            Output::Wait(deadline) => deadline,
+            output @ (Output::Action(_) | Output::Event(_)) => {
+                if matches!(output, Output::Event(Event::Up { .. })) {
+                    self.turn = Turn::Up;
+                } else if matches!(output, Output::Event(Event::Down(_)) | Output::Action(Action::Close { .. })) {
+                    self.turn = Turn::Down;
+                }
+                return output;
+            }
+        };
+        let Some(attempt) = self.up else { return Output::Wait(deadline) };
+        let fits = |len: usize| len.saturating_add(FRAME) <= room;
+        let send = |topic, payload| {
+            let publish = Publish { topic, payload, packet_id: None, dup: false, retain: false };
+            Output::Action(Action::Send { attempt, packet: Packet::Publish(publish) })
+        };
+        if self.methods.next_len().is_some_and(fits) {
+            return match self.methods.take_next() {
+                Some((request, status, body)) => send(services::method_answer_topic(status, request), body),
+                None => Output::Wait(deadline),
+            };
+        }
+        if fits(0)
+            && let Some(number) = self.twin.take_get(self.now)
+        {
+            return send(services::twin_get_topic(number), &[]);
+        }
+        if self.reports.first().is_some_and(|patch| fits(patch.len()))
+            && let Some(number) = self.twin.take_patch(self.now)
+        {
+            self.reports.freeze();
+            return send(services::reported_topic(number), self.reports.first().unwrap_or_default());
+        }
+        let own = |at, reason| Deadline { at, reason };
+        let twin = self.twin.deadline(self.now).map(|at| own(at, TimerReason::Twin));
+        let call = self.methods.deadline().map(|at| own(at, TimerReason::Method));
+        Output::Wait([deadline, twin, call].into_iter().flatten().min_by_key(|deadline| deadline.at))
+    }
+
+    /// Returns whether a packet waits that `room` bytes may be too few for.
+    #[must_use]
+    pub fn is_held_back(&self, room: usize) -> bool {
+        let queued = self.link.outbox().usage().bytes;
+        let answer = self.methods.next_len().unwrap_or(0);
+        let patch =
+            if matches!(self.twin.patch, Request::Due(_)) { self.reports.first().map_or(0, <[u8]>::len) } else { 0 };
+        // No packet is longer than all messages together and a frame.
+        const MESSAGE_FRAME: usize = 2048;
+        room < queued.max(answer).max(patch).saturating_add(MESSAGE_FRAME)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn holds(&self, subscriptions: Subscriptions) -> bool {
+        self.link.settings().config().subscriptions.contains(subscriptions) && !self.link.is_broker()
+    }
+
+    /// Lets the services know what the link said.
+    fn hear(&mut self) {
+        match core::mem::replace(&mut self.turn, Turn::None) {
+            Turn::None => {}
+            Turn::Up => {
+                let attempt = self.link.attempt();
+                let answers = self.holds(Subscriptions::TWIN_ANSWERS);
+                let follow = answers && self.holds(Subscriptions::TWIN_DESIRED);
+                self.up = Some(attempt);
+                self.twin.connected(follow, answers && !self.reports.is_empty());
+                self.methods.connected(attempt);
+            }
+            Turn::Down => {
+                if self.up.take().is_none() {
+                    return;
+                }
+                self.reports.thaw();
+                if self.twin.disconnected() {
+                    self.tell(Event::TwinGivenUp);
+                }
+                let dropped = self.methods.disconnected();
+                self.calls_dropped(dropped);
+            }
+        }
+    }
+
+    /// Draws the moments of requests that are wanted.
+    fn draw(&mut self) {
+        let (now, link) = (self.now, &mut self.link);
+        for request in [&mut self.twin.get, &mut self.twin.patch] {
+            if let Request::Wanted(pace) = *request {
+                let delay = match pace {
+                    Pace::FollowUp => link.follow_up_delay(),
+                    Pace::Patience(refusals) => link.patience_delay(refusals),
+                };
+                *request = Request::Due(now.after(delay));
+            }
+        }
+    }
+
+    fn take<'b>(&mut self, inbound: Inbound<'b>, payload: &'b [u8], attempt: Attempt) -> Option<Received<'b>> {
+        match inbound {
+            Inbound::Desired { version } => {
+                let version = self.twin.take_desired(version)?;
+                let patch = core::str::from_utf8(payload).ok()?;
+                self.obey_properties(patch, version);
+                Some(Received::Desired { version, patch })
+            }
+            Inbound::Method { name, request } => match self.methods.take(request, attempt, self.now) {
+                methods::Taken::Open(call) if name == REPROVISION && self.orders.contains(Orders::REPROVISION) => {
+                    let _ = self.methods.respond(call, pnp::PENDING, b"");
+                    self.obey(Order::reprovision(payload));
+                    None
+                }
+                methods::Taken::Open(call) => Some(Received::Call { call, name, payload }),
+                methods::Taken::Busy | methods::Taken::Lost => {
+                    self.tell(Event::CallRefused);
+                    None
+                }
+            },
+            Inbound::TwinAnswer { status, request: Some(request), version } => {
+                if self.twin.is_get(request) {
+                    return self.take_twin(status, payload);
+                }
+                if self.twin.is_patch(request) {
+                    self.take_patched(status, version);
+                }
+                None
+            }
+            Inbound::TwinAnswer { .. } | Inbound::CloudToDevice { .. } | Inbound::Input { .. } => None,
+        }
+    }
+
+    fn take_twin<'b>(&mut self, status: u16, payload: &'b [u8]) -> Option<Received<'b>> {
+        // What cannot be read is a failing service's.
+        const UNREADABLE: u16 = 500;
+        let refusal = if status < 300 {
+            match self.twin.take_document(payload) {
+                Ok(twin) => {
+                    let twin = twin?;
+                    self.obey_properties(twin.desired, twin.desired_version);
+                    return Some(Received::Twin(twin));
+                }
+                Err(()) => UNREADABLE,
+            }
+        } else {
+            status
+        };
+        let again = self.twin.get_refused(refusal);
+        self.tell(if again {
+            Event::TwinThrottled { status: refusal }
+        } else {
+            Event::TwinRefused { status: refusal }
+        });
+        None
+    }
+
+    fn take_patched(&mut self, status: u16, version: Option<u64>) {
+        match self.twin.take_patched(status) {
+            Patched::Again => {
+                self.reports.thaw();
+                self.tell(Event::TwinThrottled { status });
+                return;
+            }
+            Patched::Done => {
+                if let Some(report) = self.reports.pop() {
+                    self.tell(Event::Reported { report, version });
+                }
+            }
+            Patched::Refused => {
+                if let Some(report) = self.reports.pop() {
+                    self.tell(Event::ReportRefused { report, status });
+                }
+            }
+        }
+        if !self.reports.is_empty() {
+            self.twin.report(self.now);
+        }
+    }
+
+    /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
+    fn obey_properties(&mut self, desired: &str, version: u64) {
+        if self.orders == Orders::NONE {
+            return;
+        }
+        for property in pnp::properties(desired) {
+            let (Some(component), Some(name)) = (property.component, property.name.plain()) else { continue };
+            let Some(order) = Order::property(name, property.value).filter(|_| component == COMPONENT) else {
+                continue;
+            };
+            if !self.orders.contains(order.kind()) {
+                continue;
+            }
+            self.obey(order);
+            let value = property.value.raw();
+            let status = pnp::APPLIED;
+            let component = Some(COMPONENT);
+            let mut buffer = [0; 160];
+            let acknowledgement = Acknowledgement { component, name, value, status, version, description: "" };
+            if let Some(patch) = acknowledgement.write(&mut buffer)
+                && self.reports.push(patch).is_ok()
+            {
+                self.twin.report(self.now);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Reprovision(spread) => self.link.move_within(spread, Role::Provisioning, self.now),
+            Order::Spread(spread) => self.link.set_spread(spread, self.now),
+            Order::LogLevel(_) => {}
+        }
+        self.tell(Event::Ordered(order));
+    }
+
+    fn calls_dropped(&mut self, count: u8) {
+        if count > 0 {
+            self.tell(Event::CallsDropped { count });
+        }
+    }
+
+    /// Of more events than have a place the latest counts.
+    fn tell(&mut self, event: Event) {
+        if self.events.is_full() {
+            self.events.pop_back();
+        }
+        let _ = self.events.push_back(event);
+    }
+}
+
+impl<O, S, H, B> Deref for HubLink<O, S, H, B> {
+    type Target = Link<O, S, H>;
+
+    fn deref(&self) -> &Link<O, S, H> {
+        &self.link
+    }
+}
+
+impl<O, S, H, B> DerefMut for HubLink<O, S, H, B> {
+    fn deref_mut(&mut self) -> &mut Link<O, S, H> {
+        &mut self.link
+    }
+}
