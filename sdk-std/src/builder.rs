@@ -9,9 +9,10 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use steadfast_core::azure::connection_string::{self, ConnectionString};
 use steadfast_core::azure::dps;
+use steadfast_core::hub::orders::Orders;
 use steadfast_core::{
-    Config, Credential, DEFAULT_PORT, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions,
-    Timeouts, Usage,
+    Config, Credential, DEFAULT_PORT, HubLink, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service,
+    Subscriptions, Timeouts, Usage,
 };
 
 use crate::assignment_file::AssignmentFile;
@@ -31,6 +32,9 @@ const OUTBOX_MESSAGES: usize = 1000;
 
 /// Most bytes the outbox holds unless the builder says otherwise.
 const OUTBOX_BYTES: usize = 1 << 20;
+
+/// Room for reported properties, and for answers to method calls, that wait.
+const SERVICE_BYTES: usize = 128 * 1024;
 
 /// Most publishes without acknowledgement unless the builder says otherwise.
 const WINDOW: u16 = 100;
@@ -89,6 +93,10 @@ pub struct Builder {
     plaintext: bool,
     overrides: Overrides,
     outbox: Usage,
+    /// Room for reported properties and for answers to method calls that wait.
+    reports: usize,
+    answers: usize,
+    orders: Orders,
     assignment: Option<PathBuf>,
     seed: Option<Seed>,
     #[cfg(feature = "rumqttc")]
@@ -126,6 +134,9 @@ impl Builder {
             plaintext: false,
             overrides: Overrides::new(),
             outbox: Usage { messages: OUTBOX_MESSAGES, bytes: OUTBOX_BYTES },
+            reports: SERVICE_BYTES,
+            answers: SERVICE_BYTES,
+            orders: Orders::NONE,
             assignment: None,
             seed: None,
             #[cfg(feature = "rumqttc")]
@@ -251,6 +262,22 @@ impl Builder {
     /// Sets the product information shown to the service. Default `steadfast/` and the version.
     pub fn product_info(mut self, text: &str) -> Self {
         self.config.product_info = Some(text.into());
+        self
+    }
+
+    /// Sets the room in bytes for reported properties that wait, and for answers to method calls that wait. Default
+    /// 131,072 each: the largest answer, and the largest properties twice, which merging takes. Without the
+    /// [subscription](Self::subscriptions) there is none.
+    pub const fn service_room(mut self, reports: usize, answers: usize) -> Self {
+        self.reports = reports;
+        self.answers = answers;
+        self
+    }
+
+    /// Allows an operator to give orders by the twin and by a method: to register anew, to spread, to log more. Default
+    /// none; see [`steadfast_core::hub::orders`] for their form and [`Device::next_order`].
+    pub const fn allow_orders(mut self, orders: Orders) -> Self {
+        self.orders = orders;
         self
     }
 
@@ -433,7 +460,12 @@ impl Builder {
         };
         let now = clock::now();
         let config = SharedConfig(Arc::new(self.config));
-        let mut link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
+        let room = |wanted, bytes: usize| vec![0; if config.0.subscriptions.contains(wanted) { bytes } else { 0 }];
+        let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
+        let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
+        let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
+        let mut link = HubLink::new(link, reports, answers);
+        link.allow_orders(self.orders);
         if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
             link.restore_assignment(kept);
         }

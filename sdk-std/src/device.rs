@@ -53,6 +53,10 @@ impl Device {
         Self { shared }
     }
 
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Begins to describe a device.
     pub fn builder() -> Builder {
         Builder::new()

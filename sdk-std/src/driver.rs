@@ -170,6 +170,9 @@ impl Driver {
         if mem::take(&mut turn.arrived) {
             self.shared.arrived.notify_one();
         }
+        if mem::take(&mut turn.served) {
+            self.shared.serving.notify_waiters();
+        }
         let listeners = self.shared.listeners();
         for notice in turn.notices.drain(..) {
             match notice {

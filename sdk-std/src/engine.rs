@@ -26,9 +26,6 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// Larger gathering buffers are not kept for the next turn.
 const SCRATCH_KEPT: usize = 256 * 1024;
 
-/// A frame around a message is shorter, as is every packet without a message.
-const FRAME: usize = 4096;
-
 thread_local! {
     /// Lent to whoever holds a link's lock, so that idle devices hold none.
     static TURN: Cell<Option<Box<Turn>>> = const { Cell::new(None) };
@@ -50,6 +47,8 @@ pub(crate) struct Turn {
     traced: bool,
     /// The inbox has got a message.
     pub(crate) arrived: bool,
+    /// A service has something for whoever waits for it.
+    pub(crate) served: bool,
     pub(crate) status_changed: bool,
     room_freed: bool,
     /// Another turn may find more to do.
@@ -100,6 +99,7 @@ impl Turn {
         !self.wakes.is_empty()
             || !self.notices.is_empty()
             || self.arrived
+            || self.served
             || self.status_changed
             || self.room_freed
             || self.again
@@ -255,11 +255,22 @@ impl Inner {
     }
 
     /// Keeps what came for the application.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "messages are copied below; a later version may bring others")]
     fn receive(&mut self, turn: &mut Turn, attempt: Attempt, received: &Received<'_>) {
-        if let Received::ProvisioningPayload(payload) = received {
-            self.provisioning_payload = Some(Box::from(*payload));
-            return;
+        match *received {
+            Received::ProvisioningPayload(payload) => {
+                self.provisioning_payload = Some(Box::from(payload));
+                return;
+            }
+            Received::Twin(twin) => self.services.take_twin(twin),
+            Received::Desired { version, patch } => self.services.take_change(version, patch),
+            Received::Call { call, name, payload } => {
+                let name: Vec<u8> = name.bytes().collect();
+                self.services.take_call(call, String::from_utf8_lossy(&name).into_owned(), payload);
+            }
+            _ => {}
         }
+        turn.served |= matches!(received, Received::Twin(_) | Received::Desired { .. } | Received::Call { .. });
         let Some(body) = Body::copy(received, attempt) else { return };
         // The link bounds those that are owed an acknowledgement.
         if body.owed.is_none() && self.inbox.len() >= INBOX {
@@ -300,8 +311,7 @@ impl Inner {
             match self.link.poll_output_within(room) {
                 Output::Wait(deadline) => {
                     self.deadline = deadline.map(|deadline| deadline.at);
-                    // No packet is longer than all messages together and a frame.
-                    self.held_back = room < self.link.outbox().usage().bytes.saturating_add(FRAME);
+                    self.held_back = self.link.is_held_back(room);
                     return any;
                 }
                 Output::Event(event) => self.take_event(turn, event),
@@ -321,6 +331,7 @@ impl Inner {
                     turn.status_changed = true;
                     // The service sends again what was not acknowledged on the connection before.
                     self.inbox.retain(|body| body.owed.is_none());
+                    self.services.forget_calls();
                 }
                 Output::Action(Action::Sign { attempt, role, text }) => {
                     turn.sign = Some((attempt, role, text.to_string()));
@@ -336,6 +347,7 @@ impl Inner {
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "all other events change the status")]
     fn take_event(&mut self, turn: &mut Turn, event: Event) {
+        turn.served |= self.services.take_event(&event);
         match event {
             Event::Delivered(id) => {
                 turn.room_freed = true;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use steadfast_core::azure::property_bag::{self, Encoded};
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{Attempt, Received};
 
@@ -15,20 +16,48 @@ pub(crate) const INBOX: usize = 64;
 /// A message as it waits in the inbox.
 #[derive(Debug)]
 pub(crate) struct Body {
-    topic: Box<str>,
+    /// Where it came from.
+    source: Source,
     payload: Box<[u8]>,
     dup: bool,
+    duplicate: bool,
     /// What acknowledges it, for QoS 1.
     pub(crate) owed: Option<(PacketId, Attempt)>,
 }
 
+#[derive(Debug)]
+enum Source {
+    Topic(Box<str>),
+    /// A cloud-to-device message's properties.
+    Cloud(Box<str>),
+    /// An input's name, and the message's properties.
+    Input(String, Box<str>),
+}
+
 impl Body {
     /// Copies a message out of the bytes received; other things received are none.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "all else received is no message")]
     pub(crate) fn copy(received: &Received<'_>, attempt: Attempt) -> Option<Self> {
-        let Received::Message { topic, payload, packet_id, dup } = *received else { return None };
+        let (source, payload, packet_id, dup, duplicate) = match *received {
+            Received::Message { topic, payload, packet_id, dup } => {
+                (Source::Topic(topic.into()), payload, packet_id, dup, false)
+            }
+            Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
+                (Source::Cloud(properties.into()), payload, packet_id, dup, duplicate)
+            }
+            Received::Input { name, properties, payload, packet_id, dup } => {
+                (Source::Input(text(name), properties.into()), payload, packet_id, dup, false)
+            }
+            _ => return None,
+        };
         let owed = packet_id.map(|packet_id| (packet_id, attempt));
-        Some(Self { topic: topic.into(), payload: payload.into(), dup, owed })
+        Some(Self { source, payload: payload.into(), dup, duplicate, owed })
     }
+}
+
+/// Decodes; bytes that are no UTF-8 become U+FFFD.
+fn text(encoded: Encoded<'_>) -> String {
+    String::from_utf8_lossy(&encoded.bytes().collect::<Vec<_>>()).into_owned()
 }
 
 /// A message from the service.
@@ -45,10 +74,51 @@ impl Inbound {
         Self { body, shared }
     }
 
-    /// Returns the topic.
+    /// Returns the topic of a broker's message; empty for a hub's, which has [properties](Self::properties).
     #[must_use]
     pub fn topic(&self) -> &str {
-        &self.body.topic
+        if let Source::Topic(topic) = &self.body.source { topic } else { "" }
+    }
+
+    /// Returns the name of the module's input it was routed to.
+    #[must_use]
+    pub fn input(&self) -> Option<&str> {
+        if let Source::Input(name, _) = &self.body.source { Some(name) } else { None }
+    }
+
+    /// Lists the properties, decoded: `None` for one without a value. System properties have their short names, such as
+    /// `$.mid`.
+    pub fn properties(&self) -> impl Iterator<Item = (String, Option<String>)> {
+        let bag = match &self.body.source {
+            Source::Topic(_) => "",
+            Source::Cloud(bag) | Source::Input(_, bag) => bag,
+        };
+        property_bag::properties(bag).map(|property| (text(property.key), property.value.map(text)))
+    }
+
+    /// Returns the value of a property, such as `$.mid` or one of the sender's own.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<String> {
+        self.properties().find(|(key, _)| key == name)?.1
+    }
+
+    /// Returns the message id, if the sender gave one.
+    #[must_use]
+    pub fn message_id(&self) -> Option<String> {
+        self.property("$.mid")
+    }
+
+    /// Returns the correlation id, if the sender gave one.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<String> {
+        self.property("$.cid")
+    }
+
+    /// Returns whether the application has acknowledged the message before: the acknowledgement did not reach the
+    /// service. Only message ids tell, and only the latest 16 are remembered.
+    #[must_use]
+    pub const fn is_duplicate(&self) -> bool {
+        self.body.duplicate
     }
 
     /// Returns the body.
@@ -77,7 +147,7 @@ impl Inbound {
 impl fmt::Debug for Inbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inbound")
-            .field("topic", &self.topic())
+            .field("source", &self.body.source)
             .field("len", &self.payload().len())
             .finish_non_exhaustive()
     }

@@ -53,10 +53,12 @@ mod inbox;
 mod log;
 mod memory_outbox;
 mod message;
+mod methods;
 mod pipe;
 mod receipt;
 #[cfg(feature = "rumqttc")]
 mod rumqttc;
+mod services;
 mod setup;
 mod shared;
 mod signer;
@@ -70,17 +72,21 @@ pub use device::{Device, Queued, SendError, Sending, TrySendError};
 pub use driver::Driver;
 pub use inbox::Inbound;
 pub use message::Telemetry;
+pub use methods::{MethodAnswer, Methods};
 pub use receipt::{Receipt, Undelivered};
+pub use services::{Desired, MethodCall, Report, Twin, TwinError};
 pub use signer::{SharedKey, Signer, Signing, SigningFailed};
 pub use tls::{ClientCertificate, Tls, TlsError};
 
 pub use steadfast_core::azure::connection_string::ConnectionStringError;
 pub use steadfast_core::azure::property_bag::BagError;
 pub use steadfast_core::azure::sas::KeyError;
+pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
+pub use steadfast_core::hub::pnp;
 pub use steadfast_core::{
     Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event, Failure, Instant, Ledger,
-    LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, Reprovisioning, RetryPolicy, Role,
-    Seed, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
+    LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError, Reprovisioning,
+    RespondError, RetryPolicy, Role, Seed, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
 };
 
 /// Compiles the example of the README.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use steadfast_core::{
-    Config, Event, Instant, Ledger, Link, Message, MessageId, Outbox, Overflow, PublishError, Settings, Status,
+    Config, Event, HubLink, Instant, Ledger, Message, MessageId, Outbox, Overflow, Provisioned, PublishError, Settings,
+    Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -15,9 +16,10 @@ use crate::inbox::Body;
 use crate::memory_outbox::MemoryOutbox;
 use crate::pipe::Connection;
 use crate::receipt::Receipts;
+use crate::services::Services;
 
 /// The link of a device on this frontend.
-pub(crate) type DeviceLink = Link<MemoryOutbox, SharedConfig>;
+pub(crate) type DeviceLink = HubLink<MemoryOutbox, SharedConfig, Provisioned, Box<[u8]>>;
 
 /// The configuration, held once by the link and once by the driver.
 #[derive(Clone, Debug)]
@@ -46,6 +48,8 @@ pub(crate) struct Shared {
     events: OnceLock<broadcast::Sender<Event>>,
     /// Something lies in the inbox, or the driver has ended.
     pub(crate) arrived: Notify,
+    /// A service of the hub has something for whoever waits for it, or the driver has ended.
+    pub(crate) serving: Notify,
     /// The driver has ended.
     pub(crate) over: Notify,
 }
@@ -60,6 +64,7 @@ pub(crate) struct Inner {
     /// Wakes the driver; taken by whoever does it.
     pub(crate) driver: Option<Waker>,
     pub(crate) inbox: VecDeque<Body>,
+    pub(crate) services: Services,
     pub(crate) provisioning_payload: Option<Box<[u8]>>,
     pub(crate) connection: Option<Connection>,
     /// Orders of a turn that was not the driver's.
@@ -99,6 +104,7 @@ impl Shared {
                 next_ticket: 0,
                 driver: None,
                 inbox: VecDeque::new(),
+                services: Services::default(),
                 provisioning_payload: None,
                 connection: None,
                 left_over: None,
@@ -113,6 +119,7 @@ impl Shared {
             status: OnceLock::new(),
             events: OnceLock::new(),
             arrived: Notify::new(),
+            serving: Notify::new(),
             over: Notify::new(),
         }
     }
@@ -155,6 +162,19 @@ impl Shared {
         result
     }
 
+    /// Waits until `look` finds what it looks for, looking again whenever a service has something.
+    pub(crate) async fn served<T>(&self, mut look: impl FnMut(&mut Inner) -> Option<T>) -> T {
+        loop {
+            let mut served = std::pin::pin!(self.serving.notified());
+            served.as_mut().enable();
+            let found = look(&mut self.lock());
+            if let Some(found) = found {
+                return found;
+            }
+            served.await;
+        }
+    }
+
     /// Ends everything that waits for the driver.
     pub(crate) fn end(&self, end: End, outcome: crate::receipt::Undelivered) {
         let mut wakes = Vec::new();
@@ -167,6 +187,7 @@ impl Shared {
             inner.connection = None;
         }
         wakes.into_iter().for_each(Waker::wake);
+        self.serving.notify_waiters();
         self.arrived.notify_waiters();
         self.arrived.notify_one();
         self.over.notify_waiters();

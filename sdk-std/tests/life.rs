@@ -86,7 +86,8 @@ async fn a_hub_device_subscribes_receives_and_acknowledges() {
     let first = soon(device.receive()).await.unwrap();
     let second = soon(device.receive()).await.unwrap();
     let third = soon(device.receive()).await.unwrap();
-    assert_eq!((first.topic(), first.payload(), first.dup()), (topic, &b"order 1"[..], false));
+    assert_eq!((first.topic(), first.payload(), first.dup()), ("", &b"order 1"[..], false));
+    assert_eq!(first.property("a").as_deref(), Some("b"));
     assert!(third.acknowledge());
     // The order on the wire is that of the messages.
     assert!(second.acknowledge());

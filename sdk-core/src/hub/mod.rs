@@ -273,7 +273,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         let patch =
             if matches!(self.twin.patch, Request::Due(_)) { self.reports.first().map_or(0, <[u8]>::len) } else { 0 };
         // No packet is longer than all messages together and a frame.
-        const MESSAGE_FRAME: usize = 2048;
+        const MESSAGE_FRAME: usize = 4096;
         room < queued.max(answer).max(patch).saturating_add(MESSAGE_FRAME)
     }
 

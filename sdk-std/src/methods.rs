@@ -1,0 +1,140 @@
+//! A handler for each method.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use steadfast_core::azure::services::NOT_FOUND;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::device::Device;
+
+/// Status of a call whose handler took too long.
+const TOO_SLOW: u16 = 504;
+
+/// Status of a call whose handler panicked.
+const FAILED: u16 = 500;
+
+/// The answer of a method's handler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MethodAnswer {
+    /// An HTTP-like status.
+    pub status: u16,
+    /// JSON, or nothing.
+    pub body: Vec<u8>,
+}
+
+impl MethodAnswer {
+    /// Makes an answer of a status and a body of JSON or nothing.
+    pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
+        Self { status, body: body.into() }
+    }
+
+    /// Makes the answer 200 with a body of JSON or nothing.
+    pub fn ok(body: impl Into<Vec<u8>>) -> Self {
+        Self::new(200, body)
+    }
+}
+
+type Handling = Pin<Box<dyn Future<Output = MethodAnswer> + Send>>;
+type Handler = Box<dyn Fn(Vec<u8>) -> Handling + Send + Sync>;
+
+/// The methods of a device, a handler for each.
+///
+/// ```no_run
+/// use steadfast::{Device, MethodAnswer, Methods};
+///
+/// # async fn serve(device: Device) {
+/// Methods::new()
+///     .on("reboot", |_body| async { MethodAnswer::new(202, "") })
+///     .on("thermostat1*getMaxMinReport", |body| async move { MethodAnswer::ok(body) })
+///     .serve(&device)
+///     .await;
+/// # }
+/// ```
+pub struct Methods {
+    handlers: HashMap<String, Handler>,
+    patience: Duration,
+}
+
+impl Methods {
+    /// Begins without methods.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { handlers: HashMap::new(), patience: Duration::from_secs(30) }
+    }
+
+    /// Adds a method; of a component's command the name is `component*command`. A later handler of the same name takes
+    /// the place of an earlier one.
+    #[must_use]
+    pub fn on<F, R>(mut self, name: &str, handler: F) -> Self
+    where
+        F: Fn(Vec<u8>) -> R + Send + Sync + 'static,
+        R: Future<Output = MethodAnswer> + Send + 'static,
+    {
+        self.handlers.insert(name.to_owned(), Box::new(move |body| Box::pin(handler(body))));
+        self
+    }
+
+    /// Sets how long a handler may take before the call is answered with 504 and the handler dropped. Default 30 s,
+    /// the time a caller waits by default.
+    #[must_use]
+    pub const fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Answers calls until the device's driver ends; several at a time.
+    ///
+    /// A method without a handler is answered with 404, a handler that panics with 500. Answers that come after the
+    /// call's connection has ended are dropped with a warning in the log. Dropping the future drops the handlers that
+    /// run.
+    pub async fn serve(&self, device: &Device) {
+        let mut running = JoinSet::new();
+        loop {
+            let call = tokio::select! {
+                call = device.next_call() => call,
+                Some(_) = running.join_next() => continue,
+            };
+            let Some(call) = call else { return };
+            let Some(handler) = self.handlers.get(call.name()) else {
+                answer(call, &MethodAnswer::new(NOT_FOUND, ""));
+                continue;
+            };
+            let handling = timeout(self.patience, handler(call.payload().to_vec()));
+            running.spawn(async move {
+                // A task of its own, so that a panic ends only this.
+                let handled = tokio::spawn(handling).await;
+                let answered = match handled {
+                    Ok(Ok(answered)) => answered,
+                    Ok(Err(_)) => MethodAnswer::new(TOO_SLOW, ""),
+                    Err(_) => MethodAnswer::new(FAILED, ""),
+                };
+                answer(call, &answered);
+            });
+        }
+    }
+}
+
+fn answer(call: crate::services::MethodCall, answer: &MethodAnswer) {
+    let name = call.name().to_owned();
+    if let Err(error) = call.respond(answer.status, &answer.body) {
+        tracing::warn!(method = name, %error, "the answer to a method call was dropped");
+    }
+}
+
+impl Default for Methods {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.handlers.keys()).finish()
+    }
+}
