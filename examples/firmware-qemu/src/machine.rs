@@ -1,14 +1,17 @@
-//! QEMU's riscv32 `virt` machine: start-up, clock, serial line, exit, memory for the network card.
+//! QEMU's riscv32 `virt` machine: start-up, clock, entropy, serial line, exit, memory for the network card.
 //!
-//! The only unsafe code of the image: registers and memory at fixed addresses.
+//! The only unsafe code of the plain image: registers and memory at fixed addresses.
 #![expect(unsafe_code, reason = "a machine without an operating system is reached by address")]
 
 use core::arch::global_asm;
+use core::cell::UnsafeCell;
 use core::fmt::{self, Write as _};
+use core::mem::MaybeUninit;
 use core::ptr::{NonNull, addr_of, addr_of_mut};
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use virtio_drivers::device::net::VirtIONetRaw;
+use virtio_drivers::device::rng::VirtIORng;
 use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
 use virtio_drivers::transport::{DeviceType, Transport as _};
 use virtio_drivers::{BufferDirection, Hal, PAGE_SIZE, PhysAddr};
@@ -51,6 +54,11 @@ const VIRTIO_SLOTS: usize = 8;
 const VIRTIO_SLOT_BYTES: usize = 0x1000;
 /// Where the judge leaves what the image has to know.
 const ORDERS: usize = 0x8080_0000;
+/// Where the judge leaves the certificate of the emulator's authority.
+#[cfg(feature = "tls")]
+const AUTHORITY: usize = 0x8080_1000;
+#[cfg(feature = "tls")]
+const AUTHORITY_BYTES: usize = 4096;
 
 fn read(address: usize) -> u32 {
     // SAFETY: the addresses of this module are aligned registers or RAM of the machine.
@@ -69,14 +77,37 @@ pub struct Orders {
     pub port: u16,
     /// How many messages to send.
     pub messages: u32,
-    /// Entropy.
-    pub seed: u64,
+    /// The certificate of the emulator's authority, as DER.
+    #[cfg(feature = "tls")]
+    pub authority: &'static [u8],
 }
 
 /// Reads the orders.
 pub fn orders() -> Orders {
-    let [port, messages, low, high] = [0, 4, 8, 12].map(|offset| read(ORDERS + offset));
-    Orders { port: port as u16, messages, seed: u64::from(low) | u64::from(high) << 32 }
+    Orders {
+        port: read(ORDERS) as u16,
+        messages: read(ORDERS + 4),
+        #[cfg(feature = "tls")]
+        authority: {
+            let len = (read(ORDERS + 8) as usize).min(AUTHORITY_BYTES);
+            // SAFETY: RAM that the judge fills before the start, and nobody writes to afterwards.
+            unsafe { core::slice::from_raw_parts(AUTHORITY as *const u8, len) }
+        },
+    }
+}
+
+/// Draws from virtio-rng, which QEMU fills from the host's random number generator; to be called once.
+pub fn entropy<const N: usize>() -> Option<[u8; N]> {
+    let mut random = VirtIORng::<Memory, _>::new(find(DeviceType::EntropySource)?).ok()?;
+    let (mut bytes, mut drawn) = ([0; N], 0);
+    for _ in 0..N {
+        let rest = bytes.get_mut(drawn..).filter(|rest| !rest.is_empty())?;
+        drawn += random.request_entropy(rest).ok().filter(|drawn| *drawn > 0)?;
+        if drawn == N {
+            return Some(bytes);
+        }
+    }
+    None
 }
 
 /// Returns the milliseconds since the machine was switched on.
@@ -130,6 +161,90 @@ pub fn variables() -> usize {
     addr_of!(_bss_end) as usize - addr_of!(_bss_start) as usize
 }
 
+/// A variable that has one owner from the first who asks for it on: so what is large never lies on the stack.
+pub struct Slot<T> {
+    value: UnsafeCell<T>,
+    taken: AtomicBool,
+}
+
+// SAFETY: there is one processor and no interrupt, and the value is given out once.
+unsafe impl<T> Sync for Slot<T> {}
+
+impl<T> Slot<T> {
+    /// A variable that starts with this value.
+    pub const fn new(value: T) -> Self {
+        Self { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+    }
+
+    /// Gives it out; `None` the second time.
+    pub fn take(&'static self) -> Option<&'static mut T> {
+        if self.taken.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.taken.store(true, Ordering::Relaxed);
+        // SAFETY: the only reference to it, since the flag was not set.
+        Some(unsafe { &mut *self.value.get() })
+    }
+}
+
+impl<T> Slot<MaybeUninit<T>> {
+    /// A variable whose value is made when the machine has started.
+    pub const fn empty() -> Self {
+        Self::new(MaybeUninit::uninit())
+    }
+}
+
+/// Memory that one user at a time may have.
+#[cfg(feature = "tls")]
+pub struct Pool<T> {
+    value: UnsafeCell<T>,
+    lent: AtomicBool,
+}
+
+// SAFETY: there is one processor and no interrupt, and the flag lets one user in at a time.
+#[cfg(feature = "tls")]
+unsafe impl<T> Sync for Pool<T> {}
+
+#[cfg(feature = "tls")]
+impl<T> Pool<T> {
+    /// A pool of this value.
+    pub const fn new(value: T) -> Self {
+        Self { value: UnsafeCell::new(value), lent: AtomicBool::new(false) }
+    }
+
+    /// Lends the value out, when nobody has it.
+    pub fn lend(&'static self) -> Option<Loan<T>> {
+        if self.lent.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.lent.store(true, Ordering::Relaxed);
+        Some(Loan(self))
+    }
+}
+
+/// A value on loan; dropping this gives it back.
+#[cfg(feature = "tls")]
+pub struct Loan<T: 'static>(&'static Pool<T>);
+
+#[cfg(feature = "tls")]
+impl<T> Loan<T> {
+    /// Returns the value.
+    ///
+    /// # Safety
+    /// To be called once, and the reference must not be used after the loan was dropped.
+    pub unsafe fn memory(&mut self) -> &'static mut T {
+        // SAFETY: nobody else has a loan, and the caller promises the rest.
+        unsafe { &mut *self.0.value.get() }
+    }
+}
+
+#[cfg(feature = "tls")]
+impl<T> Drop for Loan<T> {
+    fn drop(&mut self) {
+        self.0.lent.store(false, Ordering::Relaxed);
+    }
+}
+
 const DMA_PAGES: usize = 8;
 
 #[repr(C, align(4096))]
@@ -179,24 +294,27 @@ pub struct Card {
     card: VirtIONetRaw<Memory, MmioTransport<'static>, QUEUE>,
     inbound: &'static mut [u8; FRAME],
     token: Option<u16>,
-    outbound: [u8; FRAME],
+    outbound: &'static mut [u8; FRAME],
 }
 
-static mut INBOUND: [u8; FRAME] = [0; FRAME];
+static INBOUND: Slot<[u8; FRAME]> = Slot::new([0; FRAME]);
+static OUTBOUND: Slot<[u8; FRAME]> = Slot::new([0; FRAME]);
+
+fn find(kind: DeviceType) -> Option<MmioTransport<'static>> {
+    (0..VIRTIO_SLOTS).find_map(|slot| {
+        let header = NonNull::new((VIRTIO + slot * VIRTIO_SLOT_BYTES) as *mut VirtIOHeader)?;
+        // SAFETY: each slot is a register block of this size for as long as the machine runs.
+        let transport = unsafe { MmioTransport::new(header, VIRTIO_SLOT_BYTES) }.ok()?;
+        (transport.device_type() == kind).then_some(transport)
+    })
+}
 
 impl Card {
     /// Finds the network card; to be called once.
     pub fn find() -> Option<Self> {
-        let transport = (0..VIRTIO_SLOTS).find_map(|slot| {
-            let header = NonNull::new((VIRTIO + slot * VIRTIO_SLOT_BYTES) as *mut VirtIOHeader)?;
-            // SAFETY: each slot is a register block of this size for as long as the machine runs.
-            let transport = unsafe { MmioTransport::new(header, VIRTIO_SLOT_BYTES) }.ok()?;
-            (transport.device_type() == DeviceType::Network).then_some(transport)
-        })?;
-        let card = VirtIONetRaw::new(transport).ok()?;
-        // SAFETY: the only reference to it, made once.
-        let inbound = unsafe { &mut *addr_of_mut!(INBOUND) };
-        Some(Self { card, inbound, token: None, outbound: [0; FRAME] })
+        let card = VirtIONetRaw::new(find(DeviceType::Network)?).ok()?;
+        let (inbound, outbound) = (INBOUND.take()?, OUTBOUND.take()?);
+        Some(Self { card, inbound, token: None, outbound })
     }
 
     /// Returns the card's address.
@@ -204,27 +322,39 @@ impl Card {
         self.card.mac_address()
     }
 
-    /// Takes a frame that has come.
-    pub fn receive(&mut self, take: impl FnOnce(&[u8])) -> bool {
+    /// Returns a frame that has come, and what sends an answer to it.
+    pub fn receive(&mut self) -> Option<(&[u8], Sender<'_>)> {
         let Some(token) = self.token else {
             // SAFETY: the buffer is touched again only when the card has given it back.
             self.token = unsafe { self.card.receive_begin(self.inbound) }.ok();
-            return false;
+            return None;
         };
         if self.card.poll_receive() != Some(token) {
-            return false;
+            return None;
         }
         self.token = None;
         // SAFETY: the buffer that was handed over under this token.
-        if let Ok((header, len)) = unsafe { self.card.receive_complete(token, self.inbound) } {
-            take(self.inbound.get(header..header + len).unwrap_or_default());
-        }
-        true
+        let (header, len) = unsafe { self.card.receive_complete(token, self.inbound) }.ok()?;
+        let frame = self.inbound.get(header..header + len)?;
+        Some((frame, Sender { card: &mut self.card, frame: self.outbound }))
     }
 
+    /// Returns what sends a frame.
+    pub fn sender(&mut self) -> Sender<'_> {
+        Sender { card: &mut self.card, frame: self.outbound }
+    }
+}
+
+/// Sends one frame.
+pub struct Sender<'t> {
+    card: &'t mut VirtIONetRaw<Memory, MmioTransport<'static>, QUEUE>,
+    frame: &'t mut [u8; FRAME],
+}
+
+impl Sender<'_> {
     /// Sends a frame of `len` bytes that `fill` writes.
-    pub fn send<R>(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
-        let frame = self.outbound.get_mut(..len).unwrap_or_default();
+    pub fn send<R>(self, len: usize, fill: impl FnOnce(&mut [u8]) -> R) -> R {
+        let frame = self.frame.get_mut(..len).unwrap_or_default();
         let result = fill(frame);
         // A frame that is not sent is one that is lost, which TCP repairs.
         let _ = self.card.send(frame);

@@ -3,22 +3,31 @@
 #![no_std]
 #![no_main]
 
+/// Writes a line to the serial line.
+macro_rules! say {
+    ($($part:tt)*) => {{
+        use core::fmt::Write as _;
+        let _ = writeln!($crate::machine::Serial, $($part)*);
+    }};
+}
+
 mod machine;
 mod net;
+#[cfg(feature = "tls")]
+mod tls;
 
 use core::cell::RefCell;
-use core::fmt::Write as _;
+use core::mem::MaybeUninit;
 use core::time::Duration;
 
-use machine::{Card, Serial};
-use net::{Dialler, Stack};
-use smoltcp::iface::SocketStorage;
+use machine::{Card, Orders, Slot};
+use net::{Shared, Stack};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
     Config, Credential, Event, Failure, Instant, Message, RamOutbox, RetryPolicy, Role, Seed, Service, Subscriptions,
 };
-use steadfast_esp32::{Board, Buffers, Device, Poll};
+use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
 
 /// What the judge enrolled: 32 bytes 0x07 in base64.
 const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -34,12 +43,12 @@ const TX: usize = 2048;
 
 type Outbox = RamOutbox<8, 2048>;
 
-struct Machine<'s, 'a> {
-    stack: &'s RefCell<Stack<'a>>,
+struct Machine {
+    stack: &'static Shared,
     key: SymmetricKey,
 }
 
-impl Board for Machine<'_, '_> {
+impl Board for Machine {
     fn now(&self) -> Instant {
         Instant::from_millis(machine::millis())
     }
@@ -60,29 +69,98 @@ impl Board for Machine<'_, '_> {
     }
 }
 
-macro_rules! say {
-    ($($part:tt)*) => { let _ = writeln!(Serial, $($part)*); };
-}
-
 #[expect(unsafe_code, reason = "the start-up code calls it by name")]
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
-    let passed = story();
+    let passed = run().unwrap_or_else(|why| {
+        say!("{why}");
+        false
+    });
     let (used, size) = machine::stack();
     say!("memory: stack {used} of {size}, variables {}", machine::variables());
     machine::exit(passed)
 }
 
-fn story() -> bool {
-    let orders = machine::orders();
-    let Some(card) = Card::find() else {
-        say!("there is no network card");
-        return false;
-    };
-    let Ok(key) = SymmetricKey::from_base64(KEY) else { return false };
-    let (mut storage, mut tcp_rx, mut tcp_tx) = ([SocketStorage::EMPTY; 1], [0; 2048], [0; 2048]);
-    let stack = RefCell::new(Stack::new(card, &mut storage, &mut tcp_rx, &mut tcp_tx, orders.seed));
+#[cfg(not(feature = "tls"))]
+type Line = net::Dialler;
+#[cfg(feature = "tls")]
+type Line = tls::Dialler;
 
+type Pump = Device<'static, Machine, Line, Outbox, &'static Config<&'static str>>;
+
+// What is large lies here, and what makes it returns before anything else is called: on the stack it would lie several
+// times, once for each move, below everything that runs later.
+static STACK: Slot<MaybeUninit<Shared>> = Slot::empty();
+static LINE: Slot<Option<Line>> = Slot::new(None);
+static CONFIG: Slot<MaybeUninit<Config<&str>>> = Slot::empty();
+static RECEIVED: Slot<[u8; RX]> = Slot::new([0; RX]);
+static TO_SEND: Slot<[u8; TX]> = Slot::new([0; TX]);
+static PUMP: Slot<MaybeUninit<Result<Pump, SetupError>>> = Slot::empty();
+
+const TWICE: &str = "set up twice";
+
+/// Random bytes, one part for each use: no two may see the same.
+struct Entropy {
+    network: [u8; 8],
+    device: [u8; 16],
+    #[cfg(feature = "tls")]
+    tls: [u8; 32],
+}
+
+fn run() -> Result<bool, &'static str> {
+    let no_entropy = "there is no source of entropy";
+    let bytes = machine::entropy::<56>().ok_or(no_entropy)?;
+    let entropy = Entropy {
+        network: *bytes.first_chunk().ok_or(no_entropy)?,
+        device: *bytes.get(8..).and_then(|rest| rest.first_chunk()).ok_or(no_entropy)?,
+        #[cfg(feature = "tls")]
+        tls: *bytes.last_chunk().ok_or(no_entropy)?,
+    };
+    let orders = machine::orders();
+    let stack = network(&entropy)?;
+    let line = LINE.take().ok_or(TWICE)?;
+    dialler(stack, orders, &entropy, line)?;
+    #[cfg(feature = "tls")]
+    line.as_mut().ok_or(TWICE)?.try_strangers();
+    let device = device(stack, line.take().ok_or(TWICE)?, &entropy)?;
+    say!("device: {} bytes with its buffers", Pump::ram(RX, TX));
+    Ok(story(device, orders.messages))
+}
+
+#[inline(never)]
+fn network(entropy: &Entropy) -> Result<&'static Shared, &'static str> {
+    let card = Card::find().ok_or("there is no network card")?;
+    let stack = Stack::new(card, u64::from_le_bytes(entropy.network)).ok_or(TWICE)?;
+    Ok(STACK.take().ok_or(TWICE)?.write(RefCell::new(stack)))
+}
+
+#[inline(never)]
+fn dialler(
+    stack: &'static Shared,
+    orders: Orders,
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "plain TCP keeps no secrets"))]
+    entropy: &Entropy,
+    line: &mut Option<Line>,
+) -> Result<(), &'static str> {
+    let tcp = net::Dialler { stack, port: orders.port };
+    #[cfg(feature = "tls")]
+    let tcp = tls::Dialler::new(tcp, orders.authority, entropy.tls).ok_or(TWICE)?;
+    *line = Some(tcp);
+    Ok(())
+}
+
+#[inline(never)]
+fn device(stack: &'static Shared, line: Line, entropy: &Entropy) -> Result<&'static mut Pump, &'static str> {
+    let key = SymmetricKey::from_base64(KEY).map_err(|_| "the key is no key")?;
+    let board = Machine { stack, key };
+    let config = CONFIG.take().ok_or(TWICE)?.write(config());
+    let buffers = Buffers { rx: RECEIVED.take().ok_or(TWICE)?, tx: TO_SEND.take().ok_or(TWICE)? };
+    let place = PUMP.take().ok_or(TWICE)?;
+    let made = place.write(Device::new(board, line, config, Outbox::new(), Seed::new(entropy.device), buffers));
+    made.as_mut().map_err(|_| "configuration and buffers do not go together")
+}
+
+fn config() -> Config<&'static str> {
     let service = Service::Provisioned {
         host: steadfast_core::azure::dps::GLOBAL_HOST,
         id_scope: "0ne00EMULATOR",
@@ -95,21 +173,11 @@ fn story() -> bool {
     // A test does not wait for minutes; the shape of the back-off stays.
     config.retry = RetryPolicy::DEFAULT.divided_by(20);
     config.reprovisioning.spread = Duration::from_secs(1);
+    config
+}
 
-    let (mut rx, mut tx) = ([0; RX], [0; TX]);
-    let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-    let board = Machine { stack: &stack, key };
-    let dialler = Dialler { stack: &stack, port: orders.port };
-    let seed = Seed::from_number(orders.seed);
-    let mut device = match Device::new(board, dialler, &config, Outbox::new(), seed, buffers) {
-        Ok(device) => device,
-        Err(error) => {
-            say!("{error}");
-            return false;
-        }
-    };
-    say!("device: {} bytes with its buffers", size(&device) + RX + TX);
-
+#[inline(never)]
+fn story(device: &mut Pump, messages: u32) -> bool {
     device.start();
     let (mut sent, mut received, mut moves, mut stopping) = (0, 0, 0, false);
     let mut next_at = 0;
@@ -139,7 +207,7 @@ fn story() -> bool {
             _ => {}
         }
         let now = machine::millis();
-        if sent < orders.messages && now >= next_at {
+        if sent < messages && now >= next_at {
             let mut text = [0; 48];
             let body = number(sent, &mut text);
             // A full outbox is no error here: the measurement is tried again.
@@ -149,7 +217,7 @@ fn story() -> bool {
                 next_at = now + PACE.as_millis() as u64;
             }
         }
-        let done = sent == orders.messages && device.link().ledger().queued == 0 && received > 0 && moves > 0;
+        let done = sent == messages && device.link().ledger().queued == 0 && received > 0 && moves > 0;
         if done && !stopping {
             stopping = true;
             device.stop(Duration::from_secs(5));
@@ -157,10 +225,6 @@ fn story() -> bool {
     }
     say!("no end: {}", device.link().status());
     false
-}
-
-fn size<T>(_: &T) -> usize {
-    size_of::<T>()
 }
 
 /// Writes `{"n":<number>}`.

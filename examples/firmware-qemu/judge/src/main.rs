@@ -1,13 +1,17 @@
 //! Boots a firmware image under QEMU against the local hub, takes the hub down, moves the device, sends it a message, and
 //! asks the hub's ledger whether everything the image accepted has come.
 //!
-//! Usage: `firmware-judge IMAGE`. It ends with 0 when the story is as it should be.
+//! Usage: `firmware-judge [--tls] [--stack-bound BYTES] IMAGE`. With `--tls` the image speaks TLS, gets the certificate of
+//! the local hub's authority, and must refuse hubs whose certificates are not what they should be. It ends with 0 when the
+//! story is as it should be, and the stack within its bound.
 #![expect(clippy::print_stdout, reason = "the verdict is the product")]
 
 use std::process::{ExitCode, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use hub_emulator::{Config, DpsConfig, Emulator, Enrollment, Key};
+use hub_emulator::{Config, DpsConfig, Emulator, Enrollment, Flaw, HubConfig, Key};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
@@ -26,13 +30,47 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Where the image looks for its orders.
 const ORDERS: u64 = 0x8080_0000;
 
+/// Where the image looks for the certificate of the authority.
+const AUTHORITY: u64 = 0x8080_1000;
+
+/// Hubs that an image which checks certificates refuses, and what it calls the reason.
+const STRANGERS: [(&str, Flaw, &str); 5] = [
+    ("expired", Flaw::Expired, "the certificate has expired"),
+    ("not-yet-valid", Flaw::NotYetValid, "the certificate is not valid yet"),
+    ("wrong-name", Flaw::WrongName, "the certificate is for another name"),
+    ("self-signed", Flaw::SelfSigned, "no trusted root issued the certificate"),
+    ("other-authority", Flaw::UnknownIssuer, "no trusted root issued the certificate"),
+];
+
+/// What is to be done.
+struct Case {
+    image: String,
+    tls: bool,
+    stack_bound: Option<u64>,
+}
+
+impl Case {
+    fn from_arguments(arguments: impl Iterator<Item = String>) -> Option<Self> {
+        let (mut arguments, mut image, mut tls, mut stack_bound) = (arguments, None, false, None);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--tls" => tls = true,
+                "--stack-bound" => stack_bound = Some(arguments.next()?.parse().ok()?),
+                _ if image.is_none() => image = Some(argument),
+                _ => return None,
+            }
+        }
+        Some(Self { image: image?, tls, stack_bound })
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let Some(image) = std::env::args().nth(1) else {
-        eprintln!("usage: firmware-judge IMAGE");
+    let Some(case) = Case::from_arguments(std::env::args().skip(1)) else {
+        eprintln!("usage: firmware-judge [--tls] [--stack-bound BYTES] IMAGE");
         return ExitCode::from(2);
     };
-    match judge(&image).await {
+    match judge(&case).await {
         Ok(verdict) => {
             println!("{verdict}");
             ExitCode::SUCCESS
@@ -44,19 +82,27 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn judge(image: &str) -> Result<String, String> {
+async fn judge(case: &Case) -> Result<String, String> {
     let key = Key::from_base64(KEY).map_err(|error| format!("key: {error}"))?;
-    let config = Config::new()
+    let mut config = Config::new()
         .hub("hub-a")
         .hub("hub-b")
         .dps(DpsConfig::new().retry_after(1))
-        .enroll(Enrollment::individual(DEVICE, key))
-        .plain_port(0);
+        .enroll(Enrollment::individual(DEVICE, key).hub("hub-a"));
+    if case.tls {
+        for (name, flaw, _) in STRANGERS {
+            config = config.hub_with(HubConfig::new(name).certificate_flaw(flaw));
+        }
+    } else {
+        config = config.plain_port(0);
+    }
     let emulator = Emulator::start(config).await.map_err(|error| format!("emulator: {error}"))?;
-    let port = emulator.plain_addr().ok_or("the emulator has no plain port")?.port();
+    let address = if case.tls { Some(emulator.tls_addr()) } else { emulator.plain_addr() };
+    let port = address.ok_or("the emulator has no plain port")?.port();
+    let authority = if case.tls { Some(Authority::write(&emulator, &case.image)?) } else { None };
 
     let begun = Instant::now();
-    let mut child = boot(image, port)?;
+    let mut child = boot(&case.image, port, authority.as_ref())?;
     let output = child.stdout.take().ok_or("QEMU has no output")?;
     let said = tokio::spawn(async move {
         let (mut lines, mut said) = (BufReader::new(output).lines(), Vec::new());
@@ -81,17 +127,36 @@ async fn judge(image: &str) -> Result<String, String> {
     if !status.success() {
         return Err(format!("the image failed: QEMU ended with {status}"));
     }
-    let verdict = check(&emulator, &said)?;
+    let verdict = check(&emulator, &said, case)?;
     emulator.stop().await;
     Ok(format!("{verdict}, {:.1} s from power-on to the end", begun.elapsed().as_secs_f64()))
 }
 
-fn boot(image: &str, port: u16) -> Result<Child, String> {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+/// The certificate of the emulator's authority, in a file that QEMU loads into the image's memory.
+struct Authority {
+    file: String,
+    bytes: usize,
+}
+
+impl Authority {
+    fn write(emulator: &Emulator, image: &str) -> Result<Self, String> {
+        let der = CertificateDer::from_pem_slice(emulator.ca_pem().as_bytes());
+        let der = der.map_err(|error| format!("the authority's certificate: {error}"))?;
+        let file = format!("{image}.authority.der");
+        std::fs::write(&file, &der).map_err(|error| format!("{file}: {error}"))?;
+        Ok(Self { file, bytes: der.len() })
+    }
+}
+
+fn boot(image: &str, port: u16, authority: Option<&Authority>) -> Result<Child, String> {
     let mut command = Command::new("qemu-system-riscv32");
     command.args("-M virt -bios none -m 16 -display none -monitor none -serial stdio".split(' '));
     command.args("-netdev user,id=n0 -device virtio-net-device,netdev=n0 -kernel".split(' ')).arg(image);
-    let words = [u64::from(port), u64::from(MESSAGES), u64::from(since.subsec_nanos()), since.as_secs() & 0xffff_ffff];
+    command.args("-object rng-builtin,id=r0 -device virtio-rng-device,rng=r0".split(' '));
+    if let Some(Authority { file, .. }) = authority {
+        command.arg("-device").arg(format!("loader,file={file},addr={AUTHORITY:#x},force-raw=on"));
+    }
+    let words = [usize::from(port), MESSAGES as usize, authority.map_or(0, |authority| authority.bytes)];
     for (address, word) in (ORDERS..).step_by(4).zip(words) {
         command.arg("-device").arg(format!("loader,addr={address:#x},data={word:#x},data-len=4"));
     }
@@ -137,7 +202,16 @@ async fn wait(child: &mut Child, what: &str, there: impl Fn() -> bool) -> Result
     Ok(())
 }
 
-fn check(emulator: &Emulator, said: &[String]) -> Result<String, String> {
+fn check(emulator: &Emulator, said: &[String], case: &Case) -> Result<String, String> {
+    if case.tls {
+        for (name, _, reason) in STRANGERS {
+            let start = format!("stranger {name}.azure-devices.net: ");
+            let outcome = said.iter().find_map(|line| line.strip_prefix(&start)).unwrap_or("not tried");
+            if !outcome.contains(reason) {
+                return Err(format!("the hub {name} was to be refused because {reason}; the image says: {outcome}"));
+            }
+        }
+    }
     let accepted: Vec<&str> =
         said.iter().filter_map(|line| line.strip_prefix("accepted ")).filter(|id| id.len() == 16).collect();
     if accepted.len() != MESSAGES as usize {
@@ -160,5 +234,11 @@ fn check(emulator: &Emulator, said: &[String]) -> Result<String, String> {
     }
     let memory = said.iter().find(|line| line.starts_with("memory: ")).ok_or("the image did not measure its memory")?;
     let device = said.iter().find(|line| line.starts_with("device: ")).ok_or("the image did not measure its device")?;
-    Ok(format!("{MESSAGES} accepted; ledger: {report}; hub-a {first}, hub-b {second}; {device}; {memory}"))
+    let used = memory.split_whitespace().nth(2).and_then(|word| word.parse::<u64>().ok());
+    let used = used.ok_or_else(|| format!("the image says of its stack: {memory}"))?;
+    if let Some(bound) = case.stack_bound.filter(|bound| used > *bound) {
+        return Err(format!("{used} bytes of stack were used; the bound is {bound}"));
+    }
+    let refused = if case.tls { format!("{} strangers refused; ", STRANGERS.len()) } else { String::new() };
+    Ok(format!("{refused}{MESSAGES} accepted; ledger: {report}; hub-a {first}, hub-b {second}; {device}; {memory}"))
 }
