@@ -23,6 +23,13 @@ pub enum Failure {
     Tls(TlsFailure),
     /// The service was silent after CONNECT: a loaded IoT Hub holds CONNECT in its throttle queue.
     ConnackTimeout,
+    /// The service did not upgrade to WebSockets, which come before CONNECT where they are used (RFC 6455, section 4.2.2).
+    UpgradeRefused {
+        /// HTTP status of its answer; 0 when that was not HTTP, 101 when it did not keep to the terms of the upgrade.
+        status: u16,
+        /// The answer's retry-after in seconds.
+        retry_after_secs: Option<u32>,
+    },
     /// The connection ended without an MQTT reason, after TLS was up.
     Lost,
     /// Nothing came within 1.5 times the keep-alive interval.
@@ -128,6 +135,14 @@ pub enum LocalFailure {
     Resources,
     /// A packet did not fit the frontend's buffer.
     Buffer,
+    /// The HTTP proxy on the way out was not reached.
+    ProxyUnreachable,
+    /// The HTTP proxy did not answer, or broke off.
+    ProxySilent,
+    /// The HTTP proxy asks for a user and a password, or for others (407).
+    ProxyAuthentication,
+    /// The HTTP proxy does not let the device through: HTTP status of its answer, 0 when that was not HTTP.
+    ProxyRefused(u16),
 }
 
 /// What to do about a [`Failure`].
@@ -196,6 +211,11 @@ impl Failure {
                 // 3 = server unavailable; codes above 5 are reserved.
                 _ => Disposition::Retry,
             },
+            Self::UpgradeRefused { status: 401 | 403, .. } => Disposition::RefreshCredential,
+            Self::UpgradeRefused { retry_after_secs: Some(secs), .. } => {
+                Disposition::RetryAfter(Duration::from_secs(secs as u64))
+            }
+            Self::UpgradeRefused { retry_after_secs: None, .. } => Disposition::Retry,
             Self::Provisioning(failure) => failure.disposition(),
             Self::Local(failure) => match failure {
                 LocalFailure::Credential => Disposition::RefreshCredential,
@@ -203,7 +223,11 @@ impl Failure {
                 | LocalFailure::Signing
                 | LocalFailure::SigningTimeout
                 | LocalFailure::Resources
-                | LocalFailure::Buffer => Disposition::Retry,
+                | LocalFailure::Buffer
+                | LocalFailure::ProxyUnreachable
+                | LocalFailure::ProxySilent
+                | LocalFailure::ProxyAuthentication
+                | LocalFailure::ProxyRefused(_) => Disposition::Retry,
             },
         }
     }
@@ -227,6 +251,11 @@ impl Failure {
             | Self::SubackTimeout => Class::Overload,
             Self::ConnectRefused(1 | 2 | 4 | 5) => Class::Refused,
             Self::ConnectRefused(_) => Class::Overload,
+            // RFC 9110, section 15: who is refused, and who is to come later; any other status is no WebSocket service.
+            Self::UpgradeRefused { status: 401 | 403, .. } => Class::Refused,
+            Self::UpgradeRefused { status: 429 | 500..=599, .. }
+            | Self::UpgradeRefused { retry_after_secs: Some(_), .. } => Class::Overload,
+            Self::UpgradeRefused { .. } => Class::Protocol,
             Self::SubscribeRefused | Self::Malformed(_) | Self::UnexpectedPacket | Self::UnexpectedSession => {
                 Class::Protocol
             }
@@ -294,6 +323,16 @@ impl fmt::Display for Failure {
             Self::Network => f.write_str("the network gave an error before TLS was up"),
             Self::TlsTimeout => f.write_str("TLS was not completed in time"),
             Self::Tls(failure) => write!(f, "TLS failed: {failure}"),
+            Self::UpgradeRefused { status: 0, .. } => f.write_str("the service does not speak HTTP, so no WebSockets"),
+            Self::UpgradeRefused { status, retry_after_secs: Some(secs) } => {
+                write!(
+                    f,
+                    "the service answered the upgrade to WebSockets with {status} and asks for {secs} s of patience"
+                )
+            }
+            Self::UpgradeRefused { status, retry_after_secs: None } => {
+                write!(f, "the service answered the upgrade to WebSockets with {status}")
+            }
             Self::ConnackTimeout => f.write_str("the service was silent after CONNECT"),
             Self::Lost => f.write_str("the connection ended without a reason"),
             Self::KeepAliveTimeout => f.write_str("nothing came within 1.5 times the keep-alive interval"),
@@ -360,6 +399,11 @@ impl fmt::Display for ProvisioningFailure {
 impl fmt::Display for LocalFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::ProxyRefused(0) => "the proxy does not speak HTTP",
+            Self::ProxyRefused(status) => return write!(f, "the proxy answered {status}"),
+            Self::ProxyUnreachable => "the proxy was not reached",
+            Self::ProxySilent => "the proxy did not answer",
+            Self::ProxyAuthentication => "the proxy asks for another user or password (407)",
             Self::ClockUnset => "the wall clock is not set",
             Self::Signing => "the key holder did not sign",
             Self::SigningTimeout => "the key holder did not answer",
@@ -383,6 +427,7 @@ mod tests {
         let unavailable = |status, retry_after_secs| {
             Failure::Provisioning(ProvisioningFailure::Unavailable { status, retry_after_secs })
         };
+        let upgrade = |status, retry_after_secs| Failure::UpgradeRefused { status, retry_after_secs };
         let table = [
             // azure-docs iot/concepts-manage-device-reconnections.md: network errors retry the same hub.
             (Failure::Unresolved, D::Retry, C::Unreachable),
@@ -415,6 +460,16 @@ mod tests {
             // An operator can assign another hub: the device must come back by itself.
             (Failure::Provisioning(ProvisioningFailure::UnsupportedProfile), D::Retry, C::Refused),
             (Failure::Local(LocalFailure::ClockUnset), D::Retry, C::Local),
+            // What stands between says nothing of the hub.
+            (Failure::Local(LocalFailure::ProxyAuthentication), D::Retry, C::Local),
+            (Failure::Local(LocalFailure::ProxyRefused(403)), D::Retry, C::Local),
+            // RFC 9110, sections 15.5.2, 15.5.4, 15.5.5 and 15.6.4; RFC 6585, section 4.
+            (upgrade(401, None), D::RefreshCredential, C::Refused),
+            (upgrade(403, Some(7)), D::RefreshCredential, C::Refused),
+            (upgrade(404, None), D::Retry, C::Protocol),
+            (upgrade(429, Some(7)), D::RetryAfter(Duration::from_secs(7)), C::Overload),
+            (upgrade(503, None), D::Retry, C::Overload),
+            (upgrade(0, None), D::Retry, C::Protocol),
         ];
         for (failure, disposition, class) in table {
             assert_eq!(failure.disposition(), disposition, "{failure}");

@@ -68,13 +68,17 @@ pub enum Advice {
     DuplicateIdentity,
     /// Look after this device: descriptors, memory, key holder.
     CheckDevice,
+    /// Look after the HTTP proxy on the way out: its address, the user and the password, and whom it lets through.
+    CheckProxy,
 }
 
 impl fmt::Display for Advice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Nothing => "nothing to do",
-            Self::CheckNetwork => "check the network: cable or Wi-Fi, DNS, and a firewall that lets port 8883 out",
+            Self::CheckNetwork => {
+                "check the network: cable or Wi-Fi, DNS, and a firewall that lets the service's port out"
+            }
             Self::SetClock => "set the device's clock",
             Self::CheckCertificates => "check the trusted roots, and that the clock is right",
             Self::CheckCredential => "check the device's key or certificate, and that the hub has the device enabled",
@@ -85,6 +89,9 @@ impl fmt::Display for Advice {
                 "look for another device with the same identity: each drops the other's connection"
             }
             Self::CheckDevice => "check this device: descriptors, memory and the holder of its key",
+            Self::CheckProxy => {
+                "check the proxy: its address, the user and the password, and that it lets the device out"
+            }
         })
     }
 }
@@ -155,6 +162,15 @@ impl Status {
         match (failure, by_class) {
             (Failure::Local(LocalFailure::ClockUnset), _) => Advice::SetClock,
             (Failure::Local(LocalFailure::Credential), _) => Advice::CheckCredential,
+            (
+                Failure::Local(
+                    LocalFailure::ProxyUnreachable
+                    | LocalFailure::ProxySilent
+                    | LocalFailure::ProxyAuthentication
+                    | LocalFailure::ProxyRefused(_),
+                ),
+                _,
+            ) => Advice::CheckProxy,
             (Failure::Provisioning(_), Advice::CheckCredential) => Advice::CheckEnrollment,
             (_, advice) => advice,
         }

@@ -7,6 +7,7 @@ use steadfast_core::ConfigError;
 use steadfast_core::azure::connection_string::ConnectionStringError;
 use steadfast_core::azure::sas::KeyError;
 
+use crate::proxy::ProxyError;
 use crate::tls::TlsError;
 
 /// Why [`crate::Builder::build`] made no device. Its text says what to do, and has no secret in it.
@@ -41,6 +42,8 @@ pub enum BuildError {
     CredentialWithoutTls(Box<str>),
     /// A certificate can only be shown with TLS.
     CertificateWithoutTls,
+    /// The proxy is not usable.
+    Proxy(ProxyError),
     /// The operating system gave no randomness.
     NoRandomness,
 }
@@ -73,6 +76,7 @@ impl fmt::Display for BuildError {
                 "without TLS the key's token or the password would be readable on the way to {host}; use TLS, or a host on this machine"
             ),
             Self::CertificateWithoutTls => f.write_str("a certificate is shown in the TLS handshake; use TLS"),
+            Self::Proxy(error) => error.fmt(f),
             Self::NoRandomness => f.write_str("the operating system gave no randomness for the jitter"),
         }
     }
@@ -85,6 +89,7 @@ impl std::error::Error for BuildError {
             Self::Key(error) => Some(error),
             Self::Config(error) => Some(error),
             Self::Tls(error) => Some(error),
+            Self::Proxy(error) => Some(error),
             Self::NoService
             | Self::NoCredential
             | Self::GroupKeyWithoutProvisioning

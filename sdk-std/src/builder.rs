@@ -1,18 +1,16 @@
 //! From settings to a device, with every mistake reported before the first packet.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::ServerName;
 use steadfast_core::azure::connection_string::{self, ConnectionString};
 use steadfast_core::azure::dps;
 use steadfast_core::hub::orders::Orders;
 use steadfast_core::{
-    Config, Credential, DEFAULT_PORT, HubLink, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service,
-    Subscriptions, Timeouts, Usage,
+    Config, Credential, HubLink, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions, Timeouts,
+    Usage,
 };
 
 use crate::assignment_file::AssignmentFile;
@@ -22,10 +20,15 @@ use crate::connect::Overrides;
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::memory_outbox::MemoryOutbox;
+use crate::proxy::Proxy;
 use crate::setup::Setup;
 use crate::shared::{Shared, SharedConfig};
 use crate::signer::{SharedKey, Signer};
 use crate::tls::{self, CertificateSource, ClientCertificate, Tls};
+
+mod network;
+
+pub use network::Transport;
 
 /// Most messages the outbox holds unless the builder says otherwise.
 const OUTBOX_MESSAGES: usize = 1000;
@@ -92,6 +95,9 @@ pub struct Builder {
     tls: Option<Tls>,
     plaintext: bool,
     overrides: Overrides,
+    proxy: Option<Proxy>,
+    transport: Transport,
+    port: Option<u16>,
     outbox: Usage,
     /// Room for reported properties and for answers to method calls that wait.
     reports: usize,
@@ -133,6 +139,9 @@ impl Builder {
             tls: None,
             plaintext: false,
             overrides: Overrides::new(),
+            proxy: None,
+            transport: Transport::Tcp,
+            port: None,
             outbox: Usage { messages: OUTBOX_MESSAGES, bytes: OUTBOX_BYTES },
             reports: SERVICE_BYTES,
             answers: SERVICE_BYTES,
@@ -232,19 +241,6 @@ impl Builder {
     pub fn anonymous(mut self) -> Self {
         self.proof = Proof::Nothing;
         self.prove(Credential::Anonymous)
-    }
-
-    /// Sets the TCP port of the services. Default 8883.
-    pub const fn port(mut self, port: u16) -> Self {
-        self.config.port = port;
-        self
-    }
-
-    /// Connects to this host instead of the hub, such as an IoT Edge gateway; the name the device uses for the hub
-    /// stays.
-    pub fn gateway(mut self, host: &str) -> Self {
-        self.config.gateway = Some(host.into());
-        self
     }
 
     /// Makes the identity a module of the device.
@@ -363,48 +359,11 @@ impl Builder {
         self
     }
 
-    /// Uses these addresses for `host` instead of asking DNS, for private endpoints, split DNS and local hubs.
-    ///
-    /// Port 0 stands for the configured port. The certificate is verified for `host` all the same.
-    pub fn resolve(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
-        self.overrides.insert(host.into(), addresses.into_iter().collect());
-        self
-    }
-
-    /// Sets whom the device trusts to be its service. Default: the operating system's roots.
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = Some(tls);
-        self
-    }
-
-    /// Connects without TLS: everything, credentials included, can be read and changed on the way.
-    ///
-    /// For a broker or a local hub on this machine. With a key or a password only loopback addresses are then connected
-    /// to, whatever a name resolves to, and `build` refuses hosts that are not local. Only an anonymous client may use
-    /// it across a link that is trusted for other reasons.
-    pub const fn plaintext_unprotected(mut self) -> Self {
-        self.plaintext = true;
-        self
-    }
-
     /// Sets the seed of the jitter, for tests that repeat themselves. Default: the operating system's randomness.
     ///
     /// One seed for several devices brings them back in step, as far as their names do not set them apart.
     pub const fn seed(mut self, seed: Seed) -> Self {
         self.seed = Some(seed);
-        self
-    }
-
-    /// Has the device's packets carried by rumqttc's event loop, for applications that standardise on it.
-    ///
-    /// What the device promises stays the same, and so do TLS, timeouts and back-off. It costs more memory and time per
-    /// message, and three things differ on the wire: packet ids are rumqttc's, a message sent again does not say so
-    /// (DUP is never set), and an acknowledgement that arrives together with the end of the connection, or an
-    /// unexpected one, ends it before it counts, so that up to a window is sent again. User name and password are
-    /// copied into memory that is not overwritten afterwards.
-    #[cfg(feature = "rumqttc")]
-    pub const fn over_rumqttc(mut self) -> Self {
-        self.over_rumqttc = true;
         self
     }
 
@@ -424,6 +383,7 @@ impl Builder {
         if !self.proven {
             return Err(BuildError::NoCredential);
         }
+        self.config.port = self.port.unwrap_or_else(|| self.transport.port());
         self.config.check()?;
         self.check_hosts()?;
         if self.outbox.messages == 0 || self.outbox.bytes == 0 {
@@ -451,6 +411,12 @@ impl Builder {
             signer,
             assignment,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
+            proxy: self.proxy.take().map(Box::new),
+            patience: self.config.timeouts.connect,
+            #[cfg(feature = "websocket")]
+            broker: matches!(self.config.service, Service::Broker { .. }),
+            #[cfg(feature = "websocket")]
+            web_sockets: self.transport.is_web_sockets(),
             #[cfg(feature = "rumqttc")]
             client: self.over_rumqttc.then_some(crate::rumqttc::Limits {
                 window: self.config.window,
@@ -513,53 +479,6 @@ impl Builder {
         }
         Ok(Some(Box::new(AssignmentFile::new(path, id_scope, registration_id))))
     }
-
-    /// The hosts that are known before the first packet.
-    fn hosts(&self) -> impl Iterator<Item = &str> {
-        let (Service::Hub { host, .. } | Service::Provisioned { host, .. } | Service::Broker { host, .. }) =
-            &self.config.service
-        else {
-            return None.into_iter().chain(None);
-        };
-        let provisioned = matches!(self.config.service, Service::Provisioned { .. });
-        let gateway = self.config.gateway.as_deref();
-        let first = if provisioned { Some(&**host) } else { gateway.or(Some(host)) };
-        first.into_iter().chain(gateway.filter(|_| provisioned))
-    }
-
-    fn check_hosts(&self) -> Result<(), BuildError> {
-        for host in self.hosts() {
-            ServerName::try_from(host).map_err(|_| BuildError::Host(host.into()))?;
-        }
-        match self.overrides.iter().find(|(_, addresses)| addresses.is_empty()) {
-            Some((host, _)) => Err(BuildError::NoAddress(host.clone())),
-            None => Ok(()),
-        }
-    }
-
-    fn check_plaintext(&self) -> Result<(), BuildError> {
-        if matches!(self.config.credential, Credential::Anonymous) {
-            return Ok(());
-        }
-        if matches!(self.config.credential, Credential::Certificate) {
-            return Err(BuildError::CertificateWithoutTls);
-        }
-        match self.hosts().find(|host| !self.may_be_loopback(host)) {
-            Some(host) => Err(BuildError::CredentialWithoutTls(host.into())),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether `host` is this machine as far as can be known without DNS; each connection checks its address again.
-    fn may_be_loopback(&self, host: &str) -> bool {
-        match self.overrides.get(host) {
-            Some(addresses) => addresses.iter().any(|address| address.ip().to_canonical().is_loopback()),
-            None => {
-                let address = host.parse::<std::net::IpAddr>();
-                host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.to_canonical().is_loopback())
-            }
-        }
-    }
 }
 
 /// Shows where the device belongs, and neither key nor password.
@@ -586,5 +505,3 @@ fn random_seed() -> Result<Seed, BuildError> {
     tls::provider().secure_random.fill(&mut entropy).map_err(|_| BuildError::NoRandomness)?;
     Ok(Seed::new(entropy))
 }
-
-const _: () = assert!(DEFAULT_PORT == 8883, "the documentation of `Builder::port` says so");

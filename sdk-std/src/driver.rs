@@ -45,7 +45,7 @@ pub struct Driver {
 
 type Opening<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
-/// What begins TLS on a connection.
+/// What begins TLS on a connection, and WebSockets after it.
 pub(crate) type Handshake = Box<dyn FnOnce(TcpStream) -> Opening<Stream> + Send>;
 
 /// What is under way for the current attempt.
@@ -54,7 +54,7 @@ enum Work {
     Signing(Attempt, Signing),
     /// Finds the way to the service.
     Dialling(Attempt, Opening<(TcpStream, Option<Handshake>)>, bool),
-    /// Completes TLS.
+    /// Completes TLS, and the upgrade to WebSockets.
     Securing(Attempt, Opening<Stream>, bool),
 }
 
@@ -212,10 +212,10 @@ impl Driver {
             self.work = Work::Signing(attempt, signer.sign(role, &text));
             turn.again = true;
         }
-        if let Some(Dial { attempt, host, port, shown }) = turn.dial.take() {
+        if let Some(Dial { attempt, host, port, role, shown }) = turn.dial.take() {
             tracing::debug!(device = %self.setup.name, %attempt, host, port, "connecting");
             let setup = Arc::clone(&self.setup);
-            self.work = Work::Dialling(attempt, Box::pin(setup.dial(host, port, shown)), shown);
+            self.work = Work::Dialling(attempt, Box::pin(setup.dial(host, port, role, shown)), shown);
             turn.again = true;
         }
         if let Some(assignment) = turn.save.take() {

@@ -69,6 +69,7 @@ pub(crate) struct Dial {
     pub(crate) attempt: Attempt,
     pub(crate) host: String,
     pub(crate) port: u16,
+    pub(crate) role: Role,
     /// The device shows its certificate.
     pub(crate) shown: bool,
 }
@@ -326,8 +327,8 @@ impl Inner {
                     }
                 },
                 Output::Action(Action::Connect { attempt, endpoint }) => {
-                    let (host, port) = (endpoint.host.to_owned(), endpoint.port);
-                    turn.dial = Some(Dial { attempt, host, port, shown: endpoint.client_certificate });
+                    let (host, port, role) = (endpoint.host.to_owned(), endpoint.port, endpoint.role);
+                    turn.dial = Some(Dial { attempt, host, port, role, shown: endpoint.client_certificate });
                     turn.status_changed = true;
                     // The service sends again what was not acknowledged on the connection before.
                     self.inbox.retain(|body| body.owed.is_none());

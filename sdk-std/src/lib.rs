@@ -55,6 +55,7 @@ mod memory_outbox;
 mod message;
 mod methods;
 mod pipe;
+mod proxy;
 mod receipt;
 #[cfg(feature = "rumqttc")]
 mod rumqttc;
@@ -63,16 +64,19 @@ mod setup;
 mod shared;
 mod signer;
 mod tls;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 #[cfg(feature = "backoff")]
 pub use crate::backoff::LinkBackoff;
 pub use build_error::BuildError;
-pub use builder::{Builder, Dps};
+pub use builder::{Builder, Dps, Transport};
 pub use device::{Device, Queued, SendError, Sending, TrySendError};
 pub use driver::Driver;
 pub use inbox::Inbound;
 pub use message::Telemetry;
 pub use methods::{MethodAnswer, Methods};
+pub use proxy::{Proxy, ProxyError};
 pub use receipt::{Receipt, Undelivered};
 pub use services::{Desired, MethodCall, Report, Twin, TwinError};
 pub use signer::{SharedKey, Signer, Signing, SigningFailed};

@@ -31,6 +31,8 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    #[cfg(feature = "websocket")]
+    WebSocket(Box<crate::websocket::WebSocket>),
     #[cfg(feature = "rumqttc")]
     Client(Box<crate::rumqttc::ClientStream>),
 }
@@ -40,6 +42,8 @@ impl Stream {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(stream) => stream.poll_read(cx, buffer),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_read(cx, buffer),
         }
@@ -49,6 +53,8 @@ impl Stream {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(stream) => stream.poll_write(cx, bytes),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_write(cx, bytes),
         }
@@ -58,6 +64,8 @@ impl Stream {
         match self {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(stream) => stream.poll_flush(cx),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_flush(cx),
         }
@@ -67,6 +75,8 @@ impl Stream {
         match self {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(stream) => stream.poll_shutdown(cx),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_shutdown(cx),
         }
@@ -76,6 +86,8 @@ impl Stream {
     const fn leave(&mut self) {
         match self {
             Self::Plain(_) | Self::Tls(_) => {}
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(_) => {}
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.leave(),
         }
@@ -85,6 +97,8 @@ impl Stream {
     fn held(&self) -> usize {
         match self {
             Self::Plain(_) | Self::Tls(_) => 0,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(_) => 0,
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.held(),
         }
@@ -94,9 +108,31 @@ impl Stream {
     fn has_moved(&mut self) -> bool {
         match self {
             Self::Plain(_) | Self::Tls(_) => false,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket(_) => false,
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.has_moved(),
         }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Self::poll_read(&mut self, cx, buffer)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Self::poll_write(&mut self, cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_flush(&mut self, cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Self::poll_shutdown(&mut self, cx)
     }
 }
 

@@ -1,9 +1,11 @@
 //! What the driver was given once, and how it finds the way to a service with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use steadfast_core::{Failure, LocalFailure, TlsFailure};
+use steadfast_core::{Failure, LocalFailure, Role, TlsFailure};
 use tokio::net::TcpStream;
 use tokio::task::spawn_blocking;
 use tokio_rustls::TlsConnector;
@@ -12,6 +14,7 @@ use crate::assignment_file::AssignmentFile;
 use crate::connect::{self, Overrides};
 use crate::driver::Handshake;
 use crate::pipe::Stream;
+use crate::proxy::Proxy;
 use crate::signer::Signer;
 use crate::tls::{self, CertificateSource, Tls};
 
@@ -27,6 +30,14 @@ pub(crate) struct Setup {
     pub(crate) assignment: Option<Box<AssignmentFile>>,
     /// Without TLS: a credential is sent.
     pub(crate) loopback: bool,
+    pub(crate) proxy: Option<Box<Proxy>>,
+    /// How long the link waits for a connection.
+    pub(crate) patience: Duration,
+    /// The service is a broker.
+    #[cfg(feature = "websocket")]
+    pub(crate) broker: bool,
+    #[cfg(feature = "websocket")]
+    pub(crate) web_sockets: bool,
     /// rumqttc's event loop carries the packets.
     #[cfg(feature = "rumqttc")]
     pub(crate) client: Option<crate::rumqttc::Limits>,
@@ -43,47 +54,99 @@ impl Setup {
         stream
     }
 
-    /// Connects to `host`; returns what to do about TLS after that.
+    /// Connects to `host`; returns what to do about TLS and WebSockets after that.
     pub(crate) async fn dial(
         self: Arc<Self>,
         host: String,
         port: u16,
+        role: Role,
         shown: bool,
     ) -> Result<(TcpStream, Option<Handshake>), Failure> {
-        let overrides = self.overrides.as_deref();
-        if self.tls.is_none() {
-            return Ok((connect::connect(&host, port, overrides, self.loopback).await?, None));
+        let config = self.tls_config(shown).await?;
+        let stream = self.reach(&host, port).await?;
+        if config.is_none() && !self.upgrades() {
+            return Ok((stream, None));
         }
-        let config = {
-            let setup = Arc::clone(&self);
-            // Reads files, and the system's store once in a while.
-            spawn_blocking(move || {
-                let certificate = setup.certificate.as_deref().filter(|_| shown);
-                setup.tls.as_ref().map(|tls| tls.config(certificate))
-            })
-        };
-        let config = match config.await {
-            Ok(Some(Ok(config))) => config,
-            Ok(Some(Err(error))) => {
-                tracing::error!(device = %self.name, %error, "TLS cannot be set up");
-                return Err(Failure::Local(LocalFailure::Credential));
-            }
-            Ok(None) | Err(_) => return Err(Failure::Local(LocalFailure::Resources)),
-        };
-        let stream = connect::connect(&host, port, overrides, false).await?;
         let handshake: Handshake = Box::new(move |stream| {
             Box::pin(async move {
-                let name = ServerName::try_from(host.as_str()).map_err(|_| Failure::Tls(TlsFailure::WrongName))?;
-                match TlsConnector::from(config).connect(name.to_owned(), stream).await {
-                    Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
-                    Err(error) => {
-                        tracing::warn!(device = %self.name, host, %error, "TLS failed");
-                        // What rustls does not say was an end of the stream.
-                        Err(Failure::Tls(tls::failure(&error, shown).unwrap_or(TlsFailure::Handshake)))
-                    }
-                }
+                let stream = match config {
+                    Some(config) => self.secure(stream, &host, config, shown).await?,
+                    None => Stream::Plain(stream),
+                };
+                self.upgrade(stream, &host, port, role, shown).await
             })
         });
         Ok((stream, Some(handshake)))
+    }
+
+    /// Returns the configuration of TLS, `None` for a connection without it. `shown`: with the device's certificate.
+    pub(crate) async fn tls_config(self: &Arc<Self>, shown: bool) -> Result<Option<Arc<ClientConfig>>, Failure> {
+        if self.tls.is_none() {
+            return Ok(None);
+        }
+        let setup = Arc::clone(self);
+        // Reads files, and the system's store once in a while.
+        let config = spawn_blocking(move || {
+            let certificate = setup.certificate.as_deref().filter(|_| shown);
+            setup.tls.as_ref().map(|tls| tls.config(certificate))
+        });
+        match config.await {
+            Ok(Some(Ok(config))) => Ok(Some(config)),
+            Ok(Some(Err(error))) => {
+                tracing::error!(device = %self.name, %error, "TLS cannot be set up");
+                Err(Failure::Local(LocalFailure::Credential))
+            }
+            Ok(None) | Err(_) => Err(Failure::Local(LocalFailure::Resources)),
+        }
+    }
+
+    /// Connects to `host`, through the proxy if there is one.
+    pub(crate) async fn reach(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
+        let overrides = self.overrides.as_deref();
+        match self.proxy.as_deref().filter(|proxy| proxy.serves(host)) {
+            Some(proxy) => proxy.tunnel(host, port, overrides, self.patience).await,
+            None => connect::connect(host, port, overrides, self.tls.is_none() && self.loopback).await,
+        }
+    }
+
+    /// Completes TLS with `host`.
+    pub(crate) async fn secure(
+        &self,
+        stream: TcpStream,
+        host: &str,
+        config: Arc<ClientConfig>,
+        shown: bool,
+    ) -> Result<Stream, Failure> {
+        let name = ServerName::try_from(host).map_err(|_| Failure::Tls(TlsFailure::WrongName))?;
+        match TlsConnector::from(config).connect(name.to_owned(), stream).await {
+            Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+            Err(error) => {
+                tracing::warn!(device = %self.name, host, %error, "TLS failed");
+                // What rustls does not say was an end of the stream.
+                Err(Failure::Tls(tls::failure(&error, shown).unwrap_or(TlsFailure::Handshake)))
+            }
+        }
+    }
+
+    const fn upgrades(&self) -> bool {
+        #[cfg(feature = "websocket")]
+        let upgrades = self.web_sockets;
+        #[cfg(not(feature = "websocket"))]
+        let upgrades = false;
+        upgrades
+    }
+
+    #[cfg(feature = "websocket")]
+    async fn upgrade(&self, stream: Stream, host: &str, port: u16, role: Role, shown: bool) -> Result<Stream, Failure> {
+        if !self.web_sockets {
+            return Ok(stream);
+        }
+        let frames = crate::websocket::WebSocket::upgrade(stream, host, port, role, self.broker, shown).await?;
+        Ok(Stream::WebSocket(Box::new(frames)))
+    }
+
+    #[cfg(not(feature = "websocket"))]
+    async fn upgrade(&self, stream: Stream, _: &str, _: u16, _: Role, _: bool) -> Result<Stream, Failure> {
+        Ok(stream)
     }
 }

@@ -1,0 +1,165 @@
+//! The builder's settings of the way to the services.
+
+use std::net::SocketAddr;
+
+use rustls::pki_types::ServerName;
+use steadfast_core::{Credential, DEFAULT_PORT, Service};
+
+use super::Builder;
+use crate::build_error::BuildError;
+use crate::proxy::{Proxy, ProxyError};
+use crate::tls::Tls;
+
+/// What MQTT travels on, below it TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// A TCP connection of its own, by default to port 8883.
+    #[default]
+    Tcp,
+    /// WebSockets (RFC 6455), by default to port 443, for networks that let nothing else out.
+    ///
+    /// At IoT Hub and the Device Provisioning Service the path is `/$iothub/websocket`, at a broker `/mqtt`. A frame
+    /// from the service is at most 1 MiB long. The token is copied into memory that is not overwritten afterwards. When
+    /// the service answers the upgrade with an error, that is [`crate::Failure::UpgradeRefused`].
+    #[cfg(feature = "websocket")]
+    WebSockets,
+}
+
+impl Transport {
+    pub(super) const fn port(self) -> u16 {
+        match self {
+            Self::Tcp => DEFAULT_PORT,
+            #[cfg(feature = "websocket")]
+            Self::WebSockets => crate::websocket::PORT,
+        }
+    }
+
+    #[cfg(feature = "websocket")]
+    pub(super) const fn is_web_sockets(self) -> bool {
+        !matches!(self, Self::Tcp)
+    }
+}
+
+impl Builder {
+    /// Sets what MQTT travels on, to the Device Provisioning Service as to the hub. Default [`Transport::Tcp`].
+    pub const fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
+    /// Goes out through this proxy, to the Device Provisioning Service as to the hub. Default: none, whatever the
+    /// environment says; [`Proxy::from_env`] reads that.
+    ///
+    /// The proxy resolves the services' names; what [`resolve`](Self::resolve) says of them counts for hosts the proxy
+    /// is not used for, and for the proxy itself.
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// Sets the TCP port of the services. Default 8883, over WebSockets 443.
+    pub const fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// Connects to this host instead of the hub, such as an IoT Edge gateway; the name the device uses for the hub
+    /// stays.
+    pub fn gateway(mut self, host: &str) -> Self {
+        self.config.gateway = Some(host.into());
+        self
+    }
+
+    /// Uses these addresses for `host` instead of asking DNS, for private endpoints, split DNS and local hubs.
+    ///
+    /// Port 0 stands for the configured port. The certificate is verified for `host` all the same.
+    pub fn resolve(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.overrides.insert(host.into(), addresses.into_iter().collect());
+        self
+    }
+
+    /// Sets whom the device trusts to be its service. Default: the operating system's roots.
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.tls = Some(tls);
+        self
+    }
+
+    /// Connects without TLS: everything, credentials included, can be read and changed on the way.
+    ///
+    /// For a broker or a local hub on this machine. With a key or a password only loopback addresses are then connected
+    /// to, whatever a name resolves to, and `build` refuses hosts that are not local. Only an anonymous client may use
+    /// it across a link that is trusted for other reasons.
+    pub const fn plaintext_unprotected(mut self) -> Self {
+        self.plaintext = true;
+        self
+    }
+
+    /// Has the device's packets carried by rumqttc's event loop, for applications that standardise on it.
+    ///
+    /// What the device promises stays the same, and so do TLS, timeouts and back-off. It costs more memory and time per
+    /// message, and three things differ on the wire: packet ids are rumqttc's, a message sent again does not say so
+    /// (DUP is never set), and an acknowledgement that arrives together with the end of the connection, or an
+    /// unexpected one, ends it before it counts, so that up to a window is sent again. User name and password are
+    /// copied into memory that is not overwritten afterwards.
+    #[cfg(feature = "rumqttc")]
+    pub const fn over_rumqttc(mut self) -> Self {
+        self.over_rumqttc = true;
+        self
+    }
+
+    /// The hosts that are known before the first packet.
+    fn hosts(&self) -> impl Iterator<Item = &str> {
+        let (Service::Hub { host, .. } | Service::Provisioned { host, .. } | Service::Broker { host, .. }) =
+            &self.config.service
+        else {
+            return None.into_iter().chain(None);
+        };
+        let provisioned = matches!(self.config.service, Service::Provisioned { .. });
+        let gateway = self.config.gateway.as_deref();
+        let first = if provisioned { Some(&**host) } else { gateway.or(Some(host)) };
+        first.into_iter().chain(gateway.filter(|_| provisioned))
+    }
+
+    pub(super) fn check_hosts(&self) -> Result<(), BuildError> {
+        for host in self.hosts() {
+            ServerName::try_from(host).map_err(|_| BuildError::Host(host.into()))?;
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.check().map_err(BuildError::Proxy)?;
+        }
+        match self.overrides.iter().find(|(_, addresses)| addresses.is_empty()) {
+            Some((host, _)) => Err(BuildError::NoAddress(host.clone())),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check_plaintext(&self) -> Result<(), BuildError> {
+        if self.proxy.is_some() {
+            return Err(BuildError::Proxy(ProxyError::WithoutTls));
+        }
+        if matches!(self.config.credential, Credential::Anonymous) {
+            return Ok(());
+        }
+        if matches!(self.config.credential, Credential::Certificate) {
+            return Err(BuildError::CertificateWithoutTls);
+        }
+        match self.hosts().find(|host| !self.may_be_loopback(host)) {
+            Some(host) => Err(BuildError::CredentialWithoutTls(host.into())),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether `host` is this machine as far as can be known without DNS; each connection checks its address again.
+    fn may_be_loopback(&self, host: &str) -> bool {
+        match self.overrides.get(host) {
+            Some(addresses) => addresses.iter().any(|address| address.ip().to_canonical().is_loopback()),
+            None => {
+                let address = host.parse::<std::net::IpAddr>();
+                host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|ip| ip.to_canonical().is_loopback())
+            }
+        }
+    }
+}
+
+const _: () = assert!(DEFAULT_PORT == 8883, "the documentation of `Builder::port` says so");
