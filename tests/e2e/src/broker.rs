@@ -24,6 +24,8 @@ pub struct Broker {
     pub plain: SocketAddr,
     /// Where it listens with TLS.
     pub secured: SocketAddr,
+    /// Where it listens for WebSockets with TLS.
+    pub web: SocketAddr,
     ca_pem: String,
     child: Option<Child>,
 }
@@ -36,8 +38,15 @@ impl Broker {
     pub async fn start(persistent: bool) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let ca_pem = write_certificates(directory.path());
-        let mut broker =
-            Self { directory, persistent, plain: free_address(), secured: free_address(), ca_pem, child: None };
+        let mut broker = Self {
+            directory,
+            persistent,
+            plain: free_address(),
+            secured: free_address(),
+            web: free_address(),
+            ca_pem,
+            child: None,
+        };
         broker.run().await;
         broker
     }
@@ -92,11 +101,14 @@ impl Broker {
     fn settings(&self) -> String {
         let at = self.directory.path().display();
         let (plain, secured, persistent) = (self.plain.port(), self.secured.port(), self.persistent);
+        let web = self.web.port();
         format!(
             "user root\nlog_type error\nallow_anonymous true\n\
              max_inflight_messages 0\nmax_queued_messages 0\nset_tcp_nodelay true\n\
              persistence {persistent}\npersistence_location {at}/\nautosave_interval 1\nautosave_on_changes true\n\
              listener {plain} 127.0.0.1\n\
+             listener {web} 127.0.0.1\nprotocol websockets\n\
+             cafile {at}/ca.pem\ncertfile {at}/broker.pem\nkeyfile {at}/broker.key\n\
              listener {secured} 127.0.0.1\ncafile {at}/ca.pem\ncertfile {at}/broker.pem\nkeyfile {at}/broker.key\n"
         )
     }

@@ -5,6 +5,7 @@
 mod actor;
 mod broker;
 mod collector;
+mod front;
 mod gate;
 mod logs;
 mod oracle;
@@ -13,6 +14,7 @@ mod scene;
 pub use actor::{Actor, Sent};
 pub use broker::{BROKER, Broker};
 pub use collector::Collector;
+pub use front::{ConnectProxy, WebSocketFront};
 pub use gate::Gate;
 pub use logs::Logs;
 pub use oracle::Verdict;
