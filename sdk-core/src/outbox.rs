@@ -149,6 +149,41 @@ pub trait Outbox {
     }
 }
 
+/// An outbox that lies elsewhere, such as in a static variable, so that it is not moved over the stack with the link.
+impl<O: Outbox + ?Sized> Outbox for &mut O {
+    fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
+        (**self).push(entry)
+    }
+
+    fn get(&self, id: MessageId) -> Option<Entry<'_>> {
+        (**self).get(id)
+    }
+
+    fn next(&self, from: MessageId) -> Option<MessageId> {
+        (**self).next(from)
+    }
+
+    fn remove(&mut self, id: MessageId) -> bool {
+        (**self).remove(id)
+    }
+
+    fn last(&self) -> Option<MessageId> {
+        (**self).last()
+    }
+
+    fn usage(&self) -> Usage {
+        (**self).usage()
+    }
+
+    fn capacity(&self) -> Usage {
+        (**self).capacity()
+    }
+
+    fn first(&self) -> Option<MessageId> {
+        (**self).first()
+    }
+}
+
 /// An outbox of `SLOTS` messages and `BYTES` bytes in RAM, without a heap. It promises nothing across a power cut.
 #[derive(Clone, Debug)]
 pub struct RamOutbox<const SLOTS: usize, const BYTES: usize> {
@@ -253,5 +288,27 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
 
     fn capacity(&self) -> Usage {
         Usage { messages: SLOTS, bytes: BYTES }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outbox_that_lies_elsewhere_holds_what_is_pushed_through_the_reference() {
+        let mut elsewhere = RamOutbox::<2, 64>::new();
+        let entry = |id| Entry { id: MessageId(id), expires: None, address: Address::Telemetry(""), payload: b"21" };
+        let mut outbox = &mut elsewhere;
+        for id in [5, 6] {
+            assert_eq!(Outbox::push(&mut outbox, entry(id)), Ok(()));
+        }
+        assert_eq!(Outbox::push(&mut outbox, entry(7)), Err(OutboxError::Full));
+        assert!(Outbox::remove(&mut outbox, MessageId(5)));
+        assert_eq!(
+            (elsewhere.first(), elsewhere.last(), elsewhere.usage().messages),
+            (Some(MessageId(6)), Some(MessageId(6)), 1)
+        );
+        assert_eq!(elsewhere.get(MessageId(6)).map(|entry| entry.payload), Some(&b"21"[..]));
     }
 }

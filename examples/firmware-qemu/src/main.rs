@@ -86,7 +86,7 @@ type Line = net::Dialler;
 #[cfg(feature = "tls")]
 type Line = tls::Dialler;
 
-type Pump = Device<'static, Machine, Line, Outbox, &'static Config<&'static str>>;
+type Pump = Device<'static, Machine, Line, &'static mut Outbox, &'static Config<&'static str>>;
 
 // What is large lies here, and what makes it returns before anything else is called: on the stack it would lie several
 // times, once for each move, below everything that runs later.
@@ -95,6 +95,7 @@ static LINE: Slot<Option<Line>> = Slot::new(None);
 static CONFIG: Slot<MaybeUninit<Config<&str>>> = Slot::empty();
 static RECEIVED: Slot<[u8; RX]> = Slot::new([0; RX]);
 static TO_SEND: Slot<[u8; TX]> = Slot::new([0; TX]);
+static OUTBOX: Slot<Outbox> = Slot::new(Outbox::new());
 static PUMP: Slot<MaybeUninit<Result<Pump, SetupError>>> = Slot::empty();
 
 const TWICE: &str = "set up twice";
@@ -155,8 +156,9 @@ fn device(stack: &'static Shared, line: Line, entropy: &Entropy) -> Result<&'sta
     let board = Machine { stack, key };
     let config = CONFIG.take().ok_or(TWICE)?.write(config());
     let buffers = Buffers { rx: RECEIVED.take().ok_or(TWICE)?, tx: TO_SEND.take().ok_or(TWICE)? };
+    let outbox = OUTBOX.take().ok_or(TWICE)?;
     let place = PUMP.take().ok_or(TWICE)?;
-    let made = place.write(Device::new(board, line, config, Outbox::new(), Seed::new(entropy.device), buffers));
+    let made = place.write(Device::new(board, line, config, outbox, Seed::new(entropy.device), buffers));
     made.as_mut().map_err(|_| "configuration and buffers do not go together")
 }
 
