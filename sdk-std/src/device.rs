@@ -139,7 +139,8 @@ impl Device {
             let arrived = self.shared.arrived.notified();
             {
                 let mut inner = self.shared.lock();
-                if let Some(body) = inner.inbox.pop_front() {
+                if let Some(mut body) = inner.inbox.pop_front() {
+                    body.duplicate |= body.owed.is_some_and(|(id, attempt)| inner.link.is_duplicate(id, attempt));
                     let more = !inner.inbox.is_empty();
                     drop(inner);
                     if more {

@@ -20,7 +20,7 @@ pub(crate) struct Body {
     source: Source,
     payload: Box<[u8]>,
     dup: bool,
-    duplicate: bool,
+    pub(crate) duplicate: bool,
     /// What acknowledges it, for QoS 1.
     pub(crate) owed: Option<(PacketId, Attempt)>,
 }

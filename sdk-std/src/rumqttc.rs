@@ -9,8 +9,9 @@
 //!
 //! * An event loop serves one attempt and is dropped at its first error, with all it holds; nothing of it is resent. The
 //!   link has every message until its acknowledgement and sends it again.
-//! * All messages are of QoS 1, from one producer, and fewer than its in-flight limit. Its ids follow the order of the
-//!   requests: the n-th publish it reports is the n-th handed over, which is how its ids lead back to the link's.
+//! * All messages of the outbox are of QoS 1, from one producer, and fewer than its in-flight limit. Its ids follow the
+//!   order of the requests: the n-th publish it reports is the n-th handed over, which is how its ids lead back to the
+//!   link's.
 //! * What it had not reported when an error came is dropped: an acknowledgement among that means one repetition.
 //! * Deadlines, pings and the back-off are the link's; its own are out of reach or switched off.
 
@@ -345,10 +346,12 @@ impl Client {
     fn hand_over(&mut self, packet: Packet, len: usize) -> io::Result<()> {
         let refused = |error: ::rumqttc::ClientError| io::Error::new(io::ErrorKind::InvalidInput, error);
         match packet {
-            Packet::Publish(publish) if publish.qos == QoS::AtLeastOnce => {
+            Packet::Publish(publish) if publish.qos != QoS::ExactlyOnce => {
                 let payload = Vec::from(publish.payload);
                 self.requests.try_publish(publish.topic, publish.qos, publish.retain, payload).map_err(refused)?;
-                self.publishes.push_back(publish.pkid);
+                if publish.qos == QoS::AtLeastOnce {
+                    self.publishes.push_back(publish.pkid);
+                }
             }
             Packet::Subscribe(subscribe) => {
                 let filter = subscribe.filters.into_iter().next().ok_or(io::ErrorKind::InvalidInput)?;
@@ -442,6 +445,8 @@ impl Client {
     #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else was asked for, or it is still open")]
     fn note(&mut self, outgoing: &Outgoing) {
         match outgoing {
+            // A publish of QoS 0 has no id.
+            Outgoing::Publish(0) => {}
             Outgoing::Publish(id) => {
                 if let Some(of_link) = self.publishes.pop_front() {
                     self.publish_ids.insert(*id, of_link);

@@ -19,6 +19,8 @@ pub(super) struct Recent(Deque<Seen, REMEMBERED>);
 struct Seen {
     hash: u32,
     place: (PacketId, Attempt),
+    /// Where the copy before was, which the application may still hold.
+    before: (PacketId, Attempt),
     completed: bool,
 }
 
@@ -35,21 +37,29 @@ impl Recent {
         let hash = id.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
         let place = (packet_id, attempt);
         if let Some(seen) = self.0.iter_mut().find(|seen| seen.hash == hash) {
-            seen.place = place;
+            if seen.place != place {
+                seen.before = core::mem::replace(&mut seen.place, place);
+            }
             return seen.completed;
         }
         if self.0.is_full() {
             self.0.pop_front();
         }
-        let _ = self.0.push_back(Seen { hash, place, completed: false });
+        let _ = self.0.push_back(Seen { hash, place, before: place, completed: false });
         false
     }
 
     /// The application is done with a message, whether or not its connection still stands.
     pub(super) fn complete(&mut self, packet_id: PacketId, attempt: Attempt) {
-        if let Some(seen) = self.0.iter_mut().find(|seen| seen.place == (packet_id, attempt)) {
+        let place = (packet_id, attempt);
+        if let Some(seen) = self.0.iter_mut().find(|seen| seen.place == place || seen.before == place) {
             seen.completed = true;
         }
+    }
+
+    /// Whether the application is done with a message of this id, this copy of it or another.
+    pub(super) fn is_completed(&self, packet_id: PacketId, attempt: Attempt) -> bool {
+        self.0.iter().any(|seen| seen.place == (packet_id, attempt) && seen.completed)
     }
 }
 
@@ -69,6 +79,10 @@ mod tests {
         recent.complete(first.unwrap(), attempt);
         assert!(recent.take("$.mid=a", second, attempt.next()));
         assert!(!recent.take("$.mid=b", first, attempt.next()));
+        // The application completes the copy it had before, when the next one is there already.
+        assert!(!recent.is_completed(first.unwrap(), attempt.next()));
+        recent.complete(second.unwrap(), attempt);
+        assert!(recent.is_completed(first.unwrap(), attempt.next()));
         assert!(!recent.take("x=y", first, attempt), "without an id nothing is known");
         for number in 0..REMEMBERED {
             recent.take(&format!("$.mid=n{number}"), first, attempt);

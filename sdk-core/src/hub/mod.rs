@@ -170,6 +170,13 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         self.link.acknowledge(packet_id, attempt, now)
     }
 
+    /// Returns whether the application has acknowledged a cloud-to-device message before, in this copy or another: for
+    /// a frontend that keeps messages for a while, as [`Received::CloudToDevice`] tells at their coming.
+    #[must_use]
+    pub fn is_duplicate(&self, packet_id: PacketId, attempt: Attempt) -> bool {
+        self.recent.is_completed(packet_id, attempt)
+    }
+
     /// As [`Link::handle_input`].
     pub fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
         self.tick(now);

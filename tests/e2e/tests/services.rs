@@ -1,0 +1,265 @@
+//! Twin, methods and cloud-to-device messages over real TLS, across connections that break.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where it is")]
+
+use std::time::Duration;
+
+use e2e::{Actor, DEVICE, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, soon, until};
+use hub_emulator::DeviceHandle;
+use serde_json::{Value, json};
+use steadfast::{
+    Desired, MethodAnswer, Methods, Order, Orders, ReportError, RespondError, State, Subscriptions, TwinError,
+};
+
+on_every_pipe!(
+    desired_properties_changed_while_away_are_told_once,
+    each_change_of_a_burst_is_told_in_order,
+    the_whole_twin_is_there_for_the_asking,
+    reported_properties_wait_and_arrive_merged,
+    reported_properties_follow_a_device_to_another_hub,
+    methods_are_answered_each_by_its_handler,
+    an_answer_that_comes_after_its_connection_is_dropped,
+    messages_to_the_device_come_until_they_are_acknowledged,
+    a_message_whose_acknowledgement_was_lost_is_known_again,
+    an_operator_orders_a_spread_and_a_registration,
+);
+
+fn run(scene: &Scene, pipe: Pipe) -> (Actor, DeviceHandle) {
+    let actor = Actor::start(scene, DEVICE, scene.device(pipe).subscriptions(Subscriptions::ALL), 10);
+    (actor, scene.emulator.hub(HUB_A).device(DEVICE))
+}
+
+/// Has the connection cut, and waits until the link knows.
+async fn cut(actor: &Actor, cloud: &DeviceHandle) {
+    cloud.disconnect(true).unwrap();
+    actor.status("down", |status| status.state != State::Up).await;
+}
+
+async fn whole(actor: &Actor) -> steadfast::Twin {
+    match soon(actor.device.desired()).await.unwrap() {
+        Desired::Whole(twin) => twin,
+        other => panic!("a change came before the whole: {other:?}"),
+    }
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+async fn desired_properties_changed_while_away_are_told_once(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    let first = whole(&actor).await;
+    cut(&actor, &cloud).await;
+    cloud.set_desired(&json!({"mode": "eco"})).unwrap();
+    let last = cloud.set_desired(&json!({"target": 21})).unwrap();
+    let twin = whole(&actor).await;
+    assert_eq!((twin.desired_version, twin.reset), (last, false));
+    assert_eq!(parsed(&twin.desired), json!({"mode": "eco", "target": 21, "$version": last}));
+    assert!(twin.desired_version > first.desired_version);
+    // Coming back without a change tells nothing again.
+    cut(&actor, &cloud).await;
+    actor.up().await;
+    let next = cloud.set_desired(&json!({"mode": null})).unwrap();
+    assert_eq!(soon(actor.device.desired()).await.unwrap().version(), next);
+    actor.finish(&scene).await;
+}
+
+async fn each_change_of_a_burst_is_told_in_order(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    let mut known = whole(&actor).await.desired_version;
+    for target in 0..10 {
+        cloud.set_desired(&json!({"target": target})).unwrap();
+    }
+    for target in 0..10 {
+        let change = soon(actor.device.desired()).await.unwrap();
+        known += 1;
+        let Desired::Change { version, patch } = change else { panic!("the whole twin without need") };
+        assert_eq!((version, &parsed(&patch)["target"]), (known, &json!(target)));
+    }
+    // An application that lags behind is told all of it at last.
+    for target in 0..40 {
+        cloud.set_desired(&json!({"target": target})).unwrap();
+        if target % 10 == 9 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let last = known + 40;
+    let mut told = known;
+    while told < last {
+        let change = soon(actor.device.desired()).await.unwrap();
+        assert!(change.version() > told, "{change:?} after {told}");
+        told = change.version();
+    }
+    actor.finish(&scene).await;
+}
+
+async fn the_whole_twin_is_there_for_the_asking(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    let twin = soon(actor.device.get_twin()).await.unwrap();
+    assert_eq!(soon(actor.device.get_twin()).await.unwrap(), twin);
+    // Asked for while away, it comes with the next connection.
+    cut(&actor, &cloud).await;
+    let version = cloud.set_desired(&json!({"a": 1})).unwrap();
+    assert_eq!(soon(actor.device.get_twin()).await.unwrap().desired_version, version);
+    let device = actor.device.clone();
+    actor.finish(&scene).await;
+    assert_eq!(device.get_twin().await, Err(TwinError::Ended));
+
+    let deaf = Actor::start(&scene, DEVICE, scene.device(pipe), 10);
+    assert_eq!(deaf.device.get_twin().await, Err(TwinError::NotSubscribed));
+    assert_eq!(deaf.device.report("{}").unwrap_err(), ReportError::NotSubscribed);
+}
+
+async fn reported_properties_wait_and_arrive_merged(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    soon(actor.device.report(r#"{"old":1,"kept":1}"#).unwrap().accepted()).await.unwrap();
+    scene.emulator.hub(HUB_A).down().unwrap();
+    actor.status("down", |status| status.state != State::Up).await;
+    let claims: Vec<_> = [r#"{"a":1}"#, r#"{"b":{"x":1}}"#, r#"{"a":2,"b":{"y":2}}"#, r#"{"old":null}"#]
+        .map(|patch| actor.device.report(patch).unwrap())
+        .into();
+    assert!(matches!(actor.device.report("[]"), Err(ReportError::NotAnObject)));
+    scene.emulator.hub(HUB_A).up().unwrap();
+    for claim in &claims {
+        soon(claim.accepted()).await.unwrap();
+    }
+    let version = cloud.twin().unwrap()["reported"]["$version"].clone();
+    let expected = json!({"kept": 1, "a": 2, "b": {"x": 1, "y": 2}, "$version": version});
+    assert_eq!(cloud.twin().unwrap()["reported"], expected);
+    actor.finish(&scene).await;
+}
+
+async fn reported_properties_follow_a_device_to_another_hub(pipe: Pipe) {
+    let scene = Scene::provisioned().await;
+    let builder = scene.member(pipe).subscriptions(Subscriptions::ALL);
+    let actor = Actor::start(&scene, DEVICE, builder, 10);
+    actor.up().await;
+    scene.emulator.hub(HUB_A).device(DEVICE).disconnect(true).unwrap();
+    actor.status("down", |status| status.state != State::Up).await;
+    let claim = actor.device.report(r#"{"place":"cellar"}"#).unwrap();
+    scene.emulator.control().move_device(DEVICE, HUB_A, HUB_B).unwrap();
+    soon(claim.accepted()).await.unwrap();
+    let twin = scene.emulator.hub(HUB_B).device(DEVICE).twin().unwrap();
+    assert_eq!(twin["reported"]["place"], json!("cellar"));
+    actor.finish(&scene).await;
+}
+
+async fn methods_are_answered_each_by_its_handler(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    let device = actor.device.clone();
+    let serving = tokio::spawn(async move {
+        let methods = Methods::new()
+            .on("echo", |body| async { MethodAnswer::ok(body) })
+            .on("slow*echo", |body| async move {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                MethodAnswer::new(202, body)
+            })
+            .on("stuck", |_| std::future::pending())
+            .on("broken", |_| async { panic!("a handler that panics") })
+            .patience(Duration::from_millis(400));
+        methods.serve(&device).await;
+    });
+    let limit = Duration::from_secs(20);
+    let [two, one, three] = [json!(2), json!(1), json!(null)];
+    let (slow, quick, unknown, stuck, broken) = tokio::join!(
+        cloud.invoke("slow*echo", &two, limit),
+        cloud.invoke("echo", &one, limit),
+        cloud.invoke("reboot", &three, limit),
+        cloud.invoke("stuck", &three, limit),
+        cloud.invoke("broken", &three, limit),
+    );
+    let told = |answer: Result<hub_emulator::MethodAnswer, _>| {
+        let answer = answer.unwrap();
+        (answer.status, String::from_utf8(answer.payload).unwrap())
+    };
+    assert_eq!(told(slow), (202, two.to_string()));
+    assert_eq!(told(quick), (200, one.to_string()));
+    assert_eq!(told(unknown).0, 404);
+    assert_eq!(told(stuck).0, 504);
+    assert_eq!(told(broken).0, 500);
+    actor.finish(&scene).await;
+    soon(serving).await.unwrap();
+}
+
+async fn an_answer_that_comes_after_its_connection_is_dropped(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    let caller = cloud.clone();
+    let call = tokio::spawn(async move { caller.invoke("echo", &json!(1), Duration::from_secs(20)).await });
+    let open = soon(actor.device.next_call()).await.unwrap();
+    cut(&actor, &cloud).await;
+    actor.up().await;
+    assert_eq!(open.respond(200, b"1"), Err(RespondError::ConnectionLost));
+    assert!(soon(call).await.unwrap().is_err());
+    // The next call gets its own answer.
+    let caller = cloud.clone();
+    let call = tokio::spawn(async move { caller.invoke("echo", &json!(2), Duration::from_secs(20)).await });
+    let open = soon(actor.device.next_call()).await.unwrap();
+    assert_eq!((open.name(), open.payload()), ("echo", &b"2"[..]));
+    open.respond(200, b"2").unwrap();
+    assert_eq!(soon(call).await.unwrap().unwrap().payload, b"2");
+    actor.finish(&scene).await;
+}
+
+async fn messages_to_the_device_come_until_they_are_acknowledged(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    cloud.send(&[("$.mid", "one"), ("$.cid", "c/1"), ("note", "a b&c=d/é"), ("k", "")], b"open").unwrap();
+    let message = soon(actor.device.receive()).await.unwrap();
+    assert_eq!(message.payload(), b"open");
+    assert_eq!((message.message_id().unwrap(), message.correlation_id().unwrap()), ("one".into(), "c/1".into()));
+    assert_eq!(message.property("note").unwrap(), "a b&c=d/é");
+    drop(message);
+    cut(&actor, &cloud).await;
+    // Nobody said it was done, so it comes again and is not called known.
+    let message = soon(actor.device.receive()).await.unwrap();
+    assert_eq!((message.message_id().unwrap().as_str(), message.is_duplicate()), ("one", false));
+    assert!(message.acknowledge());
+    until("the queue is empty", || cloud.waiting().unwrap() == 0).await;
+    actor.finish(&scene).await;
+}
+
+async fn a_message_whose_acknowledgement_was_lost_is_known_again(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    cloud.send(&[("$.mid", "open-the-valve")], b"1").unwrap();
+    let message = soon(actor.device.receive()).await.unwrap();
+    cut(&actor, &cloud).await;
+    actor.up().await;
+    assert!(!message.acknowledge(), "its connection is gone");
+    let again = soon(actor.device.receive()).await.unwrap();
+    assert!(again.is_duplicate());
+    assert!(again.acknowledge());
+    until("the queue is empty", || cloud.waiting().unwrap() == 0).await;
+    actor.finish(&scene).await;
+}
+
+async fn an_operator_orders_a_spread_and_a_registration(pipe: Pipe) {
+    let scene = Scene::provisioned().await;
+    let builder = scene.member(pipe).subscriptions(Subscriptions::ALL).allow_orders(Orders::ALL);
+    let actor = Actor::start(&scene, DEVICE, builder, 10);
+    actor.up().await;
+    let cloud = scene.emulator.hub(HUB_A).device(DEVICE);
+    let device = actor.device.clone();
+    let order = tokio::spawn(async move { device.next_order().await });
+    soon(actor.device.get_twin()).await.unwrap();
+    let version = cloud.set_desired(&json!({"steadfast": {"__t": "c", "spread": 900}})).unwrap();
+    assert_eq!(soon(order).await.unwrap(), Some(Order::Spread(Duration::from_secs(900))));
+    let wished = json!({"__t": "c", "spread": {"value": 900, "ac": 200, "av": version}});
+    until("the order is acknowledged", || cloud.twin().unwrap()["reported"]["steadfast"] == wished).await;
+
+    let registrations = actor.device.look().registrations;
+    let answer = cloud.invoke("steadfast*reprovision", &json!({"spread": 0}), Duration::from_secs(20)).await.unwrap();
+    assert_eq!(answer.status, 202);
+    actor.status("registered again", |status| status.registrations > registrations && status.state == State::Up).await;
+    actor.finish(&scene).await;
+}
