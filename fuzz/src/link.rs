@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::{
-    Action, Attempt, Config, Credential, Event, Failure, Input, Instant, Link, LocalFailure, Message, MessageId,
+    Action, Attempt, Config, Credential, Event, Failure, Input, Instant, Lane, Link, LocalFailure, Message, MessageId,
     Output, Overflow, RamOutbox, Received, Seed, Service, Subscriptions, TlsFailure,
 };
 
@@ -58,6 +58,10 @@ fn configuration(choice: u8) -> Config<&'static str> {
     if choice & 16 != 0 {
         config.reject_after = Some(1);
     }
+    if choice & 32 != 0 {
+        config.overflow = Overflow::DropForUrgent;
+    }
+    config.stamp_creation_time = choice & 64 != 0;
     config
 }
 
@@ -128,8 +132,10 @@ impl Player<'_> {
         let expires_after = source.flag().then(|| Duration::from_secs(u64::from(source.byte())));
         let (bag, topic) = (Message::telemetry("a=b", payload), Message::to_topic("t", payload));
         let message = if source.flag() { bag } else { topic };
-        if let Ok(id) = self.link.publish(Message { expires_after, ..message }, now) {
+        let lane = if source.flag() { Lane::Urgent } else { Lane::Normal };
+        if let Ok(id) = self.link.publish(Message { expires_after, lane, ..message }, now) {
             assert!(self.accepted.insert(id), "an id names one message");
+            assert_eq!(id.lane(), lane);
         }
     }
 

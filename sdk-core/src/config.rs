@@ -175,8 +175,11 @@ pub enum Overflow {
     /// The new message is refused: [`crate::PublishError::Full`].
     #[default]
     RejectNewest,
-    /// The oldest messages that are not in flight make room, each reported as [`crate::Event::Dropped`].
+    /// The oldest messages that are not in flight make room, each reported as [`crate::Event::Dropped`]: normal ones
+    /// first, urgent ones only for an urgent one.
     DropOldest,
+    /// A new normal message is refused; for an urgent one the oldest normal messages that are not in flight make room.
+    DropForUrgent,
 }
 
 /// The subscriptions of an IoT hub device.
@@ -257,6 +260,9 @@ pub struct Config<T> {
     pub window: u16,
     /// What happens when the outbox is full. Default [`Overflow::RejectNewest`].
     pub overflow: Overflow,
+    /// Whether telemetry that brings no creation time gets that of its acceptance (`$.ctime`), when the wall clock is set
+    /// by then. Default false.
+    pub stamp_creation_time: bool,
     /// How long a message is of use that does not say so itself. Default: for ever.
     pub expiry: Option<Duration>,
     /// After how many connections in a row that ended with this message, and only this one, in flight it is set aside.
@@ -294,6 +300,7 @@ impl<T> Config<T> {
             token_lifetime: Duration::from_secs(3600),
             window: 16,
             overflow: Overflow::RejectNewest,
+            stamp_creation_time: false,
             expiry: None,
             reject_after: None,
             max_inbound: 128 * 1024,

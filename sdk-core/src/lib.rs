@@ -84,7 +84,7 @@ pub use io::{Action, Assignment, Attempt, DropReason, Endpoint, Event, Input, Ou
 pub use ledger::Ledger;
 pub use link::{Direct, Home, Link, Message, Provisioned, PublishError};
 pub use memory::Memory;
-pub use outbox::{Address, Entry, MessageId, Outbox, OutboxError, RamOutbox, Usage};
+pub use outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 pub use retry::{Cause, Occasion, Policy, RetryPolicy};
 pub use rng::Seed;
 pub use status::{Advice, State, Status};

@@ -22,7 +22,7 @@ use crate::failure::Failure;
 use crate::io::{Assignment, Attempt, Input, Output, Role, Taken};
 use crate::ledger::Ledger;
 use crate::mqtt::PacketId;
-use crate::outbox::{MessageId, Outbox};
+use crate::outbox::{Lane, MessageId, Outbox};
 use crate::retry::Backoff;
 use crate::rng::{Rng, Seed};
 use crate::status::{State, Status};
@@ -73,7 +73,6 @@ pub struct Link<O, S, H = Provisioned> {
     clock: WallClock,
     ledger: Ledger,
     trouble: Trouble,
-    next_id: MessageId,
 }
 
 /// Where an attempt stands.
@@ -128,18 +127,12 @@ struct Ladder {
 /// What the service and the link know of each other beyond one connection.
 #[derive(Clone, Copy, Debug)]
 struct Session {
-    /// Every message below it was sent on this connection.
-    cursor: MessageId,
-    /// Every message below it may have been sent in this session before.
-    sent_before: Option<MessageId>,
-    /// Every message from it on was never sent.
-    high: MessageId,
+    normal: Progress,
+    urgent: Progress,
     /// The service kept the session for this connection.
     resumed: bool,
-    /// Messages below `cursor` that are still in the outbox.
+    /// Messages below the cursor of their lane that are still in the outbox.
     in_flight: u16,
-    /// When the oldest message in flight became that.
-    progress: Instant,
     /// An acknowledgement came on this connection.
     progressed: bool,
     /// Subscriptions the service has acknowledged in this session.
@@ -150,6 +143,21 @@ struct Session {
     takeovers: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     suspect: Option<(MessageId, u8)>,
+}
+
+/// How far a lane has come.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// The id of the next message accepted.
+    next_id: MessageId,
+    /// Every message of the lane below it was sent on this connection.
+    cursor: MessageId,
+    /// Every message of the lane below it may have been sent in this session before.
+    sent_before: MessageId,
+    /// Every message of the lane from it on was never sent.
+    high: MessageId,
+    /// When the lane's oldest message in flight became that.
+    since: Instant,
 }
 
 /// What is to be written on the connection, and what was.
@@ -246,8 +254,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let config = settings.config();
         config.check()?;
         let mut rng = Rng::new(seed, config.service.identity());
-        // Half of the numbers stay above the first one.
-        let next_id = outbox.last().map_or_else(|| MessageId::new(rng.long() >> 1), MessageId::next);
+        let session = Session::new(&outbox, &mut rng, now);
         let unreachable_ms = unreachable_ms(millis(config.reprovisioning.after_unreachable), &mut rng);
         let accepted = outbox.usage().messages.try_into().unwrap_or(u64::MAX);
         let ledger = Ledger { accepted, ..Ledger::default() };
@@ -274,7 +281,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 fruitless: 0,
                 registrations: 0,
             },
-            session: Session::new(outbox.first().unwrap_or(next_id), now),
+            session,
             outbox,
             wire: Wire::new(now),
             inbound: Deque::new(),
@@ -283,7 +290,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             clock: WallClock::default(),
             ledger,
             trouble: Trouble::default(),
-            next_id,
         })
     }
 
@@ -531,20 +537,53 @@ where
 }
 
 impl Session {
-    const fn new(first: MessageId, now: Instant) -> Self {
+    fn new<O: Outbox>(outbox: &O, rng: &mut Rng, now: Instant) -> Self {
+        let mut urgent = None;
+        let mut from = Lane::Urgent.first_id();
+        while let Some(id) = outbox.next(from).filter(|id| id.lane() == Lane::Urgent) {
+            urgent = Some(id);
+            from = id.next();
+        }
+        let normal = outbox.last().filter(|id| id.lane() == Lane::Normal);
+        // Half of a lane's numbers stay above the first one.
+        let first = if urgent.is_some() && normal.is_some() { 0 } else { rng.long() >> 2 };
+        let progress = |lane: Lane, last: Option<MessageId>| {
+            let fresh = MessageId::new(lane.first_id().get() | first);
+            let next_id = last.map_or(fresh, MessageId::next);
+            let oldest = outbox.first_of(lane).unwrap_or(next_id);
+            Progress { next_id, cursor: oldest, sent_before: lane.first_id(), high: oldest, since: now }
+        };
         Self {
-            cursor: first,
-            sent_before: None,
-            high: first,
+            normal: progress(Lane::Normal, normal),
+            urgent: progress(Lane::Urgent, urgent),
             resumed: false,
             in_flight: 0,
-            progress: now,
             progressed: false,
             subscribed: 0,
             stable: false,
             takeovers: 0,
             suspect: None,
         }
+    }
+
+    const fn lane(&self, lane: Lane) -> &Progress {
+        match lane {
+            Lane::Normal => &self.normal,
+            Lane::Urgent => &self.urgent,
+        }
+    }
+
+    const fn lane_mut(&mut self, lane: Lane) -> &mut Progress {
+        match lane {
+            Lane::Normal => &mut self.normal,
+            Lane::Urgent => &mut self.urgent,
+        }
+    }
+
+    /// Nothing was sent in this session before.
+    const fn forget_sent(&mut self) {
+        self.normal.sent_before = Lane::Normal.first_id();
+        self.urgent.sent_before = Lane::Urgent.first_id();
     }
 }
 
@@ -568,15 +607,23 @@ impl Wire {
 impl WallClock {
     /// Seconds since 1970, by the service's clock where the two are known to differ.
     fn unix_secs(&self, now: Instant) -> Option<u64> {
+        self.chosen(now).map(|(secs, at)| secs.saturating_add(now.since(at).as_secs()))
+    }
+
+    /// Milliseconds since 1970, by the same clock, which was set to whole seconds.
+    fn unix_millis(&self, now: Instant) -> Option<u64> {
+        self.chosen(now).map(|(secs, at)| secs.saturating_mul(1000).saturating_add(now.millis_since(at)))
+    }
+
+    fn chosen(&self, now: Instant) -> Option<(u64, Instant)> {
         let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.since(at).as_secs());
-        let service = self.service.map(run);
-        match (self.own.map(run), service) {
-            (Some(own), Some(service)) if own.abs_diff(service) <= SKEW_SECS || (own > service && !self.exact) => {
-                Some(own)
-            }
-            (own, None) => own,
-            (_, Some(service)) => Some(service),
-        }
+        let (own, service) = (self.own.map(run), self.service.map(run));
+        let own_counts = match (own, service) {
+            (Some(own), Some(service)) => own.abs_diff(service) <= SKEW_SECS || (own > service && !self.exact),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if own_counts { self.own } else { self.service }
     }
 
     /// Service's time minus the device's, when that is known and matters.

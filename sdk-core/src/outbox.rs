@@ -6,9 +6,37 @@ use heapless::Vec;
 
 use crate::time::Instant;
 
+/// How soon a message goes out.
+///
+/// Each lane keeps its own order; between the two, what is urgent overtakes what has not been sent yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[expect(clippy::exhaustive_enums, reason = "the lane is one bit of a message's id")]
+pub enum Lane {
+    /// After everything urgent.
+    #[default]
+    Normal,
+    /// Before everything normal that has not been sent, after a reconnection and a reboot too: an alarm.
+    Urgent,
+}
+
+impl Lane {
+    /// Returns the smallest id of this lane. Those of [`Lane::Urgent`] are below those of [`Lane::Normal`].
+    #[must_use]
+    pub const fn first_id(self) -> MessageId {
+        match self {
+            Self::Urgent => MessageId(0),
+            Self::Normal => MessageId(NORMAL),
+        }
+    }
+}
+
+/// Bit of the ids of normal messages.
+const NORMAL: u64 = 1 << 63;
+
 /// Names a message from its acceptance to its end, also to the service (`$.mid`).
 ///
-/// Ids of one link follow each other; the first is random, so that they differ across reboots.
+/// Ids of one lane follow each other; the first is random, so that they differ across reboots. The first bit is the
+/// lane, so that the order of ids is the order of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u64);
 
@@ -25,7 +53,13 @@ impl MessageId {
         self.0
     }
 
-    /// Returns the id of the message accepted after this one.
+    /// Returns the lane of the message.
+    #[must_use]
+    pub const fn lane(self) -> Lane {
+        if self.0 < NORMAL { Lane::Urgent } else { Lane::Normal }
+    }
+
+    /// Returns the id of the message of the same lane accepted after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -72,6 +106,8 @@ pub struct Entry<'a> {
     pub payload: &'a [u8],
     /// When it is of no more use.
     pub expires: Option<Instant>,
+    /// When it was accepted, in milliseconds since 1970-01-01 00:00 UTC, where telemetry is to tell the service.
+    pub created_unix_ms: Option<u64>,
 }
 
 /// How much an outbox holds, or can hold.
@@ -117,9 +153,10 @@ impl core::error::Error for OutboxError {}
 ///
 /// Contract: what [`Outbox::push`] took stays, unchanged and in order, until [`Outbox::remove`] names it, for as long
 /// as this outbox promises to keep things (power, file system). A `push` that fails changes nothing. Entries are never
-/// removed by the outbox itself.
+/// removed by the outbox itself. Ids come in ascending order in each [`Lane`], so that an urgent message takes its place
+/// before all normal ones.
 pub trait Outbox {
-    /// Takes a message whose id is greater than any it holds.
+    /// Takes a message whose id is greater than any it holds of the same lane.
     ///
     /// # Errors
     /// [`OutboxError`]; nothing changes then.
@@ -134,7 +171,7 @@ pub trait Outbox {
     /// Forgets the message named `id` and returns whether there was one.
     fn remove(&mut self, id: MessageId) -> bool;
 
-    /// Returns the greatest id, for numbering on after a reboot.
+    /// Returns the greatest id.
     fn last(&self) -> Option<MessageId>;
 
     /// Returns how much it holds.
@@ -146,6 +183,11 @@ pub trait Outbox {
     /// Returns the smallest id.
     fn first(&self) -> Option<MessageId> {
         self.next(MessageId(0))
+    }
+
+    /// Returns the smallest id of `lane`.
+    fn first_of(&self, lane: Lane) -> Option<MessageId> {
+        self.next(lane.first_id()).filter(|id| id.lane() == lane)
     }
 }
 
@@ -182,26 +224,37 @@ impl<O: Outbox + ?Sized> Outbox for &mut O {
     fn first(&self) -> Option<MessageId> {
         (**self).first()
     }
+
+    fn first_of(&self, lane: Lane) -> Option<MessageId> {
+        (**self).first_of(lane)
+    }
 }
 
 /// An outbox of `SLOTS` messages and `BYTES` bytes in RAM, without a heap. It promises nothing across a power cut.
 #[derive(Clone, Debug)]
 pub struct RamOutbox<const SLOTS: usize, const BYTES: usize> {
+    /// In the order of their ids.
     slots: Vec<Slot, SLOTS>,
-    /// Each message's property bag or topic, then its payload, in the order of the slots and without gaps.
+    /// Each message's property bag or topic, then its payload, in the order of acceptance and without gaps.
     bytes: Vec<u8, BYTES>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     id: MessageId,
-    expires: Option<Instant>,
+    /// [`NEVER`] for never.
+    expires: Instant,
+    /// 0 for none.
+    created_unix_ms: u64,
     /// Where its bytes start.
     start: usize,
     text_len: usize,
     payload_len: usize,
     telemetry: bool,
 }
+
+/// Stands for a message that does not expire.
+const NEVER: Instant = Instant::from_millis(u64::MAX);
 
 impl<const SLOTS: usize, const BYTES: usize> RamOutbox<SLOTS, BYTES> {
     /// Makes an empty outbox.
@@ -233,7 +286,8 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         }
         let slot = Slot {
             id: entry.id,
-            expires: entry.expires,
+            expires: entry.expires.unwrap_or(NEVER),
+            created_unix_ms: entry.created_unix_ms.unwrap_or(0),
             start: self.bytes.len(),
             text_len: text.len(),
             payload_len: entry.payload.len(),
@@ -241,7 +295,13 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         };
         self.bytes.extend_from_slice(text.as_bytes()).map_err(|_| OutboxError::Full)?;
         self.bytes.extend_from_slice(entry.payload).map_err(|_| OutboxError::Full)?;
-        self.slots.push(slot).map_err(|_| OutboxError::Full)
+        // Each slot after the place of the new one moves on by one.
+        let place = self.find(entry.id).unwrap_or_else(|place| place);
+        let mut carried = slot;
+        for slot in self.slots.iter_mut().skip(place) {
+            core::mem::swap(slot, &mut carried);
+        }
+        self.slots.push(carried).map_err(|_| OutboxError::Full)
     }
 
     fn get(&self, id: MessageId) -> Option<Entry<'_>> {
@@ -250,7 +310,9 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         let text = core::str::from_utf8(self.bytes.get(slot.start..middle)?).ok()?;
         let payload = self.bytes.get(middle..middle.saturating_add(slot.payload_len))?;
         let address = if slot.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
-        Some(Entry { id, address, payload, expires: slot.expires })
+        let expires = Some(slot.expires).filter(|at| *at != NEVER);
+        let created_unix_ms = Some(slot.created_unix_ms).filter(|at| *at != 0);
+        Some(Entry { id, address, payload, expires, created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
@@ -268,13 +330,17 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
             self.bytes.copy_within(end..len, gone.start);
             self.bytes.truncate(len.saturating_sub(size));
         }
-        for place in at..self.slots.len() {
-            let following = self.slots.get(place.saturating_add(1)).copied();
-            if let (Some(slot), Some(following)) = (self.slots.get_mut(place), following) {
-                *slot = Slot { start: following.start.saturating_sub(size), ..following };
+        // Each slot after it moves back by one, from the last on.
+        if let Some(mut carried) = self.slots.pop() {
+            for slot in self.slots.iter_mut().skip(at).rev() {
+                core::mem::swap(slot, &mut carried);
             }
         }
-        self.slots.truncate(self.slots.len().saturating_sub(1));
+        for slot in &mut self.slots {
+            if slot.start > gone.start {
+                slot.start = slot.start.saturating_sub(size);
+            }
+        }
         true
     }
 
@@ -298,7 +364,8 @@ mod tests {
     #[test]
     fn an_outbox_that_lies_elsewhere_holds_what_is_pushed_through_the_reference() {
         let mut elsewhere = RamOutbox::<2, 64>::new();
-        let entry = |id| Entry { id: MessageId(id), expires: None, address: Address::Telemetry(""), payload: b"21" };
+        let address = Address::Telemetry("");
+        let entry = |id| Entry { id: MessageId(id), expires: None, created_unix_ms: None, address, payload: b"21" };
         let mut outbox = &mut elsewhere;
         for id in [5, 6] {
             assert_eq!(Outbox::push(&mut outbox, entry(id)), Ok(()));

@@ -2,7 +2,7 @@
 //!
 //! # What it promises
 //!
-//! * A message whose `push` returned is there after any power cut, once, unchanged and in order.
+//! * A message whose `push` returned is there after any power cut, once, unchanged and in the order of its lane.
 //! * A message that was removed does not come back. The window is one removal: the message whose `remove` the power cut
 //!   interrupts may come back, and is then sent again under its id.
 //! * A message whose `push` the power cut interrupts, or the flash refuses at the moment of a power cut, is there whole
@@ -13,8 +13,8 @@
 //!
 //! `sequential-storage` keeps records with checksums in a ring of pages; a removal overwrites one checksum in place,
 //! hence [`MultiwriteNorFlash`]. The messages are in RAM too (`SLOTS` of them, `BYTES` bytes), since a link borrows what
-//! it sends. With [`FlashOutbox::spilling`] only the oldest are: the rest wait in flash alone and follow as places become
-//! free, so that the flash may hold far more than the RAM.
+//! it sends. With [`FlashOutbox::spilling`] only the first are: the rest wait in flash alone and follow as places become
+//! free, so that the flash may hold far more than the RAM. An urgent message takes the place of normal ones in RAM.
 //!
 //! Flash encryption on an ESP32 forbids the second write: use a partition
 //! without it.
@@ -30,7 +30,7 @@ use embedded_storage_async::nor_flash as asynchronous;
 use heapless::Vec;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::queue::{QueueConfig, QueueStorage};
-use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, RamOutbox, Usage};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 
 /// Form of the records written.
 const FORM: u8 = 1;
@@ -38,8 +38,16 @@ const FORM: u8 = 1;
 /// Flag beside the form: the message goes to the telemetry endpoint.
 const TELEMETRY: u8 = 0x80;
 
+/// Flag beside the form: the record tells when the message was accepted.
+const STAMPED: u8 = 0x40;
+
 /// Form, length of the text, id, expiry.
 const HEAD_BYTES: usize = 1 + 2 + 8 + 8;
+
+/// The time of acceptance.
+const STAMP_BYTES: usize = 8;
+
+const FLAGS: u8 = TELEMETRY | STAMPED;
 
 /// Stands for "never".
 const NEVER: u64 = u64::MAX;
@@ -98,13 +106,13 @@ pub struct FlashOutbox<'b, F: NorFlash, const SLOTS: usize, const BYTES: usize> 
     queue: Queue<F>,
     /// Holds one record while it is written or read.
     record: &'b mut [u8],
-    /// The oldest messages.
+    /// The first messages, by their ids.
     window: RamOutbox<SLOTS, BYTES>,
     /// The ids of the others, in order.
     rest: Vec<Run, RUNS>,
     rest_usage: Usage,
-    /// The first message of this boot: the clock of older ones is gone.
-    first_of_boot: Option<MessageId>,
+    /// The first message of each lane in this boot, the urgent lane's first: the clock of older ones is gone.
+    first_of_boot: [Option<MessageId>; 2],
     /// Messages may wait in flash alone.
     spills: bool,
     restored_expire: Option<Instant>,
@@ -126,7 +134,7 @@ struct Run {
 impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOutbox<'b, F, SLOTS, BYTES> {
     /// Opens the outbox in `range` of `flash`, with the messages that are there.
     ///
-    /// `record` must hold the largest message with 19 bytes more. A message's expiry is a time of the clock of its boot;
+    /// `record` must hold the largest message with 19 bytes more, 27 where creation times are stamped. A message's expiry is a time of the clock of its boot;
     /// messages of an earlier boot that had one expire at `restored_expire` instead, never if that is `None`.
     ///
     /// # Errors
@@ -143,7 +151,7 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
             window: RamOutbox::new(),
             rest: Vec::new(),
             rest_usage: Usage::default(),
-            first_of_boot: None,
+            first_of_boot: [None; 2],
             spills: false,
             restored_expire,
             unclean: None,
@@ -156,8 +164,8 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
 
     /// Lets messages wait in flash alone while the RAM is full.
     ///
-    /// One thing differs then from other outboxes: [`Outbox::get`] knows the oldest messages only. A link works with
-    /// that, since it sends in order and messages come near as older ones leave; messages of which it has not heard
+    /// One thing differs then from other outboxes: [`Outbox::get`] knows the first messages only. A link works with
+    /// that, since it sends in order and messages come near as earlier ones leave; messages of which it has not heard
     /// expire when they come near. The link's window should not exceed `SLOTS`.
     #[must_use]
     pub const fn spilling(mut self) -> Self {
@@ -181,63 +189,42 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         Wear { failed_removals, damaged, ..self.queue.flash().wear }
     }
 
+    /// Reads one lane after the other: the window is then no shorter than it was before the power cut, and the rest takes
+    /// no more runs.
     fn read_all(&mut self) -> Result<(), OpenError<F::Error>> {
-        let mut records = at_once(self.queue.iter()).map_err(of_storage)?;
-        let mut last = None;
-        while let Some(record) = at_once(records.next(self.record)).map_err(of_storage)? {
-            let mut entry = match read(&record) {
-                Ok(entry) => entry,
-                Err(form) if form & !TELEMETRY > FORM => return Err(OpenError::Newer(form & !TELEMETRY)),
-                Err(_) => return Err(OpenError::Foreign),
-            };
-            if last.is_some_and(|last| entry.id <= last) {
-                return Err(OpenError::Foreign);
-            }
-            last = Some(entry.id);
-            if entry.expires.is_some() {
-                entry.expires = self.restored_expire;
-            }
-            let size = size_of_entry(&entry);
-            let in_window = self.rest.is_empty() && self.window.push(entry).is_ok();
-            if !in_window && !extend(&mut self.rest, entry.id) {
-                return Err(OpenError::Foreign);
-            }
-            if !in_window {
-                self.rest_usage = plus(self.rest_usage, size);
+        for lane in [Lane::Urgent, Lane::Normal] {
+            let mut records = at_once(self.queue.iter()).map_err(of_storage)?;
+            let mut last = None;
+            while let Some(record) = at_once(records.next(self.record)).map_err(of_storage)? {
+                let mut entry = match read(&record) {
+                    Ok(entry) if entry.id.lane() == lane => entry,
+                    Ok(_) => continue,
+                    Err(form) if form & !FLAGS > FORM => return Err(OpenError::Newer(form & !FLAGS)),
+                    Err(_) => return Err(OpenError::Foreign),
+                };
+                if last.replace(entry.id).is_some_and(|last| entry.id <= last) {
+                    return Err(OpenError::Foreign);
+                }
+                if entry.expires.is_some() {
+                    entry.expires = self.restored_expire;
+                }
+                let size = size_of_entry(&entry);
+                let place = place(&self.window, &self.rest, entry.id, size).ok_or(OpenError::Foreign)?;
+                settle(&mut self.window, &mut self.rest, &mut self.rest_usage, &entry, place);
             }
         }
         Ok(())
     }
 
-    /// Takes messages into RAM for which there is room.
+    /// Takes messages into RAM for which there is room. Records lie in the order of acceptance, so that each lane is
+    /// looked for by itself.
     fn refill(&mut self) {
-        let Some(wanted) = self.rest.first().map(|run| run.first) else { return };
-        let (first_of_boot, restored_expire) = (self.first_of_boot, self.restored_expire);
-        let Ok(mut records) = at_once(self.queue.iter()) else { return };
-        while let Ok(Some(record)) = at_once(records.next(self.record)) {
-            let Ok(mut entry) = read(&record) else { continue };
-            if entry.id < wanted || !self.rest.iter().any(|run| run.contains(entry.id)) {
-                continue;
-            }
-            if first_of_boot.is_none_or(|first| entry.id < first) && entry.expires.is_some() {
-                entry.expires = restored_expire;
-            }
-            if self.window.push(entry).is_err() {
-                return;
-            }
-            // What should have come before it cannot be read any more.
-            while let Some(id) = self.rest.first().map(|run| run.first).filter(|id| *id < entry.id) {
-                self.damaged = self.damaged.saturating_add(1);
-                exclude(&mut self.rest, id);
-                self.rest_usage.messages = self.rest_usage.messages.saturating_sub(1);
-            }
-            exclude(&mut self.rest, entry.id);
-            self.rest_usage = minus(self.rest_usage, size_of_entry(&entry));
-            if self.rest.is_empty() {
+        for lane in [Lane::Urgent, Lane::Normal] {
+            if self.rest.first().is_some_and(|run| run.first.lane() == lane) && !self.refill_lane(lane) {
                 return;
             }
         }
-        if self.window.usage().messages == 0 {
+        if self.window.usage().messages == 0 && !self.rest.is_empty() {
             // Nothing of the rest can be read.
             let lost = u32::try_from(self.rest_usage.messages).unwrap_or(u32::MAX);
             self.damaged = self.damaged.saturating_add(lost);
@@ -246,13 +233,45 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         }
     }
 
+    /// Takes messages of one lane into RAM; returns whether there may be room for more.
+    fn refill_lane(&mut self, lane: Lane) -> bool {
+        let (mut first_of_boot, restored_expire) = (self.first_of_boot, self.restored_expire);
+        let Ok(mut records) = at_once(self.queue.iter()) else { return false };
+        while let Ok(Some(record)) = at_once(records.next(self.record)) {
+            let Ok(mut entry) = read(&record) else { continue };
+            if entry.id.lane() != lane || !self.rest.iter().any(|run| run.contains(entry.id)) {
+                continue;
+            }
+            let first = of_lane(&mut first_of_boot, entry.id);
+            if first.is_none_or(|first| entry.id < first) && entry.expires.is_some() {
+                entry.expires = restored_expire;
+            }
+            if self.window.push(entry).is_err() {
+                return false;
+            }
+            // What should have come before it cannot be read any more.
+            self.damaged = self.damaged.saturating_add(give_up(&mut self.rest, &mut self.rest_usage, entry.id));
+            exclude(&mut self.rest, entry.id);
+            self.rest_usage = minus(self.rest_usage, size_of_entry(&entry));
+            if self.rest.is_empty() {
+                return false;
+            }
+        }
+        if lane == Lane::Urgent {
+            // No urgent message is left to be read.
+            let lost = give_up(&mut self.rest, &mut self.rest_usage, Lane::Normal.first_id());
+            self.damaged = self.damaged.saturating_add(lost);
+        }
+        true
+    }
+
     /// Marks the records of `id` as removed; returns the message's size, 0 when there is none.
     fn remove_from_flash(&mut self, id: MessageId) -> Result<usize, ()> {
         let mut size = 0;
         let mut records = at_once(self.queue.iter()).map_err(drop)?;
         while let Some(record) = at_once(records.next(self.record)).map_err(drop)? {
             let Ok(entry) = read(&record) else { continue };
-            if entry.id > id {
+            if entry.id > id && entry.id.lane() == id.lane() {
                 break;
             }
             if entry.id == id {
@@ -263,17 +282,18 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         Ok(size)
     }
 
-    /// Most bytes of text and payload in one message.
-    fn largest(&self) -> usize {
+    /// Most bytes of text and payload in one message, beside a stamp.
+    fn largest(&self, stamped: bool) -> usize {
+        let head = if stamped { HEAD_BYTES + STAMP_BYTES } else { HEAD_BYTES };
         let page = F::ERASE_SIZE.saturating_sub(2 * word::<F>() + item_overhead::<F>());
-        self.record.len().min(page).min(usize::from(u16::MAX)).saturating_sub(HEAD_BYTES).min(BYTES)
+        self.record.len().min(page).min(usize::from(u16::MAX)).saturating_sub(head).min(BYTES)
     }
 }
 
 impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for FlashOutbox<'_, F, SLOTS, BYTES> {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
         let size = size_of_entry(&entry);
-        let limit = self.largest();
+        let limit = self.largest(entry.created_unix_ms.is_some());
         if let Some(unclean) = self.unclean {
             self.remove_from_flash(unclean).map_err(|()| OutboxError::Storage)?;
             self.unclean = None;
@@ -282,12 +302,8 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
         let Some(record) = len.and_then(|len| self.record.get(..len)) else {
             return Err(OutboxError::TooLarge { size, limit });
         };
-        let in_window = self.rest.is_empty() && {
-            let usage = self.window.usage();
-            usage.messages < SLOTS && usage.bytes + size <= BYTES
-        };
-        let follows = self.rest.last().is_none_or(|run| run.last.next() == entry.id);
-        if !in_window && (!self.spills || (!follows && self.rest.is_full())) {
+        let place = place(&self.window, &self.rest, entry.id, size).ok_or(OutboxError::Full)?;
+        if !self.spills && place != (Place { moves: 0, in_window: true }) {
             return Err(OutboxError::Full);
         }
         match at_once(self.queue.push(record, false)) {
@@ -299,13 +315,10 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
                 return Err(OutboxError::Storage);
             }
         }
-        self.first_of_boot.get_or_insert(entry.id);
-        if !(in_window && self.window.push(entry).is_ok()) {
-            extend(&mut self.rest, entry.id);
-            self.rest_usage = plus(self.rest_usage, size);
-            if self.window.usage().messages == 0 {
-                self.refill();
-            }
+        of_lane(&mut self.first_of_boot, entry.id).get_or_insert(entry.id);
+        settle(&mut self.window, &mut self.rest, &mut self.rest_usage, &entry, place);
+        if self.window.usage().messages == 0 {
+            self.refill();
         }
         Ok(())
     }
@@ -349,8 +362,8 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
         Usage { messages: messages + self.rest_usage.messages, bytes: bytes + self.rest_usage.bytes }
     }
 
-    /// While it spills these are upper bounds: each message takes 27 bytes more in flash, rounded up to the flash's word,
-    /// and does not cross a page.
+    /// While it spills these are upper bounds: each message takes 27 bytes more in flash, 35 with a creation time, rounded
+    /// up to the flash's word, and does not cross a page.
     fn capacity(&self) -> Usage {
         if !self.spills {
             return self.window.capacity();
@@ -375,11 +388,108 @@ impl Run {
     }
 }
 
-/// Adds an id behind all others; false when that takes one run too many.
-fn extend(runs: &mut Vec<Run, RUNS>, id: MessageId) -> bool {
-    match runs.last_mut() {
-        Some(run) if run.last.next() == id => run.last = id,
-        _ => return runs.push(Run { first: id, last: id }).is_ok(),
+/// Where a new message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    /// So many messages at the end of the window move to the rest.
+    moves: usize,
+    in_window: bool,
+}
+
+/// Finds the place of a new message so that the window holds the first messages; `None` when the rest cannot take it.
+fn place<const SLOTS: usize, const BYTES: usize>(
+    window: &RamOutbox<SLOTS, BYTES>,
+    rest: &[Run],
+    id: MessageId,
+    size: usize,
+) -> Option<Place> {
+    let Usage { mut messages, mut bytes } = window.usage();
+    let (mut moves, mut in_window) = (0, rest.first().is_none_or(|run| id < run.first));
+    let mut after = Vec::<Run, RUNS>::from_slice(rest).ok()?;
+    let mut end = window.last();
+    while in_window && (messages >= SLOTS || bytes + size > BYTES) {
+        match end.filter(|last| *last > id) {
+            Some(last) => {
+                insert(&mut after, last).then_some(())?;
+                let moved = window.get(last)?;
+                messages = messages.saturating_sub(1);
+                bytes = bytes.saturating_sub(size_of_entry(&moved));
+                moves += 1;
+                end = before(window, last);
+            }
+            None => in_window = false,
+        }
+    }
+    (in_window || insert(&mut after, id)).then_some(Place { moves, in_window })
+}
+
+/// Puts a new message where [`place`] has found a place for it.
+fn settle<const SLOTS: usize, const BYTES: usize>(
+    window: &mut RamOutbox<SLOTS, BYTES>,
+    rest: &mut Vec<Run, RUNS>,
+    rest_usage: &mut Usage,
+    entry: &Entry<'_>,
+    place: Place,
+) {
+    for _ in 0..place.moves {
+        let Some(last) = window.last() else { break };
+        *rest_usage = plus(*rest_usage, window.get(last).as_ref().map_or(0, size_of_entry));
+        insert(rest, last);
+        window.remove(last);
+    }
+    if !(place.in_window && window.push(*entry).is_ok()) {
+        insert(rest, entry.id);
+        *rest_usage = plus(*rest_usage, size_of_entry(entry));
+    }
+}
+
+/// The greatest id in the window below `id`.
+fn before<const SLOTS: usize, const BYTES: usize>(
+    window: &RamOutbox<SLOTS, BYTES>,
+    id: MessageId,
+) -> Option<MessageId> {
+    let mut found = None;
+    let mut next = window.first();
+    while let Some(other) = next.filter(|other| *other < id) {
+        found = Some(other);
+        next = window.next(other.next());
+    }
+    found
+}
+
+/// What belongs to the lane of `id` of two things, the urgent lane's first.
+fn of_lane<T>([urgent, normal]: &mut [T; 2], id: MessageId) -> &mut T {
+    match id.lane() {
+        Lane::Urgent => urgent,
+        Lane::Normal => normal,
+    }
+}
+
+/// Takes the ids before `id` out of the rest; returns how many there were.
+fn give_up(rest: &mut Vec<Run, RUNS>, rest_usage: &mut Usage, id: MessageId) -> u32 {
+    let mut lost = 0;
+    while let Some(first) = rest.first().map(|run| run.first).filter(|first| *first < id) {
+        exclude(rest, first);
+        rest_usage.messages = rest_usage.messages.saturating_sub(1);
+        lost += 1;
+    }
+    lost
+}
+
+/// Adds an id at its place; false, and nothing changed, when that takes one run too many.
+fn insert(runs: &mut Vec<Run, RUNS>, id: MessageId) -> bool {
+    let at = runs.iter().position(|run| id < run.first).unwrap_or(runs.len());
+    let follows = |run: &Run| run.last.next() == id;
+    let joins = runs.get(at).is_some_and(|run| id.next() == run.first);
+    let previous = at.checked_sub(1).and_then(|before| runs.get_mut(before)).filter(|run| follows(run));
+    match previous {
+        Some(run) => run.last = id,
+        None if joins => {
+            if let Some(run) = runs.get_mut(at) {
+                run.first = id;
+            }
+        }
+        None => return runs.insert(at, Run { first: id, last: id }).is_ok(),
     }
     true
 }
@@ -420,13 +530,16 @@ fn size_of_entry(entry: &Entry<'_>) -> usize {
 /// Writes a record and returns its length, `None` when it does not fit.
 fn write(entry: &Entry<'_>, record: &mut [u8]) -> Option<usize> {
     let text = entry.address.text();
-    let form = if matches!(entry.address, Address::Telemetry(_)) { FORM | TELEMETRY } else { FORM };
+    let telemetry = if matches!(entry.address, Address::Telemetry(_)) { TELEMETRY } else { 0 };
+    let stamp = entry.created_unix_ms.map(u64::to_le_bytes);
+    let form = FORM | telemetry | if stamp.is_some() { STAMPED } else { 0 };
     let expires = entry.expires.map_or(NEVER, Instant::as_millis);
-    let parts: [&[u8]; 6] = [
+    let parts: [&[u8]; 7] = [
         &[form],
         &u16::try_from(text.len()).ok()?.to_le_bytes(),
         &entry.id.get().to_le_bytes(),
         &expires.to_le_bytes(),
+        stamp.as_ref().map_or(&[], |stamp| stamp),
         text.as_bytes(),
         entry.payload,
     ];
@@ -445,7 +558,12 @@ fn read(record: &[u8]) -> Result<Entry<'_>, u8> {
         let (_, rest) = record.split_first()?;
         let (text_len, rest) = rest.split_first_chunk()?;
         let (id, rest) = rest.split_first_chunk()?;
-        let (expires, rest) = rest.split_first_chunk()?;
+        let (expires, mut rest) = rest.split_first_chunk()?;
+        let mut created_unix_ms = None;
+        if form & STAMPED != 0 {
+            let (stamp, behind) = rest.split_first_chunk::<STAMP_BYTES>()?;
+            (created_unix_ms, rest) = (Some(u64::from_le_bytes(*stamp)), behind);
+        }
         let (text, payload) = rest.split_at_checked(usize::from(u16::from_le_bytes(*text_len)))?;
         let text = core::str::from_utf8(text).ok()?;
         let address = if form & TELEMETRY != 0 { Address::Telemetry(text) } else { Address::Topic(text) };
@@ -453,9 +571,9 @@ fn read(record: &[u8]) -> Result<Entry<'_>, u8> {
             NEVER => None,
             millis => Some(Instant::from_millis(millis)),
         };
-        Some(Entry { id: MessageId::new(u64::from_le_bytes(*id)), address, payload, expires })
+        Some(Entry { id: MessageId::new(u64::from_le_bytes(*id)), address, payload, expires, created_unix_ms })
     };
-    if form & !TELEMETRY == FORM { parse().ok_or(form) } else { Err(form) }
+    if form & !FLAGS == FORM { parse().ok_or(form) } else { Err(form) }
 }
 
 fn queue<F: NorFlash>(flash: F, range: Range<u32>) -> Result<Queue<F>, OpenError<F::Error>> {

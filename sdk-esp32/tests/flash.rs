@@ -6,7 +6,7 @@
 mod nor;
 
 use nor::{Nor, PAGE, PowerOff, TEARS, Tear};
-use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, RamOutbox};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, RamOutbox};
 use steadfast_esp32::flash::{FlashOutbox, OpenError};
 
 const SLOTS: usize = 4;
@@ -24,28 +24,31 @@ struct Owned {
 
 impl Owned {
     fn of(id: u64) -> Self {
-        let len = usize::try_from(id * 7 % 53).unwrap();
-        let payload = (0..len).map(|at| u8::try_from((at as u64 * 31 + id) % 256).unwrap()).collect();
-        Self { id, telemetry: !id.is_multiple_of(3), text: format!("t{}={id}", id % 5), payload }
+        let number = id & !Lane::Normal.first_id().get();
+        let len = usize::try_from(number * 7 % 53).unwrap();
+        let payload = (0..len).map(|at| u8::try_from((at as u64 * 31 + number) % 256).unwrap()).collect();
+        Self { id, telemetry: !number.is_multiple_of(3), text: format!("t{}={number}", number % 5), payload }
     }
 
     fn entry(&self) -> Entry<'_> {
         let address = if self.telemetry { Address::Telemetry(&self.text) } else { Address::Topic(&self.text) };
-        Entry { id: MessageId::new(self.id), address, payload: &self.payload, expires: None }
+        let created_unix_ms = self.id.is_multiple_of(4).then_some(1_780_000_000_000 + self.id % 1000);
+        Entry { id: MessageId::new(self.id), address, payload: &self.payload, expires: None, created_unix_ms }
     }
 }
 
 /// What the script does next, by the step's number: it fills, removes out of order, drains, and fills again.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Push,
+    Push(Lane),
     /// Removes the n-th of what is there, if there are so many.
     Remove(usize),
 }
 
 fn script(steps: usize) -> impl Iterator<Item = Step> {
     (0..steps).map(|at| match at % 24 {
-        0..=6 | 10 | 11 | 15..=17 => Step::Push,
+        0..=4 | 6 | 11 | 15 | 16 => Step::Push(Lane::Normal),
+        5 | 10 | 17 => Step::Push(Lane::Urgent),
         8 | 13 => Step::Remove(2),
         19 => Step::Remove(1),
         _ => Step::Remove(0),
@@ -53,25 +56,37 @@ fn script(steps: usize) -> impl Iterator<Item = Step> {
 }
 
 /// What must be there after a power cut.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Expected {
+    /// In order.
     ids: Vec<u64>,
     /// A message whose push was interrupted: it may be there.
     half_pushed: Option<u64>,
     /// A message whose removal was interrupted: it may be there.
     half_removed: Option<u64>,
-    next: u64,
+    urgent: u64,
+    normal: u64,
+}
+
+impl Expected {
+    /// Nothing, and so many messages of each lane before the next one.
+    fn nothing(before: u64) -> Self {
+        let normal = Lane::Normal.first_id().get() + before + 1;
+        Self { ids: Vec::new(), half_pushed: None, half_removed: None, urgent: before + 1, normal }
+    }
 }
 
 fn run(outbox: &mut impl Outbox, expected: &mut Expected, steps: impl Iterator<Item = Step>) {
     for step in steps {
         match step {
-            Step::Push => {
-                let message = Owned::of(expected.next);
+            Step::Push(lane) => {
+                let next = if lane == Lane::Urgent { &mut expected.urgent } else { &mut expected.normal };
+                let message = Owned::of(*next);
                 match outbox.push(message.entry()) {
                     Ok(()) => {
-                        expected.ids.push(message.id);
-                        expected.next += 1;
+                        *next += 1;
+                        let place = expected.ids.partition_point(|id| *id < message.id);
+                        expected.ids.insert(place, message.id);
                     }
                     Err(OutboxError::Full) => {}
                     Err(OutboxError::Storage) => {
@@ -133,7 +148,7 @@ const PAGES: usize = 4;
 fn cut(after: usize, tear: Tear) -> (Nor, Expected) {
     let mut nor = Nor::new(PAGES);
     nor.cut_after(after, tear);
-    let mut expected = Expected { next: 1, ..Expected::default() };
+    let mut expected = Expected::nothing(0);
     let range = nor.range();
     let mut record = [0; 128];
     match Flash::open(&mut nor, range, &mut record, None) {
@@ -172,7 +187,7 @@ fn every_power_cut_keeps_the_confirmed_and_forgets_the_removed() {
             assert_eq!(outbox.usage().messages, found.len(), "{context}");
             assert_eq!(drain(&mut outbox), found, "{context}");
             // It works on as if nothing had happened.
-            let mut on = Expected { next: expected.next + 1, ..Expected::default() };
+            let mut on = Expected::nothing(500);
             run(&mut outbox, &mut on, script(40));
             assert_eq!(contents(&outbox), on.ids, "{context}");
             assert_eq!(outbox.wear().failed_removals + outbox.wear().damaged, 0, "{context}");
@@ -224,8 +239,7 @@ fn without_a_power_cut_it_does_what_the_ram_outbox_does() {
     let mut record = [0; 128];
     let mut flash = Flash::open(&mut nor, range, &mut record, None).unwrap().spilling();
     let mut ram = RamOutbox::<64, 4096>::new();
-    let (mut of_flash, mut of_ram) =
-        (Expected { next: 1, ..Expected::default() }, Expected { next: 1, ..Expected::default() });
+    let (mut of_flash, mut of_ram) = (Expected::nothing(0), Expected::nothing(0));
     for step in script(2000) {
         run(&mut flash, &mut of_flash, std::iter::once(step));
         run(&mut ram, &mut of_ram, std::iter::once(step));
@@ -245,6 +259,32 @@ fn without_spilling_it_keeps_the_contract_of_every_outbox() {
         let (range, record) = (nor.range(), Box::leak(Box::new([0; 256])));
         FlashOutbox::<'static, &'static mut Nor, 8, 200>::open(nor, range, record, None).unwrap()
     });
+}
+
+#[test]
+fn an_urgent_message_takes_the_place_of_normal_ones_in_ram() {
+    let mut nor = Nor::new(16);
+    let range = nor.range();
+    let mut record = [0; 128];
+    let normal = Lane::Normal.first_id().get();
+    {
+        let mut outbox = Flash::open(&mut nor, range.clone(), &mut record, None).unwrap().spilling();
+        for number in 1..=20 {
+            outbox.push(Owned::of(normal + number).entry()).unwrap();
+        }
+        for number in 1..=12 {
+            outbox.push(Owned::of(number).entry()).unwrap();
+        }
+        assert_eq!(outbox.first(), Some(MessageId::new(1)));
+        assert_eq!(outbox.get(MessageId::new(1)), Some(Owned::of(1).entry()), "at hand though the RAM was full");
+        assert_eq!(outbox.usage().messages, 32);
+        outbox.remove(MessageId::new(1));
+    }
+    let mut outbox = Flash::open(&mut nor, range, &mut record, None).unwrap().spilling();
+    let order: Vec<u64> = (2..=12).chain(normal + 1..=normal + 20).collect();
+    assert_eq!(contents(&outbox), order);
+    assert_eq!(drain(&mut outbox), order, "the urgent first, after a reboot too");
+    assert_eq!(outbox.wear().damaged, 0);
 }
 
 #[test]
@@ -284,7 +324,8 @@ fn wear_is_bounded_and_even_and_counted() {
     let payload: u64 = (1..=MESSAGES).map(Owned::of).map(|it| (it.text.len() + it.payload.len()) as u64).sum();
     assert_eq!(wear.written_bytes, nor.written);
     assert_eq!(wear.erased_pages, nor.erases.iter().sum::<u32>());
-    // 27 bytes around each message, padding to words, the removal of one word, and page marks.
+    // 27 bytes around each message, 8 more for a stamp on every fourth, padding to words, the removal of one word, and
+    // page marks.
     let per_message = (wear.written_bytes - payload) / MESSAGES;
     assert!(per_message <= 44, "{per_message} bytes written per message beside its own");
     let least = u32::try_from((payload + 27 * MESSAGES) / PAGE as u64).unwrap();
@@ -310,7 +351,10 @@ fn sizes_that_can_never_fit_are_told_from_a_full_flash() {
         address: Address::Telemetry("k=v"),
         payload: &payload[..len],
         expires: None,
+        created_unix_ms: None,
     };
+    let stamped = Entry { created_unix_ms: Some(1), ..entry(99) };
+    assert_eq!(outbox.push(stamped), Err(OutboxError::TooLarge { size: 102, limit: 101 }));
     assert_eq!(outbox.push(entry(107)), Err(OutboxError::TooLarge { size: 110, limit: 109 }));
     assert_eq!(outbox.push(entry(106)), Ok(()));
     assert_eq!(outbox.get(MessageId::new(1)), Some(entry(106)));

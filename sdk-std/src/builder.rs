@@ -308,6 +308,16 @@ impl Builder {
         self
     }
 
+    /// Sets whether telemetry that brings no creation time gets that of its acceptance (`$.ctime`), so that a message that
+    /// waits out an outage keeps its time. Default false.
+    ///
+    /// The clock is the system's as it was when the latest attempt began, in whole seconds: a stamp may be up to a second
+    /// early.
+    pub const fn stamp_creation_time(mut self, stamp: bool) -> Self {
+        self.config.stamp_creation_time = stamp;
+        self
+    }
+
     /// Sets after how many connections in a row that ended with one message alone in flight it is set aside. Default:
     /// never.
     pub const fn reject_after(mut self, connections: u8) -> Self {
@@ -432,6 +442,7 @@ impl Builder {
         let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
         let mut link = HubLink::new(link, reports, answers);
         link.allow_orders(self.orders);
+        link.set_wall_clock(clock::unix_secs(), now);
         if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
             link.restore_assignment(kept);
         }

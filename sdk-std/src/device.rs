@@ -177,7 +177,8 @@ impl Device {
         self.shared.lock().provisioning_payload.as_deref().map(<[u8]>::to_vec)
     }
 
-    /// Returns copies of the messages that wait or are in flight, the oldest first.
+    /// Returns copies of the messages that wait or are in flight, the urgent ones before the others, and each the oldest
+    /// first.
     ///
     /// After [`stop`](Self::stop), or once the driver was dropped, these are the messages left over: keep them, or tell
     /// whom they were from.

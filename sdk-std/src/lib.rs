@@ -88,8 +88,8 @@ pub use steadfast_core::azure::sas::KeyError;
 pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
 pub use steadfast_core::hub::pnp;
 pub use steadfast_core::{
-    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event, Failure, Instant, Ledger,
-    LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError, Reprovisioning,
+    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event, Failure, Instant, Lane,
+    Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError, Reprovisioning,
     RespondError, RetryPolicy, Role, Seed, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Usage};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Usage};
 
 /// Dead slots tolerated beside as many as there are live ones.
 const SPARE_SLOTS: usize = 64;
@@ -11,14 +11,22 @@ const SPARE_SLOTS: usize = 64;
 const KEPT_SLOTS: usize = 16;
 
 /// Holds messages in memory. It promises nothing across the end of the process.
+#[derive(Debug)]
+pub(crate) struct MemoryOutbox {
+    urgent: Slots,
+    normal: Slots,
+    used: Usage,
+    capacity: Usage,
+}
+
+/// The messages of one lane.
 ///
 /// Slots stand in the order of their ids. Ids follow each other, so the place of an id is nearly always its distance
 /// from the first one; dead slots in the middle go when they outnumber the live ones.
-#[derive(Debug)]
-pub(crate) struct MemoryOutbox {
+#[derive(Debug, Default)]
+struct Slots {
     slots: VecDeque<Slot>,
-    used: Usage,
-    capacity: Usage,
+    live: usize,
 }
 
 #[derive(Debug)]
@@ -29,16 +37,52 @@ struct Slot {
     text_len: usize,
     telemetry: bool,
     expires: Option<Instant>,
+    created_unix_ms: Option<u64>,
 }
 
 impl MemoryOutbox {
     pub(crate) const fn new(capacity: Usage) -> Self {
-        Self { slots: VecDeque::new(), used: Usage { messages: 0, bytes: 0 }, capacity }
+        const NONE: Slots = Slots { slots: VecDeque::new(), live: 0 };
+        Self { urgent: NONE, normal: NONE, used: Usage { messages: 0, bytes: 0 }, capacity }
     }
 
     /// Whether a message of `size` bytes could be taken at once.
     pub(crate) fn has_room_for(&self, size: usize) -> bool {
         self.used.messages < self.capacity.messages && size <= self.capacity.bytes.saturating_sub(self.used.bytes)
+    }
+
+    const fn lane(&self, lane: Lane) -> &Slots {
+        match lane {
+            Lane::Urgent => &self.urgent,
+            Lane::Normal => &self.normal,
+        }
+    }
+
+    const fn lane_mut(&mut self, lane: Lane) -> &mut Slots {
+        match lane {
+            Lane::Urgent => &mut self.urgent,
+            Lane::Normal => &mut self.normal,
+        }
+    }
+}
+
+impl Slots {
+    fn next(&self, from: MessageId) -> Option<MessageId> {
+        let place = self.place(from).unwrap_or_else(|place| place);
+        self.slots.range(place..).find(|slot| slot.body.is_some()).map(|slot| slot.id)
+    }
+
+    fn last(&self) -> Option<MessageId> {
+        self.slots.iter().rev().find(|slot| slot.body.is_some()).map(|slot| slot.id)
+    }
+
+    /// Returns the bytes of the message removed.
+    fn remove(&mut self, id: MessageId) -> Option<usize> {
+        let place = self.place(id).ok()?;
+        let body = self.slots.get_mut(place)?.body.take()?;
+        self.live = self.live.saturating_sub(1);
+        self.tidy();
+        Some(body.len())
     }
 
     /// The place of `id`, or of the first id after it.
@@ -60,7 +104,7 @@ impl MemoryOutbox {
             if self.slots.capacity() > KEPT_SLOTS {
                 self.slots = VecDeque::new();
             }
-        } else if self.slots.len() > self.used.messages.saturating_mul(2).saturating_add(SPARE_SLOTS) {
+        } else if self.slots.len() > self.live.saturating_mul(2).saturating_add(SPARE_SLOTS) {
             self.slots.retain(|slot| slot.body.is_some());
         }
     }
@@ -79,12 +123,15 @@ impl Outbox for MemoryOutbox {
         let mut body = Vec::with_capacity(size);
         body.extend_from_slice(text.as_bytes());
         body.extend_from_slice(entry.payload);
-        self.slots.push_back(Slot {
+        let lane = self.lane_mut(entry.id.lane());
+        lane.live += 1;
+        lane.slots.push_back(Slot {
             id: entry.id,
             body: Some(body.into_boxed_slice()),
             text_len: text.len(),
             telemetry: matches!(entry.address, Address::Telemetry(_)),
             expires: entry.expires,
+            created_unix_ms: entry.created_unix_ms,
         });
         self.used.messages += 1;
         self.used.bytes += size;
@@ -92,29 +139,30 @@ impl Outbox for MemoryOutbox {
     }
 
     fn get(&self, id: MessageId) -> Option<Entry<'_>> {
-        let slot = self.slots.get(self.place(id).ok()?)?;
+        let lane = self.lane(id.lane());
+        let slot = lane.slots.get(lane.place(id).ok()?)?;
         let (text, payload) = slot.body.as_deref()?.split_at_checked(slot.text_len)?;
         let text = std::str::from_utf8(text).ok()?;
         let address = if slot.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
-        Some(Entry { id, address, payload, expires: slot.expires })
+        Some(Entry { id, address, payload, expires: slot.expires, created_unix_ms: slot.created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
-        let place = self.place(from).unwrap_or_else(|place| place);
-        self.slots.range(place..).find(|slot| slot.body.is_some()).map(|slot| slot.id)
+        match from.lane() {
+            Lane::Urgent => self.urgent.next(from).or_else(|| self.normal.next(from)),
+            Lane::Normal => self.normal.next(from),
+        }
     }
 
     fn remove(&mut self, id: MessageId) -> bool {
-        let Ok(place) = self.place(id) else { return false };
-        let Some(body) = self.slots.get_mut(place).and_then(|slot| slot.body.take()) else { return false };
+        let Some(bytes) = self.lane_mut(id.lane()).remove(id) else { return false };
         self.used.messages = self.used.messages.saturating_sub(1);
-        self.used.bytes = self.used.bytes.saturating_sub(body.len());
-        self.tidy();
+        self.used.bytes = self.used.bytes.saturating_sub(bytes);
         true
     }
 
     fn last(&self) -> Option<MessageId> {
-        self.slots.iter().rev().find(|slot| slot.body.is_some()).map(|slot| slot.id)
+        self.normal.last().or_else(|| self.urgent.last())
     }
 
     fn usage(&self) -> Usage {
@@ -132,7 +180,7 @@ mod tests {
 
     fn entry(id: u64, payload: &[u8]) -> Entry<'_> {
         let expires = Some(Instant::from_millis(id));
-        Entry { id: MessageId::new(id), address: Address::Topic("t"), payload, expires }
+        Entry { id: MessageId::new(id), address: Address::Topic("t"), payload, expires, created_unix_ms: None }
     }
 
     fn outbox(messages: usize, bytes: usize) -> MemoryOutbox {
@@ -150,9 +198,17 @@ mod tests {
     }
 
     #[test]
+    fn it_keeps_the_contract_of_every_outbox() {
+        for (messages, bytes) in [(1, 16), (8, 100), (64, 4096)] {
+            steadfast_world::outbox_contract(|| outbox(messages, bytes));
+        }
+    }
+
+    #[test]
     fn what_was_taken_is_given_back_in_order() {
         let mut outbox = outbox(8, 64);
-        let bag = Entry { address: Address::Telemetry("a=b"), expires: None, ..entry(9, b"three") };
+        let created_unix_ms = Some(7);
+        let bag = Entry { address: Address::Telemetry("a=b"), expires: None, created_unix_ms, ..entry(9, b"three") };
         for entry in [entry(7, b"one"), entry(8, b""), bag] {
             outbox.push(entry).unwrap();
             assert_eq!(outbox.get(entry.id), Some(entry));
@@ -162,6 +218,22 @@ mod tests {
         assert_eq!(outbox.usage(), Usage { messages: 3, bytes: 4 + 1 + 8 });
         assert_eq!(outbox.get(MessageId::new(6)), None);
         assert_eq!(outbox.get(MessageId::new(10)), None);
+    }
+
+    #[test]
+    fn the_urgent_come_first_whenever_they_were_taken() {
+        let mut outbox = outbox(8, 64);
+        let normal = Lane::Normal.first_id().get();
+        for id in [normal + 7, 5, normal + 8, 6, normal + 9] {
+            outbox.push(entry(id, b"x")).unwrap();
+        }
+        assert_eq!(ids(&outbox), [5, 6, normal + 7, normal + 8, normal + 9]);
+        assert_eq!(outbox.last(), Some(MessageId::new(normal + 9)));
+        assert!(outbox.remove(MessageId::new(5)) && outbox.remove(MessageId::new(normal + 8)));
+        assert_eq!(ids(&outbox), [6, normal + 7, normal + 9]);
+        assert_eq!(outbox.get(MessageId::new(6)), Some(entry(6, b"x")));
+        assert_eq!(outbox.first_of(Lane::Normal), Some(MessageId::new(normal + 7)));
+        assert_eq!(outbox.usage(), Usage { messages: 3, bytes: 6 });
     }
 
     #[test]
@@ -203,7 +275,7 @@ mod tests {
             outbox.push(entry(id, b"goes")).unwrap();
             assert!(outbox.remove(MessageId::new(id)));
         }
-        assert!(outbox.slots.len() < 200, "{}", outbox.slots.len());
+        assert!(outbox.urgent.slots.len() < 200, "{}", outbox.urgent.slots.len());
         outbox.push(entry(10_000, b"new")).unwrap();
         assert_eq!(ids(&outbox), [1, 10_000]);
         assert_eq!(outbox.next(MessageId::new(500)), Some(MessageId::new(10_000)));
@@ -219,6 +291,6 @@ mod tests {
         for id in 1..=1000 {
             outbox.remove(MessageId::new(id));
         }
-        assert_eq!(outbox.slots.capacity(), 0);
+        assert_eq!(outbox.urgent.slots.capacity(), 0);
     }
 }

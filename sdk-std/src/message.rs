@@ -1,9 +1,9 @@
 //! Telemetry with its properties.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use steadfast_core::azure::property_bag::{self, BagError, PropertyBag};
-use steadfast_core::{Address, Message};
+use steadfast_core::{Address, Lane, Message};
 
 /// A telemetry message for an IoT hub: a body and properties.
 ///
@@ -17,6 +17,9 @@ use steadfast_core::{Address, Message};
 ///     .property("room", "a&b")?
 ///     .expires_after(Duration::from_secs(3600));
 /// assert_eq!(reading.properties(), "$.ct=application%2Fjson&$.ce=utf-8&room=a%26b");
+///
+/// // It goes before everything that waits and is not an alarm.
+/// let alarm = Telemetry::json(r#"{"pressure":"high"}"#).component("boiler")?.urgent();
 /// # Ok::<(), steadfast::BagError>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,19 +28,42 @@ pub struct Telemetry {
     payload: Vec<u8>,
     bag: String,
     expires_after: Option<Duration>,
+    lane: Lane,
 }
 
 impl Telemetry {
-    /// Makes a message without properties. The hub takes at most 262,144 bytes, the properties included, and
-    /// the 16 of the message id made for a message without one.
+    /// Makes a message without properties. The hub takes at most 262,144 bytes: the body, the values of system
+    /// properties, names and values of application properties, the 16 bytes of the message id made for a message without
+    /// one, and the 24 of a creation time stamped on it. What is larger is refused before it is accepted, with
+    /// [`PublishError::TooLarge`](crate::PublishError::TooLarge).
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
-        Self { payload: payload.into(), bag: String::new(), expires_after: None }
+        Self { payload: payload.into(), ..Self::default() }
     }
 
     /// Makes a message whose body is JSON in UTF-8 and says so, which routing on the body needs.
     pub fn json(text: impl Into<String>) -> Self {
-        let bag = String::from("$.ct=application%2Fjson&$.ce=utf-8");
-        Self { payload: text.into().into_bytes(), bag, expires_after: None }
+        Self { payload: text.into().into_bytes(), bag: property_bag::JSON.to_owned(), ..Self::default() }
+    }
+
+    /// Makes a message whose body is `value` as JSON in UTF-8, and says so, which routing on the body needs.
+    ///
+    /// # Errors
+    /// That of `serde_json` when the value cannot be written, such as a map whose keys are no strings.
+    #[cfg(feature = "json")]
+    pub fn json_of(value: &(impl serde::Serialize + ?Sized)) -> Result<Self, serde_json::Error> {
+        let payload = serde_json::to_vec(value)?;
+        Ok(Self { payload, bag: property_bag::JSON.to_owned(), ..Self::default() })
+    }
+
+    /// Makes a message whose body is CBOR and says so.
+    pub fn cbor(payload: impl Into<Vec<u8>>) -> Self {
+        Self { payload: payload.into(), bag: property_bag::CBOR.to_owned(), ..Self::default() }
+    }
+
+    /// Sends the message before everything queued that is not urgent and has not been sent, after a reconnection and a
+    /// move too. Urgent messages keep their order among themselves.
+    pub fn urgent(self) -> Self {
+        Self { lane: Lane::Urgent, ..self }
     }
 
     /// Adds an application property; the value may be empty, and both may hold any character.
@@ -64,6 +90,14 @@ impl Telemetry {
         self.add(id.len(), |bag| bag.correlation_id(id))
     }
 
+    /// Sets the user id.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn user_id(self, id: &str) -> Result<Self, BagError> {
+        self.add(id.len(), |bag| bag.user_id(id))
+    }
+
     /// Sets the content type, such as `application/json`.
     ///
     /// # Errors
@@ -88,6 +122,25 @@ impl Telemetry {
         self.add(utc.len(), |bag| bag.creation_time(utc))
     }
 
+    /// Sets the creation time to that of `time`, in whole milliseconds; a time before 1970 counts as 1970.
+    ///
+    /// # Errors
+    /// [`BagError::Duplicate`] for a second one.
+    pub fn created_at(self, time: SystemTime) -> Result<Self, BagError> {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.add(24, |bag| bag.created_at(unix_ms))
+    }
+
+    /// Sets when the message is of no more use to whoever reads it from the hub, a UTC time such as
+    /// `2020-04-10T05:24:22.471Z`; [`expires_after`](Self::expires_after) ends the wait for its delivery.
+    ///
+    /// # Errors
+    /// [`BagError`] for another form or a second one.
+    pub fn expiry(self, utc: &str) -> Result<Self, BagError> {
+        self.add(utc.len(), |bag| bag.expiry(utc))
+    }
+
     /// Sets the Plug and Play component the message comes from.
     ///
     /// # Errors
@@ -107,6 +160,12 @@ impl Telemetry {
     /// Sets how long the message is of use, counted from its acceptance. Default: what the device's builder says.
     pub fn expires_after(self, span: Duration) -> Self {
         Self { expires_after: Some(span), ..self }
+    }
+
+    /// Returns how soon the message goes out.
+    #[must_use]
+    pub const fn lane(&self) -> Lane {
+        self.lane
     }
 
     /// Returns the body.
@@ -152,6 +211,7 @@ impl<'a> From<&'a Telemetry> for Message<'a> {
             address: Address::Telemetry(&telemetry.bag),
             payload: &telemetry.payload,
             expires_after: telemetry.expires_after,
+            lane: telemetry.lane,
         }
     }
 }
@@ -168,7 +228,21 @@ mod tests {
         assert_eq!(message.clone().message_id("m-2"), Err(BagError::Duplicate));
         assert_eq!(message.clone().property("$.mid", "forged"), Err(BagError::ReservedKey));
         assert_eq!(Telemetry::json("{}").content_type("text/plain"), Err(BagError::Duplicate));
+        let timed =
+            message.clone().created_at(SystemTime::UNIX_EPOCH + Duration::from_millis(1_586_496_262_471)).unwrap();
+        assert!(timed.properties().ends_with("&$.ctime=2020-04-10T05%3A24%3A22.471Z"), "{}", timed.properties());
+        assert_eq!(timed.creation_time("2020-04-10T05:24:22Z"), Err(BagError::Duplicate));
         let core = Message::from(&message);
         assert_eq!((core.address, core.payload), (Address::Telemetry(message.properties()), &b"x"[..]));
+        assert_eq!((core.lane, Message::from(&message.urgent()).lane), (Lane::Normal, Lane::Urgent));
+    }
+
+    #[cfg(feature = "json")]
+    #[test]
+    fn a_value_becomes_json_that_says_so() {
+        let message = Telemetry::json_of(&serde_json::json!({"celsius": 21.5})).unwrap();
+        assert_eq!((message.payload(), message.properties()), (&br#"{"celsius":21.5}"#[..], property_bag::JSON));
+        let no_key = std::collections::BTreeMap::from([((1, 2), 3)]);
+        assert!(Telemetry::json_of(&no_key).is_err());
     }
 }

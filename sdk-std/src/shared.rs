@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
 use steadfast_core::{
-    Config, Event, HubLink, Instant, Ledger, Message, MessageId, Outbox, Overflow, Provisioned, PublishError, Settings,
-    Status,
+    Config, Event, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned, PublishError,
+    Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
 
@@ -58,7 +58,7 @@ pub(crate) struct Shared {
 pub(crate) struct Inner {
     pub(crate) link: DeviceLink,
     pub(crate) receipts: Receipts,
-    /// Who waits for room in the outbox, in the order of their coming.
+    /// Who waits for room in the outbox: those with something urgent, then the others, in the order of their coming.
     queue: VecDeque<Waiting>,
     next_ticket: u64,
     /// Wakes the driver; taken by whoever does it.
@@ -87,6 +87,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
+    lane: Lane,
     /// `None` while it is on its way after having been woken.
     waker: Option<Waker>,
 }
@@ -209,7 +210,7 @@ pub(crate) fn wake(waker: Option<Waker>) {
 impl Inner {
     /// Takes a message into the outbox, unless others wait for room.
     pub(crate) fn accept(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
-        if !self.queue.is_empty() {
+        if self.place_in_queue(message.lane) > 0 {
             return Err(PublishError::Full);
         }
         self.publish(message, now)
@@ -226,7 +227,7 @@ impl Inner {
         now: Instant,
     ) -> Option<Result<MessageId, PublishError>> {
         let first = match *ticket {
-            None => self.queue.is_empty(),
+            None => self.place_in_queue(message.lane) == 0,
             Some(ticket) => self.queue.front().is_some_and(|waiting| waiting.ticket == ticket),
         };
         if first && self.may_fit(&message) {
@@ -239,7 +240,9 @@ impl Inner {
             None => {
                 let number = self.next_ticket;
                 self.next_ticket = number.wrapping_add(1);
-                self.queue.push_back(Waiting { ticket: number, waker: Some(waker.clone()) });
+                let lane = message.lane;
+                let place = self.place_in_queue(lane);
+                self.queue.insert(place, Waiting { ticket: number, lane, waker: Some(waker.clone()) });
                 *ticket = Some(number);
             }
             Some(ticket) => {
@@ -249,6 +252,14 @@ impl Inner {
             }
         }
         None
+    }
+
+    /// How many of those who wait come before a newcomer.
+    fn place_in_queue(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Normal => self.queue.len(),
+            Lane::Urgent => self.queue.partition_point(|waiting| waiting.lane == Lane::Urgent),
+        }
     }
 
     /// Takes back a ticket; returns who is to be woken since the turn may be theirs.
@@ -272,7 +283,11 @@ impl Inner {
         let size = message.address.text().len().saturating_add(message.payload.len());
         outbox.has_room_for(size)
             || size > outbox.capacity().bytes
-            || self.link.settings().config().overflow == Overflow::DropOldest
+            || match self.link.settings().config().overflow {
+                Overflow::DropOldest => true,
+                Overflow::DropForUrgent => message.lane == Lane::Urgent,
+                Overflow::RejectNewest | _ => false,
+            }
     }
 
     fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {

@@ -20,6 +20,8 @@ pub const KEEP_ALIVE_MAX_SECS: u16 = 1177;
 pub const TELEMETRY_MAX: usize = 262_144;
 /// Bytes that a message id given to [`telemetry_topic`] adds to [`telemetry_size`].
 pub const MESSAGE_ID_SIZE: usize = 16;
+/// Bytes that a creation time given to [`telemetry_topic`] adds to [`telemetry_size`].
+pub const CREATION_TIME_SIZE: usize = 24;
 /// Number of topic filters a device can have at once (IoT Hub, MQTT support).
 pub const FILTERS_MAX: usize = 5;
 
@@ -83,19 +85,27 @@ impl<'a> UserName<'a> {
 /// Returns the topic of a telemetry message.
 ///
 /// `bag` is what a [`PropertyBag`](super::property_bag::PropertyBag) made, or empty. `message_id` is written before it
-/// as `$.mid=` and 16 hexadecimal digits; give none when the bag has a message id.
+/// as `$.mid=` and 16 hexadecimal digits, `created_unix_ms` as `$.ctime=` and a UTC time in milliseconds; give none of
+/// which the bag has one.
 #[must_use]
 pub fn telemetry_topic<'a>(
     device_id: &'a str,
     module_id: Option<&'a str>,
     bag: &'a str,
     message_id: Option<u64>,
+    created_unix_ms: Option<u64>,
 ) -> Text<'a> {
     let [modules, module] = prefixed("/modules/", module_id);
     let [key, id] = match message_id {
         Some(id) => [Part::Plain("$.mid="), Part::Hex(id)],
         None => [Part::Plain(""), Part::Plain("")],
     };
+    let [time_key, time] = match created_unix_ms {
+        Some(unix_ms) if message_id.is_some() => [Part::Plain("&$.ctime="), Part::EncodedUtc(unix_ms)],
+        Some(unix_ms) => [Part::Plain("$.ctime="), Part::EncodedUtc(unix_ms)],
+        None => [Part::Plain(""), Part::Plain("")],
+    };
+    let follows = message_id.is_some() || created_unix_ms.is_some();
     Text::of([
         Part::Plain("devices/"),
         Part::Plain(device_id),
@@ -104,7 +114,9 @@ pub fn telemetry_topic<'a>(
         Part::Plain("/messages/events/"),
         key,
         id,
-        Part::Plain(if message_id.is_some() && !bag.is_empty() { "&" } else { "" }),
+        time_key,
+        time,
+        Part::Plain(if follows && !bag.is_empty() { "&" } else { "" }),
         Part::Plain(bag),
     ])
 }
@@ -128,10 +140,17 @@ pub fn has_message_id(bag: &str) -> bool {
     property_bag::properties(bag).any(|property| property.key == "$.mid")
 }
 
+/// Returns whether a bag sets the creation time, as system property or as application property.
+#[must_use]
+pub fn has_creation_time(bag: &str) -> bool {
+    property_bag::properties(bag)
+        .any(|property| property.key == "$.ctime" || property.key == property_bag::CREATION_TIME_KEY)
+}
+
 /// Returns the size of a message as the limit [`TELEMETRY_MAX`] counts it.
 ///
 /// Counted are the body, the values of system properties, and the names and values of application properties, all
-/// decoded. A message id that is not in the bag adds [`MESSAGE_ID_SIZE`].
+/// decoded. A message id that is not in the bag adds [`MESSAGE_ID_SIZE`], a creation time [`CREATION_TIME_SIZE`].
 #[must_use]
 pub fn telemetry_size(bag: &str, payload: &[u8]) -> usize {
     property_bag::properties(bag).fold(payload.len(), |size, property| {
@@ -196,17 +215,25 @@ mod tests {
         let bag = "key=value&key_two=value2";
         let module = Some("my_module_id");
         let table = [
-            (telemetry_topic("my_device", None, "", None), "devices/my_device/messages/events/"),
+            (telemetry_topic("my_device", None, "", None, None), "devices/my_device/messages/events/"),
             (
-                telemetry_topic("my_device", None, bag, None),
+                telemetry_topic("my_device", None, bag, None, None),
                 "devices/my_device/messages/events/key=value&key_two=value2",
             ),
             (
-                telemetry_topic("my_device", module, bag, None),
+                telemetry_topic("my_device", module, bag, None, None),
                 "devices/my_device/modules/my_module_id/messages/events/key=value&key_two=value2",
             ),
-            (telemetry_topic("d", None, "", Some(0x1f)), "devices/d/messages/events/$.mid=000000000000001f"),
-            (telemetry_topic("d", None, "k=", Some(1)), "devices/d/messages/events/$.mid=0000000000000001&k="),
+            (telemetry_topic("d", None, "", Some(0x1f), None), "devices/d/messages/events/$.mid=000000000000001f"),
+            (telemetry_topic("d", None, "k=", Some(1), None), "devices/d/messages/events/$.mid=0000000000000001&k="),
+            (
+                telemetry_topic("d", None, "k=", None, Some(1_586_496_262_471)),
+                "devices/d/messages/events/$.ctime=2020-04-10T05%3A24%3A22.471Z&k=",
+            ),
+            (
+                telemetry_topic("d", None, "", Some(1), Some(1_586_496_262_007)),
+                "devices/d/messages/events/$.mid=0000000000000001&$.ctime=2020-04-10T05%3A24%3A22.007Z",
+            ),
         ];
         for (topic, expected) in table {
             assert_eq!(topic.to_string(), expected);

@@ -10,6 +10,15 @@ use crate::text::{Part, Sink, Slice, Text};
 /// Longest message id, in bytes (IoT Hub, message format).
 pub const MESSAGE_ID_MAX: usize = 128;
 
+/// The bag of a message whose body is JSON in UTF-8, as [`PropertyBag::json`] makes it.
+pub const JSON: &str = "$.ct=application%2Fjson&$.ce=utf-8";
+
+/// The bag of a message whose body is CBOR, as [`PropertyBag::cbor`] makes it.
+pub const CBOR: &str = "$.ct=application%2Fcbor";
+
+/// Application property that carries the creation time, in place of `$.ctime` (IoT Hub, message format).
+pub const CREATION_TIME_KEY: &str = "iothub-creation-time-utc";
+
 /// A property was not added; the bag is as before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -39,7 +48,7 @@ pub enum BagError {
         /// The byte.
         byte: u8,
     },
-    /// The creation time is not a UTC time such as `2020-04-10T05:24:22.471Z`.
+    /// The creation time or the expiry is not a UTC time such as `2020-04-10T05:24:22.471Z`.
     CreationTime,
     /// A bag made elsewhere has a byte that is not percent-encoded.
     NotEncoded {
@@ -149,15 +158,66 @@ impl<'b> PropertyBag<'b> {
         self.add("$.ce", value)
     }
 
+    /// Says that the body is JSON in UTF-8, by content type and encoding: queries of message routes read such a body,
+    /// and no other (IoT Hub, message routing query syntax).
+    ///
+    /// # Errors
+    /// [`BagError`] for a second content type or encoding, or a full buffer.
+    pub fn json(&mut self) -> Result<(), BagError> {
+        let before = self.len;
+        self.content_type("application/json")?;
+        self.content_encoding("utf-8").inspect_err(|_| self.len = before)
+    }
+
+    /// Says that the body is CBOR, by the content type.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second content type or a full buffer.
+    pub fn cbor(&mut self) -> Result<(), BagError> {
+        self.content_type("application/cbor")
+    }
+
+    /// Says that the body is bytes of no known form, by the content type.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second content type or a full buffer.
+    pub fn bytes(&mut self) -> Result<(), BagError> {
+        self.content_type("application/octet-stream")
+    }
+
     /// Sets the creation time (`$.ctime`), a UTC time such as `2020-04-10T05:24:22.471Z`.
     ///
     /// # Errors
     /// [`BagError`] for a bad time, a second one, or a full buffer.
     pub fn creation_time(&mut self, utc: &str) -> Result<(), BagError> {
-        if timestamp::unix_secs(utc).is_none() {
-            return Err(BagError::CreationTime);
-        }
-        self.add("$.ctime", utc)
+        self.add_time("$.ctime", utc)
+    }
+
+    /// Sets the creation time (`$.ctime`) to so many milliseconds since 1970-01-01 00:00 UTC.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn created_at(&mut self, unix_ms: u64) -> Result<(), BagError> {
+        let utc = timestamp::utc(unix_ms);
+        self.add("$.ctime", core::str::from_utf8(&utc).unwrap_or_default())
+    }
+
+    /// Sets when the message is of no more use to whoever reads it from the hub (`$.exp`), a UTC time such as
+    /// `2020-04-10T05:24:22.471Z`. The link does not look at it: [`crate::Message::expires_after`] ends the wait for
+    /// delivery.
+    ///
+    /// # Errors
+    /// [`BagError`] for a bad time, a second one, or a full buffer.
+    pub fn expiry(&mut self, utc: &str) -> Result<(), BagError> {
+        self.add_time("$.exp", utc)
+    }
+
+    /// Sets the interface id (`$.ifid`), by which the hub tells messages of a security agent.
+    ///
+    /// # Errors
+    /// [`BagError`] for a second one or a full buffer.
+    pub fn interface_id(&mut self, id: &str) -> Result<(), BagError> {
+        self.add("$.ifid", id)
     }
 
     /// Sets the Plug and Play component the message comes from (`$.sub`).
@@ -189,10 +249,17 @@ impl<'b> PropertyBag<'b> {
             return Err(BagError::EmptyKey);
         }
         let stamped = key.get(..STAMPED.len()).is_some_and(|start| start.eq_ignore_ascii_case(STAMPED));
-        if key.starts_with('$') || (stamped && key != "iothub-creation-time-utc") {
+        if key.starts_with('$') || (stamped && key != CREATION_TIME_KEY) {
             return Err(BagError::ReservedKey);
         }
         self.add(key, value)
+    }
+
+    fn add_time(&mut self, key: &str, utc: &str) -> Result<(), BagError> {
+        if timestamp::unix_secs(utc).is_none() {
+            return Err(BagError::CreationTime);
+        }
+        self.add(key, utc)
     }
 
     /// Returns the bag as it stands in a topic.

@@ -50,6 +50,58 @@ pub fn unix_secs(text: &str) -> Option<u64> {
     Some(u64::from(days).wrapping_mul(86_400).wrapping_add(u64::from(of_day)))
 }
 
+/// Returns the UTC time of so many milliseconds since 1970-01-01 00:00, in the form `2020-04-10T05:24:22.471Z`; times
+/// after the year 9999 show as its end.
+#[must_use]
+pub fn utc(unix_ms: u64) -> [u8; 24] {
+    let unix_ms = unix_ms.min(LAST_MS);
+    let (secs, ms) = (unix_ms / 1000, low(unix_ms % 1000));
+    let (day, of_day) = (low(secs / 86_400), low(secs % 86_400));
+    // Years begin in March and eras of 400 years on 0000-03-01, so that the leap day is the last of its year.
+    let day = day.wrapping_add(DAYS_BEFORE_1970);
+    let (era, day) = (day / ERA_DAYS, day % ERA_DAYS);
+    let leaps = (day / 1460).wrapping_sub(day / 36_524).wrapping_add(day / 146_096);
+    let of_era = day.wrapping_sub(leaps) / 365;
+    let year_day = day.wrapping_sub(of_era.wrapping_mul(365).wrapping_add(of_era / 4).wrapping_sub(of_era / 100));
+    // Months from March on have 153 days in five.
+    let from_march = year_day.wrapping_mul(5).wrapping_add(2) / 153;
+    let day = year_day.wrapping_sub(from_march.wrapping_mul(153).wrapping_add(2) / 5).wrapping_add(1);
+    let (month, next_year) =
+        if from_march < 10 { (from_march.wrapping_add(3), 0) } else { (from_march.wrapping_sub(9), 1) };
+    let year = era.wrapping_mul(400).wrapping_add(of_era).wrapping_add(next_year);
+
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let fields = [
+        (year, 0..4),
+        (month, 5..7),
+        (day, 8..10),
+        (of_day / 3600, 11..13),
+        (of_day / 60 % 60, 14..16),
+        (of_day % 60, 17..19),
+        (ms, 20..23),
+    ];
+    for (mut number, place) in fields {
+        for digit in text.get_mut(place).unwrap_or_default().iter_mut().rev() {
+            *digit = b'0'.wrapping_add((number % 10).to_le_bytes()[0]);
+            number /= 10;
+        }
+    }
+    text
+}
+
+fn low(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// The last millisecond of the year 9999.
+const LAST_MS: u64 = 253_402_300_799_999;
+
+/// Days of 400 years.
+const ERA_DAYS: u32 = 146_097;
+
+/// Days from 0000-03-01 to 1970-01-01.
+const DAYS_BEFORE_1970: u32 = 719_468;
+
 /// 29th of Februaries in the years 1 to 1969.
 const LEAP_DAYS_BEFORE_1970: u32 = 477;
 
@@ -78,6 +130,28 @@ mod tests {
         ];
         for (text, seconds) in table {
             assert_eq!(unix_secs(text), Some(seconds), "{text}");
+        }
+    }
+
+    #[test]
+    fn unix_milliseconds_become_a_utc_time_and_back() {
+        let table = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_586_496_262_471, "2020-04-10T05:24:22.471Z"),
+            (1_583_020_799_009, "2020-02-29T23:59:59.009Z"),
+            (1_583_020_800_000, "2020-03-01T00:00:00.000Z"),
+            (4_107_542_400_000, "2100-03-01T00:00:00.000Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+            (u64::MAX, "9999-12-31T23:59:59.999Z"),
+        ];
+        for (unix_ms, text) in table {
+            assert_eq!(core::str::from_utf8(&utc(unix_ms)), Ok(text), "{unix_ms}");
+        }
+        // Every day of 400 years, each at another time of day.
+        for day in 0..146_097 + 366_u64 {
+            let secs = day * 86_400 + day * 7919 % 86_400;
+            let text = utc(secs * 1000 + day % 1000);
+            assert_eq!(unix_secs(core::str::from_utf8(&text).unwrap()), Some(secs), "{day}");
         }
     }
 

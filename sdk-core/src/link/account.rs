@@ -10,7 +10,7 @@ use crate::azure::{dps, hub, sas, services};
 use crate::config::{Config, Credential, Service, Settings};
 use crate::io::{Endpoint, Role};
 use crate::mqtt::{Compose, Login, QoS};
-use crate::outbox::{Address, MessageId};
+use crate::outbox::{Address, Entry};
 use crate::text::Text;
 use crate::time::Instant;
 
@@ -123,11 +123,11 @@ impl<S: Settings, H: Home> Account<S, H> {
         self.resource().string_to_sign(self.expiry_unix_secs)
     }
 
-    pub(super) fn message_topic<'a>(&'a self, address: Address<'a>, id: MessageId) -> Text<'a> {
-        match address {
+    pub(super) fn message_topic<'a>(&'a self, entry: &Entry<'a>) -> Text<'a> {
+        match entry.address {
             Address::Telemetry(bag) => {
-                let id = (!hub::has_message_id(bag)).then_some(id.get());
-                hub::telemetry_topic(self.device_id(), self.module_id(), bag, id)
+                let id = (!hub::has_message_id(bag)).then_some(entry.id.get());
+                hub::telemetry_topic(self.device_id(), self.module_id(), bag, id, entry.created_unix_ms)
             }
             Address::Topic(topic) => Text::from(topic),
         }

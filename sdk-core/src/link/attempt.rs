@@ -100,7 +100,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Role::Hub => {
                 if !session_present {
                     self.session.subscribed = 0;
-                    self.session.sent_before = None;
+                    self.session.forget_sent();
                 }
                 self.session.resumed = session_present;
                 self.account.config().subscriptions.bits() & !self.session.subscribed

@@ -10,12 +10,14 @@ use crate::config::{Overflow, Settings};
 use crate::failure::Failure;
 use crate::io::DropReason;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
-use crate::outbox::{Address, Entry, MessageId, Outbox, OutboxError};
+use crate::outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError};
 use crate::timer::TimerReason;
 
 /// Message ids give their packet ids by their last bits, so that a message keeps its packet id across connections and
-/// an acknowledgement finds its message without a table.
-const PACKET_IDS: u16 = 0x8000;
+/// an acknowledgement finds its message without a table. Each lane has its own packet ids: those of urgent messages
+/// follow on those of normal ones.
+const NORMAL_IDS: u16 = 0x8000;
+const URGENT_IDS: u16 = 0x4000;
 
 /// Looks for expired messages are at least this far apart.
 const EXPIRY_STEP_MS: u64 = 500;
@@ -33,19 +35,47 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// How long it is of use; by default what the configuration says.
     pub expires_after: Option<Duration>,
+    /// How soon it goes out.
+    pub lane: Lane,
 }
 
 impl<'a> Message<'a> {
     /// Makes a telemetry message with an encoded property bag, which may be empty.
     #[must_use]
     pub const fn telemetry(properties: &'a str, payload: &'a [u8]) -> Self {
-        Self { address: Address::Telemetry(properties), payload, expires_after: None }
+        Self { address: Address::Telemetry(properties), payload, expires_after: None, lane: Lane::Normal }
+    }
+
+    /// Makes a telemetry message whose body is JSON in UTF-8 and says so, which routing on the body needs.
+    #[must_use]
+    pub const fn json(payload: &'a [u8]) -> Self {
+        Self::telemetry(property_bag::JSON, payload)
+    }
+
+    /// Makes a telemetry message whose body is CBOR and says so.
+    #[must_use]
+    pub const fn cbor(payload: &'a [u8]) -> Self {
+        Self::telemetry(property_bag::CBOR, payload)
     }
 
     /// Makes a message to a topic.
     #[must_use]
     pub const fn to_topic(topic: &'a str, payload: &'a [u8]) -> Self {
-        Self { address: Address::Topic(topic), payload, expires_after: None }
+        Self { address: Address::Topic(topic), payload, expires_after: None, lane: Lane::Normal }
+    }
+
+    /// Sends the message before all normal ones that have not been sent.
+    #[must_use]
+    pub const fn urgent(mut self) -> Self {
+        self.lane = Lane::Urgent;
+        self
+    }
+
+    /// Sets how long the message is of use, counted from its acceptance.
+    #[must_use]
+    pub const fn expires_after(mut self, span: Duration) -> Self {
+        self.expires_after = Some(span);
+        self
     }
 }
 
@@ -90,6 +120,10 @@ impl core::error::Error for PublishError {}
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
     ///
+    /// Each [`Lane`] is sent in the order of acceptance, and again so after a reconnection, everything urgent first: also
+    /// where the service kept the session, MQTT's order of repetitions (3.1.1 \[MQTT-4.6.0-1\]) holds for each lane alone.
+    /// Repetitions never exceed the window for each connection that broke.
+    ///
     /// It can be called in any state. What it returns is accepted: it ends in exactly one [`crate::Event::Delivered`] or
     /// [`crate::Event::Dropped`].
     ///
@@ -97,15 +131,22 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// [`PublishError`]; the message was not accepted.
     pub fn publish(&mut self, message: Message<'_>, now: crate::Instant) -> Result<MessageId, PublishError> {
         let now = self.tick(now);
-        let accepted = self.check(&message).and_then(|()| {
+        let created_unix_ms = self.creation_time(message.address);
+        let accepted = self.check(&message, created_unix_ms.is_some()).and_then(|()| {
             let expires = message.expires_after.or(self.account.config().expiry).map(|span| now.after(span));
-            let entry = Entry { id: self.next_id, address: message.address, payload: message.payload, expires };
-            self.make_room_and_push(entry)
+            let id = self.session.lane(message.lane).next_id;
+            self.make_room_and_push(Entry {
+                id,
+                address: message.address,
+                payload: message.payload,
+                expires,
+                created_unix_ms,
+            })
         });
         match accepted {
             Ok(id) => {
                 self.ledger.accepted = self.ledger.accepted.saturating_add(1);
-                self.next_id = id.next();
+                self.session.lane_mut(id.lane()).next_id = id.next();
                 Ok(id)
             }
             Err(error) => {
@@ -115,14 +156,25 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         }
     }
 
-    fn check(&self, message: &Message<'_>) -> Result<(), PublishError> {
+    /// The time to stamp on a message, in milliseconds since 1970.
+    fn creation_time(&self, address: Address<'_>) -> Option<u64> {
+        match address {
+            Address::Telemetry(bag) if self.account.config().stamp_creation_time && !hub::has_creation_time(bag) => {
+                self.clock.unix_millis(self.now)
+            }
+            Address::Telemetry(_) | Address::Topic(_) => None,
+        }
+    }
+
+    fn check(&self, message: &Message<'_>, stamped: bool) -> Result<(), PublishError> {
         let config = self.account.config();
         match message.address {
             Address::Telemetry(_) if self.account.is_broker() => return Err(PublishError::NoTelemetryEndpoint),
             Address::Telemetry(bag) => {
                 property_bag::check_encoded(bag).map_err(PublishError::BadProperties)?;
                 let own_id = if hub::has_message_id(bag) { 0 } else { hub::MESSAGE_ID_SIZE };
-                let size = hub::telemetry_size(bag, message.payload).saturating_add(own_id);
+                let stamp = if stamped { hub::CREATION_TIME_SIZE } else { 0 };
+                let size = hub::telemetry_size(bag, message.payload).saturating_add(own_id).saturating_add(stamp);
                 if size > hub::TELEMETRY_MAX {
                     return Err(PublishError::TooLarge { size, limit: hub::TELEMETRY_MAX });
                 }
@@ -134,7 +186,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 }
             }
         }
-        // The longest the frame around a message can be: a module's topic with both ids at their limit.
+        // The longest the frame around a message can be: a module's topic with both ids at their limit, a message id and
+        // a creation time.
         const FRAME: usize = 384;
         let size = message.address.text().len().saturating_add(message.payload.len()).saturating_add(FRAME);
         if size > config.max_outbound {
@@ -156,31 +209,56 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 Err(OutboxError::Storage) => return Err(PublishError::Storage),
                 Err(OutboxError::Full) => {}
             }
-            let oldest = self.outbox.next(self.session.cursor).filter(|_| self.can_make_room(&entry));
-            let Some(oldest) = oldest else { return Err(PublishError::Full) };
+            let oldest = self.victim(self.session.normal.cursor, entry.id.lane());
+            let Some(oldest) = oldest.filter(|_| self.can_make_room(&entry)) else { return Err(PublishError::Full) };
             self.drop_message(oldest, DropReason::Evicted);
         }
     }
 
     /// Whether dropping messages that are not in flight, no more than can be reported, makes room for `entry`.
     fn can_make_room(&self, entry: &Entry<'_>) -> bool {
-        if self.account.config().overflow != Overflow::DropOldest {
+        let may = match self.account.config().overflow {
+            Overflow::RejectNewest => false,
+            Overflow::DropOldest => true,
+            Overflow::DropForUrgent => entry.id.lane() == Lane::Urgent,
+        };
+        if !may {
             return false;
         }
         let (held, limit) = (self.outbox.usage(), self.outbox.capacity());
         let size = |entry: &Entry<'_>| entry.address.text().len().saturating_add(entry.payload.len());
         let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(size(entry)));
-        let mut from = self.session.cursor;
+        let mut from = self.session.normal.cursor;
         for _ in 0..self.events.room() {
-            let Some(dropped) = self.outbox.next(from).and_then(|id| self.outbox.get(id)) else { return false };
+            let Some(id) = self.victim(from, entry.id.lane()) else { return false };
             messages = messages.saturating_sub(1);
-            bytes = bytes.saturating_sub(size(&dropped));
+            bytes = bytes.saturating_sub(self.outbox.get(id).as_ref().map_or(0, size));
             if messages < limit.messages && bytes <= limit.bytes {
                 return true;
             }
-            from = dropped.id.next();
+            from = id.next();
         }
         false
+    }
+
+    /// The next message, from `from` on, that may make room for one of `lane`: normal messages that are not in flight,
+    /// and behind them, for an urgent one, urgent messages that are not in flight.
+    fn victim(&self, from: MessageId, lane: Lane) -> Option<MessageId> {
+        let urgent = |from| self.outbox.next(from).filter(|id| id.lane() == Lane::Urgent);
+        if from.lane() == Lane::Urgent {
+            return urgent(from);
+        }
+        let evicts_urgent = lane == Lane::Urgent && self.account.config().overflow == Overflow::DropOldest;
+        self.outbox.next(from).or_else(|| urgent(self.session.urgent.cursor).filter(|_| evicts_urgent))
+    }
+
+    /// The next message that was not sent on this connection, the urgent ones first.
+    fn next_unsent(&self) -> Option<MessageId> {
+        let id = self.outbox.next(self.session.urgent.cursor)?;
+        match id.lane() {
+            Lane::Urgent => Some(id),
+            Lane::Normal => self.outbox.next(self.session.normal.cursor),
+        }
     }
 
     /// Returns the next message to send, when one may be sent now, and counts it as in flight.
@@ -190,11 +268,11 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             return None;
         }
         let id = loop {
-            let id = self.outbox.next(self.session.cursor)?;
+            let id = self.next_unsent()?;
             let entry = self.outbox.get(id)?;
             if entry.expires.is_none_or(|at| at > self.now) {
                 let size = entry.address.text().len().saturating_add(entry.payload.len());
-                if room != usize::MAX && self.frame_len(entry).saturating_add(size) > room {
+                if room != usize::MAX && self.frame_len(&entry).saturating_add(size) > room {
                     return None;
                 }
                 break id;
@@ -204,32 +282,36 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             }
             self.drop_message(id, DropReason::Expired);
         };
-        let first = self.outbox.first().unwrap_or(id);
-        if id.get().wrapping_sub(first.get()) >= u64::from(PACKET_IDS) {
+        let first = self.outbox.first_of(id.lane()).unwrap_or(id);
+        if id.get().wrapping_sub(first.get()) >= u64::from(packet_ids(id.lane())) {
             return None;
         }
         let packet_id = packet_id(id)?;
-        let sent_before = self.session.sent_before.is_some_and(|mark| id < mark);
-        if id < self.session.high {
+        let now = self.now;
+        let progress = self.session.lane_mut(id.lane());
+        let sent_before = id < progress.sent_before;
+        let resent = id < progress.high;
+        progress.cursor = id.next();
+        progress.high = progress.high.max(id.next());
+        if first == id {
+            progress.since = now;
+        }
+        if resent {
             self.ledger.resent = self.ledger.resent.saturating_add(1);
         }
-        self.session.cursor = id.next();
-        self.session.high = self.session.high.max(id.next());
-        if self.session.in_flight == 0 {
-            self.session.progress = self.now;
-            if self.timers.get(TimerReason::Puback).is_none() {
-                self.set_timer(TimerReason::Puback, self.account.config().timeouts.puback);
-            }
+        if self.timers.get(TimerReason::Puback).is_none() {
+            self.set_timer(TimerReason::Puback, self.account.config().timeouts.puback);
         }
         self.session.in_flight = self.session.in_flight.saturating_add(1);
         Some((id, packet_id, self.session.resumed && sent_before))
     }
 
     /// Bytes of a publish around its property bag or topic and its payload, with some to spare.
-    fn frame_len(&self, entry: Entry<'_>) -> usize {
+    fn frame_len(&self, entry: &Entry<'_>) -> usize {
         let topic = match entry.address {
             Address::Telemetry(_) => {
-                self.account.message_topic(Address::Telemetry(""), entry.id).len().saturating_add(1)
+                let bare = Entry { address: Address::Telemetry(""), ..*entry };
+                self.account.message_topic(&bare).len().saturating_add(1)
             }
             Address::Topic(_) => 0,
         };
@@ -248,9 +330,10 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
         // Without a place for the event the message stays, and is sent again on the next connection.
         if let Some(id) = self.in_flight_message(packet_id).filter(|_| self.events.has_room()) {
-            // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest.
-            if self.outbox.first() == Some(id) {
-                self.session.progress = self.now;
+            // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest, nor does
+            // one lane the other.
+            if self.outbox.first_of(id.lane()) == Some(id) {
+                self.session.lane_mut(id.lane()).since = self.now;
             }
             self.outbox.remove(id);
             self.session.in_flight = self.session.in_flight.saturating_sub(1);
@@ -263,32 +346,52 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     fn in_flight_message(&self, packet_id: PacketId) -> Option<MessageId> {
-        let first = self.outbox.first()?;
-        let low = u64::from(packet_id.get().checked_sub(1).filter(|low| *low < PACKET_IDS)?);
-        let ahead = low.wrapping_sub(first.get()) & u64::from(PACKET_IDS.wrapping_sub(1));
+        let low = packet_id.get().wrapping_sub(1);
+        let (lane, low) = match low.checked_sub(NORMAL_IDS) {
+            None => (Lane::Normal, low),
+            Some(low) if low < URGENT_IDS => (Lane::Urgent, low),
+            Some(_) => return None,
+        };
+        let first = self.outbox.first_of(lane)?;
+        let ahead = u64::from(low).wrapping_sub(first.get()) & u64::from(packet_ids(lane).wrapping_sub(1));
         let id = MessageId::new(first.get().wrapping_add(ahead));
-        (id < self.session.cursor && self.outbox.next(id) == Some(id)).then_some(id)
+        (id < self.session.lane(lane).cursor && self.outbox.next(id) == Some(id)).then_some(id)
+    }
+
+    /// The oldest message of a lane, if it is in flight.
+    fn oldest_in_flight(&self, lane: Lane) -> Option<MessageId> {
+        self.outbox.first_of(lane).filter(|id| self.is_in_flight(*id))
+    }
+
+    fn is_in_flight(&self, id: MessageId) -> bool {
+        self.session.in_flight > 0 && id < self.session.lane(id.lane()).cursor
     }
 
     pub(super) fn begin_delivery(&mut self) {
-        self.session.cursor = self.outbox.first().unwrap_or(self.next_id);
+        for lane in LANES {
+            let oldest = self.outbox.first_of(lane);
+            let progress = self.session.lane_mut(lane);
+            progress.cursor = oldest.unwrap_or(progress.next_id);
+            progress.since = self.now;
+        }
         self.session.in_flight = 0;
         self.session.progressed = false;
-        self.session.progress = self.now;
     }
 
     /// Everything unacknowledged is to be sent again.
     pub(super) fn end_delivery(&mut self) {
         self.judge_suspect();
-        let sent = self.session.cursor;
-        self.session.sent_before = Some(self.session.sent_before.map_or(sent, |before| before.max(sent)));
+        for lane in LANES {
+            let progress = self.session.lane_mut(lane);
+            progress.sent_before = progress.sent_before.max(progress.cursor);
+        }
         self.begin_delivery();
     }
 
     /// Sets aside a message that ends every connection it is sent on, when the configuration asks for that.
     fn judge_suspect(&mut self) {
         let Some(limit) = self.account.config().reject_after else { return };
-        let oldest = self.outbox.first().filter(|id| self.session.in_flight > 0 && *id < self.session.cursor);
+        let oldest = self.oldest_in_flight(Lane::Urgent).or_else(|| self.oldest_in_flight(Lane::Normal));
         let Some(oldest) = oldest.filter(|_| !self.session.progressed && self.plan.is_none()) else { return };
         let alone = self.session.in_flight == 1;
         let times = match self.session.suspect {
@@ -309,11 +412,18 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if self.session.in_flight == 0 {
             return;
         }
-        if late > OVERSLEPT {
-            self.session.progress = self.now;
+        let mut since = self.now;
+        for lane in LANES {
+            if self.oldest_in_flight(lane).is_some() {
+                let progress = self.session.lane_mut(lane);
+                if late > OVERSLEPT {
+                    progress.since = self.now;
+                }
+                since = since.min(progress.since);
+            }
         }
         let patience = self.account.config().timeouts.puback;
-        let at = self.session.progress.max(self.wire.last_moved).after(patience);
+        let at = since.max(self.wire.last_moved).after(patience);
         if self.now >= at {
             self.attempt_failed(Failure::PubackTimeout);
         } else {
@@ -335,8 +445,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         while let Some(id) = self.outbox.next(from) {
             from = id.next();
             let Some(at) = self.outbox.get(id).and_then(|entry| entry.expires) else { continue };
-            let in_flight = self.session.in_flight > 0 && id < self.session.cursor;
-            if at <= self.now && !in_flight && self.events.has_room() {
+            if at <= self.now && !self.is_in_flight(id) && self.events.has_room() {
                 self.drop_message(id, DropReason::Expired);
             } else {
                 next = Some(next.map_or(at, |earliest| earliest.min(at)));
@@ -361,7 +470,20 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 }
 
+const LANES: [Lane; 2] = [Lane::Urgent, Lane::Normal];
+
+const fn packet_ids(lane: Lane) -> u16 {
+    match lane {
+        Lane::Normal => NORMAL_IDS,
+        Lane::Urgent => URGENT_IDS,
+    }
+}
+
 fn packet_id(id: MessageId) -> Option<PacketId> {
-    let low = id.get() & u64::from(PACKET_IDS.wrapping_sub(1));
-    PacketId::new(u16::try_from(low).ok()?.wrapping_add(1))
+    let low = u16::try_from(id.get() & u64::from(packet_ids(id.lane()).wrapping_sub(1))).ok()?;
+    let before = match id.lane() {
+        Lane::Normal => 0,
+        Lane::Urgent => NORMAL_IDS,
+    };
+    PacketId::new(low.wrapping_add(before).wrapping_add(1))
 }

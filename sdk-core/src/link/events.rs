@@ -6,7 +6,7 @@ use heapless::Deque;
 
 use crate::failure::Failure;
 use crate::io::{DropReason, Event};
-use crate::outbox::MessageId;
+use crate::outbox::{Lane, MessageId};
 
 /// Most events that wait.
 const PLACES: usize = 16;
@@ -20,8 +20,9 @@ const KEPT: usize = 6;
 #[derive(Clone, Debug)]
 pub(super) struct Events {
     queue: Deque<Notice, PLACES>,
-    /// The latest message reported; the others are near it.
-    near: MessageId,
+    /// The latest message of each lane reported; the others are near it.
+    normal: MessageId,
+    urgent: MessageId,
     failure: Failure,
     delay: Duration,
     skew_secs: i64,
@@ -43,18 +44,27 @@ enum Notice {
     GaveUp,
 }
 
-/// The lower half of a message id, which is enough beside [`Events::near`].
+/// The lane and the last 31 bits of a message id, which is enough beside the latest of that lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Low(u32);
 
+/// Bit of [`Low`] for a normal message.
+const NORMAL: u32 = 1 << 31;
+
 impl Low {
     fn of(id: MessageId) -> Self {
-        Self(u32::try_from(id.get() & u64::from(u32::MAX)).unwrap_or(0))
+        let low = u32::try_from(id.get() & u64::from(NORMAL.wrapping_sub(1))).unwrap_or(0);
+        Self(if id.lane() == Lane::Normal { low | NORMAL } else { low })
     }
 
-    /// The id of this lower half that is nearest to `near`.
+    const fn lane(self) -> Lane {
+        if self.0 < NORMAL { Lane::Urgent } else { Lane::Normal }
+    }
+
+    /// The id of these bits that is nearest to `near`.
     fn beside(self, near: MessageId) -> MessageId {
-        let apart = self.0.wrapping_sub(Self::of(near).0).cast_signed();
+        // The lane's bit falls out on the left.
+        let apart = self.0.wrapping_sub(Self::of(near).0).wrapping_shl(1).cast_signed().wrapping_shr(1);
         MessageId::new(near.get().wrapping_add_signed(i64::from(apart)))
     }
 }
@@ -63,7 +73,8 @@ impl Events {
     pub(super) const fn new() -> Self {
         Self {
             queue: Deque::new(),
-            near: MessageId::new(0),
+            normal: Lane::Normal.first_id(),
+            urgent: Lane::Urgent.first_id(),
             failure: Failure::Lost,
             delay: Duration::ZERO,
             skew_secs: 0,
@@ -93,8 +104,18 @@ impl Events {
     }
 
     fn keep(&mut self, id: MessageId) -> Low {
-        self.near = id;
+        match id.lane() {
+            Lane::Normal => self.normal = id,
+            Lane::Urgent => self.urgent = id,
+        }
         Low::of(id)
+    }
+
+    fn message(&self, low: Low) -> MessageId {
+        low.beside(match low.lane() {
+            Lane::Normal => self.normal,
+            Lane::Urgent => self.urgent,
+        })
     }
 
     /// Takes an event that is not about a single message.
@@ -152,8 +173,8 @@ impl Events {
             Notice::Retrying => Event::Retrying { failure: self.failure, delay: self.delay },
             Notice::Renewing => Event::Renewing,
             Notice::Provisioned { migrated } => Event::Provisioned { migrated },
-            Notice::Delivered(id) => Event::Delivered(id.beside(self.near)),
-            Notice::Dropped(id, reason) => Event::Dropped(id.beside(self.near), reason),
+            Notice::Delivered(id) => Event::Delivered(self.message(id)),
+            Notice::Dropped(id, reason) => Event::Dropped(self.message(id), reason),
             Notice::InboundOverflow => Event::InboundOverflow,
             Notice::ClockSkew => Event::ClockSkew { seconds: self.skew_secs },
             Notice::Stopped => Event::Stopped,
@@ -167,15 +188,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_come_out_under_their_names_wherever_the_lower_half_wraps() {
+    fn messages_come_out_under_their_names_wherever_their_last_bits_wrap() {
         let mut events = Events::new();
-        let first = u64::MAX / 2 - 2;
-        let ids = [first, first + 5, first + 1, (1 << 33) - 1, 1 << 33].map(MessageId::new);
-        for pair in [[ids[0], ids[1]], [ids[2], ids[1]], [ids[3], ids[4]]] {
-            events.delivered(pair[0]);
-            events.dropped(pair[1], DropReason::Expired);
-            assert_eq!(events.pop(), Some(Event::Delivered(pair[0])));
-            assert_eq!(events.pop(), Some(Event::Dropped(pair[1], DropReason::Expired)));
+        for lane in [0, 1 << 63] {
+            let first = (1 << 62) - 2;
+            let ids = [first, first + 5, first + 1, (1 << 31) - 1, 1 << 31].map(|id| MessageId::new(lane + id));
+            for pair in [[ids[0], ids[1]], [ids[2], ids[1]], [ids[3], ids[4]], [ids[4], ids[3]]] {
+                events.delivered(pair[0]);
+                events.dropped(pair[1], DropReason::Expired);
+                assert_eq!(events.pop(), Some(Event::Delivered(pair[0])));
+                assert_eq!(events.pop(), Some(Event::Dropped(pair[1], DropReason::Expired)));
+            }
+        }
+    }
+
+    #[test]
+    fn messages_of_both_lanes_wait_side_by_side() {
+        let mut events = Events::new();
+        let ids = [(1 << 63) + 7, 1 << 40, (1 << 63) + 5, (1 << 40) + 1].map(MessageId::new);
+        ids.into_iter().for_each(|id| events.delivered(id));
+        for id in ids {
+            assert_eq!(events.pop(), Some(Event::Delivered(id)));
         }
     }
 }

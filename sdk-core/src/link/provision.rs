@@ -139,7 +139,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if elsewhere {
             // Another hub knows nothing of the session here, and has refused nothing.
             self.session.subscribed = 0;
-            self.session.sent_before = None;
+            self.session.forget_sent();
             self.hub_backoff.reset(self.now);
             self.ladder.absent = Some(self.now);
             self.account.home.assign(assignment);

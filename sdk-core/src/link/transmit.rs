@@ -142,7 +142,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Next::Request => Action::Send { attempt, packet: Packet::PublishText(self.request()) },
             Next::Message { id, packet_id, dup } => match self.outbox.get(id) {
                 Some(entry) => {
-                    let topic = self.account.message_topic(entry.address, id);
+                    let topic = self.account.message_topic(&entry);
                     let packet_id = Some(packet_id);
                     let publish = Publish { topic, payload: entry.payload, packet_id, dup, retain: false };
                     Action::Send { attempt, packet: Packet::Publish(publish) }

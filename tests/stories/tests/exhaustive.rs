@@ -10,8 +10,8 @@ use std::collections::HashSet;
 
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Attempt, Config, Credential, Event, Failure, Input, Instant, Link, Message, Outbox as _,
-    Output, RamOutbox, Role, Seed, Service, State, Subscriptions,
+    Action, Assignment, Attempt, Config, Credential, Event, Failure, Input, Instant, Lane, Link, Message, MessageId,
+    Outbox as _, Output, RamOutbox, Role, Seed, Service, State, Subscriptions,
 };
 
 type Tiny = Link<RamOutbox<2, 8>, &'static Config<&'static str>>;
@@ -33,8 +33,9 @@ static PROVISIONED: Config<&str> = {
 /// One thing that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The application publishes.
+    /// The application publishes, in either lane.
     Publish,
+    Urgent,
     /// The time of the next deadline comes.
     Deadline,
     /// The transport is up.
@@ -65,8 +66,9 @@ enum Step {
     Throttled,
 }
 
-const AT_HUB: [Step; 14] = [
+const AT_HUB: [Step; 15] = [
     Step::Publish,
+    Step::Urgent,
     Step::Deadline,
     Step::Ready,
     Step::Fresh,
@@ -173,8 +175,9 @@ impl Scene {
         let hub = line.as_ref().is_some_and(|line| line.role == Role::Hub);
         self.path.push(step);
         match (step, attempt) {
-            (Step::Publish, _) if self.published < 3 => {
-                if let Ok(id) = self.link.publish(Message::telemetry("", b"x"), now) {
+            (Step::Publish | Step::Urgent, _) if self.published < 3 => {
+                let lane = if step == Step::Urgent { Lane::Urgent } else { Lane::Normal };
+                if let Ok(id) = self.link.publish(Message { lane, ..Message::telemetry("", b"x") }, now) {
                     self.published += 1;
                     self.accepted.push(id.get());
                 }
@@ -361,8 +364,14 @@ impl Scene {
                 good &= dup == again.is_some() && again.is_none_or(|(_, same, _)| same == packet_id);
                 self.last_sent.push((id, packet_id, self.epoch));
                 line.sent.push((id, packet_id, false));
+                let lane_of = |id: &u64| MessageId::new(*id).lane();
+                let ended = |id: &u64| self.delivered.contains(id) || line.sent.iter().any(|(other, ..)| other == id);
+                if lane_of(&id) == Lane::Normal {
+                    good &= self.accepted.iter().all(|other| lane_of(other) == Lane::Normal || ended(other));
+                }
                 if !self.received.contains(&id) {
-                    good &= self.received.last().is_none_or(|last| *last < id);
+                    let last = self.received.iter().rfind(|other| lane_of(other) == lane_of(&id));
+                    good &= last.is_none_or(|last| *last < id);
                     self.received.push(id);
                 }
             }
@@ -394,11 +403,13 @@ impl Scene {
     fn outline(&self) -> impl Eq + core::hash::Hash + use<> {
         let status = self.link.status();
         let line = self.line.as_ref().map(|line| {
-            let done: Vec<bool> = line.sent.iter().map(|(.., done)| *done).collect();
+            let done: Vec<_> = line.sent.iter().map(|(id, _, done)| (MessageId::new(*id).lane(), *done)).collect();
             (line.ready, line.connect, line.greeted, line.granted, line.resumed, line.request.is_some(), done)
         });
         let ledger = self.link.ledger();
+        let urgent = self.link.outbox().first_of(Lane::Urgent).is_some();
         (
+            urgent,
             (status.state as u8, status.in_flight, ledger.queued, ledger.delivered, ledger.resent),
             (line, self.session, self.hub, self.last_sent.len(), status.failures),
             (self.link.next_deadline().map(|deadline| deadline.reason as u8), status.registrations),
@@ -525,11 +536,12 @@ fn explore(
 
 #[test]
 fn every_short_history_at_a_hub_keeps_the_promises() {
-    use Step::{Deadline, Fresh, Granted, Lost, Publish, Ready, Resumed};
-    let starts: [&[Step]; 4] = [
+    use Step::{Deadline, Fresh, Granted, Lost, Publish, Ready, Resumed, Urgent};
+    let starts: [&[Step]; 5] = [
         &[],
         &[Publish, Publish, Deadline, Ready, Fresh, Granted],
         &[Publish, Publish, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready],
+        &[Publish, Urgent, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready],
         &[Publish, Publish, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready, Resumed, Lost],
     ];
     println!("{}", explore("at a hub", &HUB, &starts, &AT_HUB, 7));

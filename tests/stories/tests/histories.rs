@@ -6,16 +6,18 @@
 
 use std::time::Duration;
 
-use steadfast_core::{Config, Overflow, State, Subscriptions};
+use steadfast_core::{Config, Lane, Message, Overflow, State, Subscriptions};
 use steadfast_world::service::{Acks, DpsFault, Greeting, HubFaults, PublishFault, SubscribeFault};
 use steadfast_world::{Builder, Feed, HeapOutbox, Reach, Rng, Signing, World};
 
 /// Changes of the configuration, of which each history draws some.
-const CHANGES: [fn(&mut Config<String>); 8] = [
+const CHANGES: [fn(&mut Config<String>); 10] = [
     |config| config.window = 1,
     |config| config.window = 3,
     |config| config.subscriptions = Subscriptions::ALL,
     |config| config.overflow = Overflow::DropOldest,
+    |config| config.overflow = Overflow::DropForUrgent,
+    |config| config.stamp_creation_time = true,
     |config| config.expiry = Some(Duration::from_secs(1_800)),
     |config| config.clean_session = true,
     |config| config.keep_alive = Duration::from_secs(30),
@@ -67,8 +69,10 @@ impl Life {
     fn publish(&mut self) {
         for _ in 0..self.rng.between(1, 12) {
             let len = usize::try_from(self.rng.between(0, 40)).unwrap_or(0);
-            let expires = self.rng.chance(15).then(|| Duration::from_secs(self.rng.between(1, 4_000)));
-            let _ = self.world.try_publish(&vec![b'x'; len], expires);
+            let expires_after = self.rng.chance(15).then(|| Duration::from_secs(self.rng.between(1, 4_000)));
+            let lane = if self.rng.chance(20) { Lane::Urgent } else { Lane::Normal };
+            let body = vec![b'x'; len];
+            let _ = self.world.publish_as(0, Message { expires_after, lane, ..Message::telemetry("", &body) });
         }
     }
 
@@ -90,7 +94,7 @@ impl Life {
             1 => PublishFault::CloseAfterStore,
             2 => PublishFault::Withhold,
             3 => PublishFault::AckTwice,
-            4 => PublishFault::AckUnknown(0x9000),
+            4 => PublishFault::AckUnknown(0xf000),
             5 => PublishFault::AckLate(self.rng.between(0, 100_000)),
             6 => PublishFault::Bytes(vec![0x40, 2, 0, 0]),
             _ => PublishFault::None,

@@ -1,8 +1,8 @@
 //! What every outbox has to keep.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
-use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Usage};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Usage};
 
 use crate::rng::Rng;
 
@@ -13,12 +13,16 @@ struct Kept {
     text: String,
     payload: Vec<u8>,
     expires: Option<Instant>,
+    created_unix_ms: Option<u64>,
 }
+
+type Model = BTreeMap<MessageId, Kept>;
 
 impl Kept {
     fn entry(&self) -> Entry<'_> {
         let address = if self.telemetry { Address::Telemetry(&self.text) } else { Address::Topic(&self.text) };
-        Entry { id: self.id, address, payload: &self.payload, expires: self.expires }
+        let Self { id, payload, expires, created_unix_ms, .. } = self;
+        Entry { id: *id, address, payload, expires: *expires, created_unix_ms: *created_unix_ms }
     }
 
     fn size(&self) -> usize {
@@ -33,6 +37,7 @@ impl Kept {
 pub fn outbox_contract<O: Outbox>(make: impl Fn() -> O) {
     starts_empty(&make());
     takes_what_fits_and_refuses_the_rest_unchanged(make());
+    puts_the_urgent_first(make());
     for seed in 0..40 {
         keeps_what_it_took(make(), seed);
     }
@@ -48,7 +53,7 @@ fn starts_empty(outbox: &impl Outbox) {
 fn takes_what_fits_and_refuses_the_rest_unchanged(mut outbox: impl Outbox) {
     let limit = outbox.capacity();
     let large = vec![7; limit.bytes + 1];
-    let entry = |id, payload| Entry { id: MessageId::new(id), address: Address::Topic(""), payload, expires: None };
+    let entry = |id, payload| bare(MessageId::new(id), payload);
     let refused = outbox.push(entry(1, &large));
     assert!(matches!(refused, Err(OutboxError::TooLarge { .. })), "what never fits is too large, not {refused:?}");
     assert_eq!(outbox.usage(), Usage::default(), "a refused push changes nothing");
@@ -61,20 +66,44 @@ fn takes_what_fits_and_refuses_the_rest_unchanged(mut outbox: impl Outbox) {
     assert_eq!(outbox.push(entry(u64::MAX / 2, &[])), Ok(()), "room is used again");
 }
 
+fn puts_the_urgent_first(mut outbox: impl Outbox) {
+    let half = outbox.capacity().messages as u64 / 2;
+    let (normal, urgent) = (Lane::Normal.first_id().get() + 7, 5);
+    for at in 0..half {
+        assert_eq!(outbox.push(bare(MessageId::new(normal + at), &[])), Ok(()));
+        assert_eq!(outbox.push(bare(MessageId::new(urgent + at), &[])), Ok(()), "an urgent one among normal ones");
+    }
+    let expected = (urgent..urgent + half).chain(normal..normal + half).map(MessageId::new);
+    for id in expected {
+        assert_eq!(outbox.first(), Some(id), "the urgent ones come first, each lane in its order");
+        assert_eq!(outbox.first_of(id.lane()), Some(id));
+        assert_eq!(outbox.get(id), Some(bare(id, &[])));
+        assert!(outbox.remove(id));
+    }
+    assert_eq!((outbox.usage(), outbox.first_of(Lane::Urgent)), (Usage::default(), None));
+}
+
+fn bare(id: MessageId, payload: &[u8]) -> Entry<'_> {
+    Entry { id, address: Address::Topic(""), payload, expires: None, created_unix_ms: None }
+}
+
 fn keeps_what_it_took(mut outbox: impl Outbox, seed: u64) {
     let mut rng = Rng::new(seed);
-    let mut model: VecDeque<Kept> = VecDeque::new();
-    let mut next = rng.draw() >> 1;
+    let mut model = Model::new();
+    let first = rng.draw() >> 2;
+    let mut next = [Lane::Normal, Lane::Urgent].map(|lane| lane.first_id().get() + first);
+    let urgent = rng.between(0, 100);
     for step in 0..200 {
         let context = format!("seed {seed}, step {step}");
         if rng.chance(60) {
-            next += rng.between(1, 3);
-            let kept = draw(&mut rng, next, outbox.capacity().bytes);
+            let next = &mut next[usize::from(rng.chance(urgent))];
+            *next += rng.between(1, 3);
+            let kept = draw(&mut rng, *next, outbox.capacity().bytes);
             match outbox.push(kept.entry()) {
-                Ok(()) => model.push_back(kept),
+                Ok(()) => drop(model.insert(kept.id, kept)),
                 Err(OutboxError::Full) => {
                     let free = outbox.capacity().messages - model.len();
-                    let bytes: usize = model.iter().map(Kept::size).sum();
+                    let bytes: usize = model.values().map(Kept::size).sum();
                     assert!(free == 0 || bytes + kept.size() > outbox.capacity().bytes / 2, "{context}: full too soon");
                 }
                 Err(OutboxError::TooLarge { .. }) => assert!(kept.size() > outbox.capacity().bytes / 2, "{context}"),
@@ -82,9 +111,12 @@ fn keeps_what_it_took(mut outbox: impl Outbox, seed: u64) {
             }
         } else if !model.is_empty() {
             let at = if rng.chance(70) { 0 } else { rng.index(model.len()) };
-            let gone = model.remove(at).map(|kept| kept.id);
-            assert!(outbox.remove(gone.unwrap_or(MessageId::new(0))), "{context}: {gone:?} was there");
-            assert!(!outbox.remove(MessageId::new(next + 1)), "{context}: what is not there cannot be removed");
+            let gone = model.keys().nth(at).copied().unwrap_or(MessageId::new(0));
+            model.remove(&gone);
+            assert!(outbox.remove(gone), "{context}: {gone:?} was there");
+            for next in next {
+                assert!(!outbox.remove(MessageId::new(next + 1)), "{context}: what is not there cannot be removed");
+            }
         }
         compare(&outbox, &model, &mut rng, &context);
     }
@@ -98,22 +130,30 @@ fn draw(rng: &mut Rng, id: u64, limit: usize) -> Kept {
     let text = letters.collect();
     let payload = (text_len..len).map(|_| rng.draw().to_le_bytes()[0]).collect();
     let expires = rng.chance(30).then(|| Instant::from_millis(rng.between(0, 1 << 40)));
-    Kept { id: MessageId::new(id), telemetry: rng.chance(50), text, payload, expires }
+    let created_unix_ms = rng.chance(30).then(|| rng.between(1, 1 << 48));
+    Kept { id: MessageId::new(id), telemetry: rng.chance(50), text, payload, expires, created_unix_ms }
 }
 
-fn compare(outbox: &impl Outbox, model: &VecDeque<Kept>, rng: &mut Rng, context: &str) {
-    let bytes: usize = model.iter().map(Kept::size).sum();
+fn compare(outbox: &impl Outbox, model: &Model, rng: &mut Rng, context: &str) {
+    let bytes: usize = model.values().map(Kept::size).sum();
     assert_eq!(outbox.usage().messages, model.len(), "{context}");
     assert_eq!(outbox.usage().bytes, bytes, "{context}");
-    assert_eq!(outbox.first(), model.front().map(|kept| kept.id), "{context}");
-    assert_eq!(outbox.last(), model.back().map(|kept| kept.id), "{context}");
-    for kept in model {
+    assert_eq!(outbox.first().as_ref(), model.keys().next(), "{context}");
+    assert_eq!(outbox.last().as_ref(), model.keys().next_back(), "{context}");
+    for lane in [Lane::Urgent, Lane::Normal] {
+        let first = model.keys().find(|id| id.lane() == lane);
+        assert_eq!(outbox.first_of(lane).as_ref(), first, "{context}: {lane:?}");
+    }
+    for kept in model.values() {
         assert_eq!(outbox.get(kept.id), Some(kept.entry()), "{context}");
         assert_eq!(outbox.next(kept.id), Some(kept.id), "{context}");
-        let after = model.iter().find(|other| other.id > kept.id).map(|other| other.id);
-        assert_eq!(outbox.next(kept.id.next()), after, "{context}");
+        assert_eq!(
+            outbox.next(kept.id.next()).as_ref(),
+            model.range(kept.id.next()..).map(|(id, _)| id).next(),
+            "{context}"
+        );
     }
     let anywhere = MessageId::new(rng.draw());
-    let known = model.iter().find(|kept| kept.id == anywhere).map(Kept::entry);
+    let known = model.get(&anywhere).map(Kept::entry);
     assert_eq!(outbox.get(anywhere), known, "{context}");
 }

@@ -18,6 +18,7 @@ struct Message {
     text: String,
     payload: Vec<u8>,
     expires: Option<Instant>,
+    created_unix_ms: Option<u64>,
 }
 
 impl HeapOutbox {
@@ -40,7 +41,8 @@ impl Outbox for HeapOutbox {
         }
         self.bytes += size;
         let telemetry = matches!(entry.address, Address::Telemetry(_));
-        let message = Message { telemetry, text: text.into(), payload: entry.payload.into(), expires: entry.expires };
+        let Entry { payload, expires, created_unix_ms, .. } = entry;
+        let message = Message { telemetry, text: text.into(), payload: payload.into(), expires, created_unix_ms };
         self.messages.insert(entry.id, message);
         Ok(())
     }
@@ -49,7 +51,8 @@ impl Outbox for HeapOutbox {
         let message = self.messages.get(&id)?;
         let text = message.text.as_str();
         let address = if message.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
-        Some(Entry { id, address, payload: &message.payload, expires: message.expires })
+        let Message { payload, expires, created_unix_ms, .. } = message;
+        Some(Entry { id, address, payload, expires: *expires, created_unix_ms: *created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use steadfast_core::{DropReason, Event, Ledger, MessageId};
+use steadfast_core::{DropReason, Event, Lane, Ledger, MessageId};
 
 /// The promises of one link, and what has happened so far.
 ///
@@ -16,23 +16,25 @@ pub(crate) struct Oracle {
     pub(crate) delivered: Vec<MessageId>,
     pub(crate) dropped: Vec<(MessageId, DropReason)>,
     finished: HashSet<MessageId>,
-    /// Place of each message in the order of acceptance, by what the service sees of it.
-    places: HashMap<String, u64>,
+    /// Lane of each message and its place in the order of acceptance, by what the service sees of it.
+    places: HashMap<String, (Lane, u64)>,
     stored: HashMap<String, u32>,
     acknowledged: HashSet<String>,
     bodies: HashMap<String, Vec<u8>>,
     keys: HashMap<MessageId, String>,
-    last_first_receipt: u64,
+    last_first_receipts: HashMap<Lane, u64>,
     /// Packet id and session of the latest sending, by message.
     sent: HashMap<String, (u16, u64)>,
     session: u64,
     sent_here: HashMap<u16, String>,
     here: HashSet<String>,
-    repeated_here: usize,
+    repeated_here: HashMap<Lane, usize>,
+    repeated: usize,
+    broken: usize,
     resumed: bool,
     greeted: bool,
     connects: Vec<u64>,
-    last_id: Option<MessageId>,
+    last_ids: HashMap<Lane, MessageId>,
     duplicates: u64,
 }
 
@@ -51,10 +53,9 @@ impl Oracle {
     }
 
     pub(crate) fn accepted(&mut self, id: MessageId, key: String, body: Vec<u8>) -> Result<(), String> {
-        if self.last_id.is_some_and(|last| id <= last) {
-            return Err(format!("{id} was accepted after {:?}", self.last_id));
+        if let Some(last) = self.last_ids.get(&id.lane()).filter(|last| id <= **last) {
+            return Err(format!("{id} was accepted after {last}"));
         }
-        self.last_id = Some(id);
         self.open.insert(id);
         self.enter(id, key, body);
         Ok(())
@@ -62,10 +63,10 @@ impl Oracle {
 
     fn enter(&mut self, id: MessageId, key: String, body: Vec<u8>) {
         self.accepted += 1;
-        self.places.insert(key.clone(), self.accepted);
+        self.places.insert(key.clone(), (id.lane(), self.accepted));
         self.bodies.insert(key.clone(), body);
         self.keys.insert(id, key);
-        self.last_id = self.last_id.max(Some(id));
+        self.last_ids.insert(id.lane(), id);
     }
 
     pub(crate) fn event(&mut self, event: &Event) -> Result<(), String> {
@@ -91,8 +92,9 @@ impl Oracle {
         self.connects.push(now);
         self.session += u64::from(other_hub);
         self.sent_here.clear();
+        self.broken += usize::from(!self.here.is_empty());
         self.here.clear();
-        self.repeated_here = 0;
+        self.repeated_here.clear();
         self.resumed = false;
         self.greeted = false;
         if self.connects.len() > ATTEMPTS_PER_MINUTE {
@@ -125,11 +127,24 @@ impl Oracle {
         {
             return Err(format!("{key} and {other} share the packet id {packet_id}"));
         }
+        let lane = self.places.get(key).map_or(Lane::Normal, |(lane, _)| *lane);
+        if lane == Lane::Normal {
+            let urgent = self.open.iter().take_while(|id| id.lane() == Lane::Urgent);
+            let overtaken = urgent.map(|id| &self.keys[id]).find(|urgent| !self.here.contains(*urgent));
+            if let Some(overtaken) = overtaken {
+                return Err(format!("{key} was sent before {overtaken}, which is urgent"));
+            }
+        }
         let before = self.sent.insert(key.to_owned(), (packet_id, self.session));
         if before.is_some() {
-            self.repeated_here += 1;
-            if self.repeated_here > self.window {
-                return Err(format!("{} messages repeated on one connection", self.repeated_here));
+            self.repeated += 1;
+            let here = self.repeated_here.entry(lane).or_default();
+            *here += 1;
+            if *here > self.window {
+                return Err(format!("{here} messages of a lane repeated on one connection"));
+            }
+            if self.repeated > self.window * self.broken {
+                return Err(format!("{} messages repeated after {} connections", self.repeated, self.broken));
             }
         }
         let again = before.filter(|(_, session)| *session == self.session && self.resumed);
@@ -143,7 +158,7 @@ impl Oracle {
 
     /// A service has stored a message.
     pub(crate) fn stored(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
-        let place = *self.places.get(key).ok_or_else(|| format!("{key} was stored and never accepted"))?;
+        let (lane, place) = *self.places.get(key).ok_or_else(|| format!("{key} was stored and never accepted"))?;
         if self.bodies.get(key).is_none_or(|known| known != body) {
             return Err(format!("{key} arrived altered"));
         }
@@ -153,10 +168,11 @@ impl Oracle {
             self.duplicates += 1;
             return Ok(());
         }
-        if place < self.last_first_receipt {
-            return Err(format!("{key} (number {place}) arrived after number {}", self.last_first_receipt));
+        let last = self.last_first_receipts.entry(lane).or_default();
+        if place < *last {
+            return Err(format!("{key} (number {place}) arrived after number {last} of its lane"));
         }
-        self.last_first_receipt = place;
+        *last = place;
         Ok(())
     }
 

@@ -4,8 +4,8 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use steadfast_core::{
-    Assignment, Event, Failure, Instant, Ledger, Link, Memory, Message, MessageId, Outbox, PublishError, RamOutbox,
-    State, Status,
+    Address, Assignment, Event, Failure, Instant, Ledger, Link, Memory, Message, MessageId, Outbox, PublishError,
+    RamOutbox, State, Status,
 };
 
 use crate::builder::Builder;
@@ -194,6 +194,17 @@ impl<O: Outbox> World<O> {
         self.publish_on(0, body, expires_after)
     }
 
+    /// Publishes `body` as an alarm and demands that the link takes it.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn publish_urgent(&mut self, body: &str) -> MessageId {
+        match self.publish_as(0, Message::telemetry("", body.as_bytes()).urgent()) {
+            Ok(id) => id,
+            Err(error) => self.fail(0, &format!("the alarm {body:?} was not taken: {error}")),
+        }
+    }
+
     /// Publishes on one device.
     ///
     /// # Errors
@@ -204,16 +215,24 @@ impl<O: Outbox> World<O> {
         body: &[u8],
         expires_after: Option<Duration>,
     ) -> Result<MessageId, PublishError> {
+        self.publish_as(number, Message { expires_after, ..Message::telemetry("", body) })
+    }
+
+    /// Publishes a telemetry message on one device; a broker gets it under a topic of its own.
+    ///
+    /// # Errors
+    /// What the link says.
+    pub fn publish_as(&mut self, number: usize, message: Message<'_>) -> Result<MessageId, PublishError> {
         let now = self.now();
         let device = &mut self.devices[number];
         device.published += 1;
         let broker = matches!(device.link.settings().0.service, steadfast_core::Service::Broker { .. });
         let topic = format!("pumps/{}", device.published);
-        let message = if broker { Message::to_topic(&topic, body) } else { Message::telemetry("", body) };
-        let result = device.link.publish(Message { expires_after, ..message }, now);
+        let message = if broker { Message { address: Address::Topic(&topic), ..message } } else { message };
+        let result = device.link.publish(message, now);
         if let Ok(id) = result {
-            let key = if broker { topic } else { id.to_string() };
-            if let Err(broken) = device.oracle.accepted(id, key, body.to_vec()) {
+            let key = if broker { topic.clone() } else { id.to_string() };
+            if let Err(broken) = device.oracle.accepted(id, key, message.payload.to_vec()) {
                 self.fail(number, &broken);
             }
         }

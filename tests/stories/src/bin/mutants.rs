@@ -19,7 +19,7 @@ struct Mutant {
     to: &'static str,
 }
 
-const MUTANTS: [Mutant; 14] = [
+const MUTANTS: [Mutant; 17] = [
     Mutant {
         name: "a message counts as delivered when it is sent",
         file: "link/deliver.rs",
@@ -29,8 +29,26 @@ const MUTANTS: [Mutant; 14] = [
     Mutant {
         name: "the first message is left out when a connection begins",
         file: "link/deliver.rs",
-        from: "self.session.cursor = self.outbox.first().unwrap_or(self.next_id);",
-        to: "self.session.cursor = self.outbox.first().map_or(self.next_id, MessageId::next);",
+        from: "progress.cursor = oldest.unwrap_or(progress.next_id);",
+        to: "progress.cursor = oldest.map_or(progress.next_id, MessageId::next);",
+    },
+    Mutant {
+        name: "an urgent message waits for the normal ones",
+        file: "link/deliver.rs",
+        from: "Lane::Urgent => Some(id),",
+        to: "Lane::Urgent => self.outbox.next(self.session.normal.cursor).or(Some(id)),",
+    },
+    Mutant {
+        name: "the lanes share their packet ids",
+        file: "link/deliver.rs",
+        from: "        Lane::Normal => 0,\n        Lane::Urgent => NORMAL_IDS,",
+        to: "        Lane::Normal | Lane::Urgent => 0,",
+    },
+    Mutant {
+        name: "an urgent message is dropped for a normal one",
+        file: "link/deliver.rs",
+        from: "let evicts_urgent = lane == Lane::Urgent && ",
+        to: "let evicts_urgent = lane != Lane::Urgent || ",
     },
     Mutant {
         name: "an acknowledgement ends the oldest message, whatever it names",
@@ -53,14 +71,14 @@ const MUTANTS: [Mutant; 14] = [
     Mutant {
         name: "a new session is taken for a kept one",
         file: "link/attempt.rs",
-        from: "                    self.session.sent_before = None;\n                }\n                self.session.resumed = session_present;",
+        from: "                    self.session.forget_sent();\n                }\n                self.session.resumed = session_present;",
         to: "                }\n                self.session.resumed = true;",
     },
     Mutant {
         name: "a new session is not subscribed to",
         file: "link/attempt.rs",
-        from: "                    self.session.subscribed = 0;\n                    self.session.sent_before",
-        to: "                    self.session.sent_before",
+        from: "                    self.session.subscribed = 0;\n                    self.session.forget_sent",
+        to: "                    self.session.forget_sent",
     },
     Mutant {
         name: "late answers count",

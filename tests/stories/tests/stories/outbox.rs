@@ -155,8 +155,7 @@ fn messages_from_before_a_reboot_are_delivered_first_under_their_ids() {
     let make = |_| {
         let mut outbox = RamOutbox::<8, 64>::new();
         for id in old {
-            let entry = Entry { id, address: Address::Telemetry(""), payload: b"before", expires: None };
-            outbox.push(entry).unwrap();
+            outbox.push(old_entry(id, None)).unwrap();
         }
         outbox
     };
@@ -166,6 +165,11 @@ fn messages_from_before_a_reboot_are_delivered_first_under_their_ids() {
     world.run_until_delivered();
     assert_eq!(world.delivered(), [old[0], old[1], new]);
     assert_eq!(world.ledger().accepted, 3);
+}
+
+/// A message of before a reboot.
+fn old_entry(id: MessageId, expires: Option<Instant>) -> Entry<'static> {
+    Entry { id, address: Address::Telemetry(""), payload: b"before", expires, created_unix_ms: None }
 }
 
 #[test]
@@ -184,8 +188,7 @@ fn a_message_from_before_a_reboot_expires_in_time_while_the_link_is_down() {
     let make = |_| {
         let mut outbox = RamOutbox::<8, 64>::new();
         let expires = Some(Instant::from_millis(60_000));
-        let entry = Entry { id: MessageId::new(41), address: Address::Telemetry(""), payload: b"before", expires };
-        outbox.push(entry).unwrap();
+        outbox.push(old_entry(MessageId::new(41), expires)).unwrap();
         outbox
     };
     let mut world = World::builder().build_with(make);
