@@ -1,20 +1,119 @@
-//! The cloud side of a device: twin, methods, messages to the device.
+//! The cloud side of a device: its twin and the messages to it.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use crate::Error;
-use crate::control::{DeviceHandle, MethodAnswer};
+use crate::control::DeviceHandle;
+use crate::device::Device;
+use crate::dps::timestamp;
+use crate::fault::Fault;
+use crate::inbox::Waiting;
+use crate::operations::{Notification, Operation};
 use crate::session::to_bytes;
-use crate::topic::Feed;
+use crate::topic::{Feed, devicebound, encode_bag, input};
+use crate::twin::Twin;
 
 /// How long a message to a device is kept when nothing else is said.
 const TIME_TO_LIVE: Duration = Duration::from_secs(3600);
+/// Largest message to a device, in bytes.
 const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
+
+/// Of what the sender of a message to a device wants to hear: the `iothub-ack` property.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Ack {
+    /// Of nothing; the property is left out.
+    #[default]
+    None,
+    /// Of its completion.
+    Positive,
+    /// Of its expiry.
+    Negative,
+    /// Of both.
+    Full,
+}
+
+impl Ack {
+    /// Reads the value of an `iothub-ack` property; what is not known counts as none.
+    #[must_use]
+    pub fn from_property(text: &str) -> Self {
+        match text.to_ascii_lowercase().as_str() {
+            "positive" => Self::Positive,
+            "negative" => Self::Negative,
+            "full" => Self::Full,
+            _ => Self::None,
+        }
+    }
+
+    fn property(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Positive => Some("positive"),
+            Self::Negative => Some("negative"),
+            Self::Full => Some("full"),
+        }
+    }
+}
+
+/// A message to a device or to an input of a module. Kept for an hour unless told otherwise.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct MessageToDevice {
+    body: Vec<u8>,
+    properties: Vec<(String, String)>,
+    time_to_live: Duration,
+    shows_expiry: bool,
+    ack: Ack,
+}
+
+impl MessageToDevice {
+    /// A message with this body and no properties.
+    pub fn new(body: impl Into<Vec<u8>>) -> Self {
+        let (body, properties) = (body.into(), Vec::new());
+        Self { body, properties, time_to_live: TIME_TO_LIVE, shows_expiry: false, ack: Ack::None }
+    }
+
+    /// Adds an application property, or a system property by its short name such as `$.uid`.
+    pub fn property(mut self, name: &str, value: &str) -> Self {
+        self.properties.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Sets the message id, `$.mid`.
+    pub fn id(self, id: &str) -> Self {
+        self.property("$.mid", id)
+    }
+
+    /// Sets the correlation id, `$.cid`.
+    pub fn correlation_id(self, id: &str) -> Self {
+        self.property("$.cid", id)
+    }
+
+    /// Sets the content type, `$.ct`.
+    pub fn content_type(self, kind: &str) -> Self {
+        self.property("$.ct", kind)
+    }
+
+    /// Sets the content encoding, `$.ce`.
+    pub fn content_encoding(self, encoding: &str) -> Self {
+        self.property("$.ce", encoding)
+    }
+
+    /// Keeps the message for this time and tells the device when it ends, as an absolute time in `$.exp`.
+    pub fn expires_in(mut self, time_to_live: Duration) -> Self {
+        (self.time_to_live, self.shows_expiry) = (time_to_live, true);
+        self
+    }
+
+    /// Asks for feedback, `iothub-ack`. What became of the message shows in the operation log.
+    pub fn ack(mut self, ack: Ack) -> Self {
+        self.ack = ack;
+        self
+    }
+}
 
 impl DeviceHandle {
     /// Returns the twin: `{"desired":{..},"reported":{..}}`, each with its `$version`.
@@ -28,40 +127,72 @@ impl DeviceHandle {
     /// Merges `patch` into the desired properties, tells the device if it listens, and returns the new version.
     ///
     /// # Errors
-    /// [`Error::Request`] when `patch` is no object; [`Error::NoSuchDevice`].
+    /// [`Error::Request`] when `patch` is no object or breaks a limit of twins; [`Error::NoSuchDevice`].
     pub fn set_desired(&self, patch: &Value) -> Result<u64, Error> {
+        self.desire(patch, None)
+    }
+
+    /// Merges `patch` as [`DeviceHandle::set_desired`] does, if the desired properties still have this version.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] when they have another one; as for [`DeviceHandle::set_desired`].
+    pub fn set_desired_if(&self, version: u64, patch: &Value) -> Result<u64, Error> {
+        self.desire(patch, Some(version))
+    }
+
+    fn desire(&self, patch: &Value, expected: Option<u64>) -> Result<u64, Error> {
         let Value::Object(patch) = patch else {
             return Err(Error::Request("desired properties must be a JSON object".to_owned()));
         };
-        self.change(|device| {
-            let (version, body) = device.twin.desire(patch);
+        let now = self.shared.now();
+        let mut world = self.shared.lock();
+        let device = world.device(&self.host, &self.id)?;
+        if expected.is_some_and(|expected| expected != device.twin.desired_version()) {
+            return Err(Error::Conflict);
+        }
+        let (version, body) = device.twin.desire(patch).map_err(|why| Error::Request(why.to_owned()))?;
+        let lost = device.listens(Feed::Desired) && {
+            let lose = |fault: &Fault| (*fault == Fault::LoseDesired).then_some(());
+            world.faults.strike(&self.host, &self.id, lose).is_some()
+        };
+        let device = world.device(&self.host, &self.id)?;
+        let notification = if lost {
+            Notification::Lost
+        } else {
             let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
-            device.tell(Feed::Desired, topic, to_bytes(&body));
-            version
+            let told = device.tell(Feed::Desired, topic, to_bytes(&body));
+            if told { Notification::Sent } else { Notification::NotListening }
+        };
+        world.note(&self.host, &self.id, Operation::DesiredChanged { version, notification }, now);
+        drop(world);
+        self.shared.changed();
+        Ok(version)
+    }
+
+    /// Deletes the identity and makes it again under the same name and credentials: its connection is closed, its queue
+    /// and session are gone, both versions of its twin start again at 1.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn recreate(&self) -> Result<(), Error> {
+        self.act(|device, notes| {
+            device.cut(crate::CloseReason::IdentityChanged);
+            let auth = device.auth.clone();
+            *device = Device::new(auth);
+            notes.push(Operation::TwinRestarted);
         })
     }
 
-    /// Calls a method of the device and waits for its answer.
+    /// Replaces the twin by an empty one, whose versions start again at 1, as restoring an old state of a hub does; the
+    /// connection stays and nothing is told.
     ///
     /// # Errors
-    /// [`Error::NotListening`] when the device is not connected or has not subscribed; [`Error::NoAnswer`] when `limit`
-    /// passes or the connection ends before the answer; [`Error::NoSuchDevice`].
-    pub async fn invoke(&self, method: &str, payload: &Value, limit: Duration) -> Result<MethodAnswer, Error> {
-        let payload = if payload.is_null() { Bytes::new() } else { to_bytes(payload) };
-        let request = format!("{:x}", self.shared.next_fault().0);
-        let (sender, receiver) = oneshot::channel();
-        let told = self.change(|device| {
-            device.calls.insert(request.clone(), sender);
-            device.tell(Feed::Methods, format!("$iothub/methods/POST/{method}/?$rid={request}"), payload)
-        })?;
-        let answer = if told { timeout(limit, receiver).await.ok().and_then(Result::ok) } else { None };
-        // The device may be gone by now; then so is the call.
-        let _ = self.change(|device| device.calls.remove(&request));
-        match answer {
-            Some(answer) => Ok(answer),
-            None if told => Err(Error::NoAnswer),
-            None => Err(Error::NotListening(self.id.clone())),
-        }
+    /// [`Error::NoSuchDevice`].
+    pub fn roll_back_twin(&self) -> Result<(), Error> {
+        self.act(|device, notes| {
+            device.twin = Twin::default();
+            notes.push(Operation::TwinRestarted);
+        })
     }
 
     /// Sends a message to the device at QoS 1: kept for an hour, delivered again on each connection until its PUBACK.
@@ -80,20 +211,79 @@ impl DeviceHandle {
     /// # Errors
     /// As for [`DeviceHandle::send`].
     pub fn send_for(&self, properties: &[(&str, &str)], payload: &[u8], time_to_live: Duration) -> Result<(), Error> {
-        if payload.len() > MAX_CLOUD_MESSAGE {
-            return Err(Error::Request(format!(
-                "payload is {} bytes; the limit is {MAX_CLOUD_MESSAGE}",
-                payload.len()
-            )));
+        let mut message = MessageToDevice::new(payload);
+        message.time_to_live = time_to_live;
+        for (name, value) in properties {
+            message = message.property(name, value);
         }
-        let mut all: Vec<(String, String)> =
-            properties.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        if !all.iter().any(|(key, _)| key == "$.to") {
-            all.push(("$.to".to_owned(), format!("/devices/{}/messages/deviceBound", self.id)));
+        self.send_message(message)
+    }
+
+    /// Sends a message to the device as [`DeviceHandle::send`] does.
+    ///
+    /// # Errors
+    /// As for [`DeviceHandle::send`].
+    pub fn send_message(&self, message: MessageToDevice) -> Result<(), Error> {
+        self.post(message, None)
+    }
+
+    /// Sends a message to an input of the module, as a route of IoT Edge does.
+    ///
+    /// # Errors
+    /// As for [`DeviceHandle::send`]; [`Error::Request`] when the identity is no module.
+    pub fn send_to_input(&self, input: &str, message: MessageToDevice) -> Result<(), Error> {
+        if !self.id.contains('/') {
+            return Err(Error::Request(format!("{:?} is no module, and only modules have inputs", self.id)));
+        }
+        self.post(message, Some(input))
+    }
+
+    fn post(&self, message: MessageToDevice, to_input: Option<&str>) -> Result<(), Error> {
+        let MessageToDevice { body, mut properties, time_to_live, shows_expiry, ack } = message;
+        if body.len() > MAX_CLOUD_MESSAGE {
+            return Err(Error::Request(format!("payload is {} bytes; the limit is {MAX_CLOUD_MESSAGE}", body.len())));
+        }
+        if let Some(ack) = ack.property() {
+            properties.push(("iothub-ack".to_owned(), ack.to_owned()));
+        }
+        let named = |name: &str| properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let ack = named("iothub-ack").map_or(Ack::None, |text| Ack::from_property(&text));
+        let feedback = (matches!(ack, Ack::Positive | Ack::Full), matches!(ack, Ack::Negative | Ack::Full));
+        let message_id = named("$.mid");
+        let has_destination = named("$.to").is_some();
+        if to_input.is_none() && !has_destination {
+            properties.push(("$.to".to_owned(), format!("/{}", destination(&self.id))));
+        }
+        if shows_expiry {
+            let ends = self.shared.clock.unix().saturating_add(time_to_live.as_secs());
+            properties.push(("$.exp".to_owned(), timestamp(ends)));
+        }
+        let topic = to_input.map_or_else(|| devicebound(&self.id), |name| input(&self.id, name));
+        let topic = topic + &encode_bag(&properties);
+        if topic.len() > usize::from(u16::MAX) {
+            return Err(Error::Request("the properties do not fit into a topic".to_owned()));
         }
         let now = self.shared.now();
-        let payload = Bytes::copy_from_slice(payload);
-        self.change(|device| device.enqueue(&self.id, &all, payload, now + time_to_live, now))?
+        let message = Waiting {
+            number: 0,
+            message_id,
+            topic,
+            payload: Bytes::from(body),
+            expires_at: now + time_to_live,
+            feedback,
+            to_input: to_input.is_some(),
+            sent: None,
+            deliveries: 0,
+        };
+        self.act(|device, notes| {
+            if !device.ever_connected {
+                return Err(Error::NeverConnected(self.id.clone()));
+            }
+            device.inbox.expire(now, notes);
+            device.inbox.add(message, notes)?;
+            device.pump(now, notes);
+            Ok(())
+        })?
     }
 
     /// Returns how many messages wait for the device or for its PUBACK.
@@ -101,7 +291,23 @@ impl DeviceHandle {
     /// # Errors
     /// [`Error::NoSuchDevice`].
     pub fn waiting(&self) -> Result<usize, Error> {
-        self.change(|device| device.inbox.len())
+        let now = self.shared.now();
+        self.act(|device, notes| {
+            device.inbox.expire(now, notes);
+            device.inbox.messages.len()
+        })
+    }
+
+    /// Empties the queue of messages to the device and returns how many were in it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn purge(&self) -> Result<usize, Error> {
+        self.act(|device, notes| {
+            let count = device.inbox.messages.len();
+            device.inbox.purge(notes);
+            count
+        })
     }
 
     /// Returns what is known of the identity, as JSON.
@@ -120,8 +326,35 @@ impl DeviceHandle {
                 "connection": device.live.as_ref().map(|live| live.connection),
                 "session": device.has_session,
                 "subscriptions": filters,
-                "waiting": device.inbox.len(),
+                "waiting": device.inbox.messages.len(),
+                "modelId": device.greeting.model_id,
+                "apiVersion": device.greeting.api_version,
+                "product": device.greeting.product,
             })
         })
+    }
+
+    /// Returns the model id the device announced with its last CONNECT.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchDevice`].
+    pub fn model_id(&self) -> Result<Option<String>, Error> {
+        self.change(|device| device.greeting.model_id.clone())
+    }
+
+    /// Changes the identity and enters what is noted into the operation log.
+    pub(crate) fn act<T>(&self, act: impl FnOnce(&mut Device, &mut Vec<Operation>) -> T) -> Result<T, Error> {
+        let now = self.shared.now();
+        let result = self.shared.lock().with_device(&self.host, &self.id, now, act);
+        self.shared.changed();
+        result
+    }
+}
+
+/// Names the destination of a message, without the leading slash.
+fn destination(id: &str) -> String {
+    match id.split_once('/') {
+        None => format!("devices/{id}/messages/deviceBound"),
+        Some((device, module)) => format!("devices/{device}/modules/{module}/messages/deviceBound"),
     }
 }

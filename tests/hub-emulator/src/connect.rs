@@ -9,12 +9,14 @@ use tokio::sync::mpsc;
 
 use crate::config::{DeviceAuth, HubConfig};
 use crate::connections::{CloseReason, Refusal};
+use crate::device::{Device, Live, Push};
 use crate::dps::Proof;
 use crate::dps_session::{DpsSession, refuses_connect};
+use crate::operations::Operation;
 use crate::sas::{Token, covers, same_resource};
 use crate::session::HubSession;
-use crate::topic::{UserName, resource};
-use crate::world::{Device, Live, Push, World};
+use crate::topic::{Query, UserName, resource};
+use crate::world::World;
 
 /// Longest silence of any client: the idle limit of the load balancer before the real service.
 const LONGEST_SILENCE: Duration = Duration::from_secs(1767);
@@ -35,13 +37,15 @@ pub(crate) struct Claim {
     pub(crate) service: String,
     /// Device, module or registration id; the client id when the user name cannot be read.
     pub(crate) id: String,
+    /// What else the user name tells.
+    pub(crate) query: Query,
     kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
-    Hub { has_api_version: bool },
-    Dps { id_scope: String, has_api_version: bool },
+    Hub,
+    Dps { id_scope: String },
     Unreadable,
 }
 
@@ -49,17 +53,21 @@ impl Claim {
     pub(crate) fn read(connect: &Connect, dps_host: &str) -> Self {
         let user_name = connect.login.as_ref().map_or("", |login| login.username.as_str());
         match UserName::parse(user_name) {
-            Some(UserName::Hub { host, identity, api_version, .. }) => Self {
-                service: host.to_ascii_lowercase(),
-                id: identity.to_owned(),
-                kind: Kind::Hub { has_api_version: api_version.is_some() },
-            },
-            Some(UserName::Dps { id_scope, registration_id, api_version }) => Self {
+            Some(UserName::Hub { host, identity, query }) => {
+                Self { service: host.to_ascii_lowercase(), id: identity.to_owned(), query, kind: Kind::Hub }
+            }
+            Some(UserName::Dps { id_scope, registration_id, query }) => Self {
                 service: dps_host.to_owned(),
                 id: registration_id.to_owned(),
-                kind: Kind::Dps { id_scope: id_scope.to_owned(), has_api_version: api_version.is_some() },
+                query,
+                kind: Kind::Dps { id_scope: id_scope.to_owned() },
             },
-            None => Self { service: String::new(), id: connect.client_id.clone(), kind: Kind::Unreadable },
+            None => Self {
+                service: String::new(),
+                id: connect.client_id.clone(),
+                query: Query::default(),
+                kind: Kind::Unreadable,
+            },
         }
     }
 
@@ -84,6 +92,8 @@ pub(crate) struct Start {
     pub(crate) silence: Duration,
     /// When the connection ends for the token's sake, in Unix seconds.
     pub(crate) ends_unix: Option<u64>,
+    /// What its beginning did, for the operation log.
+    pub(crate) notes: Vec<Operation>,
 }
 
 /// Checks CONNECT and begins the session; for a hub, `pushes` becomes the way to its connection.
@@ -109,9 +119,9 @@ pub(crate) fn begin(
     let proof = Proof { password, certificates: &peer.certificates, unix };
     match &claim.kind {
         Kind::Unreadable => Err(Refusal::UserName),
-        Kind::Hub { has_api_version: false } | Kind::Dps { has_api_version: false, .. } => Err(Refusal::NoApiVersion),
+        _ if claim.query.api_version.is_none() => Err(Refusal::NoApiVersion),
         _ if connect.client_id != claim.id => Err(Refusal::ClientId),
-        Kind::Dps { id_scope, .. } => {
+        Kind::Dps { id_scope } => {
             let verified = world.dps.verify(id_scope, &claim.id, &proof);
             if let Err(refusal) = verified
                 && refuses_connect(&world.dps, refusal)
@@ -120,9 +130,9 @@ pub(crate) fn begin(
             }
             let registration_id = claim.id.clone();
             let session = Session::Dps(DpsSession { registration_id, verified, subscribed: false, unix });
-            Ok(Start { session, session_present: false, silence: silence(connect), ends_unix: None })
+            Ok(Start { session, session_present: false, silence: silence(connect), ends_unix: None, notes: Vec::new() })
         }
-        Kind::Hub { .. } => begin_hub(world, claim, connect, &proof, connection, pushes),
+        Kind::Hub => begin_hub(world, claim, connect, &proof, connection, pushes),
     }
 }
 
@@ -143,8 +153,10 @@ fn begin_hub(
 ) -> Result<Start, Refusal> {
     let hub = world.hubs.get_mut(&claim.service).ok_or(Refusal::WrongHub)?;
     let config = &hub.config;
+    let parent = claim.id.split_once('/').and_then(|(device, _)| hub.devices.get(device));
+    let parent_enabled = parent.is_none_or(|device| device.enabled);
     let device = hub.devices.get_mut(&claim.id).ok_or(Refusal::Unknown)?;
-    if !device.enabled {
+    if !device.enabled || !parent_enabled {
         return Err(Refusal::Disabled);
     }
     let expiry = check_device(config, &claim.id, device, proof)?;
@@ -156,11 +168,13 @@ fn begin_hub(
     let session_present = keeps && device.has_session;
     if !session_present {
         device.subscriptions.clear();
-        device.inbox.iter_mut().for_each(|message| message.sent = None);
+        device.inbox.forget_deliveries();
     }
+    let mut notes = Vec::new();
     if connect.clean_session && config.clean_session_drops_c2d {
-        device.inbox.clear();
+        device.inbox.purge(&mut notes);
     }
+    device.greeting = claim.query.clone();
     device.has_session = keeps;
     device.ever_connected = true;
     device.calls.clear();
@@ -175,7 +189,7 @@ fn begin_hub(
         held: Vec::new(),
     };
     let ends_unix = expiry.map(|expiry| expiry.saturating_add(config.sas_grace.as_secs()));
-    Ok(Start { session: Session::Hub(session), session_present, silence: silence(connect), ends_unix })
+    Ok(Start { session: Session::Hub(session), session_present, silence: silence(connect), ends_unix, notes })
 }
 
 /// Checks the credentials of a device; returns the expiry of its token if it used one.

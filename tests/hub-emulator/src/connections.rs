@@ -24,6 +24,12 @@ pub struct ConnectionRecord {
     pub device: Option<String>,
     /// User name of CONNECT as received.
     pub user_name: Option<String>,
+    /// The `api-version` of the user name.
+    pub api_version: Option<String>,
+    /// The `model-id` of the user name, decoded: the Plug and Play model the device announces.
+    pub model_id: Option<String>,
+    /// The `DeviceClientType` or `ClientVersion` of the user name, decoded.
+    pub product: Option<String>,
     /// CleanSession of CONNECT.
     pub clean_session: Option<bool>,
     /// Keep-alive of CONNECT in seconds.

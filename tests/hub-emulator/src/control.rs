@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use crate::config::{DeviceAuth, HubConfig, hub_host, is_host_name};
 use crate::connections::CloseReason;
+use crate::device::{Device, Push};
 use crate::dps_handle::DpsHandle;
 use crate::fault::{Fault, FaultId, Injection, Scope};
 use crate::ledger::Ledger;
 use crate::pki::{DeviceCertificate, Flaw};
-use crate::world::{Device, HubState, Push, Shared, World};
+use crate::world::{HubState, Shared, World};
 use crate::{Clock, Error};
 
 /// A running emulator, seen from outside. Clones control the same emulator; it does not stop with them.
@@ -282,8 +283,14 @@ impl Hub {
             hub.state = HubState::FailingOver(until);
             hub.close_all(&CloseReason::HubDown);
             hub.forget_sessions();
-            hub.devices.values_mut().for_each(|device| device.inbox.clear());
-        })
+        })?;
+        let now = self.shared.now();
+        let mut world = self.shared.lock();
+        let ids: Vec<String> = world.hub(&self.host)?.devices.keys().cloned().collect();
+        for id in ids {
+            world.with_device(&self.host, &id, now, |device, notes| device.inbox.purge(notes))?;
+        }
+        Ok(())
     }
 
     /// Forgets all MQTT sessions: the next CONNACK says `session_present` 0.
@@ -409,6 +416,21 @@ impl DeviceHandle {
             device.auth = auth;
             device.cut(CloseReason::IdentityChanged);
         })
+    }
+
+    /// Makes the primary key the secondary one and `key` the primary one. Tokens of both open connections; the
+    /// connection of now stays.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the identity has no keys; [`Error::NoSuchDevice`].
+    pub fn rotate_key(&self, key: crate::Key) -> Result<(), Error> {
+        self.change(|device| {
+            let DeviceAuth::Keys { primary, secondary } = &mut device.auth else {
+                return Err(Error::Request(format!("{:?} has no keys to rotate", self.id)));
+            };
+            *secondary = Some(std::mem::replace(primary, key));
+            Ok(())
+        })?
     }
 
     /// Forgets the MQTT session: the next CONNACK says `session_present` 0.

@@ -7,12 +7,13 @@ use serde_json::{Value, json};
 
 use crate::config::{DeviceAuth, DpsRefusal, Reprovision};
 use crate::connections::{CloseReason, Refusal};
+use crate::device::Device;
 use crate::dps::{Assignment, Dps, Registration, error_body, error_of, timestamp};
 use crate::fault::{DpsFault, Fault};
 use crate::session::{Flow, Later, Now, Out, protocol, to_bytes};
 use crate::topic::DpsTopic;
 use crate::twin::Twin;
-use crate::world::{Device, World};
+use crate::world::World;
 
 /// A device connected to DPS.
 #[derive(Debug)]

@@ -23,6 +23,8 @@ pub enum Error {
     NeverConnected(String),
     /// The device did not answer in time.
     NoAnswer,
+    /// The twin has another version than expected.
+    Conflict,
     /// A certificate or key could not be made or read.
     Certificate(String),
     /// A port could not be opened.
@@ -44,6 +46,7 @@ impl fmt::Display for Error {
             Self::QueueFull => f.write_str("50 messages wait for the device, which is the limit"),
             Self::NeverConnected(id) => write!(f, "device {id:?} never connected, so nothing is kept for it"),
             Self::NoAnswer => f.write_str("the device did not answer in time"),
+            Self::Conflict => f.write_str("the twin has another version than expected"),
             Self::Certificate(why) => write!(f, "certificate: {why}"),
             Self::Listen(what, error) => write!(f, "cannot listen on {what}: {error}"),
             Self::Write(path, error) => write!(f, "cannot write {}: {error}", path.display()),

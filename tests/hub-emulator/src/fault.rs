@@ -83,6 +83,13 @@ pub enum Fault {
         /// The status, such as 429.
         status: u16,
     },
+    /// Answers a twin request with 429 and a `retry-after` in the topic.
+    TwinThrottled {
+        /// Seconds told in `retry-after`; none leaves it out.
+        retry_after: Option<u32>,
+    },
+    /// Lets the notification of a change of desired properties vanish: the device sees a gap in the versions.
+    LoseDesired,
     /// Leaves a twin request without an answer.
     TwinSilent,
     /// Leaves PINGREQ without an answer.

@@ -92,6 +92,7 @@ fn status_of(error: &Error) -> &'static str {
             "404 Not Found"
         }
         Error::QueueFull | Error::NeverConnected(_) => "409 Conflict",
+        Error::Conflict => "412 Precondition Failed",
         Error::NoAnswer => "504 Gateway Timeout",
         Error::HubName(_) | Error::Request(_) => "400 Bad Request",
         Error::Certificate(_) | Error::Listen(..) | Error::Write(..) => "500 Internal Server Error",

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::LedgerMode;
 use crate::connections::ConnectionRecord;
+use crate::operations::{Operation, OperationRecord};
 use crate::ranges::RangeSet;
 use crate::report::{Counts, DeliveryReport, SequenceReport};
 use crate::world::Shared;
@@ -165,10 +166,26 @@ impl Ledger {
         })
     }
 
-    /// Forgets all receipts, counts and closed connections.
+    /// Returns the operation log of all devices, oldest first.
+    #[must_use]
+    pub fn operations(&self) -> Vec<OperationRecord> {
+        self.book(|book| book.operations.iter().cloned().collect())
+    }
+
+    /// Returns the operations of one device, oldest first.
+    #[must_use]
+    pub fn operations_of(&self, device: &str) -> Vec<Operation> {
+        self.book(|book| {
+            let of_device = book.operations.iter().filter(|record| record.device == device);
+            of_device.map(|record| record.operation.clone()).collect()
+        })
+    }
+
+    /// Forgets all receipts, counts, operations and closed connections.
     pub fn clear(&self) {
         self.book(|book| {
             book.devices.clear();
+            book.operations.clear();
             book.connections.retain(|record| record.closed_at.is_none());
         });
     }
@@ -210,12 +227,37 @@ pub(crate) struct Book {
     order: u64,
     devices: HashMap<String, DeviceBook>,
     connections: VecDeque<ConnectionRecord>,
+    operations: VecDeque<OperationRecord>,
+    last_operation: u64,
 }
 
 impl Book {
     pub(crate) fn new(mode: LedgerMode, connection_limit: usize) -> Self {
         let connection_limit = connection_limit.max(1);
-        Self { mode, connection_limit, order: 0, devices: HashMap::new(), connections: VecDeque::new() }
+        Self {
+            mode,
+            connection_limit,
+            order: 0,
+            devices: HashMap::new(),
+            connections: VecDeque::new(),
+            operations: VecDeque::new(),
+            last_operation: 0,
+        }
+    }
+
+    /// Enters an operation; the log is as long as that of connections, oldest forgotten first.
+    pub(crate) fn note(&mut self, hub: &str, device: &str, operation: Operation, now: Duration) {
+        if self.operations.len() >= self.connection_limit {
+            self.operations.pop_front();
+        }
+        self.last_operation += 1;
+        self.operations.push_back(OperationRecord {
+            order: self.last_operation,
+            at: now,
+            hub: hub.to_owned(),
+            device: device.to_owned(),
+            operation,
+        });
     }
 
     /// Enters a receipt and returns its place in the order.

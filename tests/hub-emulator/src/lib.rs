@@ -28,6 +28,8 @@ mod config;
 mod connect;
 mod connections;
 mod control;
+mod device;
+mod device_routes;
 mod dps;
 mod dps_handle;
 mod dps_session;
@@ -35,7 +37,10 @@ mod emulator;
 mod error;
 mod fault;
 mod http;
+mod inbox;
 mod ledger;
+mod methods;
+mod operations;
 mod pki;
 mod ranges;
 mod report;
@@ -53,6 +58,7 @@ mod world;
 
 pub use admission::Rate;
 pub use clock::Clock;
+pub use cloud::{Ack, MessageToDevice};
 pub use config::{
     Attestation, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, HubConfig, LedgerMode, Reprovision,
     Undocumented,
@@ -66,6 +72,7 @@ pub use error::Error;
 pub use fault::{DpsFault, Fault, FaultId, Injection};
 pub use http::serve_control;
 pub use ledger::{Ledger, Receipt};
+pub use operations::{Notification, Operation, OperationRecord};
 pub use pki::{Authority, DeviceCertificate, Flaw};
 pub use report::{Counts, DeliveryReport, SequenceReport};
 pub use routes::{ROUTES as CONTROL_ROUTES, help as control_help};

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::config::{Enrollment, HubConfig};
 use crate::control::Control;
+use crate::device_routes::{device_route, register};
 use crate::fault::{DpsFault, Fault, FaultId, Injection};
 use crate::http::{Reply, Request};
 use crate::ledger::Receipt;
@@ -29,22 +30,39 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/hubs/{hub}/devices",
-        "registers a device, gives its connection string: {\"id\":\"pump-7\",\"key\":null}",
+        "registers a device or module, gives its connection string: {\"id\":\"pump-7/filter\",\"key\":null}",
     ),
-    ("GET", "/hubs/{hub}/devices/{id}", "connection, subscriptions, waiting messages"),
+    (
+        "GET",
+        "/hubs/{hub}/devices/{id}",
+        "connection, subscriptions, waiting messages, model id; of a module under /modules/{module}",
+    ),
     ("DELETE", "/hubs/{hub}/devices/{id}", "deletes the identity"),
     ("GET", "/hubs/{hub}/devices/{id}/twin", "both documents with their versions"),
-    ("POST", "/hubs/{hub}/devices/{id}/desired", "merges desired properties: {\"interval\":30}"),
-    ("POST", "/hubs/{hub}/devices/{id}/methods/{name}", "calls a method: {\"payload\":{},\"timeout_ms\":5000}"),
+    (
+        "POST",
+        "/hubs/{hub}/devices/{id}/desired",
+        "merges desired properties: {\"interval\":30}; with `?version=3` only into that version",
+    ),
+    (
+        "POST",
+        "/hubs/{hub}/devices/{id}/methods/{name}",
+        "calls a method: {\"payload\":{},\"timeout_ms\":5000,\"connect_timeout_ms\":0}; 404 and 504 as the hub",
+    ),
     (
         "POST",
         "/hubs/{hub}/devices/{id}/messages",
-        "sends to the device: {\"body\":\"hi\",\"properties\":{\"$.mid\":\"1\"}}",
+        "sends to the device: {\"body\":\"hi\",\"properties\":{\"$.mid\":\"1\"},\"expires_ms\":60000,\"ack\":\"full\"}; \"base64\" for \"body\"",
     ),
+    ("DELETE", "/hubs/{hub}/devices/{id}/messages", "empties the queue of messages to the device"),
+    ("POST", "/hubs/{hub}/devices/{id}/modules/{module}/inputs/{name}", "sends to an input of a module, as above"),
     ("POST", "/hubs/{hub}/devices/{id}/disconnect", "closes the connection: {\"reset\":true}"),
     ("POST", "/hubs/{hub}/devices/{id}/disable", "refuses the device"),
     ("POST", "/hubs/{hub}/devices/{id}/enable", "takes it again"),
-    ("POST", "/hubs/{hub}/devices/{id}/key", "rotates the key: {\"key\":\"base64\"}"),
+    ("POST", "/hubs/{hub}/devices/{id}/recreate", "deletes the identity and makes it again: versions restart at 1"),
+    ("POST", "/hubs/{hub}/devices/{id}/roll-back-twin", "restarts the versions of the twin and tells nobody"),
+    ("POST", "/hubs/{hub}/devices/{id}/key", "gives it one key and closes the connection: {\"key\":\"base64\"}"),
+    ("POST", "/hubs/{hub}/devices/{id}/rotate", "makes the primary key secondary, gives a new primary: {\"key\":null}"),
     ("POST", "/hubs/{hub}/devices/{id}/forget-session", "session_present will be 0"),
     ("POST", "/move", "moves one device or all: {\"from\":\"hub-a\",\"to\":\"hub-b\",\"device\":\"pump-7\"}"),
     ("GET", "/faults", "the faults that wait to strike"),
@@ -70,6 +88,11 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/dps/up", "ends it"),
     ("GET", "/messages?device={id}&limit={n}", "the last receipts, 100 by default, of one device or all"),
     ("GET", "/check?device={id}&first={n}&end={n}", "lost, doubled and reordered values of the property seq"),
+    (
+        "GET",
+        "/operations?device={id}&limit={n}",
+        "the last operations (twin, methods, messages to devices, files), 100 by default, of one device or all",
+    ),
     ("GET", "/connections?device={id}&limit={n}", "the last connections, 100 by default, of one device or all"),
     ("DELETE", "/ledger", "forgets receipts and closed connections"),
     ("POST", "/clock", "sets the wall clock: {\"offset_seconds\":-3600} or {\"advance_seconds\":60}"),
@@ -175,6 +198,12 @@ pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply,
             };
             Ok(Reply::Json(last(all.iter().map(|record| json!(record)), request)?))
         }
+        ("GET", ["operations"]) => {
+            let wanted = request.query.get("device");
+            let all = control.ledger().operations();
+            let of_device = all.iter().filter(|record| wanted.is_none_or(|wanted| record.device == *wanted));
+            Ok(Reply::Json(last(of_device.map(|record| json!(record)), request)?))
+        }
         ("DELETE", ["ledger"]) => {
             control.ledger().clear();
             done()
@@ -209,41 +238,8 @@ async fn hub_route(control: &Control, request: &Request, hub: &str, rest: &[&str
         ("POST", ["forget-sessions"]) => hub.forget_sessions()?,
         ("POST", ["disconnect"]) => hub.disconnect_all(resets(request))?,
         ("GET", ["devices"]) => return Ok(Reply::Json(json!(hub.devices()?))),
-        ("POST", ["devices"]) => {
-            let id = text(&request.body, "id")?;
-            let key = match request.body.get("key").and_then(Value::as_str) {
-                Some(key) => read_key(key)?,
-                None => Key::random(),
-            };
-            hub.add_device(id, key.clone())?;
-            let (host, key) = (hub.host(), key.to_base64());
-            let connection_string = format!("HostName={host};DeviceId={id};SharedAccessKey={key}");
-            return Ok(Reply::Json(json!({ "connectionString": connection_string })));
-        }
-        (method, ["devices", id, action @ ..]) => {
-            let device = hub.device(id);
-            match (method, action) {
-                ("GET", []) => return Ok(Reply::Json(device.describe()?)),
-                ("DELETE", []) => device.delete()?,
-                ("GET", ["twin"]) => return Ok(Reply::Json(device.twin()?)),
-                ("POST", ["desired"]) => {
-                    return Ok(Reply::Json(json!({ "version": device.set_desired(&request.body)? })));
-                }
-                ("POST", ["methods", name]) => {
-                    let limit = request.body.get("timeout_ms").and_then(Value::as_u64).unwrap_or(30_000);
-                    let payload = request.body.get("payload").unwrap_or(&Value::Null);
-                    let answer = device.invoke(name, payload, Duration::from_millis(limit)).await?;
-                    return Ok(Reply::Json(json!({ "status": answer.status, "payload": body_json(&answer.payload) })));
-                }
-                ("POST", ["messages"]) => send(&device, &request.body)?,
-                ("POST", ["disconnect"]) => device.disconnect(resets(request))?,
-                ("POST", ["disable"]) => device.disable()?,
-                ("POST", ["enable"]) => device.enable()?,
-                ("POST", ["key"]) => device.set_auth(read_key(text(&request.body, "key")?)?)?,
-                ("POST", ["forget-session"]) => device.forget_session()?,
-                _ => return Err(unknown(request)),
-            }
-        }
+        ("POST", ["devices"]) => return register(&hub, &request.body),
+        (_, ["devices", id, action @ ..]) => return device_route(&hub, request, id, action).await,
         _ => return Err(unknown(request)),
     }
     done()
@@ -312,20 +308,6 @@ fn injection<F>(fault: F, times: Option<u32>, after: u32) -> Injection<F> {
     injection.after(after)
 }
 
-fn send(device: &crate::DeviceHandle, body: &Value) -> Result<(), Error> {
-    let properties = match body.get("properties") {
-        None | Some(Value::Null) => Vec::new(),
-        Some(Value::Object(map)) => {
-            let pair = |(key, value): (&'_ String, &'_ Value)| Some((key.clone(), value.as_str()?.to_owned()));
-            let pairs: Option<Vec<_>> = map.iter().map(pair).collect();
-            pairs.ok_or_else(|| bad("the values of `properties` must be texts"))?
-        }
-        Some(_) => return Err(bad("`properties` must be an object")),
-    };
-    let properties: Vec<(&str, &str)> = properties.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    device.send(&properties, text(body, "body")?.as_bytes())
-}
-
 fn status(control: &Control) -> Value {
     let hubs: serde_json::Map<String, Value> = control
         .hubs()
@@ -368,7 +350,7 @@ fn receipt_json(receipt: &Receipt) -> Value {
 }
 
 /// JSON as it is, other text as text, the rest as its bytes.
-fn body_json(body: &[u8]) -> Value {
+pub(crate) fn body_json(body: &[u8]) -> Value {
     match (serde_json::from_slice(body), std::str::from_utf8(body)) {
         (Ok(value), _) => value,
         (Err(_), Ok(text)) => json!(text),
@@ -397,7 +379,7 @@ fn number(request: &Request, name: &str, default: u64) -> Result<u64, Error> {
     }
 }
 
-fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Error> {
+pub(crate) fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Error> {
     body.get(name).and_then(Value::as_str).ok_or_else(|| bad(&format!("`{name}` must be a text")))
 }
 
@@ -405,22 +387,22 @@ fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Error> {
     T::deserialize(body).map_err(|error| bad(&error.to_string()))
 }
 
-fn read_key(text: &str) -> Result<Key, Error> {
+pub(crate) fn read_key(text: &str) -> Result<Key, Error> {
     Key::from_base64(text).map_err(|error| bad(&error.to_string()))
 }
 
-fn resets(request: &Request) -> bool {
+pub(crate) fn resets(request: &Request) -> bool {
     request.body.get("reset").and_then(Value::as_bool).unwrap_or(false)
 }
 
-fn done() -> Result<Reply, Error> {
+pub(crate) fn done() -> Result<Reply, Error> {
     Ok(Reply::Json(json!({ "done": true })))
 }
 
-fn bad(why: &str) -> Error {
+pub(crate) fn bad(why: &str) -> Error {
     Error::Request(why.to_owned())
 }
 
-fn unknown(request: &Request) -> Error {
+pub(crate) fn unknown(request: &Request) -> Error {
     bad(&format!("there is no {} /{}; GET / lists the routes", request.method, request.path.join("/")))
 }

@@ -9,11 +9,12 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connect::{Claim, Session, Start};
 use crate::connections::{CloseReason, Outcome};
+use crate::device::Push;
 use crate::fault::Fault;
 use crate::serve::Connection;
 use crate::session::{Flow, Later, Now, Out};
 use crate::wire::{Step, Transport, Wire};
-use crate::world::{Left, Push, World};
+use crate::world::{Left, World};
 
 /// An end of the connection, and how.
 struct End {
@@ -75,7 +76,7 @@ pub(crate) async fn run<S: Transport>(
     start: Start,
     mut pushes: mpsc::Receiver<Push>,
 ) -> CloseReason {
-    let Start { mut session, session_present, silence, ends_unix } = start;
+    let Start { mut session, session_present, silence, ends_unix, notes } = start;
     let shared = &connection.shared;
     let connack = ConnAck::new(ConnectReturnCode::Success, session_present);
     wire.out.packet(&Packet::ConnAck(connack));
@@ -83,9 +84,10 @@ pub(crate) async fn run<S: Transport>(
     if let Session::Hub(hub) = &session {
         let now = shared.now();
         let mut world = shared.lock();
-        if let Ok(device) = world.device(&hub.host, &hub.identity) {
-            device.pump(now);
+        for operation in notes {
+            world.note(&hub.host, &hub.identity, operation, now);
         }
+        world.pump(&hub.host, &hub.identity, now);
     }
     shared.changed();
     let mut pace =

@@ -45,6 +45,9 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via) {
         service: None,
         device: None,
         user_name: None,
+        api_version: None,
+        model_id: None,
+        product: None,
         clean_session: None,
         keep_alive: None,
         outcome: Outcome::Pending,
@@ -155,6 +158,9 @@ impl Connection {
             record.service = Some(claim.service.clone());
             record.device = Some(claim.id.clone());
             record.user_name = connect.login.as_ref().map(|login| login.username.clone());
+            record.api_version.clone_from(&claim.query.api_version);
+            record.model_id.clone_from(&claim.query.model_id);
+            record.product.clone_from(&claim.query.product);
             record.clean_session = Some(connect.clean_session);
             record.keep_alive = Some(connect.keep_alive);
         });

@@ -14,10 +14,13 @@ use crate::admission::Admission;
 use crate::config::Undocumented;
 use crate::connections::CloseReason;
 use crate::control::MethodAnswer;
+use crate::device::{Device, Subscription};
 use crate::fault::Fault;
+use crate::methods::MAX_METHOD_PAYLOAD;
+use crate::operations::Operation;
 use crate::telemetry::after_store;
 use crate::topic::{DeviceTopic, Feed};
-use crate::world::{Device, Subscription, World};
+use crate::world::World;
 
 /// What a connection does after a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,7 +116,7 @@ impl HubSession {
         }
         match packet {
             Packet::Publish(publish) => self.publish(world, publish, waited, out, now),
-            Packet::PubAck(ack) => self.complete(world, ack.pkid),
+            Packet::PubAck(ack) => self.complete(world, ack.pkid, now.since),
             Packet::Subscribe(subscribe) => self.subscribe(world, subscribe, out, now),
             Packet::Unsubscribe(unsubscribe) => self.unsubscribe(world, unsubscribe, out),
             Packet::PingReq => {
@@ -186,10 +189,19 @@ impl HubSession {
             DeviceTopic::TwinGet { request } => self.twin(world, request, None, out, now),
             DeviceTopic::TwinPatch { request } => self.twin(world, request, Some(&publish.payload), out, now),
             DeviceTopic::MethodAnswer { status, request } => {
-                if let Some(caller) = self.device(world).calls.remove(request) {
-                    // The caller may have given up meanwhile.
-                    let _ = caller.send(MethodAnswer { status, payload: publish.payload.to_vec() });
+                if publish.payload.len() > MAX_METHOD_PAYLOAD {
+                    return protocol("method answer too large");
                 }
+                let answer = MethodAnswer { status, payload: publish.payload.to_vec() };
+                let caller = self.device(world).calls.remove(request);
+                let in_time = caller.is_some_and(|caller| caller.send(answer).is_ok());
+                let request = request.to_owned();
+                let operation = if in_time {
+                    Operation::MethodAnswered { request, status }
+                } else {
+                    Operation::MethodAnsweredLate { request, status }
+                };
+                world.note(&self.host, &self.identity, operation, now.since);
             }
             DeviceTopic::IssueCertificate { request } => {
                 if self.device(world).subscribed(Feed::Credentials).is_some() {
@@ -203,18 +215,18 @@ impl HubSession {
     }
 
     fn twin(&self, world: &mut World, request: &str, patch: Option<&Bytes>, out: &mut Out, now: Now) {
-        let fault = world.faults.strike(&self.host, &self.identity, |fault| {
-            if let Fault::TwinStatus { status } = fault {
-                return Some(Some(*status));
-            }
-            (*fault == Fault::TwinSilent).then_some(None)
-        });
+        let fault = world.faults.strike(&self.host, &self.identity, TwinFault::of);
         let hub = world.hubs.get_mut(&self.host).expect("the hub of a session");
         let admission = hub.twin.as_mut().map_or(Admission::After(Duration::ZERO), |bucket| bucket.take(now.since));
         let device = self.device(world);
-        let (status, version, body) = match (fault, admission) {
-            (Some(None), _) => return,
-            (Some(Some(status)), _) => (status, None, Bytes::new()),
+        let mut hint = String::new();
+        let (status, version, body) = match (&fault, admission) {
+            (Some(TwinFault::Silent), _) => (0, None, Bytes::new()),
+            (Some(TwinFault::Status(status)), _) => (*status, None, Bytes::new()),
+            (Some(TwinFault::Throttled(seconds)), _) => {
+                hint = seconds.map(|seconds| format!("&retry-after={seconds}")).unwrap_or_default();
+                (429, None, Bytes::new())
+            }
             (None, Admission::Refused) => (429, None, Bytes::new()),
             (None, _) if device.spell.throttled_until > now.since => (429, None, Bytes::new()),
             (None, Admission::After(_)) => match patch {
@@ -225,11 +237,18 @@ impl HubSession {
                 },
             },
         };
-        if device.subscribed(Feed::TwinAnswers).is_none() {
+        let answers = fault != Some(TwinFault::Silent) && device.subscribed(Feed::TwinAnswers).is_some();
+        let told = answers.then_some(status);
+        let operation = match patch {
+            None => Operation::TwinRead { status: told },
+            Some(_) => Operation::TwinReported { status: told, version },
+        };
+        world.note(&self.host, &self.identity, operation, now.since);
+        if !answers {
             return;
         }
         let version = version.map(|version| format!("&$version={version}")).unwrap_or_default();
-        let topic = format!("$iothub/twin/res/{status}/?$rid={request}{version}");
+        let topic = format!("$iothub/twin/res/{status}/?$rid={request}{version}{hint}");
         match admission {
             Admission::After(wait) if !wait.is_zero() => {
                 out.later(now.instant + wait, Later::Publish { topic, payload: body });
@@ -238,10 +257,13 @@ impl HubSession {
         }
     }
 
-    fn complete(&self, world: &mut World, packet_id: u16) -> Flow {
+    fn complete(&self, world: &mut World, packet_id: u16, now: Duration) -> Flow {
         let connection = self.connection;
-        let device = self.device(world);
-        device.inbox.retain(|message| message.sent != Some((packet_id, connection)));
+        let complete = |device: &mut Device, notes: &mut Vec<Operation>| {
+            device.inbox.expire(now, notes);
+            device.inbox.complete(packet_id, connection, notes);
+        };
+        world.with_device(&self.host, &self.identity, now, complete).expect("checked at the start of each packet");
         Flow::Go
     }
 
@@ -272,7 +294,7 @@ impl HubSession {
             }
         }
         out.packet(&Packet::SubAck(SubAck::new(subscribe.pkid, codes)));
-        device.pump(now.since);
+        world.pump(&self.host, &self.identity, now.since);
         Flow::Go
     }
 
@@ -288,6 +310,26 @@ impl HubSession {
             return protocol("message too large");
         };
         after_store(self, world, stored, out, now)
+    }
+}
+
+/// What a fault makes of a twin request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TwinFault {
+    Silent,
+    Status(u16),
+    Throttled(Option<u32>),
+}
+
+impl TwinFault {
+    fn of(fault: &Fault) -> Option<Self> {
+        if let Fault::TwinStatus { status } = fault {
+            return Some(Self::Status(*status));
+        }
+        if let Fault::TwinThrottled { retry_after } = fault {
+            return Some(Self::Throttled(*retry_after));
+        }
+        (*fault == Fault::TwinSilent).then_some(Self::Silent)
     }
 }
 

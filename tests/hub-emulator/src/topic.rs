@@ -7,8 +7,8 @@ use crate::sas::percent_encode;
 /// What a user name asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UserName<'a> {
-    Hub { host: &'a str, identity: &'a str, api_version: Option<&'a str>, model_id: Option<String> },
-    Dps { id_scope: &'a str, registration_id: &'a str, api_version: Option<&'a str> },
+    Hub { host: &'a str, identity: &'a str, query: Query },
+    Dps { id_scope: &'a str, registration_id: &'a str, query: Query },
 }
 
 impl<'a> UserName<'a> {
@@ -17,8 +17,8 @@ impl<'a> UserName<'a> {
         let (host, rest) = text.split_once('/')?;
         if let Some(rest) = rest.strip_prefix("registrations/") {
             let (registration_id, query) = rest.split_once('/').unwrap_or((rest, ""));
-            let api_version = member(query.trim_start_matches('?'), "api-version");
-            return Some(Self::Dps { id_scope: host, registration_id, api_version });
+            let query = Query::read(query.trim_start_matches('?'));
+            return Some(Self::Dps { id_scope: host, registration_id, query });
         }
         let (identity, query) = match rest.find("/?") {
             Some(at) => (&rest[..at], &rest[at + 2..]),
@@ -30,8 +30,27 @@ impl<'a> UserName<'a> {
         if host.is_empty() || identity.is_empty() || identity.split('/').count() > 2 {
             return None;
         }
-        let model_id = member(query, "model-id").map(decode);
-        Some(Self::Hub { host, identity, api_version: member(query, "api-version"), model_id })
+        Some(Self::Hub { host, identity, query: Query::read(query) })
+    }
+}
+
+/// What the query of a user name tells; members that are not known are ignored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Query {
+    pub(crate) api_version: Option<String>,
+    pub(crate) model_id: Option<String>,
+    /// The `DeviceClientType` or `ClientVersion` member.
+    pub(crate) product: Option<String>,
+}
+
+impl Query {
+    fn read(query: &str) -> Self {
+        let read = |name| member(query, name).map(decode);
+        Self {
+            api_version: read("api-version"),
+            model_id: read("model-id"),
+            product: read("DeviceClientType").or_else(|| read("ClientVersion")),
+        }
     }
 }
 
@@ -85,6 +104,8 @@ fn telemetry_bag<'a>(rest: &'a str, identity: &str) -> Option<&'a str> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Feed {
     CloudToDevice,
+    /// The inputs of a module.
+    Inputs,
     Methods,
     TwinAnswers,
     Desired,
@@ -111,7 +132,11 @@ impl Feed {
                 .strip_prefix(module)
                 .or_else(|| rest.strip_prefix("+/modules/+"))?,
         };
-        matches!(own, "/messages/devicebound/#" | "/inputs/#").then_some(Self::CloudToDevice)
+        match own {
+            "/messages/devicebound/#" | "/messages/deviceBound/#" => Some(Self::CloudToDevice),
+            "/inputs/#" if identity.contains('/') => Some(Self::Inputs),
+            _ => None,
+        }
     }
 }
 
@@ -170,6 +195,12 @@ pub(crate) fn devicebound(identity: &str) -> String {
     }
 }
 
+/// Returns the topic prefix of messages to an input of the module `identity`.
+pub(crate) fn input(identity: &str, name: &str) -> String {
+    let (device, module) = identity.split_once('/').unwrap_or((identity, ""));
+    format!("devices/{device}/modules/{module}/inputs/{name}/")
+}
+
 /// Returns the resource of an identity, as a token for it names it.
 pub(crate) fn resource(host: &str, identity: &str) -> String {
     match identity.split_once('/') {
@@ -193,10 +224,9 @@ mod tests {
             "h.azure-devices.net/my_device/api-version=2020-09-30",
             "h.azure-devices.net/my_device/?model-id=dtmi%3Aa%3Bb%3B1&api-version=2020-09-30",
         ] {
-            let Some(UserName::Hub { host, identity, api_version, .. }) = UserName::parse(text) else {
-                panic!("{text}")
-            };
-            assert_eq!((host, identity, api_version), ("h.azure-devices.net", "my_device", Some("2020-09-30")));
+            let Some(UserName::Hub { host, identity, query }) = UserName::parse(text) else { panic!("{text}") };
+            assert_eq!((host, identity), ("h.azure-devices.net", "my_device"));
+            assert_eq!(query.api_version.as_deref(), Some("2020-09-30"));
         }
     }
 
@@ -209,8 +239,11 @@ mod tests {
     #[test]
     fn a_dps_user_name_has_no_question_mark() {
         let parsed = UserName::parse("0ne00AB/registrations/reg-1/api-version=2019-03-31&ClientVersion=x%2F1");
-        let want = UserName::Dps { id_scope: "0ne00AB", registration_id: "reg-1", api_version: Some("2019-03-31") };
-        assert_eq!(parsed, Some(want));
+        let Some(UserName::Dps { id_scope: "0ne00AB", registration_id: "reg-1", query }) = parsed else {
+            panic!("{parsed:?}")
+        };
+        assert_eq!(query.api_version.as_deref(), Some("2019-03-31"));
+        assert_eq!(query.product.as_deref(), Some("x/1"));
     }
 
     #[test]

@@ -2,9 +2,16 @@
 
 use serde_json::{Map, Value, json};
 
-/// Largest reported document in bytes, as the documentation counts them.
-const MAX_REPORTED: usize = 32 * 1024;
+/// Largest document in bytes, as the documentation counts them.
+const MAX_DOCUMENT: usize = 32 * 1024;
+/// Deepest nesting of objects.
 const MAX_DEPTH: usize = 10;
+/// Longest key in bytes.
+const MAX_KEY: usize = 1024;
+/// Longest text, and largest single property, in bytes.
+const MAX_VALUE: usize = 4 * 1024;
+/// Whole numbers beyond this are refused, above and (one more) below zero.
+const MAX_NUMBER: i64 = 4_503_599_627_370_495;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Twin {
@@ -42,30 +49,101 @@ impl Twin {
         })
     }
 
+    /// Returns the version of the desired properties.
+    pub(crate) fn desired_version(&self) -> u64 {
+        self.desired_version
+    }
+
     /// Merges what a device reports; returns the new version, or the status of the refusal.
     pub(crate) fn report(&mut self, body: &[u8]) -> Result<u64, u16> {
         let Ok(Value::Object(patch)) = serde_json::from_slice(body) else { return Err(400) };
-        let bad_key = |key: &String| key.is_empty() || key.chars().any(|c| c.is_control() || ".$ ".contains(c));
-        if any_key(&patch, &bad_key) || depth(&patch) > MAX_DEPTH {
-            return Err(400);
-        }
-        let mut merged = self.reported.clone();
-        merge(&mut merged, &patch);
-        if size(&merged) > MAX_REPORTED {
-            return Err(413);
-        }
+        let merged = merged(&self.reported, &patch).map_err(|broken| broken.status())?;
         self.reported = merged;
         self.reported_version += 1;
         Ok(self.reported_version)
     }
 
-    /// Merges a change of the service; returns the new version and the body of the notification.
-    pub(crate) fn desire(&mut self, patch: &Map<String, Value>) -> (u64, Value) {
-        merge(&mut self.desired, patch);
+    /// Merges a change of the service; returns the new version and the body of the notification, or what is wrong.
+    pub(crate) fn desire(&mut self, patch: &Map<String, Value>) -> Result<(u64, Value), &'static str> {
+        self.desired = merged(&self.desired, patch).map_err(Broken::text)?;
         self.desired_version += 1;
         let mut body = patch.clone();
         body.insert("$version".to_owned(), json!(self.desired_version));
-        (self.desired_version, Value::Object(body))
+        Ok((self.desired_version, Value::Object(body)))
+    }
+}
+
+/// A limit of twins that a change breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    Key,
+    Depth,
+    Number,
+    Value,
+    Document,
+}
+
+impl Broken {
+    fn status(self) -> u16 {
+        match self {
+            Self::Key | Self::Depth | Self::Number => 400,
+            Self::Value | Self::Document => 413,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Key => "a key is empty, longer than 1 KiB, or has a control character, `.`, `$` or a space",
+            Self::Depth => "objects are nested deeper than 10",
+            Self::Number => "a whole number is beyond the range of twins",
+            Self::Value => "a property is larger than 4 KiB",
+            Self::Document => "the document would exceed 32 KiB",
+        }
+    }
+}
+
+/// Returns `document` with `patch` merged into it, unless that breaks a limit.
+fn merged(document: &Map<String, Value>, patch: &Map<String, Value>) -> Result<Map<String, Value>, Broken> {
+    check(patch, 1)?;
+    let mut merged = document.clone();
+    merge(&mut merged, patch);
+    if depth(&merged) > MAX_DEPTH {
+        return Err(Broken::Depth);
+    }
+    if size(&merged) > MAX_DOCUMENT {
+        return Err(Broken::Document);
+    }
+    Ok(merged)
+}
+
+fn check(map: &Map<String, Value>, level: usize) -> Result<(), Broken> {
+    if level > MAX_DEPTH {
+        return Err(Broken::Depth);
+    }
+    for (key, value) in map {
+        if key.is_empty() || key.len() > MAX_KEY || key.chars().any(|c| c.is_control() || ".$ ".contains(c)) {
+            return Err(Broken::Key);
+        }
+        check_value(value, level)?;
+    }
+    Ok(())
+}
+
+fn check_value(value: &Value, level: usize) -> Result<(), Broken> {
+    match value {
+        Value::Object(inner) => check(inner, level + 1),
+        Value::Array(items) => {
+            if value_size(value) > MAX_VALUE {
+                return Err(Broken::Value);
+            }
+            items.iter().try_for_each(|item| check_value(item, level))
+        }
+        Value::String(text) if text.len() > MAX_VALUE => Err(Broken::Value),
+        Value::Number(number) if !number.is_f64() => {
+            let fits = |number: i64| (-MAX_NUMBER - 1..=MAX_NUMBER).contains(&number);
+            if number.as_i64().is_some_and(fits) { Ok(()) } else { Err(Broken::Number) }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => Ok(()),
     }
 }
 
@@ -92,25 +170,22 @@ fn merge(target: &mut Map<String, Value>, patch: &Map<String, Value>) {
     }
 }
 
-fn any_key(map: &Map<String, Value>, bad: &impl Fn(&String) -> bool) -> bool {
-    map.iter().any(|(key, value)| bad(key) || value.as_object().is_some_and(|inner| any_key(inner, bad)))
-}
-
 fn depth(map: &Map<String, Value>) -> usize {
     1 + map.values().filter_map(Value::as_object).map(depth).max().unwrap_or(0)
 }
 
-fn size(map: &Map<String, Value>) -> usize {
-    fn value_size(value: &Value) -> usize {
-        match value {
-            Value::Null => 0,
-            Value::Bool(_) => 4,
-            Value::Number(_) => 8,
-            Value::String(text) => text.len(),
-            Value::Array(items) => items.iter().map(value_size).sum(),
-            Value::Object(map) => size(map),
-        }
+fn value_size(value: &Value) -> usize {
+    match value {
+        Value::Null => 0,
+        Value::Bool(_) => 4,
+        Value::Number(_) => 8,
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(value_size).sum(),
+        Value::Object(map) => size(map),
     }
+}
+
+fn size(map: &Map<String, Value>) -> usize {
     map.iter().map(|(key, value)| key.len() + value_size(value)).sum()
 }
 
@@ -132,15 +207,30 @@ mod tests {
         for body in [&b"[1]"[..], b"{", b"", br#"{"a.b":1}"#, br#"{"$a":1}"#, br#"{"a b":{}}"#] {
             assert_eq!(twin.report(body), Err(400));
         }
-        let large = serde_json::to_vec(&json!({"k": "v".repeat(MAX_REPORTED)})).unwrap();
-        assert_eq!(twin.report(&large), Err(413));
+        let report = |twin: &mut Twin, body: Value| twin.report(body.to_string().as_bytes());
+        assert_eq!(report(&mut twin, json!({"k": "v".repeat(MAX_VALUE + 1)})), Err(413));
+        assert_eq!(report(&mut twin, json!({"k".repeat(MAX_KEY + 1): 1})), Err(400));
+        assert_eq!(report(&mut twin, json!({"k": MAX_NUMBER + 1})), Err(400));
+        let large: Map<String, Value> = (0..9).map(|n| (n.to_string(), json!("v".repeat(MAX_VALUE)))).collect();
+        assert_eq!(report(&mut twin, Value::Object(large)), Err(413));
+        let nested = |levels: usize| (1..levels).fold(json!({"k": 1}), |inner, _| json!({"k": inner}));
+        assert_eq!(report(&mut twin, nested(MAX_DEPTH + 1)), Err(400));
         assert_eq!(twin.document()["reported"], json!({"$version":1}));
+    }
+
+    #[test]
+    fn what_is_just_within_the_limits_is_taken() {
+        let nested = |levels: usize| (1..levels).fold(json!({"k": 1}), |inner, _| json!({"k": inner}));
+        for body in [nested(MAX_DEPTH), json!({"n": -MAX_NUMBER - 1, "t": "v".repeat(MAX_VALUE), "f": 1e300, "a": [1]})]
+        {
+            assert_eq!(Twin::default().report(body.to_string().as_bytes()), Ok(2), "{body}");
+        }
     }
 
     #[test]
     fn a_desired_change_carries_its_version() {
         let mut twin = Twin::with_desired(Some(&json!({"interval": 10})));
         let Value::Object(patch) = json!({"interval": 30}) else { panic!("an object") };
-        assert_eq!(twin.desire(&patch), (2, json!({"interval":30,"$version":2})));
+        assert_eq!(twin.desire(&patch).unwrap(), (2, json!({"interval":30,"$version":2})));
     }
 }

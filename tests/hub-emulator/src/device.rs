@@ -1,0 +1,169 @@
+//! An identity of a hub: its credentials, twin, session, connection and queue.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::DeviceAuth;
+use crate::connections::CloseReason;
+use crate::control::MethodAnswer;
+use crate::inbox::{Inbox, completed};
+use crate::operations::Operation;
+use crate::topic::{Feed, Query};
+use crate::twin::Twin;
+
+/// An identity of a hub: a device, or a module under the name `device/module`.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) auth: DeviceAuth,
+    pub(crate) enabled: bool,
+    pub(crate) twin: Twin,
+    pub(crate) subscriptions: Vec<Subscription>,
+    pub(crate) has_session: bool,
+    pub(crate) ever_connected: bool,
+    pub(crate) live: Option<Live>,
+    pub(crate) inbox: Inbox,
+    pub(crate) calls: HashMap<String, oneshot::Sender<MethodAnswer>>,
+    /// What the last CONNECT told of itself.
+    pub(crate) greeting: Query,
+    /// Message ids whose fault properties were obeyed.
+    pub(crate) obeyed: HashSet<String>,
+    pub(crate) spell: Spell,
+}
+
+/// Effects of fault properties that last: each until a time since start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spell {
+    pub(crate) unreachable_until: Duration,
+    pub(crate) refused_until: Duration,
+    pub(crate) throttled_until: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subscription {
+    pub(crate) filter: String,
+    pub(crate) feed: Option<Feed>,
+    pub(crate) qos: u8,
+}
+
+/// The connection of an identity.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) connection: u64,
+    pub(crate) pushes: mpsc::Sender<Push>,
+}
+
+/// An instruction to a connection.
+#[derive(Debug)]
+pub(crate) enum Push {
+    /// Sends a publish, at QoS 1 when it has a packet id.
+    Publish { topic: String, payload: Bytes, packet_id: Option<u16>, dup: bool },
+    /// Looks at the faults again.
+    Faults { cleared: bool },
+    /// Closes the socket; with a reset if asked.
+    Close { reason: CloseReason, reset: bool },
+}
+
+impl Device {
+    pub(crate) fn new(auth: DeviceAuth) -> Self {
+        Self {
+            auth,
+            enabled: true,
+            twin: Twin::default(),
+            subscriptions: Vec::new(),
+            has_session: false,
+            ever_connected: false,
+            live: None,
+            inbox: Inbox::default(),
+            calls: HashMap::new(),
+            greeting: Query::default(),
+            obeyed: HashSet::new(),
+            spell: Spell::default(),
+        }
+    }
+
+    /// Instructs the connection of this identity; false when there is none or it does not keep up.
+    pub(crate) fn push(&mut self, push: Push) -> bool {
+        let Some(live) = &self.live else { return false };
+        live.pushes.try_send(push).is_ok()
+    }
+
+    /// Closes the connection and forgets it, so that nothing of it counts any more.
+    pub(crate) fn cut(&mut self, reason: CloseReason) {
+        self.push(Push::Close { reason, reset: false });
+        self.live = None;
+        self.calls.clear();
+    }
+
+    pub(crate) fn forget_session(&mut self) {
+        self.has_session = false;
+        if self.live.is_none() {
+            self.subscriptions.clear();
+        }
+        self.inbox.forget_deliveries();
+    }
+
+    /// Returns the granted QoS of a feed this identity is subscribed to.
+    pub(crate) fn subscribed(&self, feed: Feed) -> Option<u8> {
+        let of_feed = self.subscriptions.iter().filter(|subscription| subscription.feed == Some(feed));
+        of_feed.map(|subscription| subscription.qos).max()
+    }
+
+    /// Tells whether the device is connected and takes what comes on this feed.
+    pub(crate) fn listens(&self, feed: Feed) -> bool {
+        self.live.is_some() && self.subscribed(feed).is_some()
+    }
+
+    /// Publishes to the device if it is connected and subscribed.
+    pub(crate) fn tell(&mut self, feed: Feed, topic: String, payload: Bytes) -> bool {
+        self.subscribed(feed).is_some() && self.push(Push::Publish { topic, payload, packet_id: None, dup: false })
+    }
+
+    /// Sends the waiting messages that were not yet sent on this connection.
+    pub(crate) fn pump(&mut self, now: Duration, notes: &mut Vec<Operation>) {
+        self.inbox.expire(now, notes);
+        let Some(connection) = self.live.as_ref().map(|live| live.connection) else { return };
+        let (device_qos, input_qos) = (self.subscribed(Feed::CloudToDevice), self.subscribed(Feed::Inputs));
+        let mut kept = VecDeque::new();
+        let mut keeps_up = true;
+        while let Some(mut message) = self.inbox.messages.pop_front() {
+            let qos = if message.to_input { input_qos } else { device_qos };
+            let sent_here = message.sent.is_some_and(|(_, on)| on == connection);
+            let Some(qos) = qos.filter(|_| keeps_up && !sent_here) else {
+                kept.push_back(message);
+                continue;
+            };
+            let packet_id = match message.sent {
+                Some((packet_id, _)) => packet_id,
+                None => self.inbox.packet_id_besides(&kept),
+            };
+            let dup = qos > 0 && message.sent.is_some();
+            keeps_up = self.push(Push::Publish {
+                topic: message.topic.clone(),
+                payload: message.payload.clone(),
+                packet_id: (qos > 0).then_some(packet_id),
+                dup,
+            });
+            if !keeps_up {
+                kept.push_back(message);
+                continue;
+            }
+            message.deliveries += 1;
+            notes.push(Operation::MessageDelivered {
+                number: message.number,
+                message_id: message.message_id.clone(),
+                delivery: message.deliveries,
+                dup,
+            });
+            if qos == 0 {
+                notes.push(completed(&message));
+            } else {
+                message.sent = Some((packet_id, connection));
+                kept.push_back(message);
+            }
+        }
+        self.inbox.messages = kept;
+    }
+}

@@ -1,0 +1,111 @@
+//! What the control port can do to one identity.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::cloud::{Ack, MessageToDevice};
+use crate::control::{DeviceHandle, Hub};
+use crate::http::{Reply, Request};
+use crate::routes::{bad, body_json, done, read_key, resets, text, unknown};
+use crate::{Error, Key};
+
+/// Registers an identity and answers with its connection string.
+pub(crate) fn register(hub: &Hub, body: &Value) -> Result<Reply, Error> {
+    let id = text(body, "id")?;
+    let key = match body.get("key").and_then(Value::as_str) {
+        Some(key) => read_key(key)?,
+        None => Key::random(),
+    };
+    hub.add_device(id, key.clone())?;
+    Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), id, &key) })))
+}
+
+/// Returns the connection string of a device or module.
+fn connection_string(host: &str, id: &str, key: &Key) -> String {
+    let identity = match id.split_once('/') {
+        None => format!("DeviceId={id}"),
+        Some((device, module)) => format!("DeviceId={device};ModuleId={module}"),
+    };
+    format!("HostName={host};{identity};SharedAccessKey={}", key.to_base64())
+}
+
+/// Acts on `/hubs/{hub}/devices/{id}/...`; a module's id is `{device}/modules/{module}` in a path.
+pub(crate) async fn device_route(hub: &Hub, request: &Request, id: &str, action: &[&str]) -> Result<Reply, Error> {
+    let (id, action) = match action {
+        ["modules", module, action @ ..] => (format!("{id}/{module}"), action),
+        action => (id.to_owned(), action),
+    };
+    let device = hub.device(&id);
+    match (request.method.as_str(), action) {
+        ("GET", []) => return Ok(Reply::Json(device.describe()?)),
+        ("DELETE", []) => device.delete()?,
+        ("GET", ["twin"]) => return Ok(Reply::Json(device.twin()?)),
+        ("POST", ["desired"]) => {
+            let version = match request.query.get("version") {
+                None => device.set_desired(&request.body)?,
+                Some(version) => {
+                    let version = version.parse().map_err(|_| bad("`version` must be a whole number"))?;
+                    device.set_desired_if(version, &request.body)?
+                }
+            };
+            return Ok(Reply::Json(json!({ "version": version })));
+        }
+        ("POST", ["methods", name]) => return call(&device, name, &request.body).await,
+        ("POST", ["messages"]) => device.send_message(message(&request.body)?)?,
+        ("DELETE", ["messages"]) => return Ok(Reply::Json(json!({ "purged": device.purge()? }))),
+        ("POST", ["inputs", name]) => device.send_to_input(name, message(&request.body)?)?,
+        ("POST", ["disconnect"]) => device.disconnect(resets(request))?,
+        ("POST", ["disable"]) => device.disable()?,
+        ("POST", ["enable"]) => device.enable()?,
+        ("POST", ["recreate"]) => device.recreate()?,
+        ("POST", ["roll-back-twin"]) => device.roll_back_twin()?,
+        ("POST", ["key"]) => device.set_auth(read_key(text(&request.body, "key")?)?)?,
+        ("POST", ["rotate"]) => {
+            let key = match request.body.get("key").and_then(Value::as_str) {
+                Some(key) => read_key(key)?,
+                None => Key::random(),
+            };
+            device.rotate_key(key.clone())?;
+            return Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), &id, &key) })));
+        }
+        ("POST", ["forget-session"]) => device.forget_session()?,
+        _ => return Err(unknown(request)),
+    }
+    done()
+}
+
+async fn call(device: &DeviceHandle, name: &str, body: &Value) -> Result<Reply, Error> {
+    let millis = |key: &str, default| Duration::from_millis(body.get(key).and_then(Value::as_u64).unwrap_or(default));
+    let payload = body.get("payload").unwrap_or(&Value::Null);
+    let (connect_limit, limit) = (millis("connect_timeout_ms", 0), millis("timeout_ms", 30_000));
+    let answer = device.invoke_within(name, payload, connect_limit, limit).await?;
+    Ok(Reply::Json(json!({ "status": answer.status, "payload": body_json(&answer.payload) })))
+}
+
+fn message(body: &Value) -> Result<MessageToDevice, Error> {
+    let bytes = match body.get("base64").and_then(Value::as_str) {
+        Some(encoded) => STANDARD.decode(encoded).map_err(|_| bad("`base64` must be base64 with padding"))?,
+        None => text(body, "body")?.as_bytes().to_vec(),
+    };
+    let mut message = MessageToDevice::new(bytes);
+    match body.get("properties") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(map)) => {
+            for (name, value) in map {
+                let value = value.as_str().ok_or_else(|| bad("the values of `properties` must be texts"))?;
+                message = message.property(name, value);
+            }
+        }
+        Some(_) => return Err(bad("`properties` must be an object")),
+    }
+    if let Some(millis) = body.get("expires_ms").and_then(Value::as_u64) {
+        message = message.expires_in(Duration::from_millis(millis));
+    }
+    if let Some(ack) = body.get("ack").and_then(Value::as_str) {
+        message = message.ack(Ack::from_property(ack));
+    }
+    Ok(message)
+}

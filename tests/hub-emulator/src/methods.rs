@@ -1,0 +1,79 @@
+//! Direct methods: calling a device and waiting for its answer.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::Error;
+use crate::control::{DeviceHandle, MethodAnswer};
+use crate::operations::Operation;
+use crate::session::to_bytes;
+use crate::topic::Feed;
+
+/// Largest payload of a call, and of its answer, in bytes.
+pub(crate) const MAX_METHOD_PAYLOAD: usize = 128 * 1024;
+
+impl DeviceHandle {
+    /// Calls a method of the device and waits for its answer. Any number of calls may be under way.
+    ///
+    /// # Errors
+    /// [`Error::NotListening`] when the device is not connected or has not subscribed; [`Error::NoAnswer`] when `limit`
+    /// passes or the connection ends before the answer; [`Error::Request`] when the payload exceeds 128 KiB;
+    /// [`Error::NoSuchDevice`].
+    pub async fn invoke(&self, method: &str, payload: &Value, limit: Duration) -> Result<MethodAnswer, Error> {
+        self.invoke_within(method, payload, Duration::ZERO, limit).await
+    }
+
+    /// Calls a method as [`DeviceHandle::invoke`] does, waiting up to `connect_limit` for the device to connect and
+    /// subscribe.
+    ///
+    /// # Errors
+    /// As for [`DeviceHandle::invoke`].
+    pub async fn invoke_within(
+        &self,
+        method: &str,
+        payload: &Value,
+        connect_limit: Duration,
+        limit: Duration,
+    ) -> Result<MethodAnswer, Error> {
+        let payload = if payload.is_null() { Bytes::new() } else { to_bytes(payload) };
+        if payload.len() > MAX_METHOD_PAYLOAD {
+            let size = payload.len();
+            return Err(Error::Request(format!("payload is {size} bytes; the limit is {MAX_METHOD_PAYLOAD}")));
+        }
+        if !connect_limit.is_zero() {
+            let ledger = crate::Ledger { shared: self.shared.clone() };
+            let listens = |_: &crate::Ledger| self.change(|device| device.listens(Feed::Methods)).unwrap_or(false);
+            // Whether it came in time shows in the call.
+            ledger.wait_until(connect_limit, listens).await;
+        }
+        let request = format!("{:x}", self.shared.next_fault().0);
+        let (sender, receiver) = oneshot::channel();
+        let told = self.act(|device, notes| {
+            let topic = format!("$iothub/methods/POST/{method}/?$rid={request}");
+            let told = device.tell(Feed::Methods, topic, payload);
+            if told {
+                device.calls.insert(request.clone(), sender);
+                notes.push(Operation::MethodCalled { method: method.to_owned(), request: request.clone() });
+            } else {
+                notes.push(Operation::MethodNotDelivered { method: method.to_owned() });
+            }
+            told
+        })?;
+        if !told {
+            return Err(Error::NotListening(self.id.clone()));
+        }
+        if let Some(answer) = timeout(limit, receiver).await.ok().and_then(Result::ok) {
+            return Ok(answer);
+        }
+        // The device may be gone by now; then so is the call.
+        let _ = self.act(|device, notes| {
+            device.calls.remove(&request);
+            notes.push(Operation::MethodTimedOut { request: request.clone() });
+        });
+        Err(Error::NoAnswer)
+    }
+}

@@ -1,0 +1,183 @@
+//! The services of a hub as the operation log tells of them: limits, versions, late answers, expiry.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test ends where something is not as expected"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use hub_emulator::{Ack, Error, Fault, MessageToDevice, Notification, Operation};
+use rumqttc::mqttbytes::v4::{Packet, PubAck};
+use serde_json::{Value, json};
+use support::{Client, DEVICE, HUB, SOON, config, connect_packet, eventually, start};
+
+const TWIN: &str = "$iothub/twin/res/#";
+const DESIRED: &str = "$iothub/twin/PATCH/properties/desired/#";
+const METHODS: &str = "$iothub/methods/POST/#";
+const INBOX: &str = "devices/dev-1/messages/devicebound/#";
+
+#[tokio::test]
+async fn a_lost_notification_leaves_a_gap_and_a_change_while_offline_is_not_told_later() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    device.set_desired(&json!({"a": 1})).unwrap();
+    let mut client = Client::device(&emulator).await;
+    client.subscribed(DESIRED).await;
+    device.inject(Fault::LoseDesired);
+    assert_eq!(device.set_desired(&json!({"a": 2})).unwrap(), 3);
+    assert_eq!(device.set_desired(&json!({"a": {"b": 1}, "c": null})).unwrap(), 4);
+    let change = client.publish_packet().await;
+    assert_eq!(change.topic, "$iothub/twin/PATCH/properties/desired/?$version=4");
+    assert_eq!(
+        serde_json::from_slice::<Value>(&change.payload).unwrap(),
+        json!({"a": {"b": 1}, "c": null, "$version": 4})
+    );
+    let notifications: Vec<_> = emulator
+        .ledger()
+        .operations_of(DEVICE)
+        .into_iter()
+        .filter_map(|operation| match operation {
+            Operation::DesiredChanged { notification, .. } => Some(notification),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(notifications, [Notification::NotListening, Notification::Lost, Notification::Sent]);
+}
+
+#[tokio::test]
+async fn an_identity_made_again_closes_the_connection_and_restarts_its_versions() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let mut client = Client::device(&emulator).await;
+    client.subscribed(INBOX).await;
+    device.set_desired(&json!({"a": 1})).unwrap();
+    device.recreate().unwrap();
+    client.closed().await;
+    assert_eq!(device.twin().unwrap(), json!({"desired": {"$version": 1}, "reported": {"$version": 1}}));
+    let (_, present) = Client::connected(&emulator, connect_packet()).await;
+    assert!(!present, "the session is gone");
+    device.set_desired(&json!({"a": 1})).unwrap();
+    device.roll_back_twin().unwrap();
+    assert!(device.is_connected(), "a rollback of the twin alone keeps the connection");
+    assert_eq!(device.set_desired(&json!({"a": 1})).unwrap(), 2);
+}
+
+#[tokio::test]
+async fn twin_requests_are_throttled_with_a_hint_and_logged_with_their_status() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let mut client = Client::device(&emulator).await;
+    client.subscribed(TWIN).await;
+    device.inject(Fault::TwinThrottled { retry_after: Some(5) });
+    for (topic, answer) in [
+        ("$iothub/twin/GET/?$rid=a", "$iothub/twin/res/429/?$rid=a&retry-after=5"),
+        ("$iothub/twin/PATCH/properties/reported/?$rid=b", "$iothub/twin/res/204/?$rid=b&$version=2"),
+    ] {
+        let id = client.publish(topic, b"{\"a\":1}").await;
+        client.acknowledged(id).await;
+        assert_eq!(client.publish_packet().await.topic, answer);
+    }
+    let expected =
+        [Operation::TwinRead { status: Some(429) }, Operation::TwinReported { status: Some(204), version: Some(2) }];
+    assert_eq!(emulator.ledger().operations_of(DEVICE), expected);
+}
+
+#[tokio::test]
+async fn a_change_into_another_version_is_a_conflict_and_limits_hold_for_the_service_too() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    assert_eq!(device.set_desired_if(1, &json!({"a": 1})).unwrap(), 2);
+    assert!(matches!(device.set_desired_if(1, &json!({"a": 2})), Err(Error::Conflict)));
+    assert!(matches!(device.set_desired(&json!({"a.b": 2})), Err(Error::Request(_))));
+    assert_eq!(device.twin().unwrap()["desired"], json!({"a": 1, "$version": 2}));
+}
+
+#[tokio::test]
+async fn calls_run_at_once_in_any_order_and_a_late_answer_is_noticed() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let mut client = Client::device(&emulator).await;
+    client.subscribed(METHODS).await;
+    let mut calls = Vec::new();
+    let mut requests = Vec::new();
+    for number in 0..3 {
+        let device = device.clone();
+        let name = format!("m{number}");
+        calls.push(tokio::spawn(async move { device.invoke(&name, &Value::Null, SOON).await }));
+        let request = client.publish_packet().await;
+        requests.push(request.topic.split_once("$rid=").unwrap().1.to_owned());
+    }
+    for (number, request) in requests.iter().enumerate().rev() {
+        let id = client.publish(&format!("$iothub/methods/res/{number}/?$rid={request}"), b"").await;
+        client.acknowledged(id).await;
+    }
+    for (status, call) in calls.into_iter().enumerate() {
+        assert_eq!(usize::try_from(call.await.unwrap().unwrap().status).unwrap(), status);
+    }
+    let slow = device.invoke("slow", &Value::Null, Duration::from_millis(30)).await;
+    assert!(matches!(slow, Err(Error::NoAnswer)));
+    let request = client.publish_packet().await.topic.split_once("$rid=").unwrap().1.to_owned();
+    let id = client.publish(&format!("$iothub/methods/res/200/?$rid={request}"), b"").await;
+    client.acknowledged(id).await;
+    let operations = emulator.ledger().operations_of(DEVICE);
+    let end = [
+        Operation::MethodTimedOut { request: request.clone() },
+        Operation::MethodAnsweredLate { request, status: 200 },
+    ];
+    assert_eq!(operations[operations.len() - 2..], end);
+}
+
+#[tokio::test]
+async fn a_call_may_wait_for_the_device_to_connect() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let none = device.invoke_within("m", &Value::Null, Duration::from_millis(30), SOON).await;
+    assert!(matches!(none, Err(Error::NotListening(_))));
+    let call = tokio::spawn({
+        let device = device.clone();
+        async move { device.invoke_within("m", &Value::Null, SOON, SOON).await }
+    });
+    let mut client = Client::device(&emulator).await;
+    client.subscribed(METHODS).await;
+    let request = client.publish_packet().await.topic.split_once("$rid=").unwrap().1.to_owned();
+    client.publish(&format!("$iothub/methods/res/204/?$rid={request}"), b"").await;
+    assert_eq!(call.await.unwrap().unwrap().status, 204);
+}
+
+#[tokio::test]
+async fn a_message_tells_its_properties_in_the_topic_and_its_fate_in_the_log() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let mut client = Client::device(&emulator).await;
+    emulator.clock().set_offset_seconds(0);
+    let message = MessageToDevice::new("hi").id("m/1").correlation_id("c").content_type("text/plain");
+    let message = message.content_encoding("utf-8").property("user", "ä").ack(Ack::Full).expires_in(SOON * 100);
+    device.send_message(message).unwrap();
+    device.send_message(MessageToDevice::new("old").id("m-2").expires_in(Duration::from_millis(40))).unwrap();
+    client.silent().await;
+    client.subscribed(INBOX).await;
+    let received = client.publish_packet().await;
+    let bag = received.topic.strip_prefix("devices/dev-1/messages/devicebound/").unwrap();
+    for pair in ["%24.mid=m%2F1", "%24.cid=c", "%24.ct=text%2Fplain", "%24.ce=utf-8", "user=%C3%A4", "iothub-ack=full"]
+    {
+        assert!(bag.split('&').any(|member| member == pair), "{pair} in {bag}");
+    }
+    assert!(bag.contains("%24.exp=2"), "{bag}");
+    client.send(Packet::PubAck(PubAck::new(received.pkid))).await;
+    eventually("it is taken", || device.waiting().unwrap() == 0).await;
+    let (first, second) = (Some("m/1".to_owned()), Some("m-2".to_owned()));
+    let fate = [
+        Operation::MessageQueued { number: 1, message_id: first.clone() },
+        Operation::MessageQueued { number: 2, message_id: second.clone() },
+        Operation::MessageExpired { number: 2, message_id: second, feedback: false },
+        Operation::MessageDelivered { number: 1, message_id: first.clone(), delivery: 1, dup: false },
+        Operation::MessageCompleted { number: 1, message_id: first, feedback: true },
+    ];
+    assert_eq!(emulator.ledger().operations_of(DEVICE), fate);
+    device.send(&[], b"never asked for").unwrap();
+    assert_eq!(device.purge().unwrap(), 1);
+}
