@@ -17,7 +17,7 @@ const EXAMPLE: [(&str, &str); 7] = [
     ("ID_SCOPE", "0ne00EMULATOR"),
     ("REGISTRATION_ID", "pump-7"),
     ("DEVICE_KEY", "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc="),
-    ("GATEWAY", "192.168.1.10:1883"),
+    ("GATEWAY", "192.168.1.10:8883"),
     ("BUILT_AT", "1780000000"),
 ];
 
@@ -38,6 +38,13 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         if std::env::var_os(name).is_none() {
             build.env(name, value);
         }
+    }
+    if std::env::var_os("AUTHORITY").is_none() {
+        // Nobody is trusted then.
+        let nobody = directory.join("authority.der");
+        std::fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        std::fs::write(&nobody, "").map_err(|error| format!("{}: {error}", nobody.display()))?;
+        build.env("AUTHORITY", nobody);
     }
     shell::run(&mut build)?;
 

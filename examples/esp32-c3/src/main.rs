@@ -1,14 +1,18 @@
-//! A device on an ESP32-C3 without ESP-IDF: Wi-Fi by esp-radio, TCP by embassy-net, the rest by `steadfast-esp32`.
+//! A device on an ESP32-C3 without ESP-IDF: Wi-Fi by esp-radio, TCP by embassy-net, TLS 1.3 by embedded-tls, the rest by
+//! `steadfast-esp32`.
 //!
 //! What differs from board to board comes from the environment when it is built; see README.md.
 #![no_std]
 #![no_main]
 
+mod tls;
+
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
+use device_tls::{ChaCha20Rng, Pool, SeedableRng as _};
 use embassy_executor::Spawner;
-use embassy_net::tcp::client::{TcpClient, TcpClientState, TcpConnection};
+use embassy_net::tcp::client::{TcpClient, TcpClientState};
 use embassy_net::{Runner, Stack, StackResources};
 use embassy_time::{Instant as Uptime, Timer};
 use embedded_nal_async::TcpConnect as _;
@@ -17,7 +21,8 @@ use esp_hal::rng::Rng;
 use esp_hal::timer::timg::TimerGroup;
 use esp_radio::wifi::sta::StationConfig;
 use esp_radio::wifi::{AuthenticationMethodConfig, Config as WifiConfig, Interface, Password, Ssid, WifiController};
-use static_cell::StaticCell;
+use rustls_pki_types::CertificateDer;
+use static_cell::{ConstStaticCell, StaticCell};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
@@ -31,8 +36,10 @@ const PASSWORD: &str = env!("WIFI_PASSWORD");
 const ID_SCOPE: &str = env!("ID_SCOPE");
 const REGISTRATION_ID: &str = env!("REGISTRATION_ID");
 const DEVICE_KEY: &str = env!("DEVICE_KEY");
-/// A local hub or gateway without TLS: `address:port`.
+/// A local hub or gateway that speaks TLS 1.3: `address:port`.
 const GATEWAY: &str = env!("GATEWAY");
+/// The certificate of the authority that the gateway's certificates lead to, as DER.
+static AUTHORITY: &[u8] = include_bytes!(env!("AUTHORITY"));
 /// The wall clock at build time, in seconds since 1970; a product asks SNTP.
 const BUILT_AT: &str = env!("BUILT_AT");
 
@@ -67,10 +74,11 @@ async fn main(spawner: Spawner) -> ! {
     esp_rtos::start(timers.timer0, peripherals.FROM_CPU_INTR0);
 
     let random = Rng::new();
-    let mut entropy = [0; 16];
+    let (mut entropy, mut for_tls) = ([0; 16], [0; 32]);
     let controller = WifiController::new(peripherals.WIFI, Default::default());
     // With the radio on the generator draws from its noise.
     random.read(&mut entropy);
+    random.read(&mut for_tls);
     if let Ok(controller) = controller
         && let Ok(task) = keep_joined(controller)
     {
@@ -88,7 +96,7 @@ async fn main(spawner: Spawner) -> ! {
         spawner.spawn(task);
     }
     stack.wait_config_up().await;
-    run_device(stack, Seed::new(entropy)).await
+    run_device(stack, Seed::new(entropy), ChaCha20Rng::from_seed(for_tls)).await
 }
 
 #[embassy_executor::task]
@@ -116,16 +124,21 @@ async fn keep_joined(mut controller: WifiController<'static>) {
     }
 }
 
-async fn run_device(stack: Stack<'static>, seed: Seed) -> ! {
+async fn run_device(stack: Stack<'static>, seed: Seed, random: ChaCha20Rng) -> ! {
     let key = SymmetricKey::from_base64(DEVICE_KEY).ok();
-    let (mut rx, mut tx) = ([0; 2048], [0; 2048]);
+    // What is large is static: so it is not moved over the stack.
+    static RX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
+    static TX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
+    static OUTBOX: ConstStaticCell<RamOutbox<16, 4096>> = ConstStaticCell::new(RamOutbox::new());
+    static TLS: ConstStaticCell<tls::Buffers> = ConstStaticCell::new(tls::Buffers::new());
+    static MEMORY: StaticCell<Pool<tls::Memory>> = StaticCell::new();
     static STATE: StaticCell<TcpClientState<1, 1536, 1536>> = StaticCell::new();
     static CLIENT: StaticCell<Client> = StaticCell::new();
     let client = CLIENT.init(TcpClient::new(stack, STATE.init(TcpClientState::new())));
-    let dialler = Dialler { stack, client };
-    let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-    let outbox = RamOutbox::<16, 4096>::new();
-    let Ok(mut device) = Device::new(Chip { key }, dialler, Clock, &CONFIG, outbox, seed, buffers) else {
+    let memory = MEMORY.init(Pool::new(tls::Memory::new(TLS.take())));
+    let dialler = Dialler { stack, client, authority: CertificateDer::from_slice(AUTHORITY), random, memory };
+    let buffers = Buffers { rx: RX.take(), tx: TX.take() };
+    let Ok(mut device) = Device::new(Chip { key }, dialler, Clock, &CONFIG, OUTBOX.take(), seed, buffers) else {
         esp_hal::system::software_reset()
     };
     device.start();
@@ -159,6 +172,10 @@ async fn run_device(stack: Stack<'static>, seed: Seed) -> ! {
     }
 }
 
+fn unix_secs() -> Option<u64> {
+    Some(BUILT_AT.parse::<u64>().ok()? + Uptime::now().as_secs())
+}
+
 struct Chip {
     key: Option<SymmetricKey>,
 }
@@ -169,7 +186,7 @@ impl Board for Chip {
     }
 
     fn unix_secs(&self) -> Option<u64> {
-        Some(BUILT_AT.parse::<u64>().ok()? + Uptime::now().as_secs())
+        unix_secs()
     }
 
     fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
@@ -190,20 +207,25 @@ impl DeviceTimer for Clock {
 /// One connection at a time; the device drops the old one before it dials.
 type Client = TcpClient<'static, 1, 1536, 1536>;
 
-/// Dials the gateway, whichever service is wanted.
+/// Dials the gateway, whichever service is wanted: the name in the TLS handshake tells which.
 struct Dialler {
     stack: Stack<'static>,
     client: &'static Client,
+    authority: CertificateDer<'static>,
+    random: ChaCha20Rng,
+    memory: &'static Pool<tls::Memory>,
 }
 
 impl Connect for Dialler {
-    type Stream = TcpConnection<'static, 1, 1536, 1536>;
+    type Stream = tls::Secured;
 
-    async fn connect(&mut self, _: &Dial<'_>) -> Result<Self::Stream, Failure> {
+    async fn connect(&mut self, dial: &Dial<'_>) -> Result<tls::Secured, Failure> {
         if !JOINED.load(Ordering::Relaxed) || !self.stack.is_config_up() {
             return Err(Failure::Network);
         }
         let gateway = GATEWAY.parse().map_err(|_| Failure::Unresolved)?;
-        self.client.connect(gateway).await.map_err(|_| Failure::ConnectionRefused)
+        let unix_secs = unix_secs().ok_or(Failure::Local(LocalFailure::ClockUnset))?;
+        let tcp = self.client.connect(gateway).await.map_err(|_| Failure::ConnectionRefused)?;
+        tls::Secured::open(tcp, self.memory, dial.host, &self.authority, unix_secs, &mut self.random).await
     }
 }

@@ -194,57 +194,6 @@ impl<T> Slot<MaybeUninit<T>> {
     }
 }
 
-/// Memory that one user at a time may have.
-#[cfg(feature = "tls")]
-pub struct Pool<T> {
-    value: UnsafeCell<T>,
-    lent: AtomicBool,
-}
-
-// SAFETY: there is one processor and no interrupt, and the flag lets one user in at a time.
-#[cfg(feature = "tls")]
-unsafe impl<T> Sync for Pool<T> {}
-
-#[cfg(feature = "tls")]
-impl<T> Pool<T> {
-    /// A pool of this value.
-    pub const fn new(value: T) -> Self {
-        Self { value: UnsafeCell::new(value), lent: AtomicBool::new(false) }
-    }
-
-    /// Lends the value out, when nobody has it.
-    pub fn lend(&'static self) -> Option<Loan<T>> {
-        if self.lent.load(Ordering::Relaxed) {
-            return None;
-        }
-        self.lent.store(true, Ordering::Relaxed);
-        Some(Loan(self))
-    }
-}
-
-/// A value on loan; dropping this gives it back.
-#[cfg(feature = "tls")]
-pub struct Loan<T: 'static>(&'static Pool<T>);
-
-#[cfg(feature = "tls")]
-impl<T> Loan<T> {
-    /// Returns the value.
-    ///
-    /// # Safety
-    /// To be called once, and the reference must not be used after the loan was dropped.
-    pub unsafe fn memory(&mut self) -> &'static mut T {
-        // SAFETY: nobody else has a loan, and the caller promises the rest.
-        unsafe { &mut *self.0.value.get() }
-    }
-}
-
-#[cfg(feature = "tls")]
-impl<T> Drop for Loan<T> {
-    fn drop(&mut self) {
-        self.0.lent.store(false, Ordering::Relaxed);
-    }
-}
-
 const DMA_PAGES: usize = 8;
 
 #[repr(C, align(4096))]

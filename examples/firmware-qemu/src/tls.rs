@@ -3,14 +3,14 @@
 use core::cell::Cell;
 use core::time::Duration;
 
-use device_tls::{CERTIFICATE_BYTES, ChaCha20Rng, Provider, SeedableRng as _};
+use device_tls::{CERTIFICATE_BYTES, ChaCha20Rng, Loan, Pool, Provider, SeedableRng as _};
 use embedded_io::{Error as _, ErrorKind, ErrorType, Read, Write};
 use embedded_tls::blocking::{Aes128GcmSha256, TlsConfig, TlsConnection, TlsContext, TlsError};
 use rustls_pki_types::CertificateDer;
 use steadfast_core::{Failure, LocalFailure};
 use steadfast_esp32::{Connect, Dial, Stream};
 
-use crate::machine::{self, Loan, Pool, Slot};
+use crate::machine::{self, Slot};
 use crate::net::{self, Socket, deadline};
 
 /// Hubs of the emulator whose certificates must not be taken.
@@ -40,8 +40,8 @@ struct Memory {
     certificate: [u8; CERTIFICATE_BYTES],
 }
 
-static MEMORY: Pool<Memory> =
-    Pool::new(Memory { inbound: [0; RECORD], outbound: [0; OUTBOUND], certificate: [0; CERTIFICATE_BYTES] });
+static MEMORY: Slot<Pool<Memory>> =
+    Slot::new(Pool::new(Memory { inbound: [0; RECORD], outbound: [0; OUTBOUND], certificate: [0; CERTIFICATE_BYTES] }));
 
 /// What the connection and its user below have to agree on.
 struct Phase {
@@ -58,17 +58,19 @@ pub struct Dialler {
     tcp: net::Dialler,
     authority: CertificateDer<'static>,
     random: ChaCha20Rng,
+    memory: &'static Pool<Memory>,
     phase: &'static Phase,
 }
 
 impl Dialler {
     /// Trusts `authority`, a certificate as DER. To be called once.
     pub fn new(tcp: net::Dialler, authority: &'static [u8], entropy: [u8; 32]) -> Option<Self> {
-        let phase = PHASE.take()?;
+        let (memory, phase) = (MEMORY.take()?, PHASE.take()?);
         Some(Self {
             tcp,
             authority: CertificateDer::from_slice(authority),
             random: ChaCha20Rng::from_seed(entropy),
+            memory,
             phase,
         })
     }
@@ -89,12 +91,12 @@ impl Dialler {
     #[expect(unsafe_code, reason = "a connection borrows memory that has to outlive it and comes back when it ends")]
     fn open(&mut self, host: &str, limit: Duration) -> Result<Secured, Failure> {
         let until = deadline(limit);
-        let mut loan = MEMORY.lend().ok_or(Failure::Local(LocalFailure::Buffer))?;
+        let mut loan = self.memory.lend().ok_or(Failure::Local(LocalFailure::Buffer))?;
         let socket = self.tcp.open(limit)?;
         self.phase.open.set(false);
         self.phase.until.set(until);
         // SAFETY: the references end with `tls` and `provider`, which are dropped before the loan, here and in `Secured`.
-        let Memory { inbound, outbound, certificate } = unsafe { loan.memory() };
+        let Memory { inbound, outbound, certificate } = unsafe { loan.value() };
         let provider = Provider::new(host, &self.authority, machine::unix_secs(), &mut self.random, certificate);
         let mut provider = provider.map_err(Failure::Tls)?;
         let config = TlsConfig::new().with_server_name(host);

@@ -8,7 +8,8 @@
 //!
 //! Keys and signatures are ECDSA on P-256 with SHA-256, the only ones here. Revocation is not looked at.
 #![no_std]
-#![forbid(unsafe_code)]
+
+mod memory;
 
 use core::time::Duration;
 
@@ -16,6 +17,7 @@ use embedded_tls::blocking::{
     Aes128GcmSha256, CertificateEntryRef, CertificateRef, CertificateVerifyRef, CryptoProvider, TlsError, TlsVerifier,
 };
 use embedded_tls::{CryptoRngCore, SignatureScheme};
+pub use memory::{Loan, Pool};
 use p256::ecdsa::signature::Verifier as _;
 use p256::ecdsa::{DerSignature, Signature, VerifyingKey};
 pub use rand_chacha::ChaCha20Rng;
