@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Role};
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role};
 
 /// The clock, the key and the memory of a device.
 pub trait Board {
@@ -31,6 +31,12 @@ pub trait Board {
     /// so that each start asks the Device Provisioning Service.
     fn save(&mut self, assignment: &Assignment) {
         let _ = assignment;
+    }
+
+    /// Keeps `memory` over reboots, to be handed to `restore_memory` after the next one. The link asks for it a few times
+    /// in an outage. The default forgets it, so that a device that loses power in an outage comes back as a new one.
+    fn save_memory(&mut self, memory: Memory) {
+        let _ = memory;
     }
 
     /// Lets `span` pass while there is no connection, or less; asynchronous devices do not call it.

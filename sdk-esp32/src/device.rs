@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
-use steadfast_core::{Assignment, Failure, Instant, Link, MessageId, Outbox, PublishError, Seed, Settings};
+use steadfast_core::{Assignment, Failure, Instant, Link, Memory, MessageId, Outbox, PublishError, Seed, Settings};
 
 use crate::board::{Board, Connect, Stream};
 use crate::engine::{Ack, Buffers, Engine, Found, Poll, SetupError, Step};
@@ -79,6 +79,15 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
     /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
     pub fn restore_assignment(&mut self, assignment: Assignment) {
         self.engine.link.restore_assignment(assignment);
+    }
+
+    /// Hands in what [`Board::save_memory`] kept before a reboot, so that a device that lost power in an outage goes on
+    /// waiting as before. To be called before the first [`start`](Self::start); a board whose clock is set by then lets
+    /// the time without power count.
+    pub fn restore_memory(&mut self, memory: Memory) {
+        self.set_clock();
+        let now = self.board.now();
+        self.engine.link.restore_memory(memory, now);
     }
 
     /// Orders a registration with the Device Provisioning Service.

@@ -225,6 +225,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
                 }
                 Output::Action(Action::Close { flush, .. }) => return Step::Close { flush },
                 Output::Action(Action::SaveAssignment(assignment)) => board.save(assignment),
+                Output::Action(Action::SaveMemory(memory)) => board.save_memory(memory),
                 Output::Action(_) => {}
                 Output::Wait(deadline) => {
                     if self.starved {

@@ -1,7 +1,7 @@
 //! What a device keeps over reboots, in a store of `embedded-svc` (NVS on ESP-IDF).
 
 use embedded_svc::storage::RawStorage;
-use steadfast_core::Assignment;
+use steadfast_core::{Assignment, Memory};
 
 /// Longest record: two lengths and two names.
 const RECORD_BYTES: usize = 2 + 128 + 128;
@@ -12,10 +12,22 @@ const FORM: u8 = 1;
 /// Key of the assignment, short enough for NVS, whose keys have at most 15 bytes.
 const ASSIGNMENT: &str = "sf-assignment";
 
-/// Keeps what a device learnt, so that a reboot does not cost a registration.
+/// Key of the memory.
+const MEMORY: &str = "sf-memory";
+
+/// Keeps what a device learnt, so that a reboot costs no registration and does not make it forget an outage.
 ///
-/// A record that is damaged or of an unknown form counts as absent: the device then asks the Device Provisioning Service
-/// once more. Nothing secret is kept.
+/// Two records: the assignment, up to 258 bytes, and what the link remembers of its troubles, the operator's hint for
+/// the spread included, 24 bytes. A record that is damaged or of an unknown form counts as absent: the device then asks
+/// the Device Provisioning Service once more, or starts as one without troubles. Nothing secret is kept.
+///
+/// # Wear
+/// The link decides when something is worth a write, and what is kept already is not written again. The assignment is
+/// written when it differs from the one kept: once, and once for each move. The memory is written when an outage shows
+/// first evidence of overload, when a connection that ends trouble has proved stable, when the hint changes, and with
+/// each registration whose spacing doubles up to [`spacing_longest`](steadfast_core::Reprovisioning::spacing_longest):
+/// two writes in an outage and one for each registration in it, however long it lasts and however often the device
+/// tries. NVS takes a write of 24 bytes in three of the 126 entries of a page.
 #[derive(Debug)]
 pub struct Kept<S> {
     store: S,
@@ -54,12 +66,38 @@ impl<S: RawStorage> Kept<S> {
         Ok(())
     }
 
-    /// Forgets the assignment, as before a device changes hands.
+    /// Returns the memory kept before.
     ///
     /// # Errors
     /// The store's.
-    pub fn forget_assignment(&mut self) -> Result<(), S::Error> {
+    pub fn memory(&self) -> Result<Option<Memory>, S::Error> {
+        let mut record = [0; Memory::LEN];
+        if self.store.len(MEMORY)? != Some(Memory::LEN) {
+            return Ok(None);
+        }
+        let kept = self.store.get_raw(MEMORY, &mut record)?;
+        Ok(kept.and_then(|record| record.try_into().ok()).and_then(Memory::from_bytes))
+    }
+
+    /// Keeps the memory; one that is kept already is not written again.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn keep_memory(&mut self, memory: Memory) -> Result<(), S::Error> {
+        if self.memory()? == Some(memory) {
+            return Ok(());
+        }
+        self.store.set_raw(MEMORY, &memory.to_bytes())?;
+        Ok(())
+    }
+
+    /// Forgets the assignment and the memory, as before a device changes hands.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn forget(&mut self) -> Result<(), S::Error> {
         self.store.remove(ASSIGNMENT)?;
+        self.store.remove(MEMORY)?;
         Ok(())
     }
 }
@@ -143,8 +181,34 @@ mod tests {
             assert_eq!(store.writes, before + 1);
             assert_eq!(Kept::new(&mut store).assignment().unwrap(), Some(assignment));
         }
-        Kept::new(&mut store).forget_assignment().unwrap();
+        Kept::new(&mut store).forget().unwrap();
         assert_eq!(Kept::new(&mut store).assignment().unwrap(), None);
+    }
+
+    /// Bytes of a memory with a hint of 1,100 s and two registrations that moved nothing.
+    const TROUBLED: [u8; Memory::LEN] = [1, 0, 0, 2, 60, 0, 0, 0, 0, 0, 0, 0, 0x4c, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+    #[test]
+    fn a_memory_survives_a_reboot_and_is_written_once() {
+        let mut store = Fake::default();
+        assert_eq!(Kept::new(&mut store).memory().unwrap(), None);
+        let memory = Memory::from_bytes(TROUBLED).unwrap();
+        Kept::new(&mut store).keep_memory(memory).unwrap();
+        Kept::new(&mut store).keep_memory(memory).unwrap();
+        assert_eq!(store.writes, 1);
+        assert_eq!(Kept::new(&mut store).memory().unwrap(), Some(memory));
+        Kept::new(&mut store).forget().unwrap();
+        assert_eq!(Kept::new(&mut store).memory().unwrap(), None);
+    }
+
+    #[test]
+    fn a_damaged_memory_counts_as_absent() {
+        let unknown = [&[9], &TROUBLED[1..]].concat();
+        for record in [&[][..], &TROUBLED[1..], &unknown, &[0; Memory::LEN + 1]] {
+            let mut store = Fake::default();
+            store.set_raw(MEMORY, record).unwrap();
+            assert_eq!(Kept::new(&mut store).memory().unwrap(), None, "{record:?}");
+        }
     }
 
     #[test]

@@ -10,10 +10,11 @@ use std::time::Duration;
 use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, SCOPE, Shared, Trouble, run_for};
 use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::{
-    Assignment, Config, Credential, Event, Failure, Message, PublishError, RamOutbox, Seed, Service, State,
+    Assignment, Config, Credential, Event, Failure, Memory, Message, PublishError, RamOutbox, Seed, Service, State,
     Subscriptions,
 };
 use steadfast_esp32::{Ack, Buffers, Device, Poll, SetupError, asynch};
+use steadfast_world::service::Greeting;
 
 static CONFIG: Config<&str> = {
     let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
@@ -46,6 +47,7 @@ trait Frontend {
     fn reprovision(&mut self);
     fn network_lost(&mut self);
     fn restore(&mut self, assignment: Assignment);
+    fn remember(&mut self, memory: Memory);
     fn state(&self) -> State;
     fn delivered(&self) -> u64;
     fn balances(&self) -> bool;
@@ -94,6 +96,10 @@ macro_rules! commands {
 
         fn restore(&mut self, assignment: Assignment) {
             self.0.restore_assignment(assignment);
+        }
+
+        fn remember(&mut self, memory: Memory) {
+            self.0.restore_memory(memory);
         }
 
         fn state(&self) -> State {
@@ -221,6 +227,8 @@ both! {
     stopping_sends_what_is_queued
     a_quiet_connection_is_kept_alive_for_days
     a_poll_of_no_time_looks_once
+    a_power_cut_in_an_outage_does_not_make_a_new_device
+    a_long_outage_costs_few_writes_of_the_memory
 }
 
 fn a_device_provisions_sends_survives_an_outage_and_moves<F: Frontend>() {
@@ -410,6 +418,51 @@ fn a_poll_of_no_time_looks_once<F: Frontend>() {
         assert_eq!(device.poll(Duration::ZERO), Got::Idle);
     }
     assert!(net.borrow().now <= at + 10);
+}
+
+/// A hub that is overloaded, and a device that it has refused for `hours`.
+fn overloaded<F: Frontend>(hours: u64) -> Shared {
+    let net = Net::new();
+    net.borrow_mut().hubs[0].faults.greeting = Greeting::Code(3);
+    let mut device = F::new(&net);
+    device.start();
+    while net.borrow().now < hours * 3_600_000 {
+        device.poll(Duration::from_secs(60));
+    }
+    net
+}
+
+/// Cuts the power; returns how long the device waits then before it dials, with what it kept or without.
+fn first_dial_after_power_cut<F: Frontend>(net: &Shared, with_memory: bool) -> u64 {
+    net.borrow_mut().cut_power();
+    let (assignment, memory) = (net.borrow().saved.clone().unwrap(), net.borrow().memory.unwrap());
+    let mut device = F::new(net);
+    device.restore(assignment);
+    if with_memory {
+        device.remember(memory);
+    }
+    device.start();
+    let (at, dials) = (net.borrow().now, net.borrow().dials.len());
+    until(&mut device, |_| net.borrow().dials.len() > dials);
+    net.borrow().dials[dials].0 - at
+}
+
+fn a_power_cut_in_an_outage_does_not_make_a_new_device<F: Frontend>() {
+    let net = overloaded::<F>(1);
+    let new = first_dial_after_power_cut::<F>(&net, false);
+    assert!(new <= 3_000, "a device without memory comes back in {new} ms");
+    let net = overloaded::<F>(1);
+    let old = first_dial_after_power_cut::<F>(&net, true);
+    assert!((10_000..=3_600_000).contains(&old), "a device that was refused comes back in {old} ms");
+}
+
+fn a_long_outage_costs_few_writes_of_the_memory<F: Frontend>() {
+    for (hours, most) in [(1, 2), (24, 2), (7 * 24, 2)] {
+        let net = overloaded::<F>(hours);
+        let (writes, registrations) = (net.borrow().memory_writes, net.borrow().dps.registrations().len());
+        assert!((1..=most + registrations).contains(&writes), "{writes} writes in {hours} hours, {registrations}");
+        assert_eq!(registrations, 1, "overload sends no device to register");
+    }
 }
 
 #[test]

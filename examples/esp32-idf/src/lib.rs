@@ -1,9 +1,17 @@
-//! The main loop of a device under ESP-IDF, apart from what only ESP-IDF can compile.
+//! A device under ESP-IDF, apart from Wi-Fi and SNTP: storage, key, TLS, and the main loop.
 
-use std::time::Duration;
+use std::error::Error;
+use std::time::{Duration, Instant as Uptime};
 
-use steadfast_core::{Config, Credential, Event, Message, Outbox, PublishError, Service, Settings};
-use steadfast_esp32::{Board, Connect, Device, Poll};
+use embedded_svc::wifi::Wifi;
+use esp_idf_svc::nvs::EspDefaultNvsPartition;
+use steadfast_core::azure::sas::SymmetricKey;
+use steadfast_core::{
+    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Settings,
+};
+use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
+use steadfast_esp32::wifi::{Change, Station};
+use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 
 /// The device's configuration; what differs from device to device comes from the environment when it is built.
 pub const CONFIG: Config<&str> = {
@@ -23,6 +31,32 @@ pub const CONFIG: Config<&str> = {
     config.max_outbound = 4096;
     config
 };
+
+/// Runs a device with the key `key` over `wifi`, which is configured and has joined; its clock is set by then.
+///
+/// # Errors
+/// What cannot be set up; nothing was sent then.
+pub fn run<W: Wifi>(nvs: EspDefaultNvsPartition, key: SymmetricKey, wifi: W) -> Result<(), Box<dyn Error>> {
+    let board = EspBoard::new(nvs, Some(key))?;
+    let (assignment, memory) = (board.assignment(), board.memory());
+    let (mut rx, mut tx) = (vec![0; 4096], vec![0; 4096]);
+    let buffers = Buffers { rx: &mut rx, tx: &mut tx };
+    let dialler = EspDialler::new(Trust::Bundle);
+    let outbox = RamOutbox::<32, 16384>::new();
+    let mut device = Device::new(board, dialler, &CONFIG, outbox, seed(), buffers)?;
+    if let Some(assignment) = assignment {
+        device.restore_assignment(assignment);
+    }
+    if let Some(memory) = memory {
+        device.restore_memory(memory);
+    }
+    let start = Uptime::now();
+    let mut station = Station::new(wifi, Duration::from_secs(5));
+    main_loop(&mut device, move || {
+        let now = Instant::from_millis(start.elapsed().as_millis().try_into().unwrap_or(u64::MAX));
+        !matches!(station.tend(now), Ok(Change::Lost))
+    })
+}
 
 /// Runs the device for ever: measures every five seconds, and less often while the outbox is full. `network` is asked
 /// after each turn whether the network below is there.

@@ -1,4 +1,4 @@
-//! A device on an ESP32 under ESP-IDF: Wi-Fi, SNTP, then the main loop.
+//! A device on an ESP32 under ESP-IDF: Wi-Fi, SNTP, then the library's device.
 
 #[cfg(target_os = "espidf")]
 fn main() {
@@ -24,10 +24,6 @@ mod device {
     use esp_idf_svc::sntp::{EspSntp, SyncStatus};
     use esp_idf_svc::wifi::{BlockingWifi, EspWifi};
     use steadfast_core::azure::sas::SymmetricKey;
-    use steadfast_core::{Instant, RamOutbox};
-    use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
-    use steadfast_esp32::wifi::{Change, Station};
-    use steadfast_esp32::{Board as _, Buffers, Device};
 
     pub(super) fn run() -> Result<(), Box<dyn Error>> {
         esp_idf_svc::sys::link_patches();
@@ -52,21 +48,6 @@ mod device {
         }
 
         let key = SymmetricKey::from_base64(env!("DEVICE_KEY"))?;
-        let board = EspBoard::new(nvs, Some(key))?;
-        let assignment = board.assignment();
-        let (mut rx, mut tx) = (vec![0; 4096], vec![0; 4096]);
-        let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-        let dialler = EspDialler::new(Trust::Bundle);
-        let outbox = RamOutbox::<32, 16384>::new();
-        let mut device = Device::new(board, dialler, &esp32_idf::CONFIG, outbox, seed(), buffers)?;
-        if let Some(assignment) = assignment {
-            device.restore_assignment(assignment);
-        }
-        let start = std::time::Instant::now();
-        let mut station = Station::new(wifi, Duration::from_secs(5));
-        esp32_idf::main_loop(&mut device, move || {
-            let now = Instant::from_millis(start.elapsed().as_millis() as u64);
-            !matches!(station.tend(now), Ok(Change::Lost))
-        })
+        esp32_idf::run(nvs, key, wifi)
     }
 }

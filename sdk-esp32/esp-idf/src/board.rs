@@ -7,7 +7,7 @@ use esp_idf_svc::nvs::{EspDefaultNvsPartition, EspKeyValueStorage, NvsDefault};
 use esp_idf_svc::sys::EspError;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Role, Seed};
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role, Seed};
 use steadfast_esp32::Board;
 use steadfast_esp32::storage::Kept;
 
@@ -39,6 +39,11 @@ impl EspBoard {
     pub fn assignment(&self) -> Option<Assignment> {
         self.kept.assignment().ok().flatten()
     }
+
+    /// Returns what the link remembered of its troubles in an earlier boot; what cannot be read counts as nothing.
+    pub fn memory(&self) -> Option<Memory> {
+        self.kept.memory().ok().flatten()
+    }
 }
 
 impl Board for EspBoard {
@@ -57,6 +62,11 @@ impl Board for EspBoard {
     fn save(&mut self, assignment: &Assignment) {
         // Without it the next boot asks the Device Provisioning Service, which is no fault.
         let _ = self.kept.keep_assignment(assignment);
+    }
+
+    fn save_memory(&mut self, memory: Memory) {
+        // Without it the next boot starts as one without troubles, which is no fault either.
+        let _ = self.kept.keep_memory(memory);
     }
 
     fn sleep(&mut self, span: Duration) {

@@ -1,10 +1,8 @@
 //! Glue between `steadfast-esp32` and ESP-IDF: TLS by its mbedTLS, the clocks and sockets of its std, entropy of the
 //! chip, the non-volatile storage.
 //!
-//! It holds no rules. Where ESP-IDF is not, it is checked against signatures only (`stand-in`).
-
-#[cfg(not(target_os = "espidf"))]
-extern crate esp_idf_svc_stand_in as esp_idf_svc;
+//! It holds no rules. On machines without ESP-IDF it is type-checked against the real esp-idf-svc, below which hand-written
+//! declarations stand in for those that ESP-IDF's headers give (`stand-in`).
 
 mod board;
 mod tls;

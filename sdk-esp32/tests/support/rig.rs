@@ -13,7 +13,7 @@ use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::mqttbytes::v4::Packet;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, Role};
+use steadfast_core::{Assignment, Failure, Instant, Memory, Role};
 use steadfast_esp32::{Board, Connect, Dial, Stream, asynch};
 use steadfast_world::service::{Dps, Hub, Key, Reaction, Reply};
 
@@ -71,6 +71,9 @@ pub(crate) struct Net {
     pub(crate) bytes: usize,
     pub(crate) dials: Vec<(u64, String)>,
     pub(crate) saved: Option<Assignment>,
+    pub(crate) memory: Option<Memory>,
+    /// How often a memory was written.
+    pub(crate) memory_writes: usize,
     /// A stream said "not now", and would wake its task soon.
     soon: bool,
     connections: BTreeMap<u64, Connection>,
@@ -98,6 +101,8 @@ impl Net {
             bytes: 0,
             dials: Vec::new(),
             saved: None,
+            memory: None,
+            memory_writes: 0,
             soon: false,
             connections: BTreeMap::new(),
         }))
@@ -125,6 +130,14 @@ impl Net {
         for connection in self.connections.values_mut().filter(|connection| connection.host == host) {
             connection.ends_at = Some(now);
         }
+    }
+
+    /// The device is off for a second; every connection of it breaks.
+    pub(crate) fn cut_power(&mut self) {
+        for id in self.connections.keys().copied().collect::<Vec<_>>() {
+            self.leave(id);
+        }
+        self.now += 1_000;
     }
 
     pub(crate) fn hub_up(&mut self, hub: usize) {
@@ -330,6 +343,12 @@ impl Board for Rig {
 
     fn save(&mut self, assignment: &Assignment) {
         self.0.borrow_mut().saved = Some(assignment.clone());
+    }
+
+    fn save_memory(&mut self, memory: Memory) {
+        let mut net = self.0.borrow_mut();
+        net.memory_writes += usize::from(net.memory != Some(memory));
+        net.memory = Some(memory);
     }
 
     fn sleep(&mut self, span: Duration) {
