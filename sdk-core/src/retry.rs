@@ -260,6 +260,8 @@ pub struct Backoff {
     away_before: u32,
     /// Seconds before `overloaded` that count as well.
     overloaded_before: u32,
+    /// Age of the evidence from which on it is worth keeping over a reboot again, in seconds.
+    worth_keeping_secs: u32,
 }
 
 impl Backoff {
@@ -276,6 +278,7 @@ impl Backoff {
             silences: 0,
             away_before: 0,
             overloaded_before: 0,
+            worth_keeping_secs: 0,
         }
     }
 
@@ -336,6 +339,18 @@ impl Backoff {
     pub(crate) fn overloaded_secs(&self, now: Instant) -> u32 {
         let since = self.overloaded.map_or(0, |since| now.since(since).as_secs());
         self.overloaded_before.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
+    }
+
+    /// Returns whether the evidence of overload is worth keeping over a reboot, and counts it as kept then: when it is new,
+    /// and each time it has grown older by a quarter, 30 s at least. The longest wait is half of its age, so that what
+    /// is kept tells an outage that lasts from one that is over.
+    pub(crate) fn is_worth_keeping(&mut self, now: Instant) -> bool {
+        let age = self.overloaded_secs(now);
+        let worth = self.proven && age >= self.worth_keeping_secs;
+        if worth {
+            self.worth_keeping_secs = age.saturating_add((age >> 2).max(30));
+        }
+        worth
     }
 
     /// Starts anew: a connection that had lasted was lost at `now` because of `failure`.

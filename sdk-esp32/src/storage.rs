@@ -24,10 +24,10 @@ const MEMORY: &str = "sf-memory";
 /// # Wear
 /// The link decides when something is worth a write, and what is kept already is not written again. The assignment is
 /// written when it differs from the one kept: once, and once for each move. The memory is written when an outage shows
-/// first evidence of overload, when a connection that ends trouble has proved stable, when the hint changes, and with
-/// each registration whose spacing doubles up to [`spacing_longest`](steadfast_core::Reprovisioning::spacing_longest):
-/// two writes in an outage and one for each registration in it, however long it lasts and however often the device
-/// tries. NVS takes a write of 24 bytes in three of the 126 entries of a page.
+/// first evidence of overload and each time that has grown older by a quarter (16 times in the first hour of an outage
+/// and 40 times in a week at most, however often the device tries), when a connection that ends the trouble has proved
+/// stable, when the hint changes, and with each registration, whose spacing grows to 8 hours. NVS takes a write of 24
+/// bytes in three of the 126 entries of a page.
 #[derive(Debug)]
 pub struct Kept<S> {
     store: S,

@@ -457,11 +457,11 @@ fn a_power_cut_in_an_outage_does_not_make_a_new_device<F: Frontend>() {
 }
 
 fn a_long_outage_costs_few_writes_of_the_memory<F: Frontend>() {
-    for (hours, most) in [(1, 2), (24, 2), (7 * 24, 2)] {
+    for (hours, most) in [(1, 16), (24, 30), (7 * 24, 40)] {
         let net = overloaded::<F>(hours);
         let (writes, registrations) = (net.borrow().memory_writes, net.borrow().dps.registrations().len());
-        assert!((1..=most + registrations).contains(&writes), "{writes} writes in {hours} hours, {registrations}");
         assert_eq!(registrations, 1, "overload sends no device to register");
+        assert!((2..=most).contains(&writes), "{writes} writes in {hours} hours");
     }
 }
 

@@ -19,13 +19,19 @@ pub(crate) fn fmt(arguments: &[String]) -> Outcome {
     Ok(Done::Ran(if fix { "applied" } else { "as it should be" }.into()))
 }
 
-/// Runs clippy on every target of the workspace.
+/// Where the glue to ESP-IDF and its example meet the real esp-idf-svc without ESP-IDF.
+const STAND_IN: &str = "sdk-esp32/esp-idf/stand-in";
+
+/// Runs clippy on every target of the workspace, and on the glue to ESP-IDF over its stand-in.
 pub(crate) fn lint(arguments: &[String]) -> Outcome {
     shell::expect_none(arguments)?;
     if let Some(skipped) = without("clippy", "clippy") {
         return Ok(skipped);
     }
     shell::run(&mut shell::cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    let mut glue = shell::cargo(["clippy", "--locked", "-p", "esp32-idf", "-p", "steadfast-esp-idf"]);
+    glue.args(["-p", "esp-idf-stand-in", "--target-dir"]).arg(shell::target_directory().join("xtask/esp-idf"));
+    shell::run(glue.args(["--", "-D", "warnings"]).current_dir(shell::root().join(STAND_IN)))?;
     Ok(Done::Ran("no warnings".into()))
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::time::{Duration, Instant as Uptime};
 
-use embedded_svc::wifi::Wifi;
+use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi};
 use esp_idf_svc::nvs::EspDefaultNvsPartition;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
@@ -31,6 +31,19 @@ pub const CONFIG: Config<&str> = {
     config.max_outbound = 4096;
     config
 };
+
+/// The configuration of a station that joins the network `ssid` with WPA2.
+///
+/// # Errors
+/// When the name has more than 32 bytes or the password more than 64.
+pub fn station(ssid: &str, password: &str) -> Result<Configuration, &'static str> {
+    Ok(Configuration::Client(ClientConfiguration {
+        ssid: ssid.try_into().map_err(|_| "the network's name is too long")?,
+        password: password.try_into().map_err(|_| "the password is too long")?,
+        auth_method: AuthMethod::WPA2Personal,
+        ..Default::default()
+    }))
+}
 
 /// Runs a device with the key `key` over `wifi`, which is configured and has joined; its clock is set by then.
 ///

@@ -17,7 +17,6 @@ mod device {
     use std::error::Error;
     use std::time::Duration;
 
-    use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi as _};
     use esp_idf_svc::eventloop::EspSystemEventLoop;
     use esp_idf_svc::hal::peripherals::Peripherals;
     use esp_idf_svc::nvs::EspDefaultNvsPartition;
@@ -33,12 +32,7 @@ mod device {
 
         let wifi = EspWifi::new(peripherals.modem, events.clone(), Some(nvs.clone()))?;
         let mut wifi = BlockingWifi::wrap(wifi, events)?;
-        wifi.set_configuration(&Configuration::Client(ClientConfiguration {
-            ssid: env!("WIFI_SSID").try_into().map_err(|()| "the network's name is too long")?,
-            password: env!("WIFI_PASSWORD").try_into().map_err(|()| "the password is too long")?,
-            auth_method: AuthMethod::WPA2Personal,
-            ..Default::default()
-        }))?;
+        wifi.set_configuration(&esp32_idf::station(env!("WIFI_SSID"), env!("WIFI_PASSWORD"))?)?;
         wifi.start()?;
         wifi.connect()?;
         wifi.wait_netif_up()?;

@@ -193,9 +193,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         } else if stable {
             self.fresh_delay(word)
         } else {
-            let calm = !self.hub_backoff.is_overloaded();
             let mut occasion = self.backoff_mut().note(failure, was_up, now);
-            self.pending.remember |= calm && self.hub_backoff.is_overloaded();
+            self.pending.remember |= self.hub_backoff.is_worth_keeping(now);
             if was_up && failure == Failure::Lost {
                 self.session.takeovers = self.session.takeovers.saturating_add(1);
                 if self.session.takeovers >= TAKEOVERS {

@@ -1,9 +1,10 @@
 //! Clock, key and storage.
 
+use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant as Uptime, SystemTime, UNIX_EPOCH};
 
-use esp_idf_svc::nvs::{EspDefaultNvsPartition, EspKeyValueStorage, NvsDefault};
+use esp_idf_svc::nvs::{EspDefaultNvsPartition, EspKeyValueStorage, EspNvs, NvsDefault};
 use esp_idf_svc::sys::EspError;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
@@ -18,7 +19,6 @@ const NAMESPACE: &str = "steadfast";
 ///
 /// The monotonic clock is that of `std`, which counts through light sleep. The wall clock is the system's, which SNTP
 /// sets; before that it shows 1970, and the link waits with tokens until it is set.
-#[derive(Debug)]
 pub struct EspBoard {
     start: Uptime,
     key: Option<SymmetricKey>,
@@ -31,7 +31,7 @@ impl EspBoard {
     /// # Errors
     /// ESP-IDF's, when the storage cannot be opened.
     pub fn new(nvs: EspDefaultNvsPartition, key: Option<SymmetricKey>) -> Result<Self, EspError> {
-        let kept = Kept::new(EspKeyValueStorage::new(nvs, NAMESPACE, true)?);
+        let kept = Kept::new(EspKeyValueStorage::new(EspNvs::new(nvs, NAMESPACE, true)?));
         Ok(Self { start: Uptime::now(), key, kept })
     }
 
@@ -43,6 +43,12 @@ impl EspBoard {
     /// Returns what the link remembered of its troubles in an earlier boot; what cannot be read counts as nothing.
     pub fn memory(&self) -> Option<Memory> {
         self.kept.memory().ok().flatten()
+    }
+}
+
+impl fmt::Debug for EspBoard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EspBoard").field("start", &self.start).finish_non_exhaustive()
     }
 }
 

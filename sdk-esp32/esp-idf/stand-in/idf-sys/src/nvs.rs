@@ -37,22 +37,16 @@ pub type nvs_iterator_t = *mut nvs_opaque_iterator_t;
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct nvs_entry_info_t {
-    pub namespace_name: [c_char; 16],
-    pub key: [c_char; 16],
+    pub namespace_name: [u8; 16],
+    pub key: [u8; 16],
     pub type_: nvs_type_t,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 #[repr(C)]
 pub struct nvs_sec_cfg_t {
     pub eky: [u8; 32],
     pub tky: [u8; 32],
-}
-
-impl Default for nvs_sec_cfg_t {
-    fn default() -> Self {
-        Self { eky: [0; 32], tky: [0; 32] }
-    }
 }
 
 #[repr(C)]
