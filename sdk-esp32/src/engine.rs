@@ -254,7 +254,13 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
                 ack: Ack { packet_id, attempt: self.attempt },
             }),
             Received::ProvisioningPayload(json) => Some(Found::ProvisioningPayload(place_of(json, self.rx))),
-            _ => None,
+            // Only a link that was given a place for the hub's services hands these out.
+            Received::Twin(_)
+            | Received::Desired { .. }
+            | Received::Call { .. }
+            | Received::CloudToDevice { .. }
+            | Received::Input { .. }
+            | _ => None,
         });
         self.unread.start += taken;
         found
