@@ -41,7 +41,8 @@ pub enum Service<T> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credential<T> {
-    /// A symmetric key, held by the frontend, which signs when asked ([`crate::Action::Sign`]).
+    /// A symmetric key, held by the frontend, which signs when asked ([`crate::Action::Sign`]) or has somebody else make
+    /// the whole token ([`crate::Input::Token`]).
     SharedKey,
     /// A client certificate, held by the frontend, which shows it in the TLS handshake.
     Certificate,
@@ -502,6 +503,18 @@ pub trait Settings {
     fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
         self.config().retry.delay(occasion, word)
     }
+
+    /// Keeps a finished token ([`crate::Input::Token`]) and returns whether it could. By default there is no room for
+    /// one.
+    fn keep_token(&mut self, token: &str) -> bool {
+        let _ = token;
+        false
+    }
+
+    /// Returns the token kept last.
+    fn token(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// Settings with a policy of their own: what `policy` returns counts instead of [`Config::retry`].
@@ -523,6 +536,14 @@ impl<S: Settings, P: Policy> Settings for Paced<S, P> {
 
     fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
         self.policy.delay(occasion, word)
+    }
+
+    fn keep_token(&mut self, token: &str) -> bool {
+        self.settings.keep_token(token)
+    }
+
+    fn token(&self) -> Option<&str> {
+        self.settings.token()
     }
 }
 

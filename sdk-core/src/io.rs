@@ -44,6 +44,10 @@ impl fmt::Display for Attempt {
 pub enum Input<'b> {
     /// The signature asked for by [`Action::Sign`].
     Signed(&'b [u8; 32]),
+    /// A finished token in place of the signature asked for by [`Action::Sign`], for frontends whose settings keep one
+    /// ([`crate::Settings::keep_token`]). It is sent as it is, and renewed before its own expiry. One that has expired or
+    /// is none counts as [`crate::LocalFailure::Signing`].
+    Token(&'b str),
     /// The TCP connection is there; TLS begins. May be left out where the two cannot be told apart.
     Connected,
     /// Bytes can flow: TLS is up and the certificate is verified, or the connection is plain by configuration.
@@ -65,6 +69,7 @@ impl fmt::Debug for Input<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Signed(_) => f.write_str("Signed(..)"),
+            Self::Token(_) => f.write_str("Token(..)"),
             Self::Connected => f.write_str("Connected"),
             Self::Ready => f.write_str("Ready"),
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
@@ -169,12 +174,15 @@ pub enum Output<'a> {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Action<'a> {
-    /// Sign this text with HMAC-SHA256 and the device's key, and answer [`Input::Signed`] or [`Input::Failed`].
+    /// Sign this text with HMAC-SHA256 and the device's key, and answer [`Input::Signed`], [`Input::Token`] or
+    /// [`Input::Failed`].
     Sign {
         /// The attempt the answer belongs to.
         attempt: Attempt,
         /// Whose key: the enrollment's for the Device Provisioning Service, the device's for a hub.
         role: Role,
+        /// How often in a row that service has refused the device, so that who holds two keys offers the other one.
+        refusals: u8,
         /// The text.
         text: Text<'a>,
     },

@@ -9,8 +9,8 @@ use steadfast_core::azure::connection_string::{self, ConnectionString};
 use steadfast_core::azure::dps;
 use steadfast_core::hub::orders::Orders;
 use steadfast_core::{
-    Config, Credential, HubLink, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions, Timeouts,
-    Usage,
+    Config, Credential, HubLink, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Settings, Subscriptions,
+    Timeouts, Usage,
 };
 
 use crate::assignment_file::AssignmentFile;
@@ -23,8 +23,10 @@ use crate::memory_outbox::MemoryOutbox;
 use crate::proxy::Proxy;
 use crate::setup::Setup;
 use crate::shared::{Shared, SharedConfig};
-use crate::signer::{SharedKey, Signer};
+use crate::signer::{KeyPair, SharedKey, Signer};
 use crate::tls::{self, CertificateSource, ClientCertificate, Tls};
+use crate::tokens::{Prover, TokenSource};
+use zeroize::Zeroizing;
 
 mod network;
 
@@ -113,16 +115,16 @@ pub struct Builder {
 /// What the device proves itself with.
 enum Proof {
     Nothing,
-    Signer(Arc<dyn Signer>),
-    /// The key of an enrollment group, in base64, until the registration id is known for certain.
-    Group(zeroize::Zeroizing<String>),
+    Prover(Prover),
+    /// The keys of an enrollment group, in base64, until the registration id is known for certain.
+    Group(Zeroizing<String>, Option<Zeroizing<String>>),
     Certificate(ClientCertificate),
 }
 
 /// What the driver proves the device with.
 #[derive(Default)]
 struct Proven {
-    signer: Option<Arc<dyn Signer>>,
+    prover: Option<Prover>,
     certificate: Option<Box<CertificateSource>>,
 }
 
@@ -206,15 +208,38 @@ impl Builder {
         }
     }
 
+    /// Proves the device with either of its symmetric keys, in base64: when one is refused, the other is tried at the
+    /// next attempt, and the one that was taken is kept to. So keys can be exchanged one after the other.
+    pub fn shared_keys(self, primary: &str, secondary: &str) -> Self {
+        match (SharedKey::from_base64(primary), SharedKey::from_base64(secondary)) {
+            (Ok(primary), Ok(secondary)) => self.signer(KeyPair::new(primary, secondary)),
+            (Err(error), _) | (_, Err(error)) => self.fail(BuildError::Key(error)),
+        }
+    }
+
     /// Proves the device with the key derived for its registration id from its enrollment group's key, in base64.
     pub fn group_key(mut self, key: &str) -> Self {
-        self.proof = Proof::Group(zeroize::Zeroizing::new(key.to_owned()));
+        self.proof = Proof::Group(Zeroizing::new(key.to_owned()), None);
+        self.prove(Credential::SharedKey)
+    }
+
+    /// Like [`group_key`](Self::group_key) with both keys of the enrollment group: when one is refused, the other is
+    /// tried at the next attempt.
+    pub fn group_keys(mut self, primary: &str, secondary: &str) -> Self {
+        self.proof = Proof::Group(Zeroizing::new(primary.to_owned()), Some(Zeroizing::new(secondary.to_owned())));
         self.prove(Credential::SharedKey)
     }
 
     /// Proves the device with signatures of a key held elsewhere.
     pub fn signer(mut self, signer: impl Signer) -> Self {
-        self.proof = Proof::Signer(Arc::new(signer));
+        self.proof = Proof::Prover(Prover::Signer(Arc::new(signer)));
+        self.prove(Credential::SharedKey)
+    }
+
+    /// Proves the device with shared access signatures that are made elsewhere, such as by a service of the plant that
+    /// holds the keys. Each is asked for when it is needed and renewed before its own expiry.
+    pub fn tokens_from(mut self, source: impl TokenSource) -> Self {
+        self.proof = Proof::Prover(Prover::Tokens(Arc::new(source)));
         self.prove(Credential::SharedKey)
     }
 
@@ -399,7 +424,7 @@ impl Builder {
         if self.outbox.messages == 0 || self.outbox.bytes == 0 {
             return Err(BuildError::NoOutbox);
         }
-        let Proven { signer, certificate } = self.proof()?;
+        let Proven { prover, certificate } = self.proof()?;
         let tls = if self.plaintext {
             self.check_plaintext()?;
             None
@@ -418,7 +443,7 @@ impl Builder {
             tls,
             certificate,
             overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
-            signer,
+            prover,
             assignment,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
@@ -435,8 +460,9 @@ impl Builder {
             }),
         };
         let now = clock::now();
-        let config = SharedConfig(Arc::new(self.config));
-        let room = |wanted, bytes: usize| vec![0; if config.0.subscriptions.contains(wanted) { bytes } else { 0 }];
+        let config = SharedConfig::new(Arc::new(self.config));
+        let room =
+            |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
         let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
         let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
         let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
@@ -465,17 +491,22 @@ impl Builder {
     fn proof(&mut self) -> Result<Proven, BuildError> {
         match std::mem::replace(&mut self.proof, Proof::Nothing) {
             Proof::Nothing => Ok(Proven::default()),
-            Proof::Signer(signer) => Ok(Proven { signer: Some(signer), certificate: None }),
+            Proof::Prover(prover) => Ok(Proven { prover: Some(prover), certificate: None }),
             Proof::Certificate(certificate) => {
                 let certificate = Some(Box::new(CertificateSource::new(certificate)));
-                Ok(Proven { signer: None, certificate })
+                Ok(Proven { prover: None, certificate })
             }
-            Proof::Group(key) => {
+            Proof::Group(key, other) => {
                 let Service::Provisioned { registration_id, .. } = &self.config.service else {
                     return Err(BuildError::GroupKeyWithoutProvisioning);
                 };
-                let key = SharedKey::of_group(&key, registration_id).map_err(BuildError::Key)?;
-                Ok(Proven { signer: Some(Arc::new(key)), certificate: None })
+                let derived = |key: &str| SharedKey::of_group(key, registration_id).map_err(BuildError::Key);
+                let key = derived(&key)?;
+                let signer: Arc<dyn Signer> = match other {
+                    None => Arc::new(key),
+                    Some(other) => Arc::new(KeyPair::new(key, derived(&other)?)),
+                };
+                Ok(Proven { prover: Some(Prover::Signer(signer)), certificate: None })
             }
         }
     }

@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use tokio::time::{Sleep, sleep};
 
-use crate::engine::{Dial, Notice, Report, Turn};
+use crate::engine::{Dial, Notice, Report, ToSign, Turn};
 use crate::pipe::{Connection, Stream};
 use crate::receipt::Undelivered;
 use crate::setup::Setup;
 use crate::shared::{End, Shared};
-use crate::signer::Signing;
+use crate::tokens::Proving;
 use crate::{clock, log};
 
 /// Turns in one poll before other tasks get theirs.
@@ -51,7 +51,7 @@ pub(crate) type Handshake = Box<dyn FnOnce(TcpStream) -> Opening<Stream> + Send>
 /// What is under way for the current attempt.
 enum Work {
     Nothing,
-    Signing(Attempt, Signing),
+    Signing(Attempt, Proving),
     /// Finds the way to the service.
     Dialling(Attempt, Opening<(TcpStream, Option<Handshake>)>, bool),
     /// Completes TLS, and the upgrade to WebSockets.
@@ -131,7 +131,7 @@ impl Driver {
             Work::Nothing => return None,
             Work::Signing(attempt, signing) => {
                 let Poll::Ready(signed) = signing.as_mut().poll(cx) else { return None };
-                let report = signed.map(Report::Signed).unwrap_or_else(|error| {
+                let report = signed.map(Report::Proved).unwrap_or_else(|error| {
                     tracing::error!(device = %self.setup.name, %error, "no token can be made");
                     Report::Failed(Failure::Local(LocalFailure::Signing))
                 });
@@ -206,10 +206,10 @@ impl Driver {
                 Work::Nothing | Work::Signing(..) | Work::Dialling(..) | Work::Securing(..) => {}
             }
         }
-        if let Some((attempt, role, text)) = turn.sign.take()
-            && let Some(signer) = &self.setup.signer
+        if let Some(ToSign { attempt, role, refusals, text }) = turn.sign.take()
+            && let Some(prover) = &self.setup.prover
         {
-            self.work = Work::Signing(attempt, signer.sign(role, &text));
+            self.work = Work::Signing(attempt, prover.prove(role, refusals, &text));
             turn.again = true;
         }
         if let Some(Dial { attempt, host, port, role, shown }) = turn.dial.take() {

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::inbox::{Body, INBOX};
 use crate::pipe::{Connection, READ, Read, Scratch};
 use crate::shared::Inner;
+use crate::tokens::Proof;
 
 /// Longest sleep: the runtime's clock stands still while the system sleeps, and the link's does not.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -56,12 +57,20 @@ pub(crate) struct Turn {
     /// What is under way for this attempt, or an older one, is of no more use.
     pub(crate) abandoned: Option<Attempt>,
     pub(crate) dial: Option<Dial>,
-    pub(crate) sign: Option<(Attempt, Role, String)>,
+    pub(crate) sign: Option<ToSign>,
     pub(crate) save: Option<Assignment>,
     /// The connection before, on its way out.
     pub(crate) closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// How long to sleep from now on, when that has changed.
     pub(crate) sleep: Option<Duration>,
+}
+
+/// What to sign.
+pub(crate) struct ToSign {
+    pub(crate) attempt: Attempt,
+    pub(crate) role: Role,
+    pub(crate) refusals: u8,
+    pub(crate) text: String,
 }
 
 /// Where to connect to.
@@ -114,7 +123,7 @@ impl Turn {
 
 /// What came of the work under way.
 pub(crate) enum Report {
-    Signed([u8; 32]),
+    Proved(Proof),
     Connected,
     /// Bytes can flow.
     Open(Connection),
@@ -180,11 +189,14 @@ impl Inner {
     }
 
     fn inform(&mut self, turn: &mut Turn, attempt: Attempt, report: Report) {
-        let mut signature = [0; 32];
+        let proof;
         let input = match report {
-            Report::Signed(signed) => {
-                signature = signed;
-                Input::Signed(&signature)
+            Report::Proved(proved) => {
+                proof = proved;
+                match &proof {
+                    Proof::Signature(signature) => Input::Signed(signature),
+                    Proof::Token(token) => Input::Token(token),
+                }
             }
             Report::Connected => Input::Connected,
             Report::Open(connection) => {
@@ -194,7 +206,6 @@ impl Inner {
             Report::Failed(failure) => Input::Failed(failure),
         };
         self.link.handle_input(input, attempt, turn.now);
-        zeroize::Zeroize::zeroize(&mut signature);
         turn.status_changed = true;
     }
 
@@ -334,8 +345,8 @@ impl Inner {
                     self.inbox.retain(|body| body.owed.is_none());
                     self.services.forget_calls();
                 }
-                Output::Action(Action::Sign { attempt, role, text }) => {
-                    turn.sign = Some((attempt, role, text.to_string()));
+                Output::Action(Action::Sign { attempt, role, refusals, text }) => {
+                    turn.sign = Some(ToSign { attempt, role, refusals, text: text.to_string() });
                     turn.status_changed = true;
                 }
                 Output::Action(Action::Close { attempt, flush }) => self.close(turn, attempt, flush),

@@ -64,6 +64,7 @@ mod setup;
 mod shared;
 mod signer;
 mod tls;
+mod tokens;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -79,8 +80,9 @@ pub use methods::{MethodAnswer, Methods};
 pub use proxy::{Proxy, ProxyError};
 pub use receipt::{Receipt, Undelivered};
 pub use services::{Desired, MethodCall, Report, Twin, TwinError};
-pub use signer::{SharedKey, Signer, Signing, SigningFailed};
+pub use signer::{KeyPair, SharedKey, Signer, Signing, SigningFailed};
 pub use tls::{ClientCertificate, Tls, TlsError};
+pub use tokens::{Obtaining, TokenRequest, TokenSource};
 
 pub use steadfast_core::azure::connection_string::ConnectionStringError;
 pub use steadfast_core::azure::property_bag::BagError;

@@ -15,8 +15,8 @@ use crate::connect::{self, Overrides};
 use crate::driver::Handshake;
 use crate::pipe::Stream;
 use crate::proxy::Proxy;
-use crate::signer::Signer;
 use crate::tls::{self, CertificateSource, Tls};
+use crate::tokens::Prover;
 
 /// What the driver was given once.
 pub(crate) struct Setup {
@@ -26,7 +26,7 @@ pub(crate) struct Setup {
     pub(crate) tls: Option<Tls>,
     pub(crate) certificate: Option<Box<CertificateSource>>,
     pub(crate) overrides: Option<Box<Overrides>>,
-    pub(crate) signer: Option<Arc<dyn Signer>>,
+    pub(crate) prover: Option<Prover>,
     pub(crate) assignment: Option<Box<AssignmentFile>>,
     /// Without TLS: a credential is sent.
     pub(crate) loopback: bool,

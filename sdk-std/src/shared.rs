@@ -10,6 +10,7 @@ use steadfast_core::{
     Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
+use zeroize::Zeroizing;
 
 use crate::engine::Turn;
 use crate::inbox::Body;
@@ -23,13 +24,41 @@ pub(crate) type DeviceLink = HubLink<MemoryOutbox, SharedConfig, Provisioned, Bo
 
 /// The configuration, held once by the link and once by the driver.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedConfig(pub(crate) Arc<Config<Box<str>>>);
+pub(crate) struct SharedConfig {
+    config: Arc<Config<Box<str>>>,
+    token: Option<Box<Token>>,
+}
+
+/// A token that was made elsewhere.
+#[derive(Clone)]
+struct Token(Zeroizing<String>);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+impl SharedConfig {
+    pub(crate) const fn new(config: Arc<Config<Box<str>>>) -> Self {
+        Self { config, token: None }
+    }
+}
 
 impl Settings for SharedConfig {
     type Text = Box<str>;
 
     fn config(&self) -> &Config<Box<str>> {
-        &self.0
+        &self.config
+    }
+
+    fn keep_token(&mut self, token: &str) -> bool {
+        self.token = Some(Box::new(Token(Zeroizing::new(token.to_owned()))));
+        true
+    }
+
+    fn token(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.0.as_str())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::{Future, ready};
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 
 use steadfast_core::Role;
 use steadfast_core::azure::sas::{KeyError, SymmetricKey};
@@ -22,6 +23,13 @@ pub trait Signer: Send + Sync + 'static {
     ///
     /// The future may be dropped: after [`crate::Timeouts::sign`] the attempt fails and another one begins later.
     fn sign(&self, role: Role, text: &str) -> Signing;
+
+    /// Like [`sign`](Self::sign), knowing how often in a row that service has refused the device: who holds two keys
+    /// offers the other one. By default that is of no interest.
+    fn sign_after(&self, refusals: u8, role: Role, text: &str) -> Signing {
+        let _ = refusals;
+        self.sign(role, text)
+    }
 }
 
 /// The key holder did not sign; its own log should say why.
@@ -80,6 +88,50 @@ impl SharedKey {
 impl Signer for SharedKey {
     fn sign(&self, _: Role, text: &str) -> Signing {
         Box::pin(ready(Ok(self.0.sign(&Text::from(text)))))
+    }
+}
+
+/// The two symmetric keys of a device, primary and secondary, of which the service takes either.
+///
+/// It signs with the primary until that is refused, and changes over with each further refusal. The key that was taken
+/// is kept to, also for renewals. What is refused twice in a row, once with each key, has the Device Provisioning
+/// Service asked where the device lives, if it has one.
+#[derive(Debug)]
+pub struct KeyPair {
+    keys: [SharedKey; 2],
+    /// For the Device Provisioning Service and for the hub, which may know different keys.
+    choices: Mutex<[Choice; 2]>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Choice {
+    key: usize,
+    /// Refusals when it was made.
+    refusals: u8,
+}
+
+impl KeyPair {
+    /// Takes both keys.
+    #[must_use]
+    pub fn new(primary: SharedKey, secondary: SharedKey) -> Self {
+        Self { keys: [primary, secondary], choices: Mutex::default() }
+    }
+}
+
+impl Signer for KeyPair {
+    fn sign(&self, role: Role, text: &str) -> Signing {
+        self.sign_after(0, role, text)
+    }
+
+    fn sign_after(&self, refusals: u8, role: Role, text: &str) -> Signing {
+        let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
+        let choice = &mut choices[usize::from(role == Role::Hub)];
+        // The count ends at its greatest value.
+        if refusals > choice.refusals || refusals == u8::MAX {
+            choice.key = 1 - choice.key;
+        }
+        choice.refusals = refusals;
+        self.keys[choice.key].sign(role, text)
     }
 }
 

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use rustls::client::Resumption;
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore};
+use rustls::sign::CertifiedKey;
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, SignatureScheme};
 use steadfast_core::{Instant, TlsFailure};
 use zeroize::Zeroizing;
 
@@ -113,7 +114,15 @@ impl Tls {
             Source::Config(config) => return Ok(Arc::clone(config)),
             Source::Roots { system, files, pem } => (*system, files, pem),
         };
-        let made = self.made(system, files, pem)?;
+        let made = match self.made(system, files, pem) {
+            Ok(made) => made,
+            Err(error) => {
+                let slot = self.0.made.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(made) = slot.clone() else { return Err(error) };
+                tracing::warn!(%error, "the trusted roots cannot be read; going on with those read before");
+                made
+            }
+        };
         match certificate {
             None => Ok(made.config),
             Some(certificate) => certificate.config(&made.roots),
@@ -181,8 +190,9 @@ enum Pem {
 impl ClientCertificate {
     /// Takes the chain, the device's certificate first, and the key from PEM files.
     ///
-    /// They are read again at each attempt to connect, so they can be replaced while the device runs: replace the key
-    /// and the chain each by a rename.
+    /// They are read again at each attempt to connect, so they can be replaced while the device runs, each by a rename.
+    /// While only one of them has been, or one is damaged, the device goes on with the pair before. Keys are taken in
+    /// PKCS#8, SEC1 and PKCS#1.
     #[must_use]
     pub fn from_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self(Pem::Files { chain: chain.into(), key: key.into() })
@@ -215,6 +225,7 @@ pub(crate) struct CertificateSource {
 struct Shown {
     fingerprint: u64,
     roots: Arc<RootCertStore>,
+    pair: Arc<CertifiedKey>,
     config: Arc<ClientConfig>,
 }
 
@@ -224,7 +235,42 @@ impl CertificateSource {
     }
 
     fn config(&self, roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, TlsError> {
-        let (chain_text, key_text, name) = match &self.certificate.0 {
+        let mut slot = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = slot.as_ref().map(|shown| shown.fingerprint);
+        let (fingerprint, pair) = match (self.certificate.read(known), slot.as_ref()) {
+            (Ok(Read::Same), Some(shown)) => (shown.fingerprint, Arc::clone(&shown.pair)),
+            (Ok(Read::New(fingerprint, pair)), _) => (fingerprint, pair),
+            // Only one of the two files may have been replaced so far.
+            (Err(error), Some(shown)) => {
+                tracing::warn!(%error, "the device's certificate cannot be read; going on with the one before");
+                (shown.fingerprint, Arc::clone(&shown.pair))
+            }
+            (Err(error), None) => return Err(error),
+            (Ok(Read::Same), None) => return Err(TlsError::Unusable(String::from("nothing was read"))),
+        };
+        if let Some(shown) = slot.as_ref()
+            && Arc::ptr_eq(&shown.pair, &pair)
+            && Arc::ptr_eq(&shown.roots, roots)
+        {
+            return Ok(Arc::clone(&shown.config));
+        }
+        let config = client_config(roots, Some(&pair))?;
+        *slot = Some(Shown { fingerprint, roots: Arc::clone(roots), pair, config: Arc::clone(&config) });
+        Ok(config)
+    }
+}
+
+/// What a certificate and its key were found to be.
+enum Read {
+    /// What they were before.
+    Same,
+    New(u64, Arc<CertifiedKey>),
+}
+
+impl ClientCertificate {
+    /// Reads both, and takes them apart unless they are what `known` is the fingerprint of.
+    fn read(&self, known: Option<u64>) -> Result<Read, TlsError> {
+        let (chain_text, key_text, name) = match &self.0 {
             Pem::Files { chain, key } => {
                 warn_of_open_key(key);
                 (read(chain)?, Arc::new(Zeroizing::new(read(key)?)), chain.display().to_string())
@@ -232,24 +278,28 @@ impl CertificateSource {
             Pem::Texts { chain, key } => (chain.to_vec(), Arc::clone(key), String::from("the text given")),
         };
         let fingerprint = fingerprint([chain_text.as_slice(), key_text.as_slice()].into_iter());
-        let mut slot = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(shown) = slot.as_ref()
-            && shown.fingerprint == fingerprint
-            && Arc::ptr_eq(&shown.roots, roots)
-        {
-            return Ok(Arc::clone(&shown.config));
+        if known == Some(fingerprint) {
+            return Ok(Read::Same);
         }
-        let chain = CertificateDer::pem_slice_iter(&chain_text)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| TlsError::Pem { what: name.clone(), problem: error.to_string() })?;
-        if chain.is_empty() {
-            return Err(TlsError::Pem { what: name, problem: String::from("there is no certificate in it") });
-        }
+        let chain = chain_of(&chain_text, name)?;
         let key = PrivateKeyDer::from_pem_slice(&key_text)
             .map_err(|error| TlsError::Pem { what: String::from("the private key"), problem: error.to_string() })?;
-        let config = client_config(roots, Some((chain, key)))?;
-        *slot = Some(Shown { fingerprint, roots: Arc::clone(roots), config: Arc::clone(&config) });
-        Ok(config)
+        let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
+        Ok(Read::New(fingerprint, Arc::new(pair)))
+    }
+}
+
+/// Shows one certificate to every server that asks for one.
+#[derive(Debug)]
+struct Show(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Show {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -300,21 +350,33 @@ pub(crate) fn provider() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
-fn client_config(
-    roots: &Arc<RootCertStore>,
-    certificate: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
-) -> Result<Arc<ClientConfig>, TlsError> {
-    let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
+fn unusable(error: rustls::Error) -> TlsError {
+    TlsError::Unusable(error.to_string())
+}
+
+fn client_config(roots: &Arc<RootCertStore>, pair: Option<&Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
         .with_root_certificates(Arc::clone(roots));
-    let mut config = match certificate {
+    let mut config = match pair {
         None => builder.with_no_client_auth(),
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(unusable)?,
+        Some(pair) => builder.with_client_cert_resolver(Arc::new(Show(Arc::clone(pair)))),
     };
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
+}
+
+/// Reads a chain of certificates.
+fn chain_of(text: &[u8], name: String) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    match chain {
+        Ok(chain) if chain.is_empty() => {
+            Err(TlsError::Pem { what: name, problem: String::from("there is no certificate in it") })
+        }
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(TlsError::Pem { what: name, problem: error.to_string() }),
+    }
 }
 
 fn add_system_roots(roots: &mut RootCertStore) {

@@ -28,6 +28,7 @@ const NEEDS: &[Need] = &[
         package: "libpaho-mqtt-dev",
         why: "independent client and peer",
     },
+    Need { sign: Sign::Program("openssl"), package: "openssl", why: "keys in every form of PEM" },
     Need { sign: Sign::Program("ip"), package: "iproute2", why: "network faults" },
     Need { sign: Sign::Program("nft"), package: "nftables", why: "network faults" },
 ];

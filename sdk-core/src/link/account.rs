@@ -25,6 +25,10 @@ pub(super) struct Account<S, H> {
     pub(super) home: H,
     pub(super) signature: Zeroizing<[u8; 32]>,
     pub(super) expiry_unix_secs: u64,
+    /// From when the signature was asked for.
+    pub(super) lifetime_secs: u64,
+    /// The token was made elsewhere, and is kept by the settings.
+    pub(super) finished_token: bool,
     /// When the signature was asked for.
     pub(super) signed: Instant,
     /// The registration with the Device Provisioning Service.
@@ -45,6 +49,8 @@ impl<S: Settings, H: Home> Account<S, H> {
             home: H::default(),
             signature: Zeroizing::new([0; 32]),
             expiry_unix_secs: 0,
+            lifetime_secs: 0,
+            finished_token: false,
             signed: Instant::ORIGIN,
             registration: Registration::new(),
         }
@@ -189,6 +195,7 @@ impl<S: Settings, H: Home> Login for Account<S, H> {
 
     fn password(&self) -> Option<Text<'_>> {
         match &self.config().credential {
+            Credential::SharedKey if self.finished_token => self.settings.token().map(Text::from),
             Credential::SharedKey => Some(self.resource().token(&self.signature, self.expiry_unix_secs)),
             Credential::Token(token) => Some(Text::from(token.as_ref())),
             Credential::Password { password, .. } => Some(Text::from(password.as_ref())),

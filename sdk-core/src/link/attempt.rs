@@ -3,6 +3,7 @@
 use core::time::Duration;
 
 use super::{Home, Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
+use crate::azure::sas;
 use crate::config::Settings;
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
 use crate::io::{Event, Role};
@@ -15,6 +16,9 @@ use crate::timer::{Deadline, TimerReason};
 /// Connections in a row that the service accepts and closes soon after, before another device is suspected of using
 /// the same identity.
 pub(super) const TAKEOVERS: u8 = 3;
+
+/// Tokens are renewed as if they were good for this long at least.
+const SHORTEST_LIFETIME_MS: u64 = 60_000;
 
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Which service the next attempt turns to.
@@ -45,12 +49,29 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             };
             let lifetime = self.account.config().token_lifetime.as_secs();
             self.account.expiry_unix_secs = unix_secs.saturating_add(lifetime);
+            self.account.lifetime_secs = lifetime;
+            self.account.finished_token = false;
             self.account.signed = self.now;
             self.pending.sign = true;
             self.enter(Phase::Signing);
             self.set_timer(TimerReason::Sign, self.account.config().timeouts.sign);
         } else {
             self.open();
+        }
+    }
+
+    /// Takes a finished token in place of a signature.
+    pub(super) fn take_token(&mut self, token: &str) {
+        let now = self.clock.unix_secs(self.now).unwrap_or(0);
+        let expiry = sas::token_expiry(token).filter(|expiry| *expiry > now);
+        match expiry {
+            Some(expiry) if self.account.settings.keep_token(token) => {
+                self.account.expiry_unix_secs = expiry;
+                self.account.lifetime_secs = expiry.saturating_sub(now);
+                self.account.finished_token = true;
+                self.open();
+            }
+            _ => self.attempt_failed(Failure::Local(LocalFailure::Signing)),
         }
     }
 
@@ -132,7 +153,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.session.stable = false;
         let config = self.account.config();
         let (stable, shared_key) = (config.retry.stable, self.account.has_shared_key());
-        let lifetime = millis(config.token_lifetime);
+        // A token that was made elsewhere may be about to expire; to renew at once would only loop.
+        let lifetime = self.account.lifetime_secs.saturating_mul(1_000).max(SHORTEST_LIFETIME_MS);
         self.set_timer(TimerReason::Stable, stable);
         if shared_key {
             // Each device draws its own point between 75 % and 90 % of the lifetime, or renewals come in step.

@@ -17,6 +17,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let all = match input {
             Input::Bytes(bytes) => bytes.len(),
             Input::Signed(_)
+            | Input::Token(_)
             | Input::Connected
             | Input::Ready
             | Input::Packet(_)
@@ -32,6 +33,11 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 if self.phase == Phase::Signing && !self.pending.sign {
                     *self.account.signature = *signature;
                     self.open();
+                }
+            }
+            Input::Token(token) => {
+                if self.phase == Phase::Signing && !self.pending.sign {
+                    self.take_token(token);
                 }
             }
             Input::Connected => self.connected(),

@@ -123,7 +123,10 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 None => Action::Close { attempt, flush: false },
             },
             Next::Remember => Action::SaveMemory(self.memory()),
-            Next::Sign => Action::Sign { attempt, role: self.account.role(), text: self.account.string_to_sign() },
+            Next::Sign => {
+                let (role, refusals) = (self.account.role(), self.backoff().refusals());
+                Action::Sign { attempt, role, refusals, text: self.account.string_to_sign() }
+            }
             Next::Open => Action::Connect { attempt, endpoint: self.account.endpoint() },
             Next::Connect => {
                 let config = self.account.config();

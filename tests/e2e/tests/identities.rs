@@ -108,9 +108,11 @@ async fn a_wrong_certificate_is_told_and_replaced_on_disk(pipe: Pipe) {
     let mut actor = Actor::start(&scene, DEVICE, builder, 10);
     actor.send(5).await;
     actor.failed(Failure::ConnectRefused(5)).await;
-    // Half of the new pair is worse than the old one, and is survived.
+    // Half of the new pair is worse than the old one, which is kept to.
     std::fs::write(&key, &right.key_pem).unwrap();
-    actor.failed(Failure::Local(LocalFailure::Credential)).await;
+    let before = actor.device.look().failures;
+    actor.status("two more refusals", |status| status.failures > before + 1).await;
+    assert!(actor.failures().iter().all(|failure| *failure == Failure::ConnectRefused(5)), "{:?}", actor.failures());
     write(&right);
     actor.finish(&scene).await;
 }
