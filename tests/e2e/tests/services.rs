@@ -36,10 +36,10 @@ async fn cut(actor: &Actor, cloud: &DeviceHandle) {
 }
 
 async fn whole(actor: &Actor) -> steadfast::Twin {
-    match soon(actor.device.desired()).await.unwrap() {
-        Desired::Whole(twin) => twin,
-        other => panic!("a change came before the whole: {other:?}"),
-    }
+    let Desired::Whole(twin) = soon(actor.device.desired()).await.unwrap() else {
+        panic!("a change came before the whole")
+    };
+    twin
 }
 
 fn parsed(text: &str) -> Value {
