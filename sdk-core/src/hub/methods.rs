@@ -105,6 +105,12 @@ pub(super) struct Methods<B> {
     number: u32,
 }
 
+impl<B> Methods<B> {
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.calls.iter().filter(|call| call.state == State::Open).map(|call| call.until).min()
+    }
+}
+
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
     pub(super) fn new(buffer: B) -> Self {
         Self { buffer, calls: Vec::new(), order: Deque::new(), attempt: Attempt::default(), number: 0 }
@@ -168,10 +174,6 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
         let before = self.calls.len();
         self.calls.retain(|call| call.state != State::Open || call.until > now);
         u8::try_from(before.saturating_sub(self.calls.len())).unwrap_or(u8::MAX)
-    }
-
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.calls.iter().filter(|call| call.state == State::Open).map(|call| call.until).min()
     }
 
     /// Bytes of the body that is to be sent next.

@@ -47,7 +47,9 @@ const FRAME: usize = 192;
 /// * with [`Subscriptions::TWIN_ANSWERS`] the twin can be [asked for](Self::get_twin) and properties
 ///   [reported](Self::report); with [`Subscriptions::TWIN_DESIRED`] as well, desired properties are followed:
 ///   [`Received::Twin`] after each connection that missed a change, [`Received::Desired`] for each change. No version is
-///   delivered twice and none is skipped; after a gap the twin is asked for, at a moment of its own for each device;
+///   delivered twice and none is skipped; after a gap the twin is asked for, at a moment of its own for each device. A
+///   twin that was deleted and made anew is told by its lower version; one that has reached the same version again by
+///   the time the device looks cannot be told from the old one;
 /// * with [`Subscriptions::METHODS`] calls come as [`Received::Call`], to be [answered](Self::respond);
 /// * with [`Subscriptions::CLOUD_TO_DEVICE`] messages come as [`Received::CloudToDevice`], to be
 ///   [acknowledged](Self::acknowledge); with [`Subscriptions::INPUTS`] those routed to a module as [`Received::Input`].
@@ -266,10 +268,14 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
             self.reports.freeze();
             return send(services::reported_topic(number), self.reports.first().unwrap_or_default());
         }
-        let own = |at, reason| Deadline { at, reason };
-        let twin = self.twin.deadline(self.now).map(|at| own(at, TimerReason::Twin));
-        let call = self.methods.deadline().map(|at| own(at, TimerReason::Method));
-        Output::Wait([deadline, twin, call].into_iter().flatten().min_by_key(|deadline| deadline.at))
+        Output::Wait(earliest(deadline, &self.twin, &self.methods, self.now))
+    }
+
+    /// As [`Link::next_deadline`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Deadline> {
+        let deadline = self.link.next_deadline();
+        if self.up.is_some() { earliest(deadline, &self.twin, &self.methods, self.now) } else { deadline }
     }
 
     /// Returns whether a packet waits that `room` bytes may be too few for.
@@ -326,6 +332,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
                 let delay = match pace {
                     Pace::FollowUp => link.follow_up_delay(),
                     Pace::Patience(refusals) => link.patience_delay(refusals),
+                    Pace::Rarely(many) => link.rare_delay(many),
                 };
                 *request = Request::Due(now.after(delay));
             }
@@ -461,6 +468,13 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         }
         let _ = self.events.push_back(event);
     }
+}
+
+/// The earliest of the link's deadline and those of the services.
+fn earliest<B>(link: Option<Deadline>, twin: &Twin, methods: &Methods<B>, now: Instant) -> Option<Deadline> {
+    let twin = twin.deadline(now).map(|at| Deadline { at, reason: TimerReason::Twin });
+    let call = methods.deadline().map(|at| Deadline { at, reason: TimerReason::Method });
+    [link, twin, call].into_iter().flatten().min_by_key(|deadline| deadline.at)
 }
 
 impl<O, S, H, B> Deref for HubLink<O, S, H, B> {

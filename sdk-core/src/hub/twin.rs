@@ -12,8 +12,8 @@ const ANSWER_TIME: Duration = Duration::from_secs(60);
 /// Requests in a row that nobody answers on a connection that lives, after which it counts as lost.
 const UNANSWERED: u8 = 3;
 
-/// Connections in a row that end while the twin is awaited, after which it is not asked for by itself: it may be larger
-/// than the frontend takes.
+/// Connections in a row that end while the twin is awaited, after which it is asked for ever less often: it may be larger
+/// than the frontend takes, and the device is of use without it.
 const BROKEN: u8 = 3;
 
 /// The twin as the service sent it. The texts are JSON objects.
@@ -51,6 +51,8 @@ pub(super) enum Pace {
     FollowUp,
     /// After this many refusals in a row that ask for patience.
     Patience(u8),
+    /// After this many connections too many that ended while the twin was awaited.
+    Rarely(u8),
 }
 
 /// What became of an answer to a patch.
@@ -102,12 +104,14 @@ impl Twin {
         let wanted = |yes| if yes { Request::Wanted(Pace::FollowUp) } else { Request::Idle };
         self.online = true;
         self.unanswered = 0;
-        self.refusals = 0;
-        self.get = wanted((follow && self.broken < BROKEN) || self.asked);
+        self.get = match self.broken.checked_sub(BROKEN) {
+            Some(many) if follow => Request::Wanted(Pace::Rarely(many)),
+            _ => wanted(follow || self.asked),
+        };
         self.patch = wanted(reports);
     }
 
-    /// The connection is gone. Returns whether the twin is given up.
+    /// The connection is gone. Returns whether the twin is given up for a while.
     pub(super) fn disconnected(&mut self) -> bool {
         if !core::mem::take(&mut self.online) {
             return false;
@@ -199,6 +203,7 @@ impl Twin {
     pub(super) fn take_document<'a>(&mut self, body: &'a [u8]) -> Result<Option<TwinDocument<'a>>, ()> {
         self.answered();
         self.broken = 0;
+        self.refusals = 0;
         self.get = Request::Idle;
         let Some(mut twin) = document(body) else {
             return Err(());
@@ -431,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn a_twin_that_breaks_connections_is_not_asked_for_again_by_itself() {
+    fn a_twin_that_breaks_connections_is_asked_for_rarely() {
         let mut twin = up();
         for round in 1..=BROKEN {
             twin.get = Request::Due(NOW);
@@ -439,7 +444,7 @@ mod tests {
             assert_eq!(twin.disconnected(), round == BROKEN);
             twin.connected(true, false);
         }
-        assert_eq!(twin.get, Request::Idle);
+        assert_eq!(twin.get, Request::Wanted(Pace::Rarely(0)));
         twin.ask(NOW);
         assert!(twin.take_get(NOW).is_some());
     }

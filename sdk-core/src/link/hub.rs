@@ -14,6 +14,12 @@ const PATIENCE_MS: u64 = 2_000;
 /// Longest such wait.
 const PATIENCE_LONGEST_MS: u64 = 600_000;
 
+/// First wait with a request that ended connections; it doubles with each time in a row.
+const RARE_MS: u64 = 120_000;
+
+/// Longest such wait.
+const RARE_LONGEST_MS: u64 = 8 * 3_600_000;
+
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub(crate) const fn now(&self) -> Instant {
         self.now
@@ -39,10 +45,19 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Draws how long to wait with a request after the service refused `refusals` in a row for lack of capacity: from
     /// half to all of a time that doubles, and never less than a fleet's follow-up is spread over.
     pub(crate) fn patience_delay(&mut self, refusals: u8) -> Duration {
-        let doublings = u32::from(refusals.saturating_sub(1)).min(16);
-        let longest = PATIENCE_MS.saturating_mul(1 << doublings).min(PATIENCE_LONGEST_MS);
-        let drawn = self.rng.between(longest >> 1, longest);
+        let drawn = self.doubled(PATIENCE_MS, refusals.saturating_sub(1), PATIENCE_LONGEST_MS);
         let follow_up = millis(self.follow_up_delay());
         Duration::from_millis(drawn.saturating_add(follow_up))
+    }
+
+    /// Draws how long to wait with a request that ended connections, `many` more than can be chance.
+    pub(crate) fn rare_delay(&mut self, many: u8) -> Duration {
+        Duration::from_millis(self.doubled(RARE_MS, many, RARE_LONGEST_MS))
+    }
+
+    /// Draws from half to all of a time that doubles.
+    fn doubled(&mut self, first_ms: u64, times: u8, longest_ms: u64) -> u64 {
+        let span = first_ms.saturating_mul(1 << u32::from(times).min(16)).min(longest_ms);
+        self.rng.between(span >> 1, span)
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Assignment, Config, Credential, Instant, Link, Outbox, Seed, Service};
+use steadfast_core::{Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Seed, Service};
 
 use crate::device::{Device, Feed, Shared};
 use crate::network::Network;
@@ -177,8 +177,9 @@ impl Builder {
                 next = outbox.next(entry.id.next());
             }
             let busy = !oracle.open.is_empty();
-            let mut link = Link::new(Shared(config), outbox, Seed::from_number(seed), now)
+            let link = Link::new(Shared(config), outbox, Seed::from_number(seed), now)
                 .expect("the configuration of a world works");
+            let mut link = HubLink::new(link, vec![0; 4096].into(), vec![0; 4096].into());
             if self.restored {
                 link.restore_assignment(Assignment::new(hubs[0].name(), &id).expect("good names"));
             }
@@ -201,6 +202,7 @@ impl Builder {
                 events: Vec::new(),
                 attempts: Vec::new(),
                 inbound: Vec::new(),
+                told: Vec::new(),
                 saved: None,
                 memory: None,
                 oracle,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use steadfast_core::{Assignment, Attempt, Config, Event, Link, Memory, Role, Settings};
+use steadfast_core::{Assignment, Attempt, CallId, Config, Event, HubLink, Memory, Provisioned, Role, Settings};
 
 use crate::oracle::Oracle;
 use crate::service::Key;
@@ -18,6 +18,9 @@ impl Settings for Shared {
         &self.0
     }
 }
+
+/// The link of a device of the world, with room for 4 KiB of reported properties and of answers.
+pub type DeviceLink<O> = HubLink<O, Shared, Provisioned, Box<[u8]>>;
 
 /// How bytes from a service reach the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -77,6 +80,39 @@ pub struct Inbound {
     pub packet_id: Option<steadfast_core::mqtt::PacketId>,
     /// Whether it was marked as a repetition.
     pub dup: bool,
+    /// Whether the link knew it by its message id.
+    pub duplicate: bool,
+}
+
+/// What a service of a hub told the application.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Told {
+    /// The twin.
+    Twin {
+        /// Its desired properties.
+        desired: serde_json::Value,
+        /// Their version.
+        version: u64,
+        /// It was made anew.
+        reset: bool,
+    },
+    /// A change of desired properties.
+    Desired {
+        /// The change.
+        patch: serde_json::Value,
+        /// Their version.
+        version: u64,
+    },
+    /// A method call.
+    Call {
+        /// What answers it.
+        call: CallId,
+        /// The method.
+        name: String,
+        /// The body.
+        payload: Vec<u8>,
+    },
 }
 
 /// A frontend that takes bytes only as fast as its uplink carries them.
@@ -92,7 +128,7 @@ pub(crate) const TICK_MS: u64 = 100;
 #[derive(Debug)]
 pub(crate) struct Device<O> {
     pub(crate) id: String,
-    pub(crate) link: Link<O, Shared>,
+    pub(crate) link: DeviceLink<O>,
     pub(crate) key: Option<Key>,
     pub(crate) feed: Feed,
     pub(crate) signing: Signing,
@@ -106,6 +142,7 @@ pub(crate) struct Device<O> {
     pub(crate) events: Vec<(u64, Event)>,
     pub(crate) attempts: Vec<AttemptRecord>,
     pub(crate) inbound: Vec<Inbound>,
+    pub(crate) told: Vec<(u64, Told)>,
     pub(crate) saved: Option<Assignment>,
     pub(crate) memory: Option<Memory>,
     pub(crate) oracle: Oracle,

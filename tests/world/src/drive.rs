@@ -7,7 +7,7 @@ use steadfast_core::mqtt::{Decoded, Incoming, decode};
 use steadfast_core::{Action, Attempt, Event, Failure, Input, Instant, Outbox, Output, Received, Role, State};
 
 use crate::EPOCH_SECS;
-use crate::device::{AttemptRecord, Connection, Feed, Inbound, Signing, TICK_MS};
+use crate::device::{AttemptRecord, Connection, Feed, Inbound, Signing, TICK_MS, Told};
 use crate::network::Reach;
 use crate::service::{ConnectionId, Reaction, Reply};
 use crate::world::World;
@@ -367,7 +367,10 @@ impl<O: Outbox> World<O> {
         }
         connection.sent_connect = true;
         connection.sent_disconnect = matches!(packet, Ok(v4::Packet::Disconnect));
-        if let (Ok(v4::Packet::Publish(publish)), Role::Hub) = (&packet, connection.role) {
+        // What goes to a service of the hub is no message.
+        if let (Ok(v4::Packet::Publish(publish)), Role::Hub) = (&packet, connection.role)
+            && !publish.topic.starts_with("$iothub/")
+        {
             let key = message_key(&publish.topic);
             let sends = self.devices[number].oracle.sends(&key, publish.pkid, publish.dup, &publish.payload);
             broken = broken.or(sends.err());
@@ -524,16 +527,38 @@ impl<O: Outbox> World<O> {
             let taken = device.link.handle_input(Input::Bytes(bytes), attempt, now);
             (taken.bytes, taken.bytes == 0 && taken.needed.is_some(), taken.received)
         };
-        #[expect(clippy::wildcard_enum_match_arm, reason = "a plain link gives out no more")]
-        let inbound = received.map(|received| match received {
+        let json = |text: &str| serde_json::from_str(text).expect("services send good JSON");
+        let message = |topic: String, payload: &[u8], packet_id, dup, duplicate| {
+            Ok(Inbound { attempt, topic, payload: payload.into(), packet_id, dup, duplicate })
+        };
+        #[expect(clippy::wildcard_enum_match_arm, reason = "a device gives out no more")]
+        let received = received.map(|received| match received {
             Received::Message { topic, payload, packet_id, dup } => {
-                Inbound { attempt, topic: topic.into(), payload: payload.into(), packet_id, dup }
+                message(topic.into(), payload, packet_id, dup, false)
             }
-            Received::ProvisioningPayload(payload) => {
-                Inbound { attempt, topic: String::new(), payload: payload.into(), packet_id: None, dup: false }
+            Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
+                let topic = format!("devices/{}/messages/devicebound/{properties}", device.id);
+                message(topic, payload, packet_id, dup, duplicate)
+            }
+            Received::ProvisioningPayload(payload) => message(String::new(), payload, None, false, false),
+            Received::Twin(twin) => {
+                Err(Told::Twin { desired: json(twin.desired), version: twin.desired_version, reset: twin.reset })
+            }
+            Received::Desired { version, patch } => Err(Told::Desired { patch: json(patch), version }),
+            Received::Call { call, name, payload } => {
+                let name = String::from_utf8(name.bytes().collect()).expect("a name");
+                Err(Told::Call { call, name, payload: payload.into() })
             }
             other => panic!("the world does not know {other:?}"),
         });
+        let inbound = match received {
+            Some(Ok(inbound)) => Some(inbound),
+            Some(Err(told)) => {
+                device.told.push((self.now, told));
+                None
+            }
+            None => None,
+        };
         let mut rest = bytes.get(..len).unwrap_or(&[]);
         while let Ok(Decoded::Packet { packet, len }) = decode(rest, limit) {
             if let (Incoming::ConnAck { session_present, code: 0 }, true) = (packet, hub) {

@@ -35,7 +35,7 @@ mod world;
 
 pub use builder::Builder;
 pub use contract::outbox_contract;
-pub use device::{AttemptRecord, Feed, Inbound, Shared, Signing};
+pub use device::{AttemptRecord, DeviceLink, Feed, Inbound, Shared, Signing, Told};
 pub use heap_outbox::HeapOutbox;
 pub use network::{Network, Reach};
 pub use rng::Rng;

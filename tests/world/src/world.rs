@@ -4,16 +4,16 @@ use std::collections::{BinaryHeap, HashMap};
 use std::time::Duration;
 
 use steadfast_core::{
-    Address, Assignment, Event, Failure, Instant, Ledger, Link, Memory, Message, MessageId, Outbox, PublishError,
-    RamOutbox, State, Status,
+    Address, Assignment, Event, Failure, Instant, Ledger, Memory, Message, MessageId, Outbox, PublishError, RamOutbox,
+    State, Status,
 };
 
 use crate::builder::Builder;
-use crate::device::{AttemptRecord, Connection, Device, Inbound, Shared, Signing, TICK_MS, Uplink};
+use crate::device::{AttemptRecord, Connection, Device, DeviceLink, Inbound, Signing, TICK_MS, Told, Uplink};
 use crate::drive::{Arrival, Item, Scheduled};
 use crate::network::{Network, Reach};
 use crate::rng::Rng;
-use crate::service::{ConnectionId, Dps, Hub, Key, Reaction};
+use crate::service::{ConnectionId, Dps, Hub, Key, Reaction, Twin};
 
 /// Outbox of a device unless a story brings its own.
 pub type DefaultOutbox = RamOutbox<64, 16384>;
@@ -241,7 +241,7 @@ impl<O: Outbox> World<O> {
     }
 
     /// Calls the link of a device as an application or a frontend does, and drains its outputs.
-    pub fn command<R>(&mut self, number: usize, call: impl FnOnce(&mut Link<O, Shared>, Instant) -> R) -> R {
+    pub fn command<R>(&mut self, number: usize, call: impl FnOnce(&mut DeviceLink<O>, Instant) -> R) -> R {
         let now = self.now();
         let result = call(&mut self.devices[number].link, now);
         self.drain(number);
@@ -341,6 +341,37 @@ impl<O: Outbox> World<O> {
         self.hub_acts(hub, |hub| hub.set_enabled(&id, enabled));
     }
 
+    /// Changes the first device's desired properties at a hub, and tells the device unless the notification is `lost`.
+    pub fn desire(&mut self, hub: usize, patch: &serde_json::Value, lost: bool) {
+        let (id, _) = self.identity();
+        self.hub_acts(hub, |hub| hub.desire(&id, patch, lost));
+    }
+
+    /// Returns the first device's twin at a hub.
+    pub fn twin(&mut self, hub: usize) -> Twin {
+        let (id, _) = self.identity();
+        self.hubs[hub].twin(&id)
+    }
+
+    /// Deletes the first device's twin at a hub and makes it anew.
+    pub fn renew_twin(&mut self, hub: usize) {
+        let (id, _) = self.identity();
+        self.hubs[hub].renew_twin(&id);
+    }
+
+    /// Calls a method of the first device.
+    pub fn call(&mut self, hub: usize, method: &str, request: &str, body: &[u8]) {
+        let (id, _) = self.identity();
+        self.hub_acts(hub, |hub| hub.call(&id, method, request, body));
+    }
+
+    /// Sends the first device a message with properties.
+    pub fn send_with(&mut self, hub: usize, properties: &str, body: &str) {
+        let (id, _) = self.identity();
+        let topic = format!("devices/{id}/messages/devicebound/{properties}");
+        self.hub_acts(hub, |hub| hub.send_to(&id, &topic, body.as_bytes(), true));
+    }
+
     /// Sends the first device a message.
     pub fn send_to_device(&mut self, hub: usize, body: &str, qos1: bool) {
         let (id, _) = self.identity();
@@ -438,7 +469,7 @@ impl<O: Outbox> World<O> {
 
     /// Returns the first link.
     #[must_use]
-    pub fn link(&self) -> &Link<O, Shared> {
+    pub fn link(&self) -> &DeviceLink<O> {
         &self.devices[0].link
     }
 
@@ -489,6 +520,12 @@ impl<O: Outbox> World<O> {
     #[must_use]
     pub fn inbound(&self) -> &[Inbound] {
         &self.devices[0].inbound
+    }
+
+    /// Returns what services of the hub told the first device's application, each with its time in milliseconds.
+    #[must_use]
+    pub fn told(&self) -> &[(u64, Told)] {
+        &self.devices[0].told
     }
 
     /// Returns the assignment the first device was told to keep.

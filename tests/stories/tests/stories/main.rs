@@ -12,6 +12,7 @@ mod outbox;
 mod provisioning;
 mod reconnection;
 mod renewal;
+mod services;
 mod shutdown;
 mod status;
 mod telemetry;

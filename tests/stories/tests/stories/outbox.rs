@@ -123,7 +123,7 @@ fn what_the_service_can_never_take_is_refused_by_the_call() {
     world.run_until_delivered();
     let mut broker = World::builder().broker().build();
     for topic in ["", "a/+", "#", "a\0b"] {
-        let publish = |link: &mut Link<_, _>, now| link.publish(Message::to_topic(topic, b""), now);
+        let publish = |link: &mut steadfast_world::DeviceLink<_>, now| link.publish(Message::to_topic(topic, b""), now);
         assert_eq!(broker.command(0, publish), Err(PublishError::BadTopic), "{topic:?}");
     }
 }

@@ -8,6 +8,7 @@ use rumqttc::mqttbytes::v4::{self, ConnAck, ConnectReturnCode, Packet, PubAck, P
 use steadfast_core::azure::sas::Resource;
 
 use super::token::{BadToken, verify};
+use super::twin::{MethodAnswer, Services, Twin, TwinFault};
 use super::{ConnectionId, Key, Reaction, Reply};
 
 /// How the hub answers CONNECT.
@@ -157,6 +158,7 @@ pub struct Hub {
     accepted: u64,
     deliveries: Vec<Delivery>,
     objections: Vec<String>,
+    services: Services,
 }
 
 #[derive(Clone, Debug)]
@@ -204,6 +206,7 @@ impl Hub {
         Self {
             faults: HubFaults::default(),
             name: name.to_owned(),
+            services: Services::default(),
             identities: BTreeMap::new(),
             anyone: false,
             sessions: HashMap::new(),
@@ -293,6 +296,49 @@ impl Hub {
     #[must_use]
     pub fn objections(&self) -> &[String] {
         &self.objections
+    }
+
+    /// Sets what happens to the next twin requests, first things first.
+    pub fn next_twin_faults(&mut self, faults: impl IntoIterator<Item = TwinFault>) {
+        self.services.next_faults.extend(faults);
+    }
+
+    /// Sets what happens to every other twin request.
+    pub fn twin_fault(&mut self, fault: TwinFault) {
+        self.services.fault = fault;
+    }
+
+    /// Returns a device's twin.
+    pub fn twin(&mut self, client_id: &str) -> Twin {
+        self.services.twin(client_id).clone()
+    }
+
+    /// Returns when twin requests came, in milliseconds.
+    #[must_use]
+    pub fn twin_requests(&self) -> &[u64] {
+        &self.services.requests
+    }
+
+    /// Changes desired properties, and tells the device unless the notification is `lost`.
+    pub fn desire(&mut self, client_id: &str, patch: &serde_json::Value, lost: bool) -> Vec<Reaction> {
+        let (topic, body) = self.services.desire(client_id, patch);
+        if lost { Vec::new() } else { self.send_to(client_id, &topic, &body, false) }
+    }
+
+    /// Deletes a device's twin and makes it anew.
+    pub fn renew_twin(&mut self, client_id: &str) {
+        self.services.renew(client_id);
+    }
+
+    /// Calls a method of a device.
+    pub fn call(&mut self, client_id: &str, method: &str, request: &str, body: &[u8]) -> Vec<Reaction> {
+        self.send_to(client_id, &format!("$iothub/methods/POST/{method}/?$rid={request}"), body, false)
+    }
+
+    /// Returns the answers to method calls, in the order of their coming.
+    #[must_use]
+    pub fn answers(&self) -> &[MethodAnswer] {
+        &self.services.answers
     }
 
     /// The connection is gone.
@@ -446,6 +492,9 @@ impl Hub {
     }
 
     fn publish(&mut self, connection: ConnectionId, client_id: &str, publish: Publish, at_ms: u64) -> Vec<Reaction> {
+        if let Some(reactions) = self.services.publish(connection, client_id, &publish, at_ms) {
+            return reactions;
+        }
         let fault = self.faults.next_publishes.pop_front().unwrap_or_else(|| self.faults.publish.clone());
         let poisoned = self.faults.poison.as_ref().is_some_and(|poison| **poison == *publish.payload);
         if poisoned || fault == PublishFault::CloseBeforeStore {

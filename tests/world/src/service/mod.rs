@@ -3,6 +3,7 @@
 mod dps;
 mod hub;
 mod token;
+mod twin;
 
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use steadfast_core::azure::sas::SymmetricKey;
 
 pub use dps::{Dps, DpsFault, Enrollment};
 pub use hub::{Acks, Delivery, Greeting, Hub, HubFaults, PublishFault, Receipt, SubscribeFault};
+pub use twin::{MethodAnswer, Twin, TwinFault, merge};
 
 /// A device's key, held by the device and by the services that know it.
 pub type Key = Rc<SymmetricKey>;
