@@ -6,17 +6,12 @@ use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
 use steadfast_core::{Assignment, Failure, Instant, Link, Memory, MessageId, Outbox, PublishError, Seed, Settings};
 
 use crate::board::{Board, Connect, Stream};
-use crate::engine::{Ack, Buffers, Engine, Found, Poll, SetupError, Step};
-
-/// Most steps of one call, so that a board whose clock stands still cannot hold the application.
-const STEPS: u32 = 10_000;
+use crate::commands::{FLUSH, STEPS, Turn, commands};
+use crate::engine::{Ack, Buffers, Engine, Poll, SetupError, Step};
 
 /// Pause after a stream took nothing; doubled each time it takes nothing again, up to the other.
 const WRITE_PAUSE: Duration = Duration::from_millis(10);
 const WRITE_PAUSE_LONGEST: Duration = Duration::from_millis(320);
-
-/// How long the last packets may take before a connection is closed.
-const FLUSH: Duration = Duration::from_secs(2);
 
 /// A device with a blocking stream, for a main loop without threads or tasks.
 ///
@@ -31,12 +26,6 @@ pub struct Device<'b, B, C: Connect, O, S> {
     /// What was written is not flushed.
     unflushed: bool,
     write_pause: Duration,
-}
-
-enum Turn {
-    Idle,
-    Event(steadfast_core::Event),
-    Received(Found),
 }
 
 impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
@@ -63,63 +52,7 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
         size_of::<Self>() + rx + tx
     }
 
-    /// Starts bringing the link up; without effect while it is trying or up.
-    pub fn start(&mut self) {
-        self.set_clock();
-        let now = self.board.now();
-        self.engine.link.start(now);
-    }
-
-    /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.
-    pub fn stop(&mut self, drain: Duration) {
-        let now = self.board.now();
-        self.engine.link.stop(drain, now);
-    }
-
-    /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
-    pub fn restore_assignment(&mut self, assignment: Assignment) {
-        self.engine.link.restore_assignment(assignment);
-    }
-
-    /// Hands in what [`Board::save_memory`] kept before a reboot, so that a device that lost power in an outage goes on
-    /// waiting as before. To be called before the first [`start`](Self::start); a board whose clock is set by then lets
-    /// the time without power count.
-    pub fn restore_memory(&mut self, memory: Memory) {
-        self.set_clock();
-        let now = self.board.now();
-        self.engine.link.restore_memory(memory, now);
-    }
-
-    /// Orders a registration with the Device Provisioning Service.
-    pub fn reprovision(&mut self) {
-        let now = self.board.now();
-        self.engine.link.reprovision(now);
-    }
-
-    /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in any
-    /// state and sends nothing itself.
-    ///
-    /// # Errors
-    /// [`PublishError`]; the message was not accepted.
-    pub fn send(&mut self, message: steadfast_core::Message<'_>) -> Result<MessageId, PublishError> {
-        let now = self.board.now();
-        self.engine.link.publish(message, now)
-    }
-
-    /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
-    /// sends the message again.
-    pub fn acknowledge(&mut self, ack: Ack) -> bool {
-        let now = self.board.now();
-        self.engine.acknowledge(ack, now)
-    }
-
-    /// Takes note that the network below is gone, such as on a loss of Wi-Fi, instead of waiting for a keep-alive.
-    pub fn network_lost(&mut self) {
-        if self.stream.take().is_some() {
-            let now = self.board.now();
-            self.engine.failed(Failure::Network, now);
-        }
-    }
+    commands!();
 
     /// Does what is due, and waits for something to happen for `timeout` at most.
     ///
@@ -131,26 +64,6 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
             Turn::Event(event) => Poll::Event(event),
             Turn::Received(found) => self.engine.show(&found),
         }
-    }
-
-    /// Returns the link, to look at its state, its books and its outbox.
-    pub const fn link(&self) -> &Link<O, S> {
-        &self.engine.link
-    }
-
-    /// Returns the board.
-    pub const fn board(&self) -> &B {
-        &self.board
-    }
-
-    /// Returns the board, to change it.
-    pub const fn board_mut(&mut self) -> &mut B {
-        &mut self.board
-    }
-
-    /// Returns the connector, to change it.
-    pub const fn connector_mut(&mut self) -> &mut C {
-        &mut self.connector
     }
 
     fn turn(&mut self, timeout: Duration) -> Turn {
@@ -175,13 +88,6 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
             }
         }
         Turn::Idle
-    }
-
-    fn set_clock(&mut self) {
-        if let Some(unix_secs) = self.board.unix_secs() {
-            let now = self.board.now();
-            self.engine.link.set_wall_clock(unix_secs, now);
-        }
     }
 
     fn connect(&mut self) {

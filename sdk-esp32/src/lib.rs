@@ -57,6 +57,7 @@ extern crate std;
 
 pub mod asynch;
 mod board;
+mod commands;
 mod device;
 mod engine;
 #[cfg(feature = "flash")]
