@@ -21,6 +21,9 @@ pub struct Config {
     pub(crate) bind: IpAddr,
     pub(crate) tls_port: u16,
     pub(crate) plain_port: Option<u16>,
+    pub(crate) https_port: Option<u16>,
+    pub(crate) largest_frame: usize,
+    pub(crate) storage_host: String,
     pub(crate) names: Vec<String>,
     pub(crate) hubs: Vec<HubConfig>,
     pub(crate) dps: DpsConfig,
@@ -45,6 +48,9 @@ impl Config {
             bind: IpAddr::V4(Ipv4Addr::LOCALHOST),
             tls_port: 0,
             plain_port: None,
+            https_port: None,
+            largest_frame: usize::MAX,
+            storage_host: "emulator.blob.core.windows.net".to_owned(),
             names: Vec::new(),
             hubs: Vec::new(),
             dps: DpsConfig::new(),
@@ -89,6 +95,27 @@ impl Config {
     /// Opens a port without TLS as well, for all services; 0 takes a free one. Off by default.
     pub fn plain_port(mut self, port: u16) -> Self {
         self.plain_port = Some(port);
+        self
+    }
+
+    /// Opens the port of HTTPS (file uploads and their storage) and of MQTT over WebSockets as well, for all services;
+    /// 0 takes a free one. Off by default; that of the real services is 443.
+    pub fn https_port(mut self, port: u16) -> Self {
+        self.https_port = Some(port);
+        self
+    }
+
+    /// Cuts what is sent to clients over WebSockets into frames of at most so many bytes; no limit by default. Packets
+    /// are split and joined across frames either way.
+    pub fn websocket_frame(mut self, bytes: usize) -> Self {
+        self.largest_frame = bytes;
+        self
+    }
+
+    /// Sets the host name of the storage files are uploaded to; `emulator.blob.core.windows.net` by default. Devices
+    /// are told the port, too, unless it is 443. `localhost` saves a hosts file.
+    pub fn storage_host(mut self, host: &str) -> Self {
+        self.storage_host = host.to_ascii_lowercase();
         self
     }
 
@@ -171,6 +198,7 @@ pub struct HubConfig {
     pub(crate) sas_tolerance: Duration,
     pub(crate) keep_sessions: bool,
     pub(crate) clean_session_drops_c2d: bool,
+    pub(crate) upload_life: Duration,
     pub(crate) undocumented: Undocumented,
     pub(crate) max_filters: usize,
     pub(crate) max_message: usize,
@@ -192,6 +220,7 @@ impl HubConfig {
             sas_tolerance: Duration::from_secs(300),
             keep_sessions: true,
             clean_session_drops_c2d: false,
+            upload_life: Duration::from_secs(3600),
             undocumented: Undocumented::Close,
             max_filters: 5,
             max_message: 262_144,
@@ -252,6 +281,12 @@ impl HubConfig {
     /// Chooses what undocumented topics and a sixth filter meet; the connection is closed by default.
     pub fn undocumented(mut self, how: Undocumented) -> Self {
         self.undocumented = how;
+        self
+    }
+
+    /// Sets how long an upload, and the token for its storage, lasts; 3600 s by default.
+    pub fn upload_life(mut self, life: Duration) -> Self {
+        self.upload_life = life;
         self
     }
 

@@ -193,7 +193,12 @@ fn begin_hub(
 }
 
 /// Checks the credentials of a device; returns the expiry of its token if it used one.
-fn check_device(config: &HubConfig, id: &str, device: &Device, proof: &Proof<'_>) -> Result<Option<u64>, Refusal> {
+pub(crate) fn check_device(
+    config: &HubConfig,
+    id: &str,
+    device: &Device,
+    proof: &Proof<'_>,
+) -> Result<Option<u64>, Refusal> {
     match &device.auth {
         DeviceAuth::Keys { primary, secondary } => {
             let token = Token::parse(proof.password).ok_or(Refusal::NoToken)?;

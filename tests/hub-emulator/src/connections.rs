@@ -12,6 +12,8 @@ pub struct ConnectionRecord {
     pub number: u64,
     /// When TCP was accepted.
     pub opened_at: Duration,
+    /// What carried it.
+    pub carrier: Carrier,
     /// Server name of the TLS hello.
     pub server_name: Option<String>,
     /// When the TLS handshake was done; none on the plain port or when it failed.
@@ -44,6 +46,21 @@ pub struct ConnectionRecord {
     pub bytes_received: u64,
     /// MQTT bytes sent.
     pub bytes_sent: u64,
+}
+
+/// What carries a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Carrier {
+    /// MQTT over TLS.
+    Tls,
+    /// MQTT over bare TCP.
+    Plain,
+    /// MQTT over a WebSocket over TLS.
+    WebSocket,
+    /// Requests over HTTPS.
+    Https,
 }
 
 /// What a CONNECT met.

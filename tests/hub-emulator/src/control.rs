@@ -43,6 +43,18 @@ impl Control {
         self.addresses().plain
     }
 
+    /// Returns the address of HTTPS and WebSockets, if there is one.
+    #[must_use]
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.addresses().https
+    }
+
+    /// Returns the content of the latest file that a device uploaded under this name and completed.
+    #[must_use]
+    pub fn uploaded(&self, device: &str, name: &str) -> Option<Vec<u8>> {
+        self.world(|world| world.storage.content(device, name)).map(|content| content.to_vec())
+    }
+
     /// Returns the certificate of the emulator's CA as PEM: what clients must trust.
     #[must_use]
     pub fn ca_pem(&self) -> &str {

@@ -18,6 +18,7 @@ use crate::fault::Plan;
 use crate::ledger::Book;
 use crate::pki::{Authority, Certificates};
 use crate::serve::{Via, serve};
+use crate::storage::Storage;
 use crate::world::{Addresses, Hub, Shared, World};
 
 /// Connections the kernel keeps for a listener until they are accepted: a herd comes at once.
@@ -71,6 +72,7 @@ impl Emulator {
             }
         }
         certificates.add(&config.dps.host, None)?;
+        certificates.add(&config.storage_host, None)?;
         if let Some(path) = &config.ca_file {
             std::fs::write(path, certificates.authority().pem()).map_err(|error| Error::Write(path.clone(), error))?;
         }
@@ -82,10 +84,11 @@ impl Emulator {
             dps: Dps::new(config.dps.clone(), config.enrollments.clone()),
             faults: Plan::default(),
             book: Book::new(config.ledger, config.connection_log),
+            storage: Storage::new(&config.storage_host),
             first_hub: config.hubs.first().map(|hub| hub.host.clone()),
             gateways,
         };
-        let shared = Arc::new(Shared::new(world, config.clock.clone(), certificates, tls));
+        let shared = Arc::new(Shared::new(world, config.clock.clone(), certificates, tls, config.largest_frame));
         Self::listen(&config, shared).await
     }
 
@@ -95,12 +98,20 @@ impl Emulator {
         let mut gates = Vec::new();
         let tls = open(config.bind, config.tls_port, "the shared TLS port")?;
         let tls_address = address_of(&tls, "the shared TLS port")?;
-        gates.push((tls, Via { secure: true, own: None }, always.clone()));
+        gates.push((tls, Via { secure: true, web: false, own: None }, always.clone()));
         let mut plain_address = None;
         if let Some(port) = config.plain_port {
             let plain = open(config.bind, port, "the plain port")?;
             plain_address = Some(address_of(&plain, "the plain port")?);
-            gates.push((plain, Via { secure: false, own: None }, always.clone()));
+            gates.push((plain, Via { secure: false, web: false, own: None }, always.clone()));
+        }
+        let mut https_address = None;
+        if let Some(port) = config.https_port {
+            let https = open(config.bind, port, "the HTTPS port")?;
+            let address = address_of(&https, "the HTTPS port")?;
+            https_address = Some(address);
+            shared.lock().storage.port = address.port();
+            gates.push((https, Via { secure: true, web: true, own: None }, always.clone()));
         }
         let mut own = HashMap::new();
         let mut wanted: Vec<_> = config.hubs.iter().filter_map(|hub| Some((hub.host.clone(), hub.port?))).collect();
@@ -109,10 +120,10 @@ impl Emulator {
             let listener = open(config.bind, port, &host)?;
             own.insert(host.clone(), address_of(&listener, &host)?);
             let listening = shared.lock().hubs.get(&host).map(|hub| hub.listening.subscribe());
-            let via = Via { secure: true, own: Some(host) };
+            let via = Via { secure: true, web: false, own: Some(host) };
             gates.push((listener, via, listening.unwrap_or_else(|| always.clone())));
         }
-        let addresses = Addresses { tls: tls_address, plain: plain_address, own };
+        let addresses = Addresses { tls: tls_address, plain: plain_address, https: https_address, own };
         shared.addresses.set(addresses).expect("set only here, once for each emulator");
         for (listener, via, listening) in gates {
             let gate = Gate { shared: Arc::clone(&shared), via, running: running.clone() };

@@ -92,6 +92,21 @@ pub enum Fault {
     LoseDesired,
     /// Leaves a twin request without an answer.
     TwinSilent,
+    /// Answers a request of a file upload, or of its notification, with this HTTP status.
+    UploadStatus {
+        /// The status, such as 403, 429, 500 or 503.
+        status: u16,
+    },
+    /// Answers a request to the storage with this HTTP status; 403 is what a token that is over meets.
+    StorageStatus {
+        /// The status, such as 403, 500 or 503.
+        status: u16,
+    },
+    /// Resets the connection to the storage after this many bytes of a body. Bodies that are not longer pass.
+    StorageDrop {
+        /// Number of bytes that are still taken.
+        bytes: u64,
+    },
     /// Leaves PINGREQ without an answer.
     SilentPing,
 }

@@ -36,7 +36,10 @@ mod dps_session;
 mod emulator;
 mod error;
 mod fault;
+mod files;
+mod frames;
 mod http;
+mod http_message;
 mod inbox;
 mod ledger;
 mod methods;
@@ -49,10 +52,12 @@ mod run;
 mod sas;
 mod serve;
 mod session;
+mod storage;
 mod strict;
 mod telemetry;
 mod topic;
 mod twin;
+mod web;
 mod wire;
 mod world;
 
@@ -63,7 +68,7 @@ pub use config::{
     Attestation, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, HubConfig, LedgerMode, Reprovision,
     Undocumented,
 };
-pub use connections::{CloseReason, ConnectionRecord, Outcome, Refusal};
+pub use connections::{Carrier, CloseReason, ConnectionRecord, Outcome, Refusal};
 pub use control::{Control, DeviceHandle, Hub, MethodAnswer};
 pub use dps::Registration;
 pub use dps_handle::DpsHandle;

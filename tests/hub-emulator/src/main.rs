@@ -43,6 +43,12 @@ struct Arguments {
     /// Port without TLS, for firmware that has none yet; 0 takes a free one.
     #[arg(long, value_name = "PORT")]
     plain_port: Option<u16>,
+    /// Port of HTTPS (file uploads) and of MQTT over WebSockets; the real services have 443; 0 takes a free one.
+    #[arg(long, value_name = "PORT")]
+    https_port: Option<u16>,
+    /// Host name of the storage that files are uploaded to.
+    #[arg(long, value_name = "NAME", default_value = "emulator.blob.core.windows.net")]
+    storage_host: String,
     /// Port of the control routes, always on 127.0.0.1; 0 takes a free one.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     control_port: u16,
@@ -114,6 +120,10 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     if let Some(port) = arguments.plain_port {
         config = config.plain_port(port);
     }
+    config = config.storage_host(&arguments.storage_host);
+    if let Some(port) = arguments.https_port {
+        config = config.https_port(port);
+    }
     if arguments.counts_only {
         config = config.ledger(LedgerMode::Counts);
     }
@@ -131,6 +141,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     let mut text = format!("TLS      {}  (all services, chosen by name)\n", emulator.tls_addr());
     if let Some(address) = emulator.plain_addr() {
         text += &format!("plain    {address}  (no TLS)\n");
+    }
+    if let Some(address) = emulator.https_addr() {
+        text += &format!("HTTPS    {address}  (file uploads to {}, WebSockets)\n", arguments.storage_host);
     }
     text += &format!("control  http://{control}  (GET / lists the routes)\n");
     text += &match &ca_file {

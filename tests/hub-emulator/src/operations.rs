@@ -114,6 +114,44 @@ pub enum Operation {
         /// Whether its sender asked to hear of it (`iothub-ack`).
         feedback: bool,
     },
+    /// The hub agreed to an upload and told where to put it.
+    UploadBegun {
+        /// The `correlationId`.
+        correlation_id: String,
+        /// Name of the blob: device id, slash, the name the device gave.
+        blob: String,
+    },
+    /// The hub did not agree to an upload.
+    UploadRefused {
+        /// The name the device gave.
+        name: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The storage was asked to keep a blob or a part of it.
+    BlobWritten {
+        /// Name of the blob.
+        blob: String,
+        /// `block` or `blocklist`; none for the whole blob at once.
+        part: Option<String>,
+        /// Bytes of the request's body.
+        size: usize,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// The device told how an upload went.
+    UploadNotified {
+        /// The `correlationId`.
+        correlation_id: String,
+        /// The `isSuccess` it told.
+        success: bool,
+        /// The `statusCode` it told.
+        code: Option<i64>,
+        /// The `statusDescription` it told.
+        description: Option<String>,
+        /// The HTTP status of the answer: 204, or 400 when the upload is unknown or over.
+        status: u16,
+    },
     /// The queue was emptied: by control, by a fail-over, or by a clean session where the hub is set up so.
     MessagesPurged {
         /// How many messages were in it.

@@ -94,6 +94,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
         "the last operations (twin, methods, messages to devices, files), 100 by default, of one device or all",
     ),
     ("GET", "/connections?device={id}&limit={n}", "the last connections, 100 by default, of one device or all"),
+    ("GET", "/uploads?device={id}&name={name}", "the content of the latest file of this name a device uploaded"),
     ("DELETE", "/ledger", "forgets receipts and closed connections"),
     ("POST", "/clock", "sets the wall clock: {\"offset_seconds\":-3600} or {\"advance_seconds\":60}"),
     ("POST", "/stop", "ends the emulator"),
@@ -203,6 +204,12 @@ pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply,
             let all = control.ledger().operations();
             let of_device = all.iter().filter(|record| wanted.is_none_or(|wanted| record.device == *wanted));
             Ok(Reply::Json(last(of_device.map(|record| json!(record)), request)?))
+        }
+        ("GET", ["uploads"]) => {
+            let query = |name: &str| request.query.get(name).ok_or_else(|| bad(&format!("`{name}` is missing")));
+            let content = control.uploaded(query("device")?, query("name")?);
+            let content = content.ok_or_else(|| bad("there is no such file"))?;
+            Ok(Reply::Json(json!({ "size": content.len(), "content": body_json(&content) })))
         }
         ("DELETE", ["ledger"]) => {
             control.ledger().clear();
@@ -322,6 +329,7 @@ fn status(control: &Control) -> Value {
         .collect();
     json!({
         "tls": control.tls_addr().to_string(),
+        "https": control.https_addr().map(|address| address.to_string()),
         "plain": control.plain_addr().map(|address| address.to_string()),
         "dps": { "host": control.dps().host(), "idScope": control.dps().id_scope() },
         "hubs": hubs,

@@ -12,7 +12,7 @@ use tokio_rustls::rustls::server::Acceptor;
 
 use crate::admission::Admission;
 use crate::connect::{Claim, Peer, begin};
-use crate::connections::{CloseReason, ConnectionRecord, Outcome, Refusal};
+use crate::connections::{Carrier, CloseReason, ConnectionRecord, Outcome, Refusal};
 use crate::emulator::stopped;
 use crate::fault::Fault;
 use crate::run;
@@ -29,6 +29,8 @@ const HTML: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Leng
 #[derive(Clone, Debug)]
 pub(crate) struct Via {
     pub(crate) secure: bool,
+    /// HTTPS and WebSockets rather than MQTT.
+    pub(crate) web: bool,
     /// The service whose own port it is.
     pub(crate) own: Option<String>,
 }
@@ -39,6 +41,11 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via) {
     let record = ConnectionRecord {
         number,
         opened_at: shared.now(),
+        carrier: match (via.secure, via.web) {
+            (false, _) => Carrier::Plain,
+            (true, false) => Carrier::Tls,
+            (true, true) => Carrier::Https,
+        },
         server_name: None,
         secured_at: None,
         connect_at: None,
@@ -118,7 +125,7 @@ impl Connection {
             certificates.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect()).unwrap_or_default();
         let now = self.shared.now();
         self.amend(|record| record.secured_at = Some(now));
-        self.greet(Wire::new(stream), peer).await
+        if via.web { self.web(stream, peer).await } else { self.greet(Wire::new(stream), peer).await }
     }
 
     /// Returns whether a fault ends the connection before TLS, and if so whether with a page.
@@ -129,7 +136,7 @@ impl Connection {
         })
     }
 
-    fn is_up(&self, service: &str) -> bool {
+    pub(crate) fn is_up(&self, service: &str) -> bool {
         let now = self.shared.now();
         let mut world = self.shared.lock();
         if service == world.dps.config.host {
@@ -138,7 +145,7 @@ impl Connection {
         world.hubs.get_mut(service).is_none_or(|hub| hub.is_up(now))
     }
 
-    async fn greet<S: Transport>(&self, mut wire: Wire<S>, peer: Peer) -> CloseReason {
+    pub(crate) async fn greet<S: Transport>(&self, mut wire: Wire<S>, peer: Peer) -> CloseReason {
         let reason = self.talk(&mut wire, peer).await;
         let (received, sent) = (wire.received, wire.sent);
         self.amend(|record| (record.bytes_received, record.bytes_sent) = (received, sent));

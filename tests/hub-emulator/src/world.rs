@@ -19,6 +19,7 @@ use crate::fault::{Fault, FaultId, Plan, Scope};
 use crate::ledger::{Book, Entry};
 use crate::operations::Operation;
 use crate::pki::Certificates;
+use crate::storage::Storage;
 use crate::{Clock, Error};
 
 /// How many unsent instructions a connection may have; more means that the device does not read.
@@ -29,6 +30,8 @@ pub(crate) const PUSHES: usize = 256;
 pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) clock: Clock,
+    /// Most bytes of one WebSocket frame to a client.
+    pub(crate) largest_frame: usize,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) addresses: OnceLock<Addresses>,
@@ -45,15 +48,23 @@ pub(crate) struct Shared {
 pub(crate) struct Addresses {
     pub(crate) tls: SocketAddr,
     pub(crate) plain: Option<SocketAddr>,
+    pub(crate) https: Option<SocketAddr>,
     /// By host name, for services with a port of their own.
     pub(crate) own: HashMap<String, SocketAddr>,
 }
 
 impl Shared {
-    pub(crate) fn new(world: World, clock: Clock, certificates: Arc<Certificates>, tls: Arc<ServerConfig>) -> Self {
+    pub(crate) fn new(
+        world: World,
+        clock: Clock,
+        certificates: Arc<Certificates>,
+        tls: Arc<ServerConfig>,
+        largest_frame: usize,
+    ) -> Self {
         Self {
             started: Instant::now(),
             clock,
+            largest_frame,
             certificates,
             tls,
             addresses: OnceLock::new(),
@@ -93,6 +104,7 @@ pub(crate) struct World {
     pub(crate) dps: Dps,
     pub(crate) faults: Plan<Fault>,
     pub(crate) book: Book,
+    pub(crate) storage: Storage,
     /// Where enrollments without a hub assign to.
     pub(crate) first_hub: Option<String>,
     /// Names under which any service may be reached.

@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 pub(crate) const HUB: &str = "hub-a.azure-devices.net";
 pub(crate) const DEVICE: &str = "dev-1";
@@ -33,6 +34,32 @@ pub(crate) struct Client {
     stream: Box<dyn Stream>,
     input: BytesMut,
     next_id: u16,
+}
+
+pub(crate) async fn tls_stream(
+    address: SocketAddr,
+    ca_pem: &str,
+    name: &str,
+    certificate: Option<(&str, &str)>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots);
+    let config = match certificate {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    };
+    let tcp = TcpStream::connect(address).await?;
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
 /// What came from the server.
@@ -87,7 +114,7 @@ pub(crate) fn connect_for(host: &str, id: &str, key: &Key) -> Connect {
 }
 
 impl Client {
-    fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+    pub(crate) fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         Self { stream: Box::new(stream), input: BytesMut::new(), next_id: 0 }
     }
 
@@ -103,24 +130,7 @@ impl Client {
         name: &str,
         certificate: Option<(&str, &str)>,
     ) -> std::io::Result<Self> {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        let config = match certificate {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => {
-                let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
-                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-                builder.with_client_auth_cert(vec![certificate], key).unwrap()
-            }
-        };
-        let tcp = TcpStream::connect(address).await?;
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        Ok(Self::over(TlsConnector::from(Arc::new(config)).connect(name, tcp).await?))
+        Ok(Self::over(tls_stream(address, ca_pem, name, certificate).await?))
     }
 
     /// Connects the one device on the plain port.

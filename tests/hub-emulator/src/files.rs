@@ -1,0 +1,163 @@
+//! The hub's side of a file upload: where to put it, and how it went.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::connect::{Peer, check_device};
+use crate::connections::Refusal;
+use crate::dps::{Proof, timestamp};
+use crate::fault::Fault;
+use crate::http_message::{Head, Response};
+use crate::operations::Operation;
+use crate::percent_decode;
+use crate::sas::Token;
+use crate::storage::Upload;
+use crate::world::World;
+
+/// How many uploads one device may have under way.
+const MAX_UPLOADS: usize = 10;
+
+/// Answers a request under `/devices/`.
+pub(crate) fn file_request(
+    world: &mut World,
+    head: &Head,
+    body: &[u8],
+    peer: &Peer,
+    unix: u64,
+    now: Duration,
+) -> Response {
+    let segments: Vec<String> = head.path.split('/').filter(|part| !part.is_empty()).map(percent_decode).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (id, action) = match segments.as_slice() {
+        ["devices", id, "files"] => ((*id).to_owned(), Action::Begin),
+        ["devices", id, "files", "notifications"] => ((*id).to_owned(), Action::Notify(None)),
+        ["devices", id, "files", "notifications", correlation] => {
+            ((*id).to_owned(), Action::Notify(Some((*correlation).to_owned())))
+        }
+        _ => return error(404, 404_000, "There is no such resource.", unix),
+    };
+    if head.method != "POST" {
+        return error(405, 405_000, "The method is not allowed.", unix);
+    }
+    if !head.query.contains_key("api-version") {
+        return error(400, 400_001, "The api-version is missing.", unix);
+    }
+    let password = head.header("authorization").unwrap_or_default();
+    let Some(host) = find_hub(world, &head.host(), password, &id) else {
+        return error(404, 404_001, "There is no such device.", unix);
+    };
+    let hub = world.hubs.get(&host).expect("found above");
+    let Some(device) = hub.devices.get(&id) else {
+        return error(404, 404_001, "There is no such device.", unix);
+    };
+    let proof = Proof { password, certificates: &peer.certificates, unix };
+    match check_device(&hub.config, &id, device, &proof) {
+        _ if !device.enabled => return error(403, 403_012, "The device is disabled.", unix),
+        Err(Refusal::Expired) => return error(401, 401_003, "The token is over.", unix),
+        Err(_) => return error(401, 401_002, "The device is not authorized.", unix),
+        Ok(_) => {}
+    }
+    let fault = world
+        .faults
+        .strike(&host, &id, |fault| if let Fault::UploadStatus { status } = fault { Some(*status) } else { None });
+    if let Some(status) = fault {
+        return error(status, u32::from(status) * 1000, "Ordered by a fault.", unix);
+    }
+    let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    match action {
+        Action::Begin => begin(world, &host, &id, &body, unix, now),
+        Action::Notify(correlation) => {
+            let named = member(&body, "correlationId").and_then(Value::as_str).map(str::to_owned);
+            notify(world, (&host, &id), correlation.or(named), &body, unix, now)
+        }
+    }
+}
+
+enum Action {
+    Begin,
+    Notify(Option<String>),
+}
+
+/// Finds the hub a request is for: by the name dialled, else (through a gateway name) by the token, else by the device.
+fn find_hub(world: &World, host: &str, password: &str, id: &str) -> Option<String> {
+    if world.hubs.contains_key(host) {
+        return Some(host.to_owned());
+    }
+    let named = Token::parse(password).map(|token| token.resource());
+    let named = named.and_then(|resource| resource.split('/').next().map(str::to_ascii_lowercase));
+    if let Some(named) = named.filter(|named| world.hubs.contains_key(named)) {
+        return Some(named);
+    }
+    world.hubs.iter().find(|(_, hub)| hub.devices.contains_key(id)).map(|(host, _)| host.clone())
+}
+
+fn begin(world: &mut World, host: &str, id: &str, body: &Value, unix: u64, now: Duration) -> Response {
+    let Some(name) = member(body, "blobName").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
+        return error(400, 400_004, "The name of the blob is missing.", unix);
+    };
+    if world.storage.under_way(host, id, unix) >= MAX_UPLOADS {
+        let operation = Operation::UploadRefused { name: name.to_owned(), status: 403 };
+        world.note(host, id, operation, now);
+        return error(403, 403_006, "Ten uploads of this device are under way.", unix);
+    }
+    let life = world.hubs.get(host).map_or(Duration::from_secs(3600), |hub| hub.config.upload_life);
+    let upload = world.storage.begin(host, id, name, unix.saturating_add(life.as_secs()));
+    let Upload { correlation_id, container, blob, expires, signature, .. } = &upload;
+    let sas = format!(
+        "?sv=2021-08-06&se={}&sr=b&sp=rw&sig={}",
+        crate::percent_encode(&timestamp(*expires)),
+        crate::percent_encode(signature)
+    );
+    let answer = json!({
+        "correlationId": correlation_id,
+        "hostName": world.storage.authority(),
+        "containerName": container,
+        "blobName": blob,
+        "sasToken": sas,
+    });
+    let operation = Operation::UploadBegun { correlation_id: correlation_id.clone(), blob: blob.clone() };
+    world.note(host, id, operation, now);
+    Response::json(200, &answer)
+}
+
+fn notify(
+    world: &mut World,
+    (host, id): (&str, &str),
+    correlation: Option<String>,
+    body: &Value,
+    unix: u64,
+    now: Duration,
+) -> Response {
+    let Some(correlation_id) = correlation else {
+        return error(400, 400_004, "The correlation id is missing.", unix);
+    };
+    let success = member(body, "isSuccess").and_then(Value::as_bool);
+    let Some(success) = success else {
+        return error(400, 400_004, "Whether the upload succeeded is missing.", unix);
+    };
+    let known = world.storage.end(host, id, &correlation_id, unix);
+    let status = if known { 204 } else { 400 };
+    let operation = Operation::UploadNotified {
+        correlation_id,
+        success,
+        code: member(body, "statusCode").and_then(Value::as_i64),
+        description: member(body, "statusDescription").and_then(Value::as_str).map(str::to_owned),
+        status,
+    };
+    world.note(host, id, operation, now);
+    if known { Response::new(204) } else { error(400, 400_016, "The correlation id is unknown or over.", unix) }
+}
+
+/// Finds a member of an object by its name in any case.
+fn member<'a>(body: &'a Value, name: &str) -> Option<&'a Value> {
+    body.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+}
+
+fn error(status: u16, code: u32, message: &str, unix: u64) -> Response {
+    let body = json!({
+        "Message": format!("ErrorCode:{code};{message}"),
+        "ExceptionMessage": format!("Tracking ID:{unix:x}-TimeStamp:{}", timestamp(unix)),
+    });
+    Response::json(status, &body).header("iothub-errorcode", code.to_string())
+}

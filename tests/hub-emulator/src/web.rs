@@ -1,0 +1,141 @@
+//! The port of HTTPS and WebSockets: which of both a client wants, and the requests of those who want HTTPS.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use crate::connect::Peer;
+use crate::connections::{Carrier, CloseReason};
+use crate::fault::Fault;
+use crate::files::file_request;
+use crate::frames::Frames;
+use crate::http_message::{Conversation, Head, Response};
+use crate::serve::Connection;
+use crate::storage::storage_request;
+use crate::wire::{Transport, Wire};
+
+/// Path of MQTT over WebSockets, at hubs and at DPS.
+const WEB_SOCKET_PATH: &str = "/$iothub/websocket";
+/// The subprotocol, compared in any case.
+const SUBPROTOCOL: &str = "mqtt";
+/// How long a client may take for a request, and keep the connection without one.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+impl Connection {
+    /// Serves a connection to the port of HTTPS and WebSockets.
+    pub(crate) async fn web<S: Transport>(&self, stream: S, peer: Peer) -> CloseReason {
+        let mut conversation = Conversation::new(stream);
+        loop {
+            let head = match timeout(PATIENCE, conversation.head()).await {
+                Ok(Ok(Some(head))) => head,
+                Ok(Ok(None)) => return self.over(&conversation, CloseReason::ClosedByPeer),
+                Ok(Err(error)) => return self.over(&conversation, CloseReason::Protocol(error.to_string())),
+                Err(_) => return self.over(&conversation, CloseReason::KeepAlive),
+            };
+            let service = peer.server_name.clone().unwrap_or_else(|| head.host());
+            if !self.is_up(&service) {
+                return self.over(&conversation, CloseReason::HubDown);
+            }
+            if head.lists("upgrade", "websocket") {
+                return self.upgrade(conversation, &head, peer).await;
+            }
+            self.amend(|record| {
+                record.carrier = Carrier::Https;
+                record.service = Some(head.host());
+            });
+            match timeout(PATIENCE, self.respond(&mut conversation, &head, &peer)).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) => {
+                    let _ = timeout(Duration::from_millis(200), conversation.stream.shutdown()).await;
+                    return self.over(&conversation, CloseReason::Disconnected);
+                }
+                Ok(Err(reason)) => return self.over(&conversation, reason),
+                Err(_) => return self.over(&conversation, CloseReason::KeepAlive),
+            }
+        }
+    }
+
+    fn over<S>(&self, conversation: &Conversation<S>, reason: CloseReason) -> CloseReason {
+        self.amend(|record| (record.bytes_received, record.bytes_sent) = (conversation.received, conversation.sent));
+        reason
+    }
+
+    /// Answers the handshake of a WebSocket, and serves MQTT on it.
+    async fn upgrade<S: Transport>(&self, mut conversation: Conversation<S>, head: &Head, peer: Peer) -> CloseReason {
+        self.amend(|record| record.carrier = Carrier::WebSocket);
+        let offered = head.header("sec-websocket-protocol").unwrap_or_default();
+        let protocol = offered.split(',').map(str::trim).find(|one| one.eq_ignore_ascii_case(SUBPROTOCOL));
+        let status = match (head.header("sec-websocket-key"), protocol) {
+            _ if head.path != WEB_SOCKET_PATH => 404,
+            _ if head.method != "GET" || head.header("sec-websocket-version") != Some("13") => 400,
+            (Some(key), Some(protocol)) => {
+                let response = Response::new(101)
+                    .header("Upgrade", "websocket")
+                    .header("Connection", "Upgrade")
+                    .header("Sec-WebSocket-Accept", derive_accept_key(key.as_bytes()))
+                    .header("Sec-WebSocket-Protocol", protocol);
+                if conversation.answer(&response).await.is_err() {
+                    return CloseReason::ClosedByPeer;
+                }
+                let largest = self.shared.largest_frame;
+                let frames = Frames::new(conversation.stream, conversation.input, largest).await;
+                return self.greet(Wire::new(frames), peer).await;
+            }
+            _ => 400,
+        };
+        // A client that is gone does not need the refusal.
+        let _ = conversation.answer(&Response::new(status).header("Connection", "close")).await;
+        let _ = timeout(Duration::from_millis(200), conversation.stream.shutdown()).await;
+        CloseReason::Protocol(format!("handshake of a WebSocket refused with {status}"))
+    }
+
+    /// Answers a request; false when the connection ends after it.
+    async fn respond<S: Transport>(
+        &self,
+        conversation: &mut Conversation<S>,
+        head: &Head,
+        peer: &Peer,
+    ) -> Result<bool, CloseReason> {
+        let read_error = |error: std::io::Error| {
+            let is_of_client = error.kind() == std::io::ErrorKind::InvalidData;
+            if is_of_client { CloseReason::Protocol(error.to_string()) } else { CloseReason::ClosedByPeer }
+        };
+        let is_of_hub = head.path.starts_with("/devices/");
+        let cut = if is_of_hub { None } else { self.body_limit(head) };
+        let Some(body) = conversation.body(head, cut).await.map_err(read_error)? else {
+            if cut.is_some() {
+                conversation.stream.reset_on_close();
+                return Err(CloseReason::Fault);
+            }
+            let _ = conversation.answer(&Response::new(413).header("Connection", "close")).await;
+            return Ok(false);
+        };
+        let (unix, now) = (self.shared.clock.unix(), self.shared.now());
+        let response = {
+            let mut world = self.shared.lock();
+            if is_of_hub {
+                file_request(&mut world, head, &body, peer, unix, now)
+            } else {
+                storage_request(&mut world, head, body, unix, now)
+            }
+        };
+        self.shared.changed();
+        conversation.answer(&response).await.map_err(read_error)?;
+        Ok(!head.lists("connection", "close"))
+    }
+
+    /// Returns how many bytes of the body a fault lets through to the storage.
+    fn body_limit(&self, head: &Head) -> Option<u64> {
+        let mut world = self.shared.lock();
+        let (hub, device) = world.storage.owner(&head.path)?;
+        world.faults.strike(
+            &hub,
+            &device,
+            |fault| {
+                if let Fault::StorageDrop { bytes } = fault { Some(*bytes) } else { None }
+            },
+        )
+    }
+}
