@@ -77,6 +77,9 @@ pub struct Orders {
     pub port: u16,
     /// How many messages to send.
     pub messages: u32,
+    /// TCP port of a server that shows no certificate.
+    #[cfg(feature = "tls")]
+    pub nobody: u16,
     /// The certificate of the emulator's authority, as DER.
     #[cfg(feature = "tls")]
     pub authority: &'static [u8],
@@ -87,6 +90,8 @@ pub fn orders() -> Orders {
     Orders {
         port: read(ORDERS) as u16,
         messages: read(ORDERS + 4),
+        #[cfg(feature = "tls")]
+        nobody: read(ORDERS + 12) as u16,
         #[cfg(feature = "tls")]
         authority: {
             let len = (read(ORDERS + 8) as usize).min(AUTHORITY_BYTES);

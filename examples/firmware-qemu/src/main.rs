@@ -122,7 +122,7 @@ fn run() -> Result<bool, &'static str> {
     let line = LINE.take().ok_or(TWICE)?;
     dialler(stack, orders, &entropy, line)?;
     #[cfg(feature = "tls")]
-    line.as_mut().ok_or(TWICE)?.try_strangers();
+    line.as_mut().ok_or(TWICE)?.try_strangers(orders.nobody);
     let device = device(stack, line.take().ok_or(TWICE)?, &entropy)?;
     say!("device: {} bytes with its buffers", Pump::ram(RX, TX));
     Ok(story(device, orders.messages))

@@ -22,6 +22,8 @@ const STRANGERS: [&str; 5] = [
     "other-authority.azure-devices.net",
 ];
 
+const NOBODY: &str = "nobody.azure-devices.net";
+
 /// How long the rest of a record that has begun may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -75,16 +77,19 @@ impl Dialler {
         })
     }
 
-    /// Dials every stranger, and says how that ended.
+    /// Dials every stranger, and at last the server at port `nobody`, which shows no certificate; says how that ended.
     #[inline(never)]
-    pub fn try_strangers(&mut self) {
-        for host in STRANGERS {
+    pub fn try_strangers(&mut self, nobody: u16) {
+        let port = self.tcp.port;
+        for (host, port) in STRANGERS.map(|host| (host, port)).into_iter().chain([(NOBODY, nobody)]) {
+            self.tcp.port = port;
             let begun = machine::millis();
             match self.open(host, Duration::from_secs(20)) {
                 Ok(_) => say!("stranger {host}: TAKEN"),
                 Err(failure) => say!("stranger {host}: {failure}, after {} ms", machine::millis() - begun),
             }
         }
+        self.tcp.port = port;
     }
 
     #[inline(never)]

@@ -6,6 +6,8 @@
 //! story is as it should be, and the stack within its bound.
 #![expect(clippy::print_stdout, reason = "the verdict is the product")]
 
+mod impostor;
+
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
@@ -41,6 +43,9 @@ const STRANGERS: [(&str, Flaw, &str); 5] = [
     ("self-signed", Flaw::SelfSigned, "no trusted root issued the certificate"),
     ("other-authority", Flaw::UnknownIssuer, "no trusted root issued the certificate"),
 ];
+
+/// What the image calls the server that shows no certificate, and the reason to refuse it.
+const NOBODY: (&str, &str) = ("nobody", "the handshake broke off");
 
 /// What is to be done.
 struct Case {
@@ -101,8 +106,11 @@ async fn judge(case: &Case) -> Result<String, String> {
     let port = address.ok_or("the emulator has no plain port")?.port();
     let authority = if case.tls { Some(Authority::write(&emulator, &case.image)?) } else { None };
 
+    let impostor = if case.tls { Some(impostor::Impostor::listen().await?) } else { None };
+    let nobody = impostor.as_ref().map_or(0, |impostor| impostor.port);
+
     let begun = Instant::now();
-    let mut child = boot(&case.image, port, authority.as_ref())?;
+    let mut child = boot(&case.image, [port, nobody], authority.as_ref())?;
     let output = child.stdout.take().ok_or("QEMU has no output")?;
     let said = tokio::spawn(async move {
         let (mut lines, mut said) = (BufReader::new(output).lines(), Vec::new());
@@ -127,6 +135,11 @@ async fn judge(case: &Case) -> Result<String, String> {
     if !status.success() {
         return Err(format!("the image failed: QEMU ended with {status}"));
     }
+    if let Some(impostor) = impostor
+        && !impostor.completed().await?
+    {
+        return Err("the image did not complete the handshake with a server that shows no certificate".into());
+    }
     let verdict = check(&emulator, &said, case)?;
     emulator.stop().await;
     Ok(format!("{verdict}, {:.1} s from power-on to the end", begun.elapsed().as_secs_f64()))
@@ -148,7 +161,7 @@ impl Authority {
     }
 }
 
-fn boot(image: &str, port: u16, authority: Option<&Authority>) -> Result<Child, String> {
+fn boot(image: &str, [port, nobody]: [u16; 2], authority: Option<&Authority>) -> Result<Child, String> {
     let mut command = Command::new("qemu-system-riscv32");
     command.args("-M virt -bios none -m 16 -display none -monitor none -serial stdio".split(' '));
     command.args("-netdev user,id=n0 -device virtio-net-device,netdev=n0 -kernel".split(' ')).arg(image);
@@ -156,7 +169,8 @@ fn boot(image: &str, port: u16, authority: Option<&Authority>) -> Result<Child, 
     if let Some(Authority { file, .. }) = authority {
         command.arg("-device").arg(format!("loader,file={file},addr={AUTHORITY:#x},force-raw=on"));
     }
-    let words = [usize::from(port), MESSAGES as usize, authority.map_or(0, |authority| authority.bytes)];
+    let authority_bytes = authority.map_or(0, |authority| authority.bytes);
+    let words = [usize::from(port), MESSAGES as usize, authority_bytes, usize::from(nobody)];
     for (address, word) in (ORDERS..).step_by(4).zip(words) {
         command.arg("-device").arg(format!("loader,addr={address:#x},data={word:#x},data-len=4"));
     }
@@ -204,7 +218,7 @@ async fn wait(child: &mut Child, what: &str, there: impl Fn() -> bool) -> Result
 
 fn check(emulator: &Emulator, said: &[String], case: &Case) -> Result<String, String> {
     if case.tls {
-        for (name, _, reason) in STRANGERS {
+        for (name, reason) in STRANGERS.map(|(name, _, reason)| (name, reason)).into_iter().chain([NOBODY]) {
             let start = format!("stranger {name}.azure-devices.net: ");
             let outcome = said.iter().find_map(|line| line.strip_prefix(&start)).unwrap_or("not tried");
             if !outcome.contains(reason) {
@@ -239,6 +253,6 @@ fn check(emulator: &Emulator, said: &[String], case: &Case) -> Result<String, St
     if let Some(bound) = case.stack_bound.filter(|bound| used > *bound) {
         return Err(format!("{used} bytes of stack were used; the bound is {bound}"));
     }
-    let refused = if case.tls { format!("{} strangers refused; ", STRANGERS.len()) } else { String::new() };
+    let refused = if case.tls { format!("{} strangers refused; ", STRANGERS.len() + 1) } else { String::new() };
     Ok(format!("{refused}{MESSAGES} accepted; ledger: {report}; hub-a {first}, hub-b {second}; {device}; {memory}"))
 }
