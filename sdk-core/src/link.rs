@@ -26,7 +26,7 @@ use crate::outbox::{Lane, MessageId, Outbox};
 use crate::retry::Backoff;
 use crate::rng::{Rng, Seed};
 use crate::status::{State, Status};
-use crate::time::{Instant, millis};
+use crate::time::{Instant, short_millis};
 use crate::timer::{Deadline, TimerReason, Timers};
 
 pub use deliver::{Message, PublishError};
@@ -115,7 +115,7 @@ struct Ladder {
     /// No earlier registration than this, but on explicit order.
     not_before: Instant,
     /// How long the hub must be out of reach.
-    unreachable_ms: u64,
+    unreachable_ms: u32,
     /// Since when it is, for all the link knows; `None` after a sign of life.
     absent: Option<Instant>,
     /// Registrations since the last stable connection.
@@ -255,7 +255,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         config.check()?;
         let mut rng = Rng::new(seed, config.service.identity());
         let session = Session::new(&outbox, &mut rng, now);
-        let unreachable_ms = unreachable_ms(millis(config.reprovisioning.after_unreachable), &mut rng);
+        let unreachable_ms = unreachable_ms(short_millis(config.reprovisioning.after_unreachable), &mut rng);
         let accepted = outbox.usage().messages.try_into().unwrap_or(u64::MAX);
         let ledger = Ledger { accepted, ..Ledger::default() };
         let mut timers = Timers::new();
@@ -607,7 +607,7 @@ impl Wire {
 impl WallClock {
     /// Seconds since 1970, by the service's clock where the two are known to differ.
     fn unix_secs(&self, now: Instant) -> Option<u64> {
-        self.chosen(now).map(|(secs, at)| secs.saturating_add(now.since(at).as_secs()))
+        self.chosen(now).map(|(secs, at)| secs.saturating_add(now.secs_since(at)))
     }
 
     /// Milliseconds since 1970, by the same clock, which was set to whole seconds.
@@ -616,7 +616,7 @@ impl WallClock {
     }
 
     fn chosen(&self, now: Instant) -> Option<(u64, Instant)> {
-        let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.since(at).as_secs());
+        let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.secs_since(at));
         let (own, service) = (self.own.map(run), self.service.map(run));
         let own_counts = match (own, service) {
             (Some(own), Some(service)) => own.abs_diff(service) <= SKEW_SECS || (own > service && !self.exact),
@@ -629,14 +629,14 @@ impl WallClock {
     /// Service's time minus the device's, when that is known and matters.
     fn skew(&self, now: Instant) -> Option<i64> {
         let (secs, at) = self.own?;
-        let own = secs.saturating_add(now.since(at).as_secs());
+        let own = secs.saturating_add(now.secs_since(at));
         let service = self.unix_secs(now).filter(|service| *service != own)?;
         Some(i64::try_from(service).unwrap_or(i64::MAX).saturating_sub(i64::try_from(own).unwrap_or(i64::MAX)))
     }
 }
 
 /// Draws how long the hub must be out of reach before the Device Provisioning Service is asked.
-fn unreachable_ms(mean: u64, rng: &mut Rng) -> u64 {
-    let third = mean.checked_div(3).unwrap_or(0);
+fn unreachable_ms(mean: u32, rng: &mut Rng) -> u32 {
+    let third = mean / 3;
     rng.between(third.saturating_mul(2), third.saturating_mul(4))
 }

@@ -2,7 +2,8 @@
 //!
 //! A device that has been turned away for some time has, for all it can know, about as long still to wait. All devices
 //! share that estimate, so none of them doubles away alone, and a server that pays for each refusal is offered less and
-//! less until it recovers. Every delay is drawn from a range with one random word; nothing is ever unjittered.
+//! less until it recovers. Every delay is drawn from a range with one random word; nothing is ever unjittered, and no
+//! range goes beyond 49.7 days.
 //!
 //! | After | Range of the delay |
 //! |---|---|
@@ -33,7 +34,7 @@ use crate::azure::json::{Reader, Token};
 use crate::failure::{Class, Disposition, Failure};
 use crate::memory::Memory;
 use crate::rng::scale;
-use crate::time::{Instant, millis};
+use crate::time::{Instant, short_millis, span};
 
 /// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning
 /// Service, where the link reads it by itself, and of the desired properties.
@@ -186,49 +187,51 @@ impl RetryPolicy {
         }
     }
 
-    fn delay_ms(&self, occasion: &Occasion, word: u32) -> u64 {
+    fn delay_ms(&self, occasion: &Occasion, word: u32) -> u32 {
         let width = match occasion.cause {
             Cause::Fresh => {
                 let again = occasion.overloaded.map_or(0, |_| self.overload_width(occasion));
-                return scale(word, 0, again.min(millis(self.spread_cap)).max(millis(self.first_spread)));
+                return scale(word, 0, again.min(short_millis(self.spread_cap)).max(short_millis(self.first_spread)));
             }
             Cause::RetryAfter(asked) => {
-                let asked = millis(asked).min(millis(self.retry_after_cap));
-                let age = millis(occasion.overloaded.unwrap_or_default());
-                let spread = (asked.max(age) >> 1).max(millis(self.first_spread));
+                let asked = short_millis(asked).min(short_millis(self.retry_after_cap));
+                let age = short_millis(occasion.overloaded.unwrap_or_default());
+                let spread = (asked.max(age) >> 1).max(short_millis(self.first_spread));
                 return asked.saturating_add(scale(word, 0, spread));
             }
             Cause::Refused => {
                 let doublings = u32::from(occasion.refusals.saturating_sub(1)).min(16);
-                millis(self.refused_first).saturating_mul(1 << doublings).min(millis(self.refused_cap))
+                short_millis(self.refused_first).saturating_mul(1 << doublings).min(short_millis(self.refused_cap))
             }
-            Cause::FirstOverload => return scale(word, 0, millis(occasion.spread.unwrap_or(self.overload_spread))),
+            Cause::FirstOverload => {
+                return scale(word, 0, short_millis(occasion.spread.unwrap_or(self.overload_spread)));
+            }
             Cause::Overload => self.overload_width(occasion),
             Cause::Silence => {
                 let cap = occasion.spread.unwrap_or_default().max(self.unreachable_cap);
-                self.overload_width(occasion).min(millis(cap))
+                self.overload_width(occasion).min(short_millis(cap))
             }
             Cause::TakenOver => {
-                let age = millis(occasion.overloaded.unwrap_or_default());
-                age.max(millis(self.refused_first).saturating_mul(4)).min(millis(self.refused_cap))
+                let age = short_millis(occasion.overloaded.unwrap_or_default());
+                age.max(short_millis(self.refused_first).saturating_mul(4)).min(short_millis(self.refused_cap))
             }
             Cause::Unreachable => {
-                (millis(occasion.away) >> 2).min(millis(self.unreachable_cap)).max(millis(self.floor))
+                (short_millis(occasion.away) >> 2).min(short_millis(self.unreachable_cap)).max(short_millis(self.floor))
             }
         };
         scale(word, width >> 1, width)
     }
 
-    fn overload_width(&self, occasion: &Occasion) -> u64 {
-        let age = millis(occasion.overloaded.unwrap_or_default());
-        let least = occasion.spread.map_or(millis(self.overload_spread), |spread| millis(spread) >> 2);
+    fn overload_width(&self, occasion: &Occasion) -> u32 {
+        let age = short_millis(occasion.overloaded.unwrap_or_default());
+        let least = occasion.spread.map_or(short_millis(self.overload_spread), |spread| short_millis(spread) >> 2);
         (age >> 1).max(least)
     }
 }
 
 impl Policy for RetryPolicy {
     fn delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        Duration::from_millis(self.delay_ms(occasion, word))
+        span(u64::from(self.delay_ms(occasion, word)))
     }
 }
 
@@ -300,12 +303,12 @@ impl Backoff {
 
     /// Takes the hint `S`: over how long the fleet should spread after overload; zero for none.
     pub(crate) fn set_spread(&mut self, spread: Duration, policy: &RetryPolicy) {
-        self.spread_ms = u32::try_from(millis(spread.min(policy.spread_cap))).unwrap_or(u32::MAX);
+        self.spread_ms = short_millis(spread.min(policy.spread_cap));
     }
 
     /// Returns the hint.
     pub(crate) fn spread(&self) -> Option<Duration> {
-        (self.spread_ms > 0).then(|| Duration::from_millis(u64::from(self.spread_ms)))
+        (self.spread_ms > 0).then(|| span(u64::from(self.spread_ms)))
     }
 
     /// Starts anew: a connection lasted, and was lost at `now`.
@@ -333,11 +336,11 @@ impl Backoff {
     }
 
     pub(crate) fn away_secs(&self, now: Instant) -> u32 {
-        self.away_before.saturating_add(u32::try_from(now.since(self.lost).as_secs()).unwrap_or(u32::MAX))
+        self.away_before.saturating_add(u32::try_from(now.secs_since(self.lost)).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn overloaded_secs(&self, now: Instant) -> u32 {
-        let since = self.overloaded.map_or(0, |since| now.since(since).as_secs());
+        let since = self.overloaded.map_or(0, |since| now.secs_since(since));
         self.overloaded_before.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
@@ -358,7 +361,7 @@ impl Backoff {
     /// When the service closed it, the whole fleet may stand in its queue: the first wait for a CONNACK is longer then.
     pub(crate) fn lose(&mut self, failure: Failure, now: Instant) {
         self.reset(now);
-        self.closed = failure == Failure::Lost;
+        self.closed = matches!(failure, Failure::Lost);
         self.silences = u8::from(self.closed);
     }
 
@@ -375,18 +378,16 @@ impl Backoff {
 
     /// Returns how long to wait for a CONNACK: doubled after each silence, since to leave a queued CONNECT early only
     /// fills the queue with stale entries.
-    pub(crate) const fn connack_timeout(&self, first: Duration, longest: Duration) -> u64 {
-        let doublings = if self.silences > 8 { 8 } else { self.silences as u32 };
-        let timeout = millis(first).saturating_mul(1 << doublings);
-        let longest = millis(longest);
-        if timeout < longest { timeout } else { longest }
+    pub(crate) fn connack_timeout(&self, first: Duration, longest: Duration) -> u32 {
+        let doublings = self.silences.min(8);
+        short_millis(first).saturating_mul(1 << doublings).min(short_millis(longest))
     }
 
     /// Returns the delay before the first attempt after a stable connection was lost, and before the first of all;
     /// `word` is random.
     #[must_use]
     pub fn first_delay(policy: &RetryPolicy, word: u32) -> Duration {
-        Duration::from_millis(scale(word, 0, millis(policy.first_spread)))
+        span(u64::from(scale(word, 0, short_millis(policy.first_spread))))
     }
 
     /// Takes note of a failed attempt and returns the delay before the next one; `word` is random.
@@ -421,7 +422,7 @@ impl Backoff {
 
     /// Takes note of a failed attempt and returns what a policy knows then.
     pub(crate) fn note(&mut self, failure: Failure, flapped: bool, now: Instant) -> Occasion {
-        if failure == Failure::ConnackTimeout {
+        if matches!(failure, Failure::ConnackTimeout) {
             self.silences = self.silences.saturating_add(1);
         }
         let class = if flapped { Class::Overload } else { failure.class() };
@@ -470,24 +471,24 @@ impl Backoff {
     fn occasion(&self, cause: Cause, now: Instant) -> Occasion {
         Occasion {
             cause,
-            away: Duration::from_millis(before_and_since(self.away_before, self.lost, now)),
-            overloaded: self
-                .overloaded
-                .map(|since| Duration::from_millis(before_and_since(self.overloaded_before, since, now))),
+            away: before_and_since(self.away_before, self.lost, now),
+            overloaded: self.overloaded.map(|since| before_and_since(self.overloaded_before, since, now)),
             refusals: self.refusals,
             spread: self.spread(),
         }
     }
 }
 
-fn before_and_since(before_secs: u32, since: Instant, now: Instant) -> u64 {
-    u64::from(before_secs).saturating_mul(1_000).saturating_add(now.millis_since(since))
+#[cfg_attr(target_pointer_width = "32", inline(never))]
+fn before_and_since(before_secs: u32, since: Instant, now: Instant) -> Duration {
+    now.since(since).saturating_add(Duration::from_secs(u64::from(before_secs)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::failure::ProvisioningFailure;
+    use crate::time::millis;
 
     const POLICY: RetryPolicy = RetryPolicy::DEFAULT;
 

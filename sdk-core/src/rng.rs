@@ -63,23 +63,18 @@ impl Rng {
         self.0.next_u64()
     }
 
-    /// Draws from `low..=high` with one 32-bit word; spans above 2^32 are drawn in steps.
-    pub(crate) fn between(&mut self, low: u64, high: u64) -> u64 {
+    /// Draws from `low..=high` with one 32-bit word.
+    pub(crate) fn between(&mut self, low: u32, high: u32) -> u32 {
         scale(self.word(), low, high)
     }
 }
 
 /// Maps a 32-bit word onto `low..=high`; returns `low` when `high` is not above it.
-pub(crate) fn scale(word: u32, low: u64, high: u64) -> u64 {
-    let span = high.saturating_sub(low);
-    let word = u64::from(word);
-    let offset = if span < u64::from(u32::MAX) {
-        word.wrapping_mul(span.wrapping_add(1)) >> 32
-    } else {
-        // The product would leave 64 bits: 2^32 steps are fine enough for such a span.
-        word.saturating_mul(span >> 32)
-    };
-    low.saturating_add(offset)
+pub(crate) fn scale(word: u32, low: u32, high: u32) -> u32 {
+    let values = u64::from(high.saturating_sub(low)).wrapping_add(1);
+    // The upper half of the product is below `values`.
+    let [b0, b1, b2, b3, ..] = u64::from(word).wrapping_mul(values).to_be_bytes();
+    low.saturating_add(u32::from_be_bytes([b0, b1, b2, b3]))
 }
 
 #[cfg(test)]
@@ -91,7 +86,7 @@ mod tests {
         assert_eq!(scale(0, 5, 9), 5);
         assert_eq!(scale(u32::MAX, 5, 9), 9);
         assert_eq!(scale(u32::MAX, 9, 5), 9);
-        assert!(scale(u32::MAX, 0, u64::MAX) > u64::MAX / 2);
+        assert_eq!(scale(u32::MAX, 0, u32::MAX), u32::MAX);
         let mut rng = Rng::new(Seed::from_number(7), "pump");
         assert!((0..1000).all(|_| (10..=20).contains(&rng.between(10, 20))));
     }

@@ -6,6 +6,7 @@
 use core::fmt;
 
 use crate::azure::timestamp as time;
+use crate::time::div_rem;
 
 /// Takes bytes one run after the other.
 pub trait Sink {
@@ -83,6 +84,7 @@ impl<'a> Text<'a> {
     }
 
     /// What [`Text::of`] does, once for all numbers of pieces.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn list(parts: &[Part<'a>]) -> Self {
         let mut text = Self { used: parts.len(), ..Self::EMPTY };
         for (slot, part) in text.parts.iter_mut().zip(parts) {
@@ -230,9 +232,9 @@ fn put_number(mut number: u64, out: &mut dyn Sink) -> Result<(), SinkFull> {
     let mut digits = [b'0'; 20];
     let mut used = 0_usize;
     for place in digits.iter_mut().rev() {
-        // `number % 10` is below 10.
-        *place = b'0'.wrapping_add((number % 10).to_le_bytes()[0]);
-        number /= 10;
+        let (tenth, digit) = div_rem(number, 10);
+        *place = b'0'.wrapping_add(digit.to_le_bytes()[0]);
+        number = tenth;
         used = used.saturating_add(1);
         if number == 0 {
             break;
@@ -249,22 +251,31 @@ fn put_hex(number: u64, out: &mut dyn Sink) -> Result<(), SinkFull> {
 }
 
 fn put_encoded_base64(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> {
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let word = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        for (digit, shift) in [(0, 18), (1, 12), (2, 6), (3, 0)] {
-            if digit <= group.len() {
-                match base64_digit(word.wrapping_shr(shift).to_le_bytes()[0] & 63) {
-                    b'+' => out.put(b"%2B")?,
-                    b'/' => out.put(b"%2F")?,
-                    plain => out.put(&[plain])?,
-                }
-            } else {
-                out.put(b"%3D")?;
-            }
+    let mut word = 0_u32;
+    let mut bits = 0_u32;
+    for byte in bytes {
+        word = (word << 8) | u32::from(*byte);
+        bits = bits.wrapping_add(8);
+        while bits >= 6 {
+            bits = bits.wrapping_sub(6);
+            put_base64_digit(word.wrapping_shr(bits), out)?;
         }
     }
+    if bits > 0 {
+        // Of the last group 2 or 4 bits are left, and 2 or 1 digits are missing.
+        put_base64_digit(word.wrapping_shl(6_u32.wrapping_sub(bits)), out)?;
+        out.put(if bits == 2 { b"%3D%3D" } else { b"%3D" })?;
+    }
     Ok(())
+}
+
+/// Puts the digit of the lowest six bits, percent-encoded.
+fn put_base64_digit(word: u32, out: &mut dyn Sink) -> Result<(), SinkFull> {
+    match base64_digit(word.to_le_bytes()[0] & 63) {
+        b'+' => out.put(b"%2B"),
+        b'/' => out.put(b"%2F"),
+        plain => out.put(&[plain]),
+    }
 }
 
 fn base64_digit(value: u8) -> u8 {

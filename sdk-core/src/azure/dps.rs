@@ -123,7 +123,7 @@ impl Response {
                 request_id = request_id.or(Some(value));
             } else if key.eq_ignore_ascii_case("retry-after") && !value.is_empty() {
                 let digits = value.bytes().all(|byte| byte.is_ascii_digit());
-                retry_after_secs = digits.then(|| value.parse().unwrap_or(u32::MAX));
+                retry_after_secs = digits.then(|| decimal(value).unwrap_or(u32::MAX));
             }
         }
         let request_id = request_id.and_then(decimal).ok_or(TopicError::RequestId)?;
@@ -453,8 +453,8 @@ fn check_device_id(id: Str<'_>) -> Result<(), NameError> {
     }
 }
 
-fn decimal<T: core::str::FromStr>(text: &str) -> Option<T> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+fn decimal<T: TryFrom<u64>>(text: &str) -> Option<T> {
+    scan::decimal(text).and_then(|number| T::try_from(number).ok())
 }
 
 #[cfg(test)]

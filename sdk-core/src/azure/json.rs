@@ -370,7 +370,7 @@ impl<'a> Number<'a> {
     /// Returns the number when it is written as an integer from 0 to `u64::MAX`.
     #[must_use]
     pub fn as_u64(self) -> Option<u64> {
-        if self.0.starts_with(|first: char| first.is_ascii_digit()) { self.0.parse().ok() } else { None }
+        scan::decimal(self.0)
     }
 
     /// Returns the number when it is written as an integer from `i64::MIN` to `i64::MAX`.

@@ -104,7 +104,7 @@ pub fn token_expiry(token: &str) -> Option<u64> {
     one("sr")?;
     one("sig")?;
     let expiry = one("se")?;
-    if expiry.bytes().all(|byte| byte.is_ascii_digit()) { expiry.parse().ok() } else { None }
+    scan::decimal(expiry)
 }
 
 /// Shortest key taken from base64, in bytes (Device Provisioning Service, symmetric key attestation).
@@ -166,13 +166,16 @@ impl SymmetricKey {
     /// [`KeyError`] naming the first flaw, never the key.
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         let mut key = Self { bytes: [0; KEY_MAX], len: 0 };
-        let body = text.trim_end_matches('=');
+        let mut body = text.as_bytes();
+        while let [digits @ .., b'='] = body {
+            body = digits;
+        }
         let padding = text.len().saturating_sub(body.len());
         let mut word = 0_u32;
         let mut bits = 0_u32;
         let mut at = 0_usize;
-        for byte in body.bytes() {
-            let digit = base64_value(byte).ok_or(KeyError::Character { at })?;
+        for byte in body {
+            let digit = base64_value(*byte).ok_or(KeyError::Character { at })?;
             at = at.saturating_add(1);
             word = (word << 6) | u32::from(digit);
             bits = bits.wrapping_add(6);
@@ -212,9 +215,8 @@ impl SymmetricKey {
                 Ok(())
             }
         }
-        // HMAC takes a key of any length (RFC 2104, section 3).
-        let Ok(hmac) = Hmac::new_from_slice(self.bytes.get(..self.len).unwrap_or(&[])) else { return [0; 32] };
-        let mut signer = Signer(hmac);
+        // A shorter key is filled up with zeros to the length of a block, as here (RFC 2104, section 2).
+        let mut signer = Signer(Hmac::new((&self.bytes).into()));
         // A signer is never full.
         let _ = text.write(&mut signer);
         signer.0.finalize().into_bytes().into()

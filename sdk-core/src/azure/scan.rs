@@ -30,6 +30,19 @@ pub(super) fn find(text: &str, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8
     None
 }
 
+/// Returns the number that `text`, decimal digits and nothing else, stands for, when it is at most `u64::MAX`.
+pub(super) fn decimal(text: &str) -> Option<u64> {
+    let mut number = 0_u64;
+    for byte in text.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 || number > u64::MAX / 10 {
+            return None;
+        }
+        number = number.wrapping_mul(10).checked_add(u64::from(digit))?;
+    }
+    if text.is_empty() { None } else { Some(number) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,6 +54,11 @@ mod tests {
         fn text_is_cut_as_the_standard_library_cuts_it(text in "[=;a\u{e9}]{0,12}") {
             prop_assert_eq!(split_once(&text, b'='), text.split_once('='));
             prop_assert_eq!(split(&text, b';').collect::<Vec<_>>(), text.split(';').collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn numbers_are_read_as_the_standard_library_reads_them(text in "[0-9]{0,21}|18446744073709551[56][0-9]{2}|[-+ 0-9]{0,4}") {
+            prop_assert_eq!(decimal(&text), text.parse().ok().filter(|_| !text.starts_with('+')));
         }
     }
 }

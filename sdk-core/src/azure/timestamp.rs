@@ -1,53 +1,57 @@
 //! Times of day in the documents of the services.
 
-use super::scan;
+use crate::time::div_rem;
 
 /// Returns the Unix seconds of a UTC time in the form `2020-04-10T05:24:22.4718526Z`, or `None` for another text.
 ///
 /// The fraction is optional and is cut off; years run from 1970 to 9999, and a leap second counts as the second after.
 #[must_use]
 pub fn unix_secs(text: &str) -> Option<u64> {
-    let (date, time) = scan::split_once(text.strip_suffix('Z')?, b'T')?;
-    let (time, fraction) = scan::split_once(time, b'.').unwrap_or((time, "0"));
-    if fraction.is_empty() || fraction.len() > 9 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
+    let (time, rest) = text.as_bytes().split_first_chunk::<{ FORM.len() }>()?;
+    match rest {
+        [b'Z'] => {}
+        [b'.', fraction @ .., b'Z']
+            if !fraction.is_empty() && fraction.len() <= 9 && fraction.iter().all(u8::is_ascii_digit) => {}
+        _ => return None,
     }
-    let mut date = scan::split(date, b'-');
-    let year = number(date.next()?, 4, 1970, 9999)?;
-    let month = number(date.next()?, 2, 1, 12)?;
+    let mut numbers = [0_u32; 6];
+    let mut places = numbers.iter_mut();
+    let mut number = places.next()?;
+    for (byte, form) in time.iter().zip(FORM) {
+        let digit = byte.wrapping_sub(b'0');
+        if *form != b'0' {
+            if byte != form {
+                return None;
+            }
+            number = places.next()?;
+        } else if digit > 9 {
+            return None;
+        } else {
+            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit));
+        }
+    }
+    let [year, month, day, hour, minute, second] = numbers;
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    // Days before the month in a common year, and days in the month.
-    let (before, days) = match month {
-        1 => (0, 31),
-        2 => (31, if leap { 29 } else { 28 }),
-        3 => (59, 31),
-        4 => (90, 30),
-        5 => (120, 31),
-        6 => (151, 30),
-        7 => (181, 31),
-        8 => (212, 31),
-        9 => (243, 30),
-        10 => (273, 31),
-        11 => (304, 30),
-        _ => (334, 31),
+    let days_of_month = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
     };
-    let day = number(date.next()?, 2, 1, days)?;
-    let mut time = scan::split(time, b':');
-    let hour = number(time.next()?, 2, 0, 23)?;
-    let minute = number(time.next()?, 2, 0, 59)?;
-    let second = number(time.next()?, 2, 0, 60)?;
-    if date.next().is_some() || time.next().is_some() {
+    if year < 1970 || day == 0 || day > days_of_month || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
 
-    // No sum below comes near the end of u32 or u64: the year has four digits.
-    let past = year.wrapping_sub(1);
-    let leap_days = (past / 4).wrapping_sub(past / 100).wrapping_add(past / 400).wrapping_sub(LEAP_DAYS_BEFORE_1970);
-    let this_leap = u32::from(leap && month > 2);
-    let days = [year.wrapping_sub(1970).wrapping_mul(365), leap_days, before, this_leap, day.wrapping_sub(1)];
-    let days = days.into_iter().fold(0, u32::wrapping_add);
+    // No sum below leaves its type: the year has four digits. Years count from March here, so that the day of a leap
+    // year comes last: 153 days are in each five months from March or August on.
+    let (year, month) =
+        if month > 2 { (year, month.wrapping_sub(3)) } else { (year.wrapping_sub(1), month.wrapping_add(9)) };
+    let leap_days = (year / 4).wrapping_sub(year / 100).wrapping_add(year / 400);
+    let before = month.wrapping_mul(153).wrapping_add(2) / 5;
+    let days = year.wrapping_mul(365).wrapping_add(leap_days).wrapping_add(before).wrapping_add(day.wrapping_sub(1));
     let of_day = hour.wrapping_mul(3600).wrapping_add(minute.wrapping_mul(60)).wrapping_add(second);
-    Some(u64::from(days).wrapping_mul(86_400).wrapping_add(u64::from(of_day)))
+    Some(u64::from(days.wrapping_sub(DAYS_BEFORE_1970)).wrapping_mul(86_400).wrapping_add(u64::from(of_day)))
 }
 
 /// Returns the UTC time of so many milliseconds since 1970-01-01 00:00, in the form `2020-04-10T05:24:22.471Z`; times
@@ -55,8 +59,11 @@ pub fn unix_secs(text: &str) -> Option<u64> {
 #[must_use]
 pub fn utc(unix_ms: u64) -> [u8; 24] {
     let unix_ms = unix_ms.min(LAST_MS);
-    let (secs, ms) = (unix_ms / 1000, low(unix_ms % 1000));
-    let (day, of_day) = (low(secs / 86_400), low(secs % 86_400));
+    let (secs, ms) = div_rem(unix_ms, 1000);
+    let (half_days, of_half_day) = div_rem(secs, 43_200);
+    let half_days = u32::try_from(half_days).unwrap_or(u32::MAX);
+    let of_day = of_half_day.wrapping_add((half_days & 1).wrapping_mul(43_200));
+    let day = half_days >> 1;
     // Years begin in March and eras of 400 years on 0000-03-01, so that the leap day is the last of its year.
     let day = day.wrapping_add(DAYS_BEFORE_1970);
     let (era, day) = (day / ERA_DAYS, day % ERA_DAYS);
@@ -89,10 +96,6 @@ pub fn utc(unix_ms: u64) -> [u8; 24] {
     text
 }
 
-fn low(number: u64) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
 /// The last millisecond of the year 9999.
 const LAST_MS: u64 = 253_402_300_799_999;
 
@@ -102,15 +105,8 @@ const ERA_DAYS: u32 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01.
 const DAYS_BEFORE_1970: u32 = 719_468;
 
-/// 29th of Februaries in the years 1 to 1969.
-const LEAP_DAYS_BEFORE_1970: u32 = 477;
-
-fn number(digits: &str, len: usize, min: u32, max: u32) -> Option<u32> {
-    if digits.len() != len || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().filter(|number| (min..=max).contains(number))
-}
+/// Where the digits stand, and what stands between them.
+const FORM: &[u8; 19] = b"0000-00-00T00:00:00";
 
 #[cfg(test)]
 mod tests {

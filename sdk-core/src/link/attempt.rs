@@ -10,7 +10,7 @@ use crate::io::{Event, Role};
 use crate::outbox::Outbox;
 use crate::retry::{Backoff, Cause};
 use crate::rng::scale;
-use crate::time::{Instant, millis};
+use crate::time::{Instant, short_millis, span};
 use crate::timer::{Deadline, TimerReason};
 
 /// Connections in a row that the service accepts and closes soon after, before another device is suspected of using
@@ -18,7 +18,7 @@ use crate::timer::{Deadline, TimerReason};
 pub(super) const TAKEOVERS: u8 = 3;
 
 /// Tokens are renewed as if they were good for this long at least.
-const SHORTEST_LIFETIME_MS: u64 = 60_000;
+const SHORTEST_LIFETIME_MS: u32 = 60_000;
 
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Which service the next attempt turns to.
@@ -154,11 +154,12 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let config = self.account.config();
         let (stable, shared_key) = (config.retry.stable, self.account.has_shared_key());
         // A token that was made elsewhere may be about to expire; to renew at once would only loop.
-        let lifetime = self.account.lifetime_secs.saturating_mul(1_000).max(SHORTEST_LIFETIME_MS);
+        let lifetime_secs = u32::try_from(self.account.lifetime_secs).unwrap_or(u32::MAX);
+        let lifetime = lifetime_secs.saturating_mul(1_000).max(SHORTEST_LIFETIME_MS);
         self.set_timer(TimerReason::Stable, stable);
         if shared_key {
             // Each device draws its own point between 75 % and 90 % of the lifetime, or renewals come in step.
-            let twentieth = lifetime.checked_div(20).unwrap_or(0);
+            let twentieth = lifetime / 20;
             let age = self.rng.between(twentieth.saturating_mul(15), twentieth.saturating_mul(18));
             self.timers.set(TimerReason::TokenRenewal, self.account.signed.after_millis(age));
         }
@@ -176,7 +177,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.dps_backoff.reset(self.now);
         self.ladder.fruitless = 0;
         self.ladder.not_before = self.now;
-        let mean = millis(self.account.config().reprovisioning.after_unreachable);
+        let mean = short_millis(self.account.config().reprovisioning.after_unreachable);
         self.ladder.unreachable_ms = unreachable_ms(mean, &mut self.rng);
     }
 
@@ -217,7 +218,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         } else {
             let mut occasion = self.backoff_mut().note(failure, was_up, now);
             self.pending.remember |= self.hub_backoff.is_worth_keeping(now);
-            if was_up && failure == Failure::Lost {
+            if was_up && matches!(failure, Failure::Lost) {
                 self.session.takeovers = self.session.takeovers.saturating_add(1);
                 if self.session.takeovers >= TAKEOVERS {
                     occasion.cause = Cause::TakenOver;
@@ -257,7 +258,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             }
             if refusals >= rules.after_refusals && self.may_register() {
                 self.ladder.wanted = true;
-                return Duration::from_millis(scale(word, 0, millis(rules.spread)));
+                return span(u64::from(scale(word, 0, short_millis(rules.spread))));
             }
         }
         if self.is_out_of_reach(failure, was_up) && self.may_register() {
@@ -278,7 +279,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             return false;
         }
         let absent = *self.ladder.absent.get_or_insert(self.now);
-        self.now.millis_since(absent) >= self.ladder.unreachable_ms
+        self.now.millis_since(absent) >= u64::from(self.ladder.unreachable_ms)
     }
 
     fn may_register(&self) -> bool {
@@ -292,7 +293,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let fruitless = self.ladder.fruitless.max(u8::from(!elsewhere));
         if fruitless > 0 {
             let doublings = u32::from(fruitless.saturating_sub(1)).min(16);
-            let spacing = millis(rules.spacing).saturating_mul(1 << doublings).min(millis(rules.spacing_longest));
+            let spacing =
+                short_millis(rules.spacing).saturating_mul(1 << doublings).min(short_millis(rules.spacing_longest));
             let half = spacing >> 1;
             let spacing = self.rng.between(half, spacing.saturating_add(half));
             self.ladder.not_before = self.now.after_millis(spacing);
@@ -397,7 +399,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// A ping goes out when nothing was sent, or nothing came, for the whole interval (MQTT 3.1.1 \[MQTT-3.1.2-23\]);
     /// half an interval later at the latest something has to come. A frontend that slept pings first.
     pub(super) fn watch_keep_alive(&mut self) {
-        let interval = millis(self.account.config().keep_alive);
+        let interval = short_millis(self.account.config().keep_alive);
         let at = match self.wire.pinged {
             Some(pinged) => {
                 let dead = pinged.max(self.wire.last_moved).after_millis(interval >> 1);

@@ -20,7 +20,7 @@ const NORMAL_IDS: u16 = 0x8000;
 const URGENT_IDS: u16 = 0x4000;
 
 /// Looks for expired messages are at least this far apart.
-const EXPIRY_STEP_MS: u64 = 500;
+const EXPIRY_STEP_MS: u32 = 500;
 
 /// A sleep this long is the frontend's, not the service's.
 const OVERSLEPT: Duration = Duration::from_secs(5);

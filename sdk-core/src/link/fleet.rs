@@ -7,7 +7,7 @@ use crate::config::Settings;
 use crate::io::Role;
 use crate::memory::Memory;
 use crate::outbox::Outbox;
-use crate::time::{Instant, millis};
+use crate::time::{Instant, short_millis, span};
 use crate::timer::TimerReason;
 
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
@@ -32,7 +32,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let now = self.tick(now);
         let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
         if moving {
-            let spread = millis(spread.min(self.account.config().retry.spread_cap));
+            let spread = short_millis(spread.min(self.account.config().retry.spread_cap));
             let at = now.after_millis(self.rng.between(0, spread));
             self.timers.set(TimerReason::Retry, at);
         }
@@ -51,8 +51,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub fn follow_up_delay(&mut self) -> Duration {
         let policy = &self.account.config().retry;
         let overloaded = self.hub_backoff.is_overloaded();
-        let spread = if overloaded { millis(policy.overload_spread) >> 1 } else { millis(policy.first_spread) };
-        Duration::from_millis(self.rng.between(0, spread))
+        let spread =
+            if overloaded { short_millis(policy.overload_spread) >> 1 } else { short_millis(policy.first_spread) };
+        span(u64::from(self.rng.between(0, spread)))
     }
 
     /// Returns what is worth keeping across a reboot; see [`Memory`].

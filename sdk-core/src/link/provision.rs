@@ -12,7 +12,7 @@ use crate::link::receive::REQUEST_ID;
 use crate::mqtt::{Packet, PacketId, PublishText};
 use crate::outbox::Outbox;
 use crate::retry::spread_hint;
-use crate::time::millis;
+use crate::time::short_millis;
 use crate::timer::TimerReason;
 
 /// The service's default interval between polls when it names none (official SDKs: 2 s).
@@ -114,7 +114,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     fn wait_for_assignment(&mut self, retry_after_secs: Option<u32>) {
         let asked = retry_after_secs.map(|secs| Duration::from_secs(u64::from(secs)));
         let cap = self.account.config().retry.retry_after_cap;
-        let interval = millis(asked.unwrap_or(POLL_INTERVAL).min(cap));
+        let interval = short_millis(asked.unwrap_or(POLL_INTERVAL).min(cap));
         // Retry-after is a floor; jitter on top keeps devices apart that were turned on together.
         let interval = self.rng.between(interval, interval.saturating_add(interval >> 2));
         self.timers.set(TimerReason::ProvisioningPoll, self.now.after_millis(interval));
