@@ -344,6 +344,10 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         true
     }
 
+    fn first(&self) -> Option<MessageId> {
+        self.slots.first().map(|slot| slot.id)
+    }
+
     fn last(&self) -> Option<MessageId> {
         self.slots.last().map(|slot| slot.id)
     }

@@ -176,7 +176,7 @@ impl SymmetricKey {
         let mut at = 0_usize;
         for byte in body {
             let digit = base64_value(*byte).ok_or(KeyError::Character { at })?;
-            at = at.saturating_add(1);
+            at = at.wrapping_add(1);
             word = (word << 6) | u32::from(digit);
             bits = bits.wrapping_add(6);
             if bits >= 8 {

@@ -25,7 +25,7 @@ pub(super) fn find(text: &str, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8
         if wanted(byte) {
             return Some((at, byte));
         }
-        at = at.saturating_add(1);
+        at = at.wrapping_add(1);
     }
     None
 }

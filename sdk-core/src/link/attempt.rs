@@ -452,6 +452,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     pub(super) fn set_timer(&mut self, reason: TimerReason, after: Duration) {
-        self.timers.set(reason, self.now.after(after));
+        self.timers.set(reason, self.now.after_millis(short_millis(after)));
     }
 }
