@@ -6,19 +6,19 @@ use super::{Home, Link};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::outbox::Outbox;
-use crate::time::{Instant, millis};
+use crate::time::{Instant, short_millis, span};
 
 /// First wait after a service asked for patience; it doubles with each time in a row.
-const PATIENCE_MS: u64 = 2_000;
+const PATIENCE_MS: u32 = 2_000;
 
 /// Longest such wait.
-const PATIENCE_LONGEST_MS: u64 = 600_000;
+const PATIENCE_LONGEST_MS: u32 = 600_000;
 
 /// First wait with a request that ended connections; it doubles with each time in a row.
-const RARE_MS: u64 = 120_000;
+const RARE_MS: u32 = 120_000;
 
 /// Longest such wait.
-const RARE_LONGEST_MS: u64 = 8 * 3_600_000;
+const RARE_LONGEST_MS: u32 = 8 * 3_600_000;
 
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub(crate) const fn now(&self) -> Instant {
@@ -46,17 +46,17 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// half to all of a time that doubles, and never less than a fleet's follow-up is spread over.
     pub(crate) fn patience_delay(&mut self, refusals: u8) -> Duration {
         let drawn = self.doubled(PATIENCE_MS, refusals.saturating_sub(1), PATIENCE_LONGEST_MS);
-        let follow_up = millis(self.follow_up_delay());
-        Duration::from_millis(drawn.saturating_add(follow_up))
+        let follow_up = short_millis(self.follow_up_delay());
+        span(u64::from(drawn.saturating_add(follow_up)))
     }
 
     /// Draws how long to wait with a request that ended connections, `many` more than can be chance.
     pub(crate) fn rare_delay(&mut self, many: u8) -> Duration {
-        Duration::from_millis(self.doubled(RARE_MS, many, RARE_LONGEST_MS))
+        span(u64::from(self.doubled(RARE_MS, many, RARE_LONGEST_MS)))
     }
 
     /// Draws from half to all of a time that doubles.
-    fn doubled(&mut self, first_ms: u64, times: u8, longest_ms: u64) -> u64 {
+    fn doubled(&mut self, first_ms: u32, times: u8, longest_ms: u32) -> u32 {
         let span = first_ms.saturating_mul(1 << u32::from(times).min(16)).min(longest_ms);
         self.rng.between(span >> 1, span)
     }
