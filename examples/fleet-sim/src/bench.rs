@@ -153,9 +153,9 @@ pub(crate) fn measure(devices: u32, threads: usize) -> Vec<Line> {
         let hinted = sheet.add(ours().hinted(1_100.0), costly(outage));
         (outage, sheet.add(ours(), costly(outage)), hinted, sheet.add_peers(costly(outage), 10))
     });
-    let queue = Scenario::outage(small, 1_000.0, 5.0, Model::Queue { secs: 30.0 });
+    let queue = Scenario::outage(small, 1_000.0, 5.0, Model::Queue { burst_secs: 0.0, secs: 30.0 });
     let h6 = (sheet.add(ours(), queue), sheet.add(ours().hinted(1_100.0), queue), sheet.add_peers(queue, 10));
-    let long_queue = Scenario::outage(small, 1_000.0, 5.0, Model::Queue { secs: 90.0 });
+    let long_queue = Scenario::outage(small, 1_000.0, 5.0, Model::Queue { burst_secs: 0.0, secs: 90.0 });
     let h6_long =
         (sheet.add(ours(), long_queue), sheet.add(ours().hinted(1_100.0), long_queue), sheet.add_peers(long_queue, 60));
     let blip = |outage: f64| Scenario { horizon_ms: 2_000_000, ..Scenario::outage(tiny, 1.0, outage, Model::Open) };

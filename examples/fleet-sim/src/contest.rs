@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_device_comes_back_in_every_model() {
-        let models = [BUCKET, Model::Costly { cost: 0.1 }, Model::Queue { secs: 30.0 }, Model::Open];
+        let models = [BUCKET, Model::Costly { cost: 0.1 }, Model::Queue { burst_secs: 0.0, secs: 30.0 }, Model::Open];
         for scenario in models.map(|model| Scenario::outage(2_000, 200.0, 5.0, model)) {
             for player in [Player::ours(), Player::ours().hinted(220.0), Player::ours().planned(220.0)] {
                 let outcome = play(&player, &scenario, 1);

@@ -28,6 +28,11 @@ impl Dice {
         low + (((self.long() >> 32) * span) >> 32) as u32
     }
 
+    /// Draws from the first to the second.
+    pub(crate) fn span(&mut self, (low, high): (u32, u32)) -> u32 {
+        self.between(low, high)
+    }
+
     /// Draws 16 bytes.
     pub(crate) fn bytes(&mut self) -> [u8; 16] {
         let mut bytes = [0; 16];

@@ -23,6 +23,10 @@ pub(crate) struct Scenario {
     pub(crate) outage_ms: u32,
     /// The devices see the loss within this time.
     pub(crate) notice_ms: u32,
+    /// An attempt takes this long, from and to, beside what the hub lets it wait.
+    pub(crate) reply_ms: (u32, u32),
+    /// An attempt at a hub that is away takes this long, from and to.
+    pub(crate) unreached_ms: (u32, u32),
     /// Part of the fleet that is hit.
     pub(crate) hit: f64,
     /// The hub drops everybody again at this interval, so many times.
@@ -46,6 +50,8 @@ impl Scenario {
             model,
             outage_ms: (outage_secs * 1_000.0) as u32,
             notice_ms: 500,
+            reply_ms: (150, 450),
+            unreached_ms: (1_000, 3_000),
             hit: 1.0,
             crashes: None,
             dns_ms: 0,
@@ -122,7 +128,13 @@ impl Outcome {
 
     /// Returns the most arrivals in a second after the return.
     pub(crate) fn peak(&self) -> u32 {
-        self.arrivals.iter().skip(self.back_second).copied().max().unwrap_or(0)
+        self.busiest(1)
+    }
+
+    /// Returns the most arrivals in so many seconds in a row after the return.
+    pub(crate) fn busiest(&self, row: usize) -> u32 {
+        let after = self.arrivals.get(self.back_second..).unwrap_or_default();
+        after.windows(row).map(|part| part.iter().sum()).max().unwrap_or(0)
     }
 
     /// Returns the mean seconds from the return of the hub to a device's return.
@@ -186,7 +198,7 @@ pub(crate) fn run<C: Client>(
         wheel: Wheel::new(clients.len(), LOSS),
         slots: vec![slot; clients.len()],
         clients,
-        hub: Hub::new(scenario.model, scenario.rate, scenario.back()),
+        hub: Hub::new(scenario.model, scenario.rate, scenario.reply_ms, scenario.back()),
         dps: scenario.dps_rate.map(|rate| Dps::new(rate, LOSS)),
         dice,
         out: 0,
@@ -342,24 +354,24 @@ impl<C: Client> World<'_, C> {
     fn verdict(&mut self, device: u32, role: Role, now: u32) -> Verdict {
         let back = self.scenario.back();
         if role == Role::Provisioning {
-            return Verdict::Accepted(self.dice.between(150, 450));
+            return Verdict::Accepted(self.dice.span(self.scenario.reply_ms));
         }
         let slot = &mut self.slots[device as usize];
         if now < back {
             self.outcome.attempts_during += 1;
-            return Verdict::Unreachable(self.dice.between(1_000, 3_000));
+            return Verdict::Unreachable(self.dice.span(self.scenario.unreached_ms));
         }
         slot.attempts = slot.attempts.saturating_add(1);
         if self.scenario.dns_ms > 0 {
             // The same for every attempt of a device: its resolver's record expires once.
             let expires = Dice::new(u64::from(device)).between(0, self.scenario.dns_ms);
             if now - back < expires {
-                return Verdict::Unreachable(self.dice.between(1_000, 3_000));
+                return Verdict::Unreachable(self.dice.span(self.scenario.unreached_ms));
             }
         }
         count(&mut self.outcome.arrivals, now);
         if self.scenario.moved && slot.hub == 0 {
-            return Verdict::Accepted(self.dice.between(150, 450));
+            return Verdict::Accepted(self.dice.span(self.scenario.reply_ms));
         }
         self.hub.arrive(now, &mut self.dice)
     }

@@ -19,6 +19,8 @@ pub(crate) enum Model {
     },
     /// C: a queue of this many seconds; entries of clients that left are served all the same.
     Queue {
+        /// Seconds of the rate that pass at once after a quiet time.
+        burst_secs: f64,
         /// Its length in seconds of the rate.
         secs: f64,
     },
@@ -31,7 +33,8 @@ impl Model {
             Self::Open => "takes everybody at once".into(),
             Self::Bucket { burst_secs } => format!("A, token bucket of {burst_secs} s, refusals are free"),
             Self::Costly { cost } => format!("B, a refusal costs {cost} of an admission"),
-            Self::Queue { secs } => format!("C, queue of {secs} s"),
+            Self::Queue { burst_secs: 0.0, secs } => format!("C, queue of {secs} s"),
+            Self::Queue { burst_secs, secs } => format!("C, queue of {secs} s after a burst of {burst_secs} s"),
         }
     }
 }
@@ -59,11 +62,14 @@ pub(crate) struct Hub {
     filled: u32,
     /// When the queue will be empty.
     free_at: f64,
+    /// Least and greatest milliseconds to an answer that waits for nothing.
+    reply_ms: (u32, u32),
 }
 
 impl Hub {
-    pub(crate) fn new(model: Model, rate_per_sec: f64, now: u32) -> Self {
-        let mut hub = Self { model, rate: rate_per_sec / 1000.0, tokens: 0.0, filled: now, free_at: f64::from(now) };
+    pub(crate) fn new(model: Model, rate_per_sec: f64, reply_ms: (u32, u32), now: u32) -> Self {
+        let mut hub =
+            Self { model, reply_ms, rate: rate_per_sec / 1000.0, tokens: 0.0, filled: now, free_at: f64::from(now) };
         hub.tokens = hub.capacity();
         hub
     }
@@ -78,7 +84,7 @@ impl Hub {
 
     /// Decides on an attempt that arrives at `now`, while the hub is in service.
     pub(crate) fn arrive(&mut self, now: u32, dice: &mut Dice) -> Verdict {
-        let answer = dice.between(150, 450);
+        let answer = dice.span(self.reply_ms);
         self.tokens = (self.tokens + f64::from(now - self.filled) * self.rate).min(self.capacity());
         self.filled = now;
         match self.model {
@@ -97,13 +103,14 @@ impl Hub {
                 Verdict::Refused(answer)
             }
             Model::Costly { .. } => Verdict::Silent,
-            Model::Queue { secs } => {
+            Model::Queue { burst_secs, secs } => {
                 let start = self.free_at.max(f64::from(now));
-                if start - f64::from(now) > secs * 1000.0 {
+                let wait = start - f64::from(now) - burst_secs * 1000.0;
+                if wait > secs * 1000.0 {
                     return Verdict::Refused(answer);
                 }
                 self.free_at = start + 1.0 / self.rate;
-                Verdict::Accepted(((self.free_at - f64::from(now)) as u32).max(answer))
+                Verdict::Accepted(((wait + 1.0 / self.rate) as u32).max(answer))
             }
         }
     }

@@ -56,7 +56,7 @@ fn measure(threads: usize) -> String {
     section("A: free refusal, D = 60 s, T = 5 s", with_peers(66.0, 10), outage(60.0, 5.0, BUCKET));
     section("A: free refusal, D = 60 s, T = 600 s", with_peers(66.0, 10), outage(60.0, 600.0, BUCKET));
     section("B: a refusal costs 0.1, D = 1000 s, T = 5 s", with_peers(1_100.0, 10), outage(1_000.0, 5.0, COSTLY));
-    let queue = |secs| outage(1_000.0, 5.0, Model::Queue { secs });
+    let queue = |secs| outage(1_000.0, 5.0, Model::Queue { burst_secs: 0.0, secs });
     section("C: queue of 30 s, peers wait 10 s for CONNACK", with_peers(1_100.0, 10), queue(30.0));
     section("C: queue of 90 s, peers wait 60 s for CONNACK", with_peers(1_100.0, 60), queue(90.0));
     let keep_alive = Scenario { notice_ms: 300_000, ..outage(1_000.0, 60.0, BUCKET) };

@@ -191,6 +191,7 @@ pub enum Undocumented {
 pub struct HubConfig {
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
+    pub(crate) plain: bool,
     pub(crate) admission: Option<Rate>,
     pub(crate) telemetry: Option<Rate>,
     pub(crate) twin: Option<Rate>,
@@ -213,6 +214,7 @@ impl HubConfig {
         Self {
             host: hub_host(name),
             port: None,
+            plain: false,
             admission: None,
             telemetry: None,
             twin: None,
@@ -231,9 +233,13 @@ impl HubConfig {
     }
 
     /// Gives the hub a TLS port of its own, besides the shared one; 0 takes a free one.
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = Some(port);
-        self
+    pub fn port(self, port: u16) -> Self {
+        Self { port: Some(port), plain: false, ..self }
+    }
+
+    /// Gives the hub a port of its own without TLS, which closes while the hub is down; 0 takes a free one.
+    pub fn plain_port(self, port: u16) -> Self {
+        Self { port: Some(port), plain: true, ..self }
     }
 
     /// Admits new connections at this rate: beyond the burst CONNECT waits in the queue, beyond that the socket is closed.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admission::{Bucket, Rate};
 use crate::config::{DeviceAuth, HubConfig, hub_host, is_host_name};
 use crate::connections::CloseReason;
 use crate::device::{Device, Push};
@@ -201,7 +202,7 @@ impl Hub {
         &self.host
     }
 
-    /// Returns the hub's own TLS address, if it has one, else the shared one.
+    /// Returns the address of the hub's own port, if it has one, else of the shared TLS port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         let addresses = self.shared.addresses.get().expect("set before the first handle is given out");
@@ -282,6 +283,14 @@ impl Hub {
             hub.state = HubState::Up;
             hub.listening.send_replace(true);
         })
+    }
+
+    /// Admits new connections at another rate from now on, or without a limit; see [`HubConfig::admission`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn set_admission(&self, rate: Option<Rate>) -> Result<(), Error> {
+        self.hub(|hub| hub.admission = rate.map(Bucket::new))
     }
 
     /// Fails the hub over: connections are closed, sessions and messages to devices are lost, and for `downtime` what

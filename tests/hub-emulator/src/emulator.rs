@@ -119,8 +119,11 @@ impl Emulator {
         for (host, port) in wanted {
             let listener = open(config.bind, port, &host)?;
             own.insert(host.clone(), address_of(&listener, &host)?);
-            let listening = shared.lock().hubs.get(&host).map(|hub| hub.listening.subscribe());
-            let via = Via { secure: true, web: false, own: Some(host) };
+            let (secure, listening) = match shared.lock().hubs.get(&host) {
+                Some(hub) => (!hub.config.plain, Some(hub.listening.subscribe())),
+                None => (true, None),
+            };
+            let via = Via { secure, web: false, own: Some(host) };
             gates.push((listener, via, listening.unwrap_or_else(|| always.clone())));
         }
         let addresses = Addresses { tls: tls_address, plain: plain_address, https: https_address, own };

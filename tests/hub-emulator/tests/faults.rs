@@ -10,14 +10,14 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use hub_emulator::{CloseReason, Fault, Injection, Outcome, Rate};
+use hub_emulator::{CloseReason, Emulator, Fault, Injection, Outcome, Rate};
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck, SubAck, SubscribeReasonCode};
 use support::{
     Answer, Client, DEVICE, HUB, SOON, config, config_with, connect_packet, eventually, hub, not_authorized, refused,
     start, telemetry,
 };
 
-async fn greeted(emulator: &hub_emulator::Emulator) -> (Client, Answer) {
+async fn greeted(emulator: &Emulator) -> (Client, Answer) {
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
     let answer = client.greet(connect_packet()).await;
     (client, answer)
@@ -299,6 +299,36 @@ async fn new_connections_beyond_the_rate_wait_in_order_and_beyond_the_queue_are_
     assert!(before.elapsed() >= Duration::from_millis(180), "{:?}", before.elapsed());
     let closed = || emulator.ledger().connections()[3].closed.clone();
     eventually("the log knows", || closed() == Some(CloseReason::Throttled)).await;
+}
+
+#[tokio::test]
+async fn a_limit_of_new_connections_can_be_set_and_lifted_while_the_hub_runs() {
+    let emulator = start(config_with(hub())).await;
+    let greeted = async |emulator: &Emulator| {
+        let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
+        client.send(Packet::Connect(connect_packet())).await;
+        client.answer().await != Answer::Closed
+    };
+    emulator.hub(HUB).set_admission(Some(Rate::new(0.01, 1, 0))).unwrap();
+    assert!(greeted(&emulator).await);
+    assert!(!greeted(&emulator).await);
+    emulator.hub(HUB).set_admission(None).unwrap();
+    assert!(greeted(&emulator).await);
+}
+
+#[tokio::test]
+async fn a_plain_port_of_a_hub_s_own_closes_while_the_hub_is_down() {
+    let emulator = start(config_with(hub().plain_port(0))).await;
+    let address = emulator.hub(HUB).addr();
+    let mut client = Client::plain(address).await;
+    client.send(Packet::Connect(connect_packet())).await;
+    assert!(matches!(client.answer().await, Answer::Packet(Packet::ConnAck(_))));
+    emulator.hub(HUB).down().unwrap();
+    client.closed().await;
+    let refused = || std::net::TcpStream::connect(address).is_err();
+    eventually("the port is closed", refused).await;
+    emulator.hub(HUB).up().unwrap();
+    eventually("the port is open again", || !refused()).await;
 }
 
 #[tokio::test]
