@@ -1,12 +1,14 @@
 """Drives the unmodified official Python device SDK through a whole session and tells what it saw.
 
-Reads a JSON object from standard input (scope, registration_id, ca, and either key or the files certificate and
-certificate_key) and writes one JSON object per line to
-standard output: each has "step" and what belongs to it. Waits for commands ("continue") on standard input where the
+Reads a JSON object from standard input (scope, registration_id, ca, websockets, gateway, and either key or the files
+certificate and certificate_key) and writes one JSON object per line to standard output: each has "step" and what belongs
+to it. Waits for commands ("continue") on standard input where the
 other side has to act. Ends with step "done", or with an exception and a status other than 0.
 """
 
+import http.client
 import json
+import ssl
 import sys
 import threading
 
@@ -43,6 +45,7 @@ def provision(setup, ca):
         "registration_id": setup["registration_id"],
         "id_scope": setup["scope"],
         "server_verification_cert": ca,
+        "websockets": setup["websockets"],
     }
     if "key" in setup:
         client = ProvisioningDeviceClient.create_from_symmetric_key(symmetric_key=setup["key"], **options)
@@ -65,10 +68,30 @@ def hub_client(setup, state, ca):
         "hostname": state.assigned_hub,
         "device_id": state.device_id,
         "server_verification_cert": ca,
+        "websockets": setup["websockets"],
+        "product_info": "dtmi:example:Thermostat;1",
     }
+    if setup["gateway"]:
+        text = (f"HostName={state.assigned_hub};DeviceId={state.device_id};SharedAccessKey={setup['key']};"
+                f"GatewayHostName={setup['gateway']}")
+        return IoTHubDeviceClient.create_from_connection_string(
+            text, **{name: options[name] for name in ("server_verification_cert", "websockets", "product_info")})
     if "key" in setup:
         return IoTHubDeviceClient.create_from_symmetric_key(symmetric_key=setup["key"], **options)
     return IoTHubDeviceClient.create_from_x509_certificate(x509=certificate(setup), **options)
+
+
+def upload(client, setup):
+    """Uploads a file as the SDK's users do: the SDK asks where to, other code sends it, the SDK tells how it went."""
+    info = client.get_storage_info_for_blob("log.txt")
+    context = ssl.create_default_context(cafile=setup["ca"])
+    storage = http.client.HTTPSConnection(info["hostName"], context=context, timeout=LIMIT)
+    path = f"/{info['containerName']}/{info['blobName']}{info['sasToken']}"
+    storage.request("PUT", path, body=b"lines of a log", headers={"x-ms-blob-type": "BlockBlob"})
+    status = storage.getresponse().status
+    storage.close()
+    client.notify_blob_upload_status(info["correlationId"], True, 200, "stored")
+    say("uploaded", status=status, blob=info["blobName"])
 
 
 def main():
@@ -116,6 +139,8 @@ def main():
     method.wait()
     inbox.wait()
     desired.wait()
+
+    upload(client, setup)
 
     # The other side breaks the connection before the acknowledgement of the next message.
     say("calm")

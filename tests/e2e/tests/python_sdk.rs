@@ -1,56 +1,41 @@
 //! The official Python device SDK, unmodified, judges the emulator: what passes here is worth testing against.
 //!
-//! That SDK always dials port 8883 of the names it was given. So the test runs itself again inside a network namespace
-//! of its own, where the port is free, and with a hosts file of its own, where the names lead to loopback.
+//! That SDK always dials ports 8883 and 443 of the names it was given. So the test runs itself again inside a network namespace
+//! of its own, where the ports are free, and with a hosts file of its own, where the names lead to loopback.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::time::Duration;
+mod python_support;
 
-use hub_emulator::{Attestation, Authority, Config, DpsConfig, Emulator, Enrollment, Fault, Key};
+use hub_emulator::{Attestation, Authority, Carrier, Config, DpsConfig, Emulator, Enrollment, Fault, Key, Operation};
+use python_support::{DPS, HUB, STEP, STORAGE, Sdk, inside};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdin, ChildStdout, Command};
-use tokio::time::timeout;
 
-const INSIDE: &str = "STEADFAST_INSIDE_NAMESPACE";
-const HUB: &str = "hub-a.azure-devices.net";
-const DPS: &str = "global.azure-devices-provisioning.net";
 const SCOPE: &str = "0ne00JUDGE";
-const STEP: Duration = Duration::from_secs(40);
-const WHOLE: Duration = Duration::from_secs(180);
 
 #[tokio::test]
 async fn the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_resends() {
-    if std::env::var_os(INSIDE).is_some() {
-        return timeout(WHOLE, judge()).await.expect("the judge takes less than three minutes");
-    }
-    let python = python();
-    assert!(
-        python.exists(),
-        "the official Python SDK is not installed ({} is missing): run `cargo xtask test`, which installs it",
-        python.display()
-    );
-    let status = timeout(WHOLE + STEP, run_again_inside()).await.expect("the run inside the namespace ends");
-    assert!(status.success(), "the run inside the namespace failed: {status}");
+    inside("the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_resends", judge()).await;
 }
 
-/// Lets the SDK run its session twice: with a symmetric key, and with a certificate of its own.
+/// Lets the SDK run its session with a symmetric key and with a certificate, over TLS and over WebSockets, and through a
+/// gateway name.
 async fn judge() {
-    let (by_key, by_certificate) = ("judge-key", "judge-x509");
     let key = Key::from_seed("judge");
     let authority = Authority::new().expect("an authority");
+    let hello = || json!({"hello": "device"});
     let config = Config::new()
         .hub(HUB)
         .dps(DpsConfig::new().host(DPS).id_scope(SCOPE))
-        .enroll(Enrollment::individual(by_key, key.clone()).payload(json!({"hello": "device"})))
+        .enroll(Enrollment::group("keys", key.clone()).payload(hello()))
         .enroll(
             Enrollment::group_with("x509", Attestation::CertificateAuthority(authority.pem().to_owned()))
-                .payload(json!({"hello": "device"})),
+                .payload(hello()),
         )
         .authority(authority.clone())
-        .tls_port(8883);
-    let emulator = Emulator::start(config).await.expect("port 8883 is free in a new namespace");
+        .storage_host(STORAGE)
+        .tls_port(8883)
+        .https_port(443)
+        .websocket_frame(7);
+    let emulator = Emulator::start(config).await.expect("ports 8883 and 443 are free in a new namespace");
     let files = tempfile::tempdir().expect("a temporary folder");
     let write = |name: &str, text: &str| {
         let path = files.path().join(name);
@@ -58,22 +43,32 @@ async fn judge() {
         path
     };
     let ca = write("ca.pem", emulator.ca_pem());
-    let setup = json!({"scope": SCOPE, "registration_id": by_key, "ca": ca, "key": key.to_base64()});
-    session(&emulator, by_key, &setup).await;
-    let own = authority.device_certificate(by_certificate).expect("a certificate");
-    let setup = json!({
-        "scope": SCOPE,
-        "registration_id": by_certificate,
-        "ca": ca,
-        "certificate": write("device.pem", &own.certificate_pem),
-        "certificate_key": write("device-key.pem", &own.key_pem),
-    });
-    session(&emulator, by_certificate, &setup).await;
+    for (id, websockets, gateway) in
+        [("judge-key", false, Value::Null), ("judge-ws", true, Value::Null), ("judge-gw", false, json!("localhost"))]
+    {
+        let key = key.derive(id).to_base64();
+        let setup = json!({"scope": SCOPE, "registration_id": id, "ca": ca, "key": key, "websockets": websockets,
+            "gateway": gateway});
+        session(&emulator, id, &setup).await;
+    }
+    for (id, websockets) in [("judge-x509", false), ("judge-x509-ws", true)] {
+        let own = authority.device_certificate(id).expect("a certificate");
+        let setup = json!({
+            "scope": SCOPE,
+            "registration_id": id,
+            "ca": ca,
+            "certificate": write("device.pem", &own.certificate_pem),
+            "certificate_key": write("device-key.pem", &own.key_pem),
+            "websockets": websockets,
+            "gateway": null,
+        });
+        session(&emulator, id, &setup).await;
+    }
     emulator.stop().await;
 }
 
 async fn session(emulator: &Emulator, id: &str, setup: &Value) {
-    let mut sdk = Sdk::start().await;
+    let mut sdk = Sdk::start("judge.py").await;
     sdk.tell(setup).await;
 
     let provisioned = sdk.step("provisioned").await;
@@ -118,6 +113,15 @@ async fn session(emulator: &Emulator, id: &str, setup: &Value) {
     assert_eq!(sdk.step("desired").await["patch"], json!({"interval": 30, "$version": 3}));
     assert_eq!(device.waiting().expect("the device exists"), 0, "the SDK acknowledged the message");
 
+    let stored = sdk.step("uploaded").await;
+    assert_eq!((&stored["status"], &stored["blob"]), (&json!(201), &json!(format!("{id}/log.txt"))));
+    assert_eq!(emulator.uploaded(id, "log.txt").expect("the file is there"), b"lines of a log");
+    let operations = emulator.ledger().operations_of(id);
+    let Some(Operation::UploadNotified { success, code, status, .. }) = operations.last() else {
+        panic!("the SDK notifies last: {operations:?}")
+    };
+    assert_eq!((*success, *code, *status), (true, Some(200), 204));
+
     sdk.step("calm").await;
     device.inject(Fault::DropAfterStoreBeforePuback);
     sdk.tell(&json!("continue")).await;
@@ -129,74 +133,13 @@ async fn session(emulator: &Emulator, id: &str, setup: &Value) {
     assert!(report.is_complete(), "{report}");
     assert_eq!(report.duplicated, [("msg-2".to_owned(), 1)], "only the message whose PUBACK was lost comes twice");
     assert_eq!(emulator.ledger().counts(id).dup_flags, 1, "and it says so");
-    assert_eq!(emulator.ledger().connections_of(id).len(), 3, "one at DPS, two at the hub");
-}
-
-/// The Python process.
-struct Sdk {
-    child: Child,
-    input: ChildStdin,
-    output: Lines<BufReader<ChildStdout>>,
-}
-
-impl Sdk {
-    async fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/judge.py");
-        let mut child = Command::new(python())
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("python starts");
-        let input = child.stdin.take().expect("piped");
-        let output = BufReader::new(child.stdout.take().expect("piped")).lines();
-        Self { child, input, output }
+    let connections = emulator.ledger().connections_of(id);
+    assert_eq!(connections.len(), 3, "one at DPS, two at the hub");
+    let carrier = if setup["websockets"] == true { Carrier::WebSocket } else { Carrier::Tls };
+    let dialled = setup["gateway"].as_str().unwrap_or(HUB);
+    for record in &connections[1..] {
+        assert_eq!((record.carrier, record.server_name.as_deref()), (carrier, Some(dialled)));
+        assert_eq!(record.model_id.as_deref(), Some("dtmi:example:Thermostat;1"));
     }
-
-    async fn tell(&mut self, what: &Value) {
-        let line = format!("{what}\n");
-        self.input.write_all(line.as_bytes()).await.expect("python listens");
-    }
-
-    async fn step(&mut self, wanted: &str) -> Value {
-        let line = timeout(STEP, self.output.next_line()).await;
-        let line = line.unwrap_or_else(|_| panic!("the SDK did not come to {wanted:?} in {STEP:?}"));
-        let line = line.expect("readable").unwrap_or_else(|| panic!("the SDK ended before {wanted:?}"));
-        let step: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("not a step: {line}"));
-        assert_eq!(step["step"], wanted, "{line}");
-        step
-    }
-
-    async fn ended(mut self) {
-        let status = timeout(STEP, self.child.wait()).await.expect("python ends").expect("and is waited for");
-        assert!(status.success(), "{status}");
-    }
-}
-
-/// Runs this test again in new network and mount namespaces; as an ordinary user inside a user namespace.
-async fn run_again_inside() -> std::process::ExitStatus {
-    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(hosts.path(), format!("127.0.0.1 localhost {HUB} {DPS}\n")).expect("the hosts file is written");
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-    let mut command = Command::new("unshare");
-    if !is_root {
-        command.arg("--map-root-user");
-    }
-    command
-        .args(["--net", "--mount", "--", "sh", "-c"])
-        .arg("ip link set lo up && mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"")
-        .arg("sh")
-        .arg(hosts.path())
-        .arg(std::env::current_exe().expect("this test has a path"))
-        .args(["--exact", "--nocapture"])
-        .arg("the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_resends")
-        .env(INSIDE, "1")
-        .kill_on_drop(true);
-    command.status().await.expect("`unshare` of util-linux and `ip` of iproute2 are installed")
-}
-
-fn python() -> PathBuf {
-    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/python-judge/bin/python");
-    std::env::var_os("STEADFAST_PYTHON").map_or_else(default, PathBuf::from)
+    assert_eq!(device.model_id().expect("the device exists").as_deref(), Some("dtmi:example:Thermostat;1"));
 }
