@@ -48,6 +48,30 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// Returns the Plug and Play component the message is of, `$.sub`.
+    #[must_use]
+    pub fn component(&self) -> Option<&str> {
+        self.property("$.sub")
+    }
+
+    /// Returns the output of a module it was sent to, `$.on`.
+    #[must_use]
+    pub fn output(&self) -> Option<&str> {
+        self.property("$.on")
+    }
+
+    /// Returns the content type, `$.ct`.
+    #[must_use]
+    pub fn content_type(&self) -> Option<&str> {
+        self.property("$.ct")
+    }
+
+    /// Returns the content encoding, `$.ce`.
+    #[must_use]
+    pub fn content_encoding(&self) -> Option<&str> {
+        self.property("$.ce")
+    }
+
     /// Returns the value of a property.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
