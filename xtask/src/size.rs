@@ -21,7 +21,13 @@ enum Kind {
     Ram,
 }
 
-const MEASURES: [Measure; 6] = [
+const MEASURES: [Measure; 7] = [
+    Measure {
+        feature: "hub-whole",
+        what: "IoT Hub and DPS with a shared key, whole: twin, methods, messages both ways",
+        goal: Some(32 * 1024),
+        kind: Kind::Flash,
+    },
     Measure {
         feature: "hub-dps-sas",
         what: "IoT Hub and DPS with a shared key: telemetry, MQTT included",

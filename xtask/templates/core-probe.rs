@@ -9,7 +9,7 @@ use core::hint::black_box;
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {
     loop {
-        #[cfg(any(feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
+        #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
         device::run();
         #[cfg(feature = "codec")]
         codec::run();
@@ -36,27 +36,29 @@ extern "C" fn steadfast_panic() -> ! {
 }
 
 /// Bytes that the compiler does not know.
-#[cfg(any(feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec"))]
+#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec"))]
 static INPUT: [u8; 256] = [0; 256];
 
-#[cfg(any(feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
+#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
 mod device {
     use core::hint::black_box;
     #[cfg(not(feature = "hub-x509"))]
     use steadfast_core::azure::sas::SymmetricKey;
+    #[cfg(feature = "hub-whole")]
+    use steadfast_core::{Received, hub::pnp};
     use steadfast_core::{
         Action, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
     };
 
     /// The configuration is known when the firmware is built.
     static CONFIG: Config<&str> = {
-        #[cfg(feature = "hub-dps-sas")]
+        #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas"))]
         let service = Service::Provisioned {
             host: "global.azure-devices-provisioning.net",
             id_scope: "0ne00ABCDEF",
             registration_id: "pump-7",
         };
-        #[cfg(not(feature = "hub-dps-sas"))]
+        #[cfg(not(any(feature = "hub-whole", feature = "hub-dps-sas")))]
         let service = Service::Hub { host: "contoso.azure-devices.net", device_id: "pump-7" };
         #[cfg(feature = "hub-x509")]
         let credential = Credential::Certificate;
@@ -65,6 +67,10 @@ mod device {
         let mut config = Config::new(service, credential);
         config.max_inbound = 2048;
         config.max_outbound = 2048;
+        #[cfg(feature = "hub-whole")]
+        {
+            config.subscriptions = steadfast_core::Subscriptions::ALL;
+        }
         config
     };
 
@@ -81,11 +87,15 @@ mod device {
     pub(crate) fn run() {
         let seed = Seed::new(black_box([7; 16]));
         let outbox = RamOutbox::<8, 2048>::new();
-        #[cfg(feature = "hub-dps-sas")]
+        #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas"))]
         let link = Link::new(Fixed, outbox, seed, now());
-        #[cfg(not(feature = "hub-dps-sas"))]
+        #[cfg(not(any(feature = "hub-whole", feature = "hub-dps-sas")))]
         let link = Link::direct(Fixed, outbox, seed, now());
-        let Ok(mut link) = link else { return };
+        let Ok(link) = link else { return };
+        #[cfg(feature = "hub-whole")]
+        let mut link = steadfast_core::HubLink::new(link, [0; 1024], [0; 1024]);
+        #[cfg(not(feature = "hub-whole"))]
+        let mut link = link;
         #[cfg(not(feature = "hub-x509"))]
         let Ok(key) = SymmetricKey::from_base64(black_box("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")) else {
             return;
@@ -104,6 +114,38 @@ mod device {
                 2 => link.handle_input(Input::Wrote { pending: black_box(0) }, attempt, now()),
                 _ => link.handle_input(Input::Bytes(black_box(&super::INPUT)), attempt, now()),
             };
+            #[cfg(feature = "hub-whole")]
+            match taken.received {
+                Some(Received::Twin(twin)) => {
+                    for property in pnp::properties(twin.desired) {
+                        let name = property.name.plain().unwrap_or_default();
+                        let acknowledgement = pnp::Acknowledgement {
+                            component: None,
+                            name,
+                            value: property.value.raw(),
+                            status: pnp::APPLIED,
+                            version: twin.desired_version,
+                            description: "",
+                        };
+                        if let Some(patch) = acknowledgement.write(&mut buffer) {
+                            black_box(link.report(patch, now()).is_ok());
+                        }
+                    }
+                }
+                Some(Received::Desired { version, patch }) => {
+                    black_box((version, patch));
+                }
+                Some(Received::Call { call, name, payload }) => {
+                    let status = if name == "reboot" { 200 } else { 404 };
+                    black_box(link.respond(call, status, payload, now()).is_ok());
+                }
+                Some(Received::CloudToDevice { properties, payload, packet_id: Some(packet_id), duplicate, .. }) => {
+                    black_box((properties, payload, duplicate));
+                    link.acknowledge(packet_id, attempt, now());
+                }
+                _ => {}
+            }
+            #[cfg(not(feature = "hub-whole"))]
             black_box(taken);
             loop {
                 match link.poll_output_within(black_box(2048)) {
@@ -123,7 +165,7 @@ mod device {
                     Output::Action(Action::Close { flush, .. }) => {
                         black_box(flush);
                     }
-                    #[cfg(feature = "hub-dps-sas")]
+                    #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas"))]
                     Output::Action(Action::SaveAssignment(assignment)) => {
                         black_box((assignment.hub(), assignment.device_id()));
                     }
