@@ -16,7 +16,7 @@ use steadfast_core::{
 use crate::board::{Board, Dial};
 
 /// Longest host name there is (RFC 1035, section 2.3.4).
-const HOST_BYTES: usize = 253;
+pub(crate) const HOST_BYTES: usize = 253;
 
 /// Room that a CONNECT needs at most.
 const CONNECT_BYTES: usize = 2048;

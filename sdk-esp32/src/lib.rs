@@ -57,6 +57,8 @@ extern crate std;
 
 pub mod asynch;
 mod board;
+#[cfg(feature = "embedded-svc")]
+pub mod client;
 mod commands;
 mod device;
 mod engine;

@@ -1,178 +1,28 @@
-//! The stories of a device, told through both pipes: blocking and asynchronous.
+//! The stories of a device, told through both pipes, blocking and asynchronous, and through a client.
 #![expect(clippy::unwrap_used, reason = "a failure of what a test sets up fails the test")]
 
+#[cfg(feature = "embedded-svc")]
+#[path = "support/client.rs"]
+mod client;
+#[path = "support/forms.rs"]
+mod forms;
 #[path = "support/rig.rs"]
 mod rig;
 
 use std::rc::Rc;
 use std::time::Duration;
 
-use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, SCOPE, Shared, Trouble, run_for};
-use steadfast_core::azure::dps::GLOBAL_HOST;
-use steadfast_core::{
-    Assignment, Config, Credential, Event, Failure, Memory, Message, PublishError, RamOutbox, Seed, Service, State,
-    Subscriptions,
+#[cfg(feature = "embedded-svc")]
+use client::FakeClients;
+#[cfg(feature = "embedded-svc")]
+use forms::ThroughClient;
+use forms::{
+    Asynchronous, Blocking, CONFIG, Frontend, Got, Outbox, Settings, got, payloads, until, until_delivered, until_up,
 };
-use steadfast_esp32::{Ack, Buffers, Device, Poll, SetupError, asynch};
+use rig::{DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for};
+use steadfast_core::{Assignment, Event, Failure, PublishError, Seed, State};
+use steadfast_esp32::{Ack, Buffers, Device, SetupError};
 use steadfast_world::service::Greeting;
-
-static CONFIG: Config<&str> = {
-    let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
-    let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = 1024;
-    config.max_outbound = 1024;
-    config.subscriptions = Subscriptions::CLOUD_TO_DEVICE;
-    config
-};
-
-type Outbox = RamOutbox<8, 1024>;
-type Settings = &'static Config<&'static str>;
-
-/// What a poll brought, without borrows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Got {
-    Idle,
-    Event(Event),
-    Message(String, Vec<u8>, Ack),
-}
-
-/// Either form of the device.
-trait Frontend {
-    fn new(net: &Shared) -> Self;
-    fn start(&mut self);
-    fn poll(&mut self, timeout: Duration) -> Got;
-    fn send(&mut self, payload: &str) -> Result<(), PublishError>;
-    fn acknowledge(&mut self, ack: Ack) -> bool;
-    fn stop(&mut self);
-    fn reprovision(&mut self);
-    fn network_lost(&mut self);
-    fn restore(&mut self, assignment: Assignment);
-    fn remember(&mut self, memory: Memory);
-    fn state(&self) -> State;
-    fn delivered(&self) -> u64;
-    fn balances(&self) -> bool;
-}
-
-struct Blocking(Device<'static, Rig, Dialler, Outbox, Settings>);
-struct Asynchronous(asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>);
-
-fn buffers() -> Buffers<'static> {
-    Buffers { rx: vec![0; 1024].leak(), tx: vec![0; 2048].leak() }
-}
-
-fn got(poll: Poll<'_>) -> Got {
-    match poll {
-        Poll::Event(event) => Got::Event(event),
-        Poll::Message(message) => Got::Message(message.topic.to_owned(), message.payload.to_vec(), message.ack),
-        Poll::ProvisioningPayload(_) | Poll::Idle | _ => Got::Idle,
-    }
-}
-
-macro_rules! commands {
-    () => {
-        fn start(&mut self) {
-            self.0.start();
-        }
-
-        fn send(&mut self, payload: &str) -> Result<(), PublishError> {
-            self.0.send(Message::telemetry("", payload.as_bytes())).map(drop)
-        }
-
-        fn acknowledge(&mut self, ack: Ack) -> bool {
-            self.0.acknowledge(ack)
-        }
-
-        fn stop(&mut self) {
-            self.0.stop(Duration::from_secs(30));
-        }
-
-        fn reprovision(&mut self) {
-            self.0.reprovision();
-        }
-
-        fn network_lost(&mut self) {
-            self.0.network_lost();
-        }
-
-        fn restore(&mut self, assignment: Assignment) {
-            self.0.restore_assignment(assignment);
-        }
-
-        fn remember(&mut self, memory: Memory) {
-            self.0.restore_memory(memory);
-        }
-
-        fn state(&self) -> State {
-            self.0.link().state()
-        }
-
-        fn delivered(&self) -> u64 {
-            self.0.link().ledger().delivered
-        }
-
-        fn balances(&self) -> bool {
-            self.0.link().ledger().balances()
-        }
-    };
-}
-
-impl Frontend for Blocking {
-    fn new(net: &Shared) -> Self {
-        let (board, dialler) = (Rig(Rc::clone(net)), Dialler(Rc::clone(net)));
-        Self(Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap())
-    }
-
-    fn poll(&mut self, timeout: Duration) -> Got {
-        got(self.0.poll(timeout))
-    }
-
-    commands!();
-}
-
-impl Frontend for Asynchronous {
-    fn new(net: &Shared) -> Self {
-        let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
-        let seed = Seed::from_number(7);
-        Self(asynch::Device::new(board, dialler, clock, &CONFIG, Outbox::new(), seed, buffers()).unwrap())
-    }
-
-    fn poll(&mut self, timeout: Duration) -> Got {
-        run_for(1_000_000, async { got(self.0.poll(timeout).await) }).expect("a poll without end")
-    }
-
-    commands!();
-}
-
-/// Polls until `done`, acknowledging what comes; returns the events. Bounded: a story that hangs fails.
-fn until(device: &mut impl Frontend, mut done: impl FnMut(&dyn Fn() -> (u64, State)) -> bool) -> Vec<Event> {
-    let mut events = Vec::new();
-    for _ in 0..20_000 {
-        assert!(device.balances(), "the ledger does not balance");
-        if done(&|| (device.delivered(), device.state())) {
-            return events;
-        }
-        match device.poll(Duration::from_secs(1)) {
-            Got::Event(event) => events.push(event),
-            Got::Message(_, _, ack) => {
-                device.acknowledge(ack);
-            }
-            Got::Idle => {}
-        }
-    }
-    panic!("no end; {:?} {events:?}", device.state());
-}
-
-fn until_delivered(device: &mut impl Frontend, count: u64) -> Vec<Event> {
-    until(device, |look| look().0 >= count)
-}
-
-fn until_up(device: &mut impl Frontend) -> Vec<Event> {
-    until(device, |look| look().1 == State::Up)
-}
-
-fn payloads(count: usize) -> Vec<String> {
-    (1..=count).map(|number| format!("{{\"n\":{number}}}")).collect()
-}
 
 /// The main story: provision, five messages, an outage with three more, a move to another hub, two more.
 fn main_story<F: Frontend>(net: &Shared) {
@@ -202,13 +52,38 @@ fn main_story<F: Frontend>(net: &Shared) {
     assert_eq!(net.objections(), [""; 0]);
 }
 
+macro_rules! through_client {
+    ($($story:ident)*) => {
+        #[cfg(feature = "embedded-svc")]
+        mod through_client {
+            $(#[test] fn $story() { super::$story::<crate::ThroughClient>(); })*
+        }
+    };
+}
+
+// Not those of what such a client hides: garbage, and messages that nobody has acknowledged.
+through_client! {
+    a_device_provisions_sends_survives_an_outage_and_moves
+    a_break_at_every_byte_loses_nothing
+    a_stall_at_every_byte_loses_nothing
+    a_lost_network_is_noticed_at_once
+    a_full_outbox_pushes_back_and_takes_again
+    a_restored_assignment_goes_straight_to_the_hub
+    an_order_to_register_moves_the_device_while_it_is_up
+    stopping_sends_what_is_queued
+    a_quiet_connection_is_kept_alive_for_days
+    a_poll_of_no_time_looks_once
+    a_power_cut_in_an_outage_does_not_make_a_new_device
+    a_long_outage_costs_few_writes_of_the_memory
+}
+
 macro_rules! both {
     ($($story:ident)*) => {
         mod blocking {
-            $(#[test] fn $story() { super::$story::<super::Blocking>(); })*
+            $(#[test] fn $story() { super::$story::<crate::Blocking>(); })*
         }
         mod asynchronous {
-            $(#[test] fn $story() { super::$story::<super::Asynchronous>(); })*
+            $(#[test] fn $story() { super::$story::<crate::Asynchronous>(); })*
         }
     };
 }
@@ -463,6 +338,58 @@ fn a_long_outage_costs_few_writes_of_the_memory<F: Frontend>() {
         assert_eq!(registrations, 1, "overload sends no device to register");
         assert!((2..=most).contains(&writes), "{writes} writes in {hours} hours");
     }
+}
+
+#[cfg(feature = "embedded-svc")]
+#[test]
+fn a_message_comes_through_a_client_in_pieces() {
+    let net = Net::new();
+    let mut device = ThroughClient::new(&net);
+    device.start();
+    until_up(&mut device);
+    let long = "open the valve ".repeat(20);
+    for payload in [long.as_str(), "now", &long] {
+        net.borrow_mut().send_to_device(0, payload.as_bytes());
+        let (topic, body, ack) = next_message(&mut device);
+        assert_eq!((topic.as_str(), body.as_slice()), ("devices/pump-7/messages/devicebound/k=v", payload.as_bytes()));
+        assert!(!device.acknowledge(ack), "the client has acknowledged it already");
+    }
+}
+
+#[cfg(feature = "embedded-svc")]
+#[test]
+fn a_client_that_hides_refusals_moves_only_on_an_order() {
+    let net = Net::new();
+    let clients = FakeClients::new(&net);
+    clients.tells.set(false);
+    let mut device = ThroughClient::over(&net, clients);
+    device.start();
+    until_up(&mut device);
+    net.borrow_mut().migrate();
+    device.send("for the new hub").unwrap();
+    while net.borrow().now < 3_600_000 {
+        device.poll(Duration::from_secs(60));
+    }
+    assert_eq!((device.delivered(), net.borrow().dps.registrations().len()), (0, 1));
+    device.reprovision();
+    until_delivered(&mut device, 1);
+    assert_eq!(net.borrow().hubs[1].receipts().len(), 1);
+}
+
+#[cfg(feature = "embedded-svc")]
+#[test]
+fn each_attempt_has_a_client_of_its_own() {
+    let net = Net::new();
+    let clients = FakeClients::new(&net);
+    let mut device = ThroughClient::over(&net, clients);
+    device.start();
+    until_up(&mut device);
+    net.borrow_mut().hub_down(0);
+    for _ in 0..600 {
+        device.poll(Duration::from_secs(1));
+    }
+    assert_eq!(clients.made.get(), net.borrow().dials.len());
+    assert!(clients.made.get() > 4, "{}", clients.made.get());
 }
 
 #[test]

@@ -198,7 +198,7 @@ impl Net {
         }
     }
 
-    fn dial(&mut self, host: &str) -> Result<u64, Failure> {
+    pub(crate) fn dial(&mut self, host: &str) -> Result<u64, Failure> {
         self.dials.push((self.now, host.to_owned()));
         self.now += LATENCY_MS;
         let hub = HUBS.iter().position(|name| *name == host);
@@ -362,8 +362,8 @@ pub(crate) struct Dialler(pub(crate) Shared);
 
 /// A stream; dropping it closes the connection.
 pub(crate) struct Pipe {
-    net: Shared,
-    id: u64,
+    pub(crate) net: Shared,
+    pub(crate) id: u64,
 }
 
 impl Drop for Pipe {
