@@ -5,7 +5,6 @@
 
 use core::fmt;
 
-use crate::azure::timestamp as time;
 use crate::time::div_rem;
 
 /// Takes bytes one run after the other.
@@ -44,8 +43,6 @@ pub enum Part<'a> {
     Hex(u64),
     /// Base64 with padding (RFC 4648, section 4), then percent-encoded: the form of `sig=` in a SAS token.
     EncodedBase64(&'a [u8]),
-    /// A UTC time of so many milliseconds since 1970-01-01 00:00, percent-encoded: `2020-04-10T05%3A24%3A22.471Z`.
-    EncodedUtc(u64),
 }
 
 impl Part<'_> {
@@ -57,7 +54,6 @@ impl Part<'_> {
             Self::Number(number) => put_number(number, out),
             Self::Hex(number) => put_hex(number, out),
             Self::EncodedBase64(bytes) => put_encoded_base64(bytes, out),
-            Self::EncodedUtc(unix_ms) => put_encoded(&time::utc(unix_ms), out),
         }
     }
 }

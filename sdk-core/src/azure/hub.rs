@@ -85,27 +85,23 @@ impl<'a> UserName<'a> {
 /// Returns the topic of a telemetry message.
 ///
 /// `bag` is what a [`PropertyBag`](super::property_bag::PropertyBag) made, or empty. `message_id` is written before it
-/// as `$.mid=` and 16 hexadecimal digits, `created_unix_ms` as `$.ctime=` and a UTC time in milliseconds; give none of
-/// which the bag has one.
+/// as `$.mid=` and 16 hexadecimal digits, `created` as `$.ctime=` and the UTC time it is; give none of which the bag has
+/// one.
 #[must_use]
 pub fn telemetry_topic<'a>(
     device_id: &'a str,
     module_id: Option<&'a str>,
     bag: &'a str,
     message_id: Option<u64>,
-    created_unix_ms: Option<u64>,
+    created: Option<&'a str>,
 ) -> Text<'a> {
     let [modules, module] = prefixed("/modules/", module_id);
     let [key, id] = match message_id {
         Some(id) => [Part::Plain("$.mid="), Part::Hex(id)],
         None => [Part::Plain(""), Part::Plain("")],
     };
-    let [time_key, time] = match created_unix_ms {
-        Some(unix_ms) if message_id.is_some() => [Part::Plain("&$.ctime="), Part::EncodedUtc(unix_ms)],
-        Some(unix_ms) => [Part::Plain("$.ctime="), Part::EncodedUtc(unix_ms)],
-        None => [Part::Plain(""), Part::Plain("")],
-    };
-    let follows = message_id.is_some() || created_unix_ms.is_some();
+    let [time_key, time] = encoded(if message_id.is_some() { "&$.ctime=" } else { "$.ctime=" }, created);
+    let follows = message_id.is_some() || created.is_some();
     Text::of([
         Part::Plain("devices/"),
         Part::Plain(device_id),
@@ -227,12 +223,12 @@ mod tests {
             (telemetry_topic("d", None, "", Some(0x1f), None), "devices/d/messages/events/$.mid=000000000000001f"),
             (telemetry_topic("d", None, "k=", Some(1), None), "devices/d/messages/events/$.mid=0000000000000001&k="),
             (
-                telemetry_topic("d", None, "k=", None, Some(1_586_496_262_471)),
+                telemetry_topic("d", None, "k=", None, Some("2020-04-10T05:24:22.471Z")),
                 "devices/d/messages/events/$.ctime=2020-04-10T05%3A24%3A22.471Z&k=",
             ),
             (
-                telemetry_topic("d", None, "", Some(1), Some(1_586_496_262_007)),
-                "devices/d/messages/events/$.mid=0000000000000001&$.ctime=2020-04-10T05%3A24%3A22.007Z",
+                telemetry_topic("d", None, "", Some(1), Some("2020-04-10T05:24:22Z")),
+                "devices/d/messages/events/$.mid=0000000000000001&$.ctime=2020-04-10T05%3A24%3A22Z",
             ),
         ];
         for (topic, expected) in table {

@@ -31,6 +31,8 @@ pub(super) struct Account<S, H> {
     pub(super) finished_token: bool,
     /// When the signature was asked for.
     pub(super) signed: Instant,
+    /// When the message that is sent was accepted, where that is stamped.
+    pub(super) created: [u8; 24],
     /// The registration with the Device Provisioning Service.
     pub(super) registration: Registration,
 }
@@ -52,6 +54,7 @@ impl<S: Settings, H: Home> Account<S, H> {
             lifetime_secs: 0,
             finished_token: false,
             signed: Instant::ORIGIN,
+            created: *b"1970-01-01T00:00:00.000Z",
             registration: Registration::new(),
         }
     }
@@ -129,14 +132,20 @@ impl<S: Settings, H: Home> Account<S, H> {
         self.resource().string_to_sign(self.expiry_unix_secs)
     }
 
+    /// The topic of a message, with the time of acceptance where it is stamped.
     pub(super) fn message_topic<'a>(&'a self, entry: &Entry<'a>) -> Text<'a> {
         match entry.address {
             Address::Telemetry(bag) => {
                 let id = (!hub::has_message_id(bag)).then_some(entry.id.get());
-                hub::telemetry_topic(self.device_id(), self.module_id(), bag, id, entry.created_unix_ms)
+                let created = core::str::from_utf8(&self.created).ok().filter(|_| self.stamps(entry));
+                hub::telemetry_topic(self.device_id(), self.module_id(), bag, id, created)
             }
             Address::Topic(topic) => Text::from(topic),
         }
+    }
+
+    pub(super) fn stamps(&self, entry: &Entry<'_>) -> bool {
+        self.config().stamp_creation_time && entry.created_unix_ms.is_some()
     }
 
     /// The filter of a subscription, by its place among [`crate::Subscriptions`].

@@ -1,6 +1,7 @@
 //! What comes out: actions, events, packets, in that order of urgency.
 
 use super::{Home, Link};
+use crate::azure::timestamp;
 use crate::config::{Settings, Subscriptions};
 use crate::io::{Action, Output, Role};
 use crate::link::receive::SUBSCRIBE_IDS;
@@ -145,6 +146,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Next::Request => Action::Send { attempt, packet: Packet::PublishText(self.request()) },
             Next::Message { id, packet_id, dup } => match self.outbox.get(id) {
                 Some(entry) => {
+                    if self.account.stamps(&entry) {
+                        self.account.created = timestamp::utc(entry.created_unix_ms.unwrap_or_default());
+                    }
                     let topic = self.account.message_topic(&entry);
                     let packet_id = Some(packet_id);
                     let publish = Publish { topic, payload: entry.payload, packet_id, dup, retain: false };

@@ -179,21 +179,19 @@ async fn every_property_arrives_as_it_was_set(pipe: Pipe) {
     let offline = offline(scene.device(pipe));
     let created = SystemTime::UNIX_EPOCH + Duration::from_millis(1_586_496_262_471);
     let value = serde_json::json!({"celsius": 21.5, "text": "ä\"b"});
-    let message = Telemetry::json_of(&value)
-        .and_then(|message| {
-            Ok(message
-                .message_id("m-1")
-                .and_then(|message| message.correlation_id("a/b c"))
-                .and_then(|message| message.user_id("née"))
-                .and_then(|message| message.created_at(created))
-                .and_then(|message| message.expiry("2030-01-01T00:00:00Z"))
-                .and_then(|message| message.component("thermostat"))
-                .and_then(|message| message.output_name("out"))
-                .and_then(|message| message.property("room", "a&b=c/%20+"))
-                .and_then(|message| message.property("empty", ""))
-                .unwrap())
-        })
-        .unwrap();
+    let described = |message: Telemetry| {
+        message
+            .message_id("m-1")?
+            .correlation_id("a/b c")?
+            .user_id("née")?
+            .created_at(created)?
+            .expiry("2030-01-01T00:00:00Z")?
+            .component("thermostat")?
+            .output_name("out")?
+            .property("room", "a&b=c/%20+")?
+            .property("empty", "")
+    };
+    let message = described(Telemetry::json_of(&value).unwrap()).unwrap();
     let receipts = vec![
         offline.device.try_send(&message).unwrap(),
         offline.device.try_send(&Telemetry::cbor([0xa1, 0x61, 0x74, 0x15])).unwrap(),
