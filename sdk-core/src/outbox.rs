@@ -295,13 +295,15 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         };
         self.bytes.extend_from_slice(text.as_bytes()).map_err(|_| OutboxError::Full)?;
         self.bytes.extend_from_slice(entry.payload).map_err(|_| OutboxError::Full)?;
-        // Each slot after the place of the new one moves on by one.
         let place = self.find(entry.id).unwrap_or_else(|place| place);
-        let mut carried = slot;
-        for slot in self.slots.iter_mut().skip(place) {
-            core::mem::swap(slot, &mut carried);
+        self.slots.push(slot).map_err(|_| OutboxError::Full)?;
+        // It moves forward to its place.
+        for at in (place..self.slots.len()).rev() {
+            if let Some([before, behind]) = self.slots.get_mut(at..).and_then(<[Slot]>::first_chunk_mut) {
+                core::mem::swap(before, behind);
+            }
         }
-        self.slots.push(carried).map_err(|_| OutboxError::Full)
+        Ok(())
     }
 
     fn get(&self, id: MessageId) -> Option<Entry<'_>> {
@@ -330,12 +332,13 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
             self.bytes.copy_within(end..len, gone.start);
             self.bytes.truncate(len.saturating_sub(size));
         }
-        // Each slot after it moves back by one, from the last on.
-        if let Some(mut carried) = self.slots.pop() {
-            for slot in self.slots.iter_mut().skip(at).rev() {
-                core::mem::swap(slot, &mut carried);
+        // It moves backward to the end.
+        for at in at..self.slots.len() {
+            if let Some([before, behind]) = self.slots.get_mut(at..).and_then(<[Slot]>::first_chunk_mut) {
+                core::mem::swap(before, behind);
             }
         }
+        self.slots.pop();
         for slot in &mut self.slots {
             if slot.start > gone.start {
                 slot.start = slot.start.saturating_sub(size);
