@@ -1,16 +1,14 @@
 //! The assignment kept in a file, so that a restart goes straight to the hub.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use steadfast_core::Assignment;
 
+use crate::kept_file;
+
 /// The first line of the file.
 const HEADING: &str = "steadfast assignment 1";
-
-/// Longer than any file written here.
-const LONGEST: u64 = 4096;
 
 /// Where the assignment is kept, and whose it is.
 #[derive(Clone, Debug)]
@@ -31,7 +29,7 @@ impl AssignmentFile {
 
     /// Reads the assignment. Whatever is wrong with the file costs one registration and is logged, no more.
     pub(crate) fn load(&self) -> Option<Assignment> {
-        let text = match self.read() {
+        let text = match kept_file::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -46,7 +44,7 @@ impl AssignmentFile {
         assignment
     }
 
-    /// Writes the assignment so that a crash leaves the old file or the new one, readable by the owner alone.
+    /// Writes the assignment so that a crash leaves the old file or the new one.
     pub(crate) fn save(&self, assignment: &Assignment) -> io::Result<()> {
         let text = format!(
             "{HEADING}\nid-scope {}\nregistration-id {}\nhub {}\ndevice-id {}\n",
@@ -55,31 +53,7 @@ impl AssignmentFile {
             assignment.hub(),
             assignment.device_id()
         );
-        let mut name = self.path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        name.push(".new");
-        let new = self.path.with_file_name(name);
-        // A file left by a crash may have another mode.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut options = File::options();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(&new)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        // The rename itself lasts once the directory is on disk.
-        let directory = self.path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
-    }
-
-    fn read(&self) -> io::Result<String> {
-        let mut text = String::new();
-        File::open(&self.path)?.take(LONGEST).read_to_string(&mut text)?;
-        Ok(text)
+        kept_file::replace(&self.path, &text)
     }
 
     fn parse(&self, text: &str) -> Option<Assignment> {
@@ -103,6 +77,7 @@ impl AssignmentFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn file(directory: &Path, id: &str) -> AssignmentFile {
         AssignmentFile::new(directory.join("assignment"), "0ne00AB12CD", id)
@@ -120,18 +95,6 @@ mod tests {
         }
         assert_eq!(file(directory.path(), "pump-8").load(), None);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn only_the_owner_can_read_the_file() {
-        use std::os::unix::fs::PermissionsExt;
-        let directory = tempfile::tempdir().unwrap();
-        let pump = file(directory.path(), "pump-7");
-        // A crash left an open file behind.
-        fs::write(directory.path().join("assignment.new"), "junk").unwrap();
-        pump.save(&Assignment::new("a.azure-devices.net", "d").unwrap()).unwrap();
-        assert_eq!(fs::metadata(pump.path()).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

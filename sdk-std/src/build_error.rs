@@ -36,6 +36,8 @@ pub enum BuildError {
     AssignmentWithoutProvisioning,
     /// The path of the assignment file is no file's.
     AssignmentPath(PathBuf),
+    /// The path of the memory file is no file's.
+    MemoryPath(PathBuf),
     /// The settings of TLS are not usable.
     Tls(TlsError),
     /// A key or a password would travel unprotected to this host.
@@ -70,6 +72,7 @@ impl fmt::Display for BuildError {
                 f.write_str("an assignment file needs provision_with; a configured hub is not assigned")
             }
             Self::AssignmentPath(path) => write!(f, "{} cannot be a file; name the assignment file", path.display()),
+            Self::MemoryPath(path) => write!(f, "{} cannot be a file; name the memory file", path.display()),
             Self::Tls(error) => error.fmt(f),
             Self::CredentialWithoutTls(host) => write!(
                 f,
@@ -98,6 +101,7 @@ impl std::error::Error for BuildError {
             | Self::NoOutbox
             | Self::AssignmentWithoutProvisioning
             | Self::AssignmentPath(_)
+            | Self::MemoryPath(_)
             | Self::CredentialWithoutTls(_)
             | Self::CertificateWithoutTls
             | Self::NoRandomness => None,

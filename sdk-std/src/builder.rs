@@ -19,6 +19,7 @@ use crate::clock;
 use crate::connect::Overrides;
 use crate::device::Device;
 use crate::driver::Driver;
+use crate::memory_file::MemoryFile;
 use crate::memory_outbox::MemoryOutbox;
 use crate::proxy::Proxy;
 use crate::setup::Setup;
@@ -106,6 +107,7 @@ pub struct Builder {
     answers: usize,
     orders: Orders,
     assignment: Option<PathBuf>,
+    memory: Option<PathBuf>,
     seed: Option<Seed>,
     #[cfg(feature = "rumqttc")]
     over_rumqttc: bool,
@@ -149,6 +151,7 @@ impl Builder {
             answers: SERVICE_BYTES,
             orders: Orders::NONE,
             assignment: None,
+            memory: None,
             seed: None,
             #[cfg(feature = "rumqttc")]
             over_rumqttc: false,
@@ -389,8 +392,20 @@ impl Builder {
     /// Keeps the assignment in this file, readable by its owner alone, so that a restart goes straight to the hub.
     ///
     /// The file is replaced as a whole. One that is damaged or another device's counts as none. Default: it is not kept.
+    /// Beside it, with `.back-off` after its name, lies the [memory](Self::memory_file) of the back-off, unless that has
+    /// a place of its own.
     pub fn assignment_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.assignment = Some(path.into());
+        self
+    }
+
+    /// Keeps in this file what the back-off is to remember across a power cut, so that a device that restarts in an
+    /// outage does not come back as a new one.
+    ///
+    /// It is written a few times in an outage, and replaced as a whole. One that is damaged or another device's counts
+    /// as none. Default: beside the [assignment](Self::assignment_file) when that is kept, else nowhere.
+    pub fn memory_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.memory = Some(path.into());
         self
     }
 
@@ -437,6 +452,7 @@ impl Builder {
             Some(seed) => seed,
             None => random_seed()?,
         };
+        let memory = self.memory_source()?;
         let assignment = self.assignment_source()?;
         let setup = Setup {
             name: name(&self.config.service).into(),
@@ -445,6 +461,7 @@ impl Builder {
             overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
             prover,
             assignment,
+            memory,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
             patience: self.config.timeouts.connect,
@@ -471,6 +488,9 @@ impl Builder {
         link.set_wall_clock(clock::unix_secs(), now);
         if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
             link.restore_assignment(kept);
+        }
+        if let Some(kept) = setup.memory.as_ref().and_then(|file| file.load()) {
+            link.restore_memory(kept, now);
         }
         let shared = Arc::new(Shared::new(link));
         let driver = Driver::new(Arc::clone(&shared), Arc::new(setup));
@@ -520,6 +540,28 @@ impl Builder {
             return Err(BuildError::AssignmentPath(path));
         }
         Ok(Some(Box::new(AssignmentFile::new(path, id_scope, registration_id))))
+    }
+
+    fn memory_source(&mut self) -> Result<Option<Box<MemoryFile>>, BuildError> {
+        let beside = || {
+            let path = self.assignment.as_ref()?;
+            let mut name = path.file_name()?.to_owned();
+            name.push(".back-off");
+            Some(path.with_file_name(name))
+        };
+        let Some(path) = self.memory.take().or_else(beside) else { return Ok(None) };
+        if path.file_name().is_none() {
+            return Err(BuildError::MemoryPath(path));
+        }
+        let owner = match &self.config.service {
+            Service::Hub { host, device_id } => {
+                format!("{host} {device_id} {}", self.config.module_id.as_deref().unwrap_or_default())
+            }
+            Service::Provisioned { id_scope, registration_id, .. } => format!("{id_scope} {registration_id}"),
+            Service::Broker { host, client_id } => format!("{host} {client_id}"),
+            _ => String::new(),
+        };
+        Ok(Some(Box::new(MemoryFile::new(path, &owner))))
     }
 }
 

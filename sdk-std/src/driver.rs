@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use steadfast_core::{Assignment, Attempt, Failure, Ledger, LocalFailure};
+use steadfast_core::{Attempt, Failure, Ledger, LocalFailure};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use tokio::time::{Sleep, sleep};
@@ -218,22 +218,33 @@ impl Driver {
             self.work = Work::Dialling(attempt, Box::pin(setup.dial(host, port, role, shown)), shown);
             turn.again = true;
         }
-        if let Some(assignment) = turn.save.take() {
-            self.save(assignment);
+        if let Some(assignment) = turn.save.take()
+            && let Some(file) = self.setup.assignment.clone()
+        {
             turn.again = true;
+            self.keep(move || {
+                if let Err(error) = file.save(&assignment) {
+                    let path = file.path().display();
+                    tracing::warn!(%path, %error, "the assignment was not kept; the next start will provision anew");
+                }
+            });
+        }
+        if let Some(memory) = turn.remember.take()
+            && let Some(file) = self.setup.memory.clone()
+        {
+            turn.again = true;
+            self.keep(move || {
+                if let Err(error) = file.save(&memory) {
+                    let path = file.path().display();
+                    tracing::warn!(%path, %error, "the back-off was not kept; the next start will begin afresh");
+                }
+            });
         }
     }
 
-    /// Writes the assignment's file beside the runtime's threads: the disk may take its time.
-    fn save(&mut self, assignment: Assignment) {
-        let Some(file) = self.setup.assignment.clone() else { return };
+    /// Writes a file beside the runtime's threads: the disk may take its time.
+    fn keep(&mut self, write: impl FnOnce() + Send + 'static) {
         let earlier = self.saving.take();
-        let write = move || {
-            if let Err(error) = file.save(&assignment) {
-                let path = file.path().display();
-                tracing::warn!(%path, %error, "the assignment was not kept; the next start will provision anew");
-            }
-        };
         self.saving = Some(spawn(async move {
             if let Some(earlier) = earlier {
                 // The later one counts, whatever became of it.

@@ -11,7 +11,8 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use steadfast_core::{
-    Action, Advice, Assignment, Attempt, Event, Failure, Input, Instant, LocalFailure, Outbox, Output, Received, Role,
+    Action, Advice, Assignment, Attempt, Event, Failure, Input, Instant, LocalFailure, Memory, Outbox, Output,
+    Received, Role,
 };
 use tokio::io::ReadBuf;
 
@@ -59,6 +60,7 @@ pub(crate) struct Turn {
     pub(crate) dial: Option<Dial>,
     pub(crate) sign: Option<ToSign>,
     pub(crate) save: Option<Assignment>,
+    pub(crate) remember: Option<Memory>,
     /// The connection before, on its way out.
     pub(crate) closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// How long to sleep from now on, when that has changed.
@@ -117,6 +119,7 @@ impl Turn {
             || self.dial.is_some()
             || self.sign.is_some()
             || self.save.is_some()
+            || self.remember.is_some()
             || self.closing.is_some()
     }
 }
@@ -351,6 +354,7 @@ impl Inner {
                 }
                 Output::Action(Action::Close { attempt, flush }) => self.close(turn, attempt, flush),
                 Output::Action(Action::SaveAssignment(assignment)) => turn.save = Some(assignment.clone()),
+                Output::Action(Action::SaveMemory(memory)) => turn.remember = Some(memory),
                 _ => {}
             }
             any = true;

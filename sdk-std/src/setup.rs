@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use crate::assignment_file::AssignmentFile;
 use crate::connect::{self, Overrides};
 use crate::driver::Handshake;
+use crate::memory_file::MemoryFile;
 use crate::pipe::Stream;
 use crate::proxy::Proxy;
 use crate::tls::{self, CertificateSource, Tls};
@@ -28,6 +29,7 @@ pub(crate) struct Setup {
     pub(crate) overrides: Option<Box<Overrides>>,
     pub(crate) prover: Option<Prover>,
     pub(crate) assignment: Option<Box<AssignmentFile>>,
+    pub(crate) memory: Option<Box<MemoryFile>>,
     /// Without TLS: a credential is sent.
     pub(crate) loopback: bool,
     pub(crate) proxy: Option<Box<Proxy>>,

@@ -99,6 +99,8 @@ async fn no_secret_and_no_payload_is_logged_and_the_assignment_is_kept() {
 
     let kept = std::fs::read_to_string(&path).unwrap();
     assert!(kept.contains(hub), "{kept}");
+    let back_off = std::fs::read_to_string(directory.path().join("assignment.back-off")).unwrap();
+    assert!(back_off.starts_with("steadfast memory 1\ndevice 0ne00AB12CD pump-7\n"), "{back_off}");
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     for expected in ["CONNECT", "PUBLISH", "assigned to a hub", "not authorized", "stopped"] {
         assert!(log.contains(expected), "{expected} is logged");
