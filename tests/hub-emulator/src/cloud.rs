@@ -12,9 +12,10 @@ use crate::dps::timestamp;
 use crate::fault::Fault;
 use crate::inbox::Waiting;
 use crate::operations::{Notification, Operation};
-use crate::session::to_bytes;
+use crate::session::{HubSession, to_bytes};
 use crate::topic::{Feed, devicebound, encode_bag, input};
 use crate::twin::Twin;
+use crate::world::{Route, World};
 
 /// How long a message to a device is kept when nothing else is said.
 const TIME_TO_LIVE: Duration = Duration::from_secs(3600);
@@ -348,6 +349,41 @@ impl DeviceHandle {
         let result = self.shared.lock().with_device(&self.host, &self.id, now, act);
         self.shared.changed();
         result
+    }
+}
+
+/// Sends a message to an output of a module on to the inputs it is routed to. Where the queue is full, or the module
+/// never connected, it is dropped.
+pub(crate) fn route(
+    world: &mut World,
+    session: &HubSession,
+    output: &str,
+    properties: &[(String, String)],
+    payload: &[u8],
+    now: Duration,
+) {
+    let Some(hub) = world.hubs.get(&session.host) else { return };
+    let fits = |route: &&Route| route.from == session.identity && (route.output == output || route.output == "*");
+    let routes: Vec<Route> = hub.routes.iter().filter(fits).cloned().collect();
+    let message_id = properties.iter().find(|(key, _)| key == "$.mid").map(|(_, value)| value.clone());
+    for route in routes {
+        let message = Waiting {
+            number: 0,
+            message_id: message_id.clone(),
+            topic: input(&route.to, &route.input) + &encode_bag(properties),
+            payload: Bytes::copy_from_slice(payload),
+            expires_at: now + TIME_TO_LIVE,
+            feedback: (false, false),
+            to_input: true,
+            sent: None,
+            deliveries: 0,
+        };
+        // A module that is gone or never came gets nothing.
+        let _ = world.with_device(&session.host, &route.to, now, |device, notes| {
+            if device.ever_connected && device.inbox.add(message, notes).is_ok() {
+                device.pump(now, notes);
+            }
+        });
     }
 }
 

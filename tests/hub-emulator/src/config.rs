@@ -195,6 +195,7 @@ pub struct HubConfig {
     pub(crate) admission: Option<Rate>,
     pub(crate) telemetry: Option<Rate>,
     pub(crate) twin: Option<Rate>,
+    pub(crate) daily_quota: Option<u64>,
     pub(crate) sas_grace: Duration,
     pub(crate) sas_tolerance: Duration,
     pub(crate) keep_sessions: bool,
@@ -218,6 +219,7 @@ impl HubConfig {
             admission: None,
             telemetry: None,
             twin: None,
+            daily_quota: None,
             sas_grace: Duration::from_secs(600),
             sas_tolerance: Duration::from_secs(300),
             keep_sessions: true,
@@ -257,6 +259,13 @@ impl HubConfig {
     /// Answers twin requests at this rate: beyond burst and queue the answer is 429.
     pub fn twin(mut self, rate: Rate) -> Self {
         self.twin = Some(rate);
+        self
+    }
+
+    /// Takes so many messages a day, each counted once for every 4 KiB it begins. Beyond them connections are closed, new
+    /// ones accepted and closed at once, until midnight UTC by the emulator's clock. No limit by default.
+    pub fn daily_quota(mut self, messages: u64) -> Self {
+        self.daily_quota = Some(messages);
         self
     }
 

@@ -146,6 +146,8 @@ pub enum CloseReason {
     Protocol(String),
     /// A rate was exceeded beyond its queue.
     Throttled,
+    /// The hub's messages of the day were used up.
+    QuotaExceeded,
     /// An injected fault.
     Fault,
     /// The hub is down or failing over.

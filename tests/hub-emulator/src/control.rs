@@ -50,6 +50,12 @@ impl Control {
         self.addresses().https
     }
 
+    /// Closes the shared ports (TLS, plain, HTTPS), so that TCP to every service on them is refused, or opens them again.
+    /// Connections of now stay.
+    pub fn set_listening(&self, listens: bool) {
+        self.shared.listening.send_replace(listens);
+    }
+
     /// Returns the content of the latest file that a device uploaded under this name and completed.
     #[must_use]
     pub fn uploaded(&self, device: &str, name: &str) -> Option<Vec<u8>> {
@@ -312,6 +318,29 @@ impl Hub {
             world.with_device(&self.host, &id, now, |device, notes| device.inbox.purge(notes))?;
         }
         Ok(())
+    }
+
+    /// Uses up the hub's messages of the day: connections are closed, new ones accepted and closed at once, until
+    /// midnight UTC by the emulator's clock.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn exhaust_quota(&self) -> Result<(), Error> {
+        let unix = self.shared.clock.unix();
+        self.hub(|hub| {
+            hub.quota.exhaust(unix);
+            hub.close_all(&CloseReason::QuotaExceeded);
+        })
+    }
+
+    /// Sends what the module `from` sends to `output` (`*` for any) on to `input` of the module `to`, as a route of IoT
+    /// Edge does. Both are `device/module`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchHub`].
+    pub fn route(&self, from: &str, output: &str, to: &str, input: &str) -> Result<(), Error> {
+        let [from, output, to, input] = [from, output, to, input].map(str::to_owned);
+        self.hub(|hub| hub.routes.push(crate::world::Route { from, output, to, input }))
     }
 
     /// Forgets all MQTT sessions: the next CONNACK says `session_present` 0.

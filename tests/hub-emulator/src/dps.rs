@@ -6,6 +6,7 @@ use std::time::Duration;
 use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use crate::Error;
 use crate::config::{Attestation, DeviceAuth, DpsConfig, Enrollment};
@@ -52,6 +53,8 @@ pub(crate) struct Dps {
     pub(crate) faults: Plan<DpsFault>,
     pub(crate) log: Vec<Registration>,
     pub(crate) down: bool,
+    /// Tells a listener of its own whether to listen.
+    pub(crate) listening: watch::Sender<bool>,
     /// Hubs of single devices that were moved away from where their enrollment points to.
     pub(crate) overrides: HashMap<String, String>,
     /// Twins of devices that were moved away and have not registered since.
@@ -72,6 +75,7 @@ impl Dps {
             faults: Plan::default(),
             log: Vec::new(),
             down: false,
+            listening: watch::channel(true).0,
             overrides: HashMap::new(),
             luggage: HashMap::new(),
             next_operation: 0,

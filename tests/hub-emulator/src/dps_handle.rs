@@ -84,14 +84,26 @@ impl DpsHandle {
         Ok(())
     }
 
-    /// Takes DPS down: on the shared port TCP is closed before TLS, otherwise at CONNECT.
+    /// Takes DPS down: its own port refuses TCP; on a shared port, which other services need, TCP is closed before TLS
+    /// (at CONNECT when the client dialled a gateway name or the plain port). Connections of now end.
     pub fn down(&self) {
-        self.shared.lock().dps.down = true;
+        self.set_available(true, false);
+    }
+
+    /// Lets DPS accept TCP on every port, and close it before TLS. Connections of now end.
+    pub fn close_what_comes(&self) {
+        self.set_available(true, true);
     }
 
     /// Brings DPS up again.
     pub fn up(&self) {
-        self.shared.lock().dps.down = false;
+        self.set_available(false, true);
+    }
+
+    fn set_available(&self, down: bool, listens: bool) {
+        let mut world = self.shared.lock();
+        world.dps.down = down;
+        world.dps.listening.send_replace(listens);
     }
 
     /// Injects a fault into the answers to any device.

@@ -35,6 +35,9 @@ struct Answer {
 
 impl DpsSession {
     pub(crate) fn packet(&mut self, world: &mut World, packet: &Packet, out: &mut Out, now: Now) -> Flow {
+        if world.dps.down {
+            return Flow::Close(CloseReason::HubDown);
+        }
         match packet {
             Packet::Publish(publish) => self.publish(world, publish, out, now),
             Packet::Subscribe(subscribe) => {

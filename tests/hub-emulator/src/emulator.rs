@@ -84,6 +84,7 @@ impl Emulator {
             dps: Dps::new(config.dps.clone(), config.enrollments.clone()),
             faults: Plan::default(),
             book: Book::new(config.ledger, config.connection_log),
+            clock: config.clock.clone(),
             storage: Storage::new(&config.storage_host),
             first_hub: config.hubs.first().map(|hub| hub.host.clone()),
             gateways,
@@ -94,7 +95,8 @@ impl Emulator {
 
     async fn listen(config: &Config, shared: Arc<Shared>) -> Result<Self, Error> {
         let (running, tasks) = mpsc::channel(1);
-        let (_, always) = watch::channel(true);
+        let always = shared.listening.subscribe();
+        let dps_listening = shared.lock().dps.listening.subscribe();
         let mut gates = Vec::new();
         let tls = open(config.bind, config.tls_port, "the shared TLS port")?;
         let tls_address = address_of(&tls, "the shared TLS port")?;
@@ -121,7 +123,7 @@ impl Emulator {
             own.insert(host.clone(), address_of(&listener, &host)?);
             let (secure, listening) = match shared.lock().hubs.get(&host) {
                 Some(hub) => (!hub.config.plain, Some(hub.listening.subscribe())),
-                None => (true, None),
+                None => (true, Some(dps_listening.clone())),
             };
             let via = Via { secure, web: false, own: Some(host) };
             gates.push((listener, via, listening.unwrap_or_else(|| always.clone())));

@@ -233,6 +233,15 @@ pub(crate) struct Entry<'a> {
     pub(crate) stored: bool,
 }
 
+impl Entry<'_> {
+    /// Returns the output of a module the message was sent to, and the properties that go along from there.
+    pub(crate) fn output(&self) -> Option<(String, Vec<(String, String)>)> {
+        let output = self.properties.iter().find(|(key, _)| key == "$.on").map(|(_, value)| value.clone())?;
+        let others = self.properties.iter().filter(|(key, _)| key != "$.on").cloned().collect();
+        Some((output, others))
+    }
+}
+
 #[derive(Debug, Default)]
 struct DeviceBook {
     receipts: VecDeque<Receipt>,

@@ -45,6 +45,7 @@ mod ledger;
 mod methods;
 mod operations;
 mod pki;
+mod quota;
 mod ranges;
 mod report;
 mod routes;

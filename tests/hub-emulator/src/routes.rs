@@ -24,6 +24,12 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/hubs/{hub}/down", "closes everything and refuses connections"),
     ("POST", "/hubs/{hub}/up", "ends it"),
     ("POST", "/hubs/{hub}/fail-over", "loses sessions and closes what comes: {\"seconds\":30}"),
+    ("POST", "/hubs/{hub}/exhaust-quota", "closes what connects until midnight UTC"),
+    (
+        "POST",
+        "/hubs/{hub}/routes",
+        "from an output of a module to an input: {\"from\":\"d/m\",\"output\":\"*\",\"to\":\"d/n\",\"input\":\"in\"}",
+    ),
     ("POST", "/hubs/{hub}/forget-sessions", "session_present will be 0"),
     ("POST", "/hubs/{hub}/disconnect", "closes all connections: {\"reset\":true}"),
     ("GET", "/hubs/{hub}/devices", "the ids of all identities"),
@@ -65,6 +71,8 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/hubs/{hub}/devices/{id}/rotate", "makes the primary key secondary, gives a new primary: {\"key\":null}"),
     ("POST", "/hubs/{hub}/devices/{id}/forget-session", "session_present will be 0"),
     ("POST", "/move", "moves one device or all: {\"from\":\"hub-a\",\"to\":\"hub-b\",\"device\":\"pump-7\"}"),
+    ("POST", "/ports/close", "closes the shared ports: TCP is refused"),
+    ("POST", "/ports/open", "opens them again"),
     ("GET", "/faults", "the faults that wait to strike"),
     (
         "POST",
@@ -84,7 +92,8 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("POST", "/dps/enrollments/{name}/repoint", "assigns to another hub: {\"hub\":\"hub-b\"}"),
     ("POST", "/dps/enrollments/{name}/disable", "answers `disabled`"),
     ("POST", "/dps/enrollments/{name}/enable", "ends it"),
-    ("POST", "/dps/down", "closes what comes"),
+    ("POST", "/dps/down", "refuses TCP on its own port, closes before TLS on a shared one"),
+    ("POST", "/dps/close-what-comes", "accepts TCP and closes it before TLS"),
     ("POST", "/dps/up", "ends it"),
     ("GET", "/messages?device={id}&limit={n}", "the last receipts, 100 by default, of one device or all"),
     ("GET", "/check?device={id}&first={n}&end={n}", "lost, doubled and reordered values of the property seq"),
@@ -159,6 +168,10 @@ pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply,
                 Some(device) => control.move_device(&device, &from, &to)?,
                 None => control.move_all(&from, &to)?,
             }
+            done()
+        }
+        ("POST", ["ports", action @ ("close" | "open")]) => {
+            control.set_listening(*action == "open");
             done()
         }
         ("POST", ["hubs"]) => {
@@ -242,6 +255,11 @@ async fn hub_route(control: &Control, request: &Request, hub: &str, rest: &[&str
             let seconds = request.body.get("seconds").and_then(Value::as_u64);
             hub.fail_over(Duration::from_secs(seconds.ok_or_else(|| bad("`seconds` must be a whole number"))?))?;
         }
+        ("POST", ["exhaust-quota"]) => hub.exhaust_quota()?,
+        ("POST", ["routes"]) => {
+            let part = |name| text(&request.body, name);
+            hub.route(part("from")?, part("output")?, part("to")?, part("input")?)?;
+        }
         ("POST", ["forget-sessions"]) => hub.forget_sessions()?,
         ("POST", ["disconnect"]) => hub.disconnect_all(resets(request))?,
         ("GET", ["devices"]) => return Ok(Reply::Json(json!(hub.devices()?))),
@@ -287,6 +305,7 @@ fn dps_route(control: &Control, request: &Request, rest: &[&str]) -> Result<Repl
         ("POST", ["enrollments", name, "disable"]) => dps.set_enabled(name, false)?,
         ("POST", ["enrollments", name, "enable"]) => dps.set_enabled(name, true)?,
         ("POST", ["down"]) => dps.down(),
+        ("POST", ["close-what-comes"]) => dps.close_what_comes(),
         ("POST", ["up"]) => dps.up(),
         _ => return Err(unknown(request)),
     }

@@ -37,9 +37,11 @@ enum Manner {
 impl End {
     fn of(reason: CloseReason) -> Self {
         let manner = match &reason {
-            CloseReason::Fault | CloseReason::TakenOver | CloseReason::KeepAlive | CloseReason::Throttled => {
-                Manner::Abrupt
-            }
+            CloseReason::Fault
+            | CloseReason::TakenOver
+            | CloseReason::KeepAlive
+            | CloseReason::Throttled
+            | CloseReason::QuotaExceeded => Manner::Abrupt,
             CloseReason::HubDown | CloseReason::ClosedByPeer | CloseReason::SlowReader => Manner::Mute,
             CloseReason::Disconnected
             | CloseReason::Tls(_)
@@ -94,6 +96,8 @@ pub(crate) async fn run<S: Transport>(
         Pace { last_read: Instant::now(), silence, ends_unix, waiting: None, stopped: false, stopped_for_good: false };
     let end = if connection.strike(claim, |fault| *fault == Fault::CloseAfterConnack) {
         End::of(CloseReason::Fault)
+    } else if is_out_of_quota(&session, connection) {
+        End::of(CloseReason::QuotaExceeded)
     } else {
         look_at_faults(connection, wire, claim, &mut session, &mut pace, None);
         serve(connection, wire, claim, &mut session, &mut pace, &mut pushes).await
@@ -120,6 +124,12 @@ pub(crate) async fn run<S: Transport>(
         Manner::Reset => wire.stream.reset_on_close(),
     }
     end.reason
+}
+
+fn is_out_of_quota(session: &Session, connection: &Connection) -> bool {
+    let Session::Hub(hub) = session else { return false };
+    let unix = connection.shared.clock.unix();
+    connection.shared.lock().hubs.get_mut(&hub.host).is_some_and(|hub| hub.quota.is_exhausted(unix))
 }
 
 async fn serve<S: Transport>(

@@ -174,7 +174,11 @@ impl HubSession {
             return Flow::Go;
         };
         if let DeviceTopic::Telemetry { bag } = topic {
+            let unix = world.clock.unix();
             let hub = world.hubs.get_mut(&self.host).expect("the hub of a session");
+            if hub.quota.is_exhausted(unix) {
+                return Flow::Close(CloseReason::QuotaExceeded);
+            }
             if !waited && let Some(bucket) = &mut hub.telemetry {
                 match bucket.take(now.since) {
                     Admission::Refused => return Flow::Close(CloseReason::Throttled),
@@ -187,7 +191,9 @@ impl HubSession {
         acknowledge_request(publish, out);
         match topic {
             DeviceTopic::TwinGet { request } => self.twin(world, request, None, out, now),
-            DeviceTopic::TwinPatch { request } => self.twin(world, request, Some(&publish.payload), out, now),
+            DeviceTopic::TwinPatch { request, version } => {
+                self.twin(world, request, Some((&publish.payload, version)), out, now);
+            }
             DeviceTopic::MethodAnswer { status, request } => {
                 if publish.payload.len() > MAX_METHOD_PAYLOAD {
                     return protocol("method answer too large");
@@ -214,7 +220,7 @@ impl HubSession {
         Flow::Go
     }
 
-    fn twin(&self, world: &mut World, request: &str, patch: Option<&Bytes>, out: &mut Out, now: Now) {
+    fn twin(&self, world: &mut World, request: &str, patch: Option<(&Bytes, Option<u64>)>, out: &mut Out, now: Now) {
         let fault = world.faults.strike(&self.host, &self.identity, TwinFault::of);
         let hub = world.hubs.get_mut(&self.host).expect("the hub of a session");
         let admission = hub.twin.as_mut().map_or(Admission::After(Duration::ZERO), |bucket| bucket.take(now.since));
@@ -231,7 +237,7 @@ impl HubSession {
             (None, _) if device.spell.throttled_until > now.since => (429, None, Bytes::new()),
             (None, Admission::After(_)) => match patch {
                 None => (200, None, to_bytes(&device.twin.document())),
-                Some(patch) => match device.twin.report(patch) {
+                Some((patch, version)) => match device.twin.report_into(version, patch) {
                     Ok(version) => (204, Some(version), Bytes::new()),
                     Err(status) => (status, None, Bytes::new()),
                 },

@@ -100,9 +100,17 @@ pub(crate) fn store(
         payload: &publish.payload,
         stored: !vanishes,
     };
+    let outputs = if vanishes { None } else { entry.output() };
     let place = world.book.enter(entry, now.since);
     if vanishes {
         return Ok(Stored::Vanished);
+    }
+    let unix = world.clock.unix();
+    if let Some(hub) = world.hubs.get_mut(&session.host) {
+        hub.quota.count(publish.payload.len(), unix);
+    }
+    if let Some((output, bag)) = outputs {
+        crate::cloud::route(world, session, &output, &bag, &publish.payload, now.since);
     }
     let ack = (publish.qos == QoS::AtLeastOnce).then_some(Ack { packet_id: publish.pkid, order: place });
     Ok(Stored::Kept { ack, order })

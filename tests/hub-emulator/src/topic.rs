@@ -61,11 +61,24 @@ fn member<'a>(query: &'a str, name: &str) -> Option<&'a str> {
 /// A publish of a device, by its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DeviceTopic<'a> {
-    Telemetry { bag: &'a str },
-    TwinGet { request: &'a str },
-    TwinPatch { request: &'a str },
-    MethodAnswer { status: i64, request: &'a str },
-    IssueCertificate { request: &'a str },
+    Telemetry {
+        bag: &'a str,
+    },
+    TwinGet {
+        request: &'a str,
+    },
+    /// With the version of the reported properties it is meant for, if it names one.
+    TwinPatch {
+        request: &'a str,
+        version: Option<u64>,
+    },
+    MethodAnswer {
+        status: i64,
+        request: &'a str,
+    },
+    IssueCertificate {
+        request: &'a str,
+    },
 }
 
 impl<'a> DeviceTopic<'a> {
@@ -80,7 +93,8 @@ impl<'a> DeviceTopic<'a> {
                 return Some(Self::TwinGet { request: member(query, "$rid")? });
             }
             let query = rest.strip_prefix("PATCH/properties/reported/?")?;
-            return Some(Self::TwinPatch { request: member(query, "$rid")? });
+            let version = member(query, "$version").and_then(|version| version.parse().ok());
+            return Some(Self::TwinPatch { request: member(query, "$rid")?, version });
         }
         if let Some(rest) = rest.strip_prefix("methods/res/") {
             let (status, query) = rest.split_once("/?")?;

@@ -54,6 +54,14 @@ impl Twin {
         self.desired_version
     }
 
+    /// Merges what a device reports, if it is meant for the version there is; 412 otherwise.
+    pub(crate) fn report_into(&mut self, version: Option<u64>, body: &[u8]) -> Result<u64, u16> {
+        if version.is_some_and(|version| version != self.reported_version) {
+            return Err(412);
+        }
+        self.report(body)
+    }
+
     /// Merges what a device reports; returns the new version, or the status of the refusal.
     pub(crate) fn report(&mut self, body: &[u8]) -> Result<u64, u16> {
         let Ok(Value::Object(patch)) = serde_json::from_slice(body) else { return Err(400) };

@@ -19,6 +19,7 @@ use crate::fault::{Fault, FaultId, Plan, Scope};
 use crate::ledger::{Book, Entry};
 use crate::operations::Operation;
 use crate::pki::Certificates;
+use crate::quota::Quota;
 use crate::storage::Storage;
 use crate::{Clock, Error};
 
@@ -30,6 +31,8 @@ pub(crate) const PUSHES: usize = 256;
 pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) clock: Clock,
+    /// Tells the listeners of all services whether to listen.
+    pub(crate) listening: watch::Sender<bool>,
     /// Most bytes of one WebSocket frame to a client.
     pub(crate) largest_frame: usize,
     pub(crate) certificates: Arc<Certificates>,
@@ -65,6 +68,7 @@ impl Shared {
             started: Instant::now(),
             clock,
             largest_frame,
+            listening: watch::channel(true).0,
             certificates,
             tls,
             addresses: OnceLock::new(),
@@ -105,6 +109,7 @@ pub(crate) struct World {
     pub(crate) faults: Plan<Fault>,
     pub(crate) book: Book,
     pub(crate) storage: Storage,
+    pub(crate) clock: Clock,
     /// Where enrollments without a hub assign to.
     pub(crate) first_hub: Option<String>,
     /// Names under which any service may be reached.
@@ -211,6 +216,15 @@ pub(crate) enum HubState {
     FailingOver(Duration),
 }
 
+/// A way from an output of a module to an input of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Route {
+    pub(crate) from: String,
+    pub(crate) output: String,
+    pub(crate) to: String,
+    pub(crate) input: String,
+}
+
 #[derive(Debug)]
 pub(crate) struct Hub {
     pub(crate) config: HubConfig,
@@ -219,6 +233,9 @@ pub(crate) struct Hub {
     pub(crate) admission: Option<Bucket>,
     pub(crate) telemetry: Option<Bucket>,
     pub(crate) twin: Option<Bucket>,
+    pub(crate) quota: Quota,
+    /// Where messages to outputs of modules go.
+    pub(crate) routes: Vec<Route>,
     /// Tells a listener of its own whether to listen.
     pub(crate) listening: watch::Sender<bool>,
 }
@@ -230,6 +247,8 @@ impl Hub {
             admission: config.admission.map(Bucket::new),
             telemetry: config.telemetry.map(Bucket::new),
             twin: config.twin.map(Bucket::new),
+            quota: Quota::new(config.daily_quota),
+            routes: Vec::new(),
             config,
             state: HubState::Up,
             devices,

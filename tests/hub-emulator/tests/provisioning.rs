@@ -333,3 +333,23 @@ async fn undocumented_topics_at_dps_close_the_connection() {
     let mut device = AtDps::new(&emulator, "a").await;
     assert_eq!(device.client.subscribe("#").await, Answer::Closed);
 }
+
+#[tokio::test]
+async fn dps_that_is_down_refuses_tcp_on_its_own_port_and_may_close_what_comes_instead() {
+    let emulator = start(config().dps(DpsConfig::new().port(0))).await;
+    let address = emulator.dps().addr();
+    let refused = || std::net::TcpStream::connect(address).is_err();
+    emulator.dps().down();
+    support::eventually("TCP is refused", refused).await;
+    emulator.dps().close_what_comes();
+    support::eventually("TCP is accepted", || !refused()).await;
+    let name = emulator.dps().host();
+    assert!(Client::tls(address, emulator.ca_pem(), &name, None).await.is_err(), "closed before TLS");
+    emulator.dps().up();
+    Client::tls(address, emulator.ca_pem(), &name, None).await.unwrap();
+    emulator.set_listening(false);
+    let shared = emulator.tls_addr();
+    support::eventually("the shared port refuses", || std::net::TcpStream::connect(shared).is_err()).await;
+    emulator.set_listening(true);
+    support::eventually("and accepts again", || std::net::TcpStream::connect(shared).is_ok()).await;
+}

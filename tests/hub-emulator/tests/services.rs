@@ -10,10 +10,10 @@ mod support;
 
 use std::time::Duration;
 
-use hub_emulator::{Ack, Error, Fault, MessageToDevice, Notification, Operation};
+use hub_emulator::{Ack, CloseReason, Error, Fault, MessageToDevice, Notification, Operation};
 use rumqttc::mqttbytes::v4::{Packet, PubAck};
 use serde_json::{Value, json};
-use support::{Client, DEVICE, HUB, SOON, config, connect_packet, eventually, start};
+use support::{Client, DEVICE, HUB, SOON, config, config_with, connect_packet, eventually, hub, start};
 
 const TWIN: &str = "$iothub/twin/res/#";
 const DESIRED: &str = "$iothub/twin/PATCH/properties/desired/#";
@@ -180,4 +180,80 @@ async fn a_message_tells_its_properties_in_the_topic_and_its_fate_in_the_log() {
     assert_eq!(emulator.ledger().operations_of(DEVICE), fate);
     device.send(&[], b"never asked for").unwrap();
     assert_eq!(device.purge().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_used_up_quota_closes_until_midnight() {
+    let emulator = start(config_with(hub().daily_quota(3))).await;
+    let clock = emulator.clock();
+    // Noon, whatever the time of the machine.
+    let noon = i64::try_from(clock.unix() % 86_400).unwrap();
+    clock.set_offset_seconds(86_400 + 43_200 - noon);
+    let mut client = Client::device(&emulator).await;
+    client.delivered("one").await;
+    client.publish(&support::telemetry("two"), &[0; 5000]).await;
+    client.packet().await;
+    client.message("four").await;
+    client.closed().await;
+    let (mut again, _) = Client::connected(&emulator, connect_packet()).await;
+    again.closed().await;
+    let closed = || emulator.ledger().connections()[1].closed.clone();
+    eventually("the log tells why", || closed() == Some(CloseReason::QuotaExceeded)).await;
+    clock.advance(Duration::from_secs(43_200));
+    let mut client = Client::device(&emulator).await;
+    client.delivered("four").await;
+    emulator.hub(HUB).exhaust_quota().unwrap();
+    client.closed().await;
+}
+
+#[tokio::test]
+async fn a_report_into_another_version_meets_412() {
+    let emulator = start(config()).await;
+    let mut client = Client::device(&emulator).await;
+    client.subscribed(TWIN).await;
+    for (version, answer) in [(1, "204/?$rid=1&$version=2"), (1, "412/?$rid=1"), (2, "204/?$rid=1&$version=3")] {
+        let topic = format!("$iothub/twin/PATCH/properties/reported/?$rid=1&$version={version}");
+        let id = client.publish(&topic, b"{\"a\":1}").await;
+        client.acknowledged(id).await;
+        assert_eq!(client.publish_packet().await.topic, format!("$iothub/twin/res/{answer}"));
+    }
+}
+
+#[tokio::test]
+async fn what_a_module_sends_to_an_output_reaches_the_input_it_is_routed_to() {
+    let module = |name: &str| format!("{DEVICE}/{name}");
+    let (from, to) = (module("a"), module("b"));
+    let emulator = start(config_with(hub().device(&from, support::key()).device(&to, support::key()))).await;
+    emulator.hub(HUB).route(&from, "alarms", &to, "in").unwrap();
+    let connect = |id: &str| {
+        let mut connect = support::connect_for(HUB, id, &support::key());
+        let resource = format!("{HUB}/devices/{}", id.replace('/', "/modules/"));
+        let password = support::key().token(&resource, support::LATER, None);
+        connect.login = Some(rumqttc::mqttbytes::v4::Login::new(support::user_name(HUB, id), password));
+        connect
+    };
+    let (mut sender, _) = Client::connected(&emulator, connect(&from)).await;
+    let (mut receiver, _) = Client::connected(&emulator, connect(&to)).await;
+    receiver.subscribed(&format!("devices/{DEVICE}/modules/b/inputs/#")).await;
+    for output in ["other", "alarms"] {
+        let topic = format!("devices/{DEVICE}/modules/a/messages/events/%24.on={output}&%24.mid={output}&k=v");
+        let id = sender.publish(&topic, b"hot").await;
+        sender.acknowledged(id).await;
+    }
+    let input = receiver.publish_packet().await;
+    assert_eq!(input.topic, format!("devices/{DEVICE}/modules/b/inputs/in/%24.mid=alarms&k=v"));
+    receiver.silent().await;
+}
+
+#[tokio::test]
+async fn a_rotated_key_leaves_the_older_one_valid_once() {
+    let emulator = start(config()).await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let (first, second) = (hub_emulator::Key::from_seed("1"), hub_emulator::Key::from_seed("2"));
+    device.rotate_key(first.clone()).unwrap();
+    Client::device(&emulator).await;
+    device.rotate_key(second).unwrap();
+    let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
+    assert_eq!(client.greet(connect_packet()).await, support::not_authorized());
+    Client::connected(&emulator, support::connect_for(HUB, DEVICE, &first)).await;
 }
