@@ -62,7 +62,7 @@ impl Device {
         Builder::new()
     }
 
-    /// Queues a message, when there is room for it: first come, first served.
+    /// Queues a message, when there is room for it: first come, first served, those with something urgent before others.
     ///
     /// What it returns is accepted, in every state of the link: it is sent as soon as the link is up, again after every
     /// interruption, and ends in exactly one outcome, which the [`Receipt`] tells. Take a

@@ -120,7 +120,7 @@ const MUTANTS: [Mutant; 17] = [
         name: "delays have no jitter",
         file: "retry.rs",
         from: "scale(word, width >> 1, width)",
-        to: "scale(u32::MAX, word as u64 & 0, width)",
+        to: "scale(u32::MAX, word & 0, width)",
     },
 ];
 
