@@ -22,13 +22,21 @@ pub(crate) const HOST_BYTES: usize = 253;
 const CONNECT_BYTES: usize = 2048;
 
 /// The memory a device works in; both buffers are the caller's.
-#[derive(Debug)]
+///
+/// CONNECT, with its password or token, passes through the send buffer, and is overwritten there when it has been
+/// written or given up.
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct Buffers<'b> {
     /// Holds what came in and is not handled: at least [`Config::max_inbound`](steadfast_core::Config::max_inbound).
     pub rx: &'b mut [u8],
     /// Holds what is to go out: at least [`Config::max_outbound`](steadfast_core::Config::max_outbound) and 2,048 bytes.
     pub tx: &'b mut [u8],
+}
+
+impl fmt::Debug for Buffers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffers").field("rx", &self.rx.len()).field("tx", &self.tx.len()).finish()
+    }
 }
 
 /// Why a device cannot be set up; nothing was sent.
@@ -140,7 +148,6 @@ struct Dialling {
     client_certificate: bool,
 }
 
-#[derive(Debug)]
 pub(crate) struct Engine<'b, O, S> {
     pub(crate) link: Link<O, S>,
     rx: &'b mut [u8],
@@ -154,6 +161,19 @@ pub(crate) struct Engine<'b, O, S> {
     dialling: Option<Dialling>,
     /// The attempt the stream belongs to.
     attempt: Attempt,
+}
+
+impl<O: fmt::Debug, S: fmt::Debug> fmt::Debug for Engine<'_, O, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the buffers: a password may be in them.
+        let (link, unread, unsent) = (&self.link, self.unread.len(), self.unsent.len());
+        f.debug_struct("Engine")
+            .field("link", link)
+            .field("unread", &unread)
+            .field("unsent", &unsent)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
@@ -203,6 +223,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
                 }
                 Output::Action(Action::Connect { attempt, endpoint, .. }) => {
                     self.attempt = attempt;
+                    self.tx.get_mut(self.unsent.clone()).unwrap_or_default().fill(0);
                     (self.unread, self.unsent, self.starved) = (0..0, 0..0, true);
                     let Ok(host) = String::try_from(endpoint.host) else {
                         self.failed(Failure::Unresolved, now);
@@ -270,6 +291,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
     fn room(&mut self) -> usize {
         if self.unsent.start > 0 {
             self.tx.copy_within(self.unsent.clone(), 0);
+            self.wipe(self.unsent.len().max(self.unsent.start)..self.unsent.end);
             self.unsent = 0..self.unsent.len();
         }
         self.tx.len() - self.unsent.end
@@ -302,6 +324,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
 
     /// The stream was given up.
     pub(crate) fn closed(&mut self) {
+        self.wipe(self.unsent.clone());
         self.dialling = None;
         (self.unread, self.unsent, self.starved) = (0..0, 0..0, true);
     }
@@ -313,11 +336,18 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
 
     /// The stream took `len` bytes of what is to be written.
     pub(crate) fn wrote(&mut self, len: usize, now: Instant) {
-        self.unsent.start = (self.unsent.start + len).min(self.unsent.end);
+        let start = self.unsent.start;
+        self.unsent.start = start.saturating_add(len).min(self.unsent.end);
+        self.wipe(start..self.unsent.start);
         let pending = self.unsent.len();
         if len > 0 {
             self.link.handle_input(Input::Wrote { pending }, self.attempt, now);
         }
+    }
+
+    /// Overwrites what is of no use any more in the send buffer.
+    fn wipe(&mut self, place: Range<usize>) {
+        self.tx.get_mut(place).unwrap_or_default().fill(0);
     }
 
     /// Where the stream puts what it reads; empty only when the link has to be polled first.

@@ -19,9 +19,9 @@ use forms::ThroughClient;
 use forms::{
     Asynchronous, Blocking, CONFIG, Frontend, Got, Outbox, Settings, got, payloads, until, until_delivered, until_up,
 };
-use rig::{DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for};
+use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for};
 use steadfast_core::{Assignment, Event, Failure, PublishError, Seed, State};
-use steadfast_esp32::{Ack, Buffers, Device, SetupError};
+use steadfast_esp32::{Ack, Buffers, Device, SetupError, asynch};
 use steadfast_world::service::Greeting;
 
 /// The main story: provision, five messages, an outage with three more, a move to another hub, two more.
@@ -437,6 +437,11 @@ fn buffers_that_cannot_work_are_refused_before_anything_is_sent() {
 
 #[test]
 fn the_ram_of_a_device_is_known_at_compile_time() {
+    type InTask = asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>;
     const RAM: usize = Device::<'static, Rig, Dialler, Outbox, Settings>::ram(1024, 2048);
-    const { assert!(RAM < 8 * 1024) };
+    const IN_TASK: usize = InTask::ram(1024, 2048);
+    const { assert!(RAM < 8 * 1024 && IN_TASK < 8 * 1024) };
+    let net = Net::new();
+    assert_eq!(size_of_val(&Blocking::new(&net).0) + 1024 + 2048, RAM);
+    assert_eq!(size_of_val(&Asynchronous::new(&net).0) + 1024 + 2048, IN_TASK);
 }
