@@ -6,8 +6,8 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::control::DeviceHandle;
 use crate::device::Device;
+use crate::device_handle::DeviceHandle;
 use crate::dps::timestamp;
 use crate::fault::Fault;
 use crate::inbox::Waiting;

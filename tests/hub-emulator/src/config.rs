@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use crate::Clock;
 use crate::admission::Rate;
+use crate::enrollment::Enrollment;
 use crate::pki::{Authority, Flaw};
 use crate::sas::Key;
 
@@ -483,111 +482,6 @@ pub enum Reprovision {
     Reset,
     /// The device stays at its first hub.
     Never,
-}
-
-/// How devices of an enrollment prove who they are.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Attestation {
-    /// By a token: of this key for an individual enrollment, of a key derived from it for a group.
-    Symmetric {
-        /// The first key.
-        primary: Key,
-        /// The second key, for rotation.
-        secondary: Option<Key>,
-    },
-    /// By a client certificate with this SHA-256 thumbprint (individual enrollments only).
-    Thumbprint(String),
-    /// By a client certificate signed by the CA of this PEM text, with the registration id as common name.
-    CertificateAuthority(String),
-}
-
-/// An enrollment of DPS.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Enrollment {
-    /// Registration id of an individual enrollment, name of a group.
-    pub(crate) name: String,
-    pub(crate) group: bool,
-    pub(crate) attestation: Attestation,
-    pub(crate) device_id: Option<String>,
-    pub(crate) hub: Option<String>,
-    pub(crate) enabled: bool,
-    pub(crate) payload: Option<Value>,
-    pub(crate) connection_profile: Option<String>,
-    pub(crate) initial_desired: Option<Value>,
-}
-
-impl Enrollment {
-    /// One device with a key of its own.
-    pub fn individual(registration_id: &str, key: Key) -> Self {
-        Self::new(registration_id, false, Attestation::Symmetric { primary: key, secondary: None })
-    }
-
-    /// One device with another attestation.
-    pub fn individual_with(registration_id: &str, attestation: Attestation) -> Self {
-        Self::new(registration_id, false, attestation)
-    }
-
-    /// Any number of devices, each with a key derived from the group's.
-    pub fn group(name: &str, key: Key) -> Self {
-        Self::new(name, true, Attestation::Symmetric { primary: key, secondary: None })
-    }
-
-    /// Any number of devices with another attestation.
-    pub fn group_with(name: &str, attestation: Attestation) -> Self {
-        Self::new(name, true, attestation)
-    }
-
-    fn new(name: &str, group: bool, attestation: Attestation) -> Self {
-        Self {
-            name: name.to_owned(),
-            group,
-            attestation,
-            device_id: None,
-            hub: None,
-            enabled: true,
-            payload: None,
-            connection_profile: None,
-            initial_desired: None,
-        }
-    }
-
-    /// Gives the device another id on the hub than its registration id (individual enrollments only).
-    pub fn device_id(mut self, id: &str) -> Self {
-        self.device_id = Some(id.to_owned());
-        self
-    }
-
-    /// Assigns to this hub; the first hub by default.
-    pub fn hub(mut self, name: &str) -> Self {
-        self.hub = Some(hub_host(name));
-        self
-    }
-
-    /// Disables the enrollment from the start.
-    pub fn disabled(mut self) -> Self {
-        self.enabled = false;
-        self
-    }
-
-    /// Returns this custom payload with an assignment.
-    pub fn payload(mut self, payload: Value) -> Self {
-        self.payload = Some(payload);
-        self
-    }
-
-    /// Returns this connection profile with an assignment.
-    pub fn connection_profile(mut self, profile: &str) -> Self {
-        self.connection_profile = Some(profile.to_owned());
-        self
-    }
-
-    /// Starts the twin of a new device with these desired properties.
-    pub fn initial_desired(mut self, desired: Value) -> Self {
-        self.initial_desired = Some(desired);
-        self
-    }
 }
 
 /// Returns the full host name of a hub given by its full or short name.

@@ -7,7 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::cloud::{Ack, MessageToDevice};
-use crate::control::{DeviceHandle, Hub};
+use crate::control::Hub;
+use crate::device_handle::DeviceHandle;
 use crate::http::{Reply, Request};
 use crate::routes::{bad, body_json, done, read_key, resets, text, unknown};
 use crate::{Error, Key};

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::Error;
-use crate::config::{Attestation, DeviceAuth, DpsConfig, Enrollment};
+use crate::config::{DeviceAuth, DpsConfig};
 use crate::connections::Refusal;
+use crate::enrollment::{Attestation, Enrollment};
 use crate::fault::{DpsFault, Plan};
 use crate::sas::{Token, same_resource};
 use crate::twin::Twin;

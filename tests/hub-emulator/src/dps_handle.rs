@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::Error;
-use crate::config::{Attestation, Enrollment, hub_host};
+use crate::config::hub_host;
 use crate::control::{clear, inject};
 use crate::dps::Registration;
+use crate::enrollment::{Attestation, Enrollment};
 use crate::fault::{DpsFault, Fault, FaultId, Injection, Scope};
 use crate::sas::Key;
 use crate::world::Shared;

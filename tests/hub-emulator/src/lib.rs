@@ -29,11 +29,13 @@ mod connect;
 mod connections;
 mod control;
 mod device;
+mod device_handle;
 mod device_routes;
 mod dps;
 mod dps_handle;
 mod dps_session;
 mod emulator;
+mod enrollment;
 mod error;
 mod fault;
 mod files;
@@ -65,15 +67,14 @@ mod world;
 pub use admission::Rate;
 pub use clock::Clock;
 pub use cloud::{Ack, MessageToDevice};
-pub use config::{
-    Attestation, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, HubConfig, LedgerMode, Reprovision,
-    Undocumented,
-};
+pub use config::{Config, DeviceAuth, DpsConfig, DpsRefusal, HubConfig, LedgerMode, Reprovision, Undocumented};
 pub use connections::{Carrier, CloseReason, ConnectionRecord, Outcome, Refusal};
-pub use control::{Control, DeviceHandle, Hub, MethodAnswer};
+pub use control::{Control, Hub, MethodAnswer};
+pub use device_handle::DeviceHandle;
 pub use dps::Registration;
 pub use dps_handle::DpsHandle;
 pub use emulator::Emulator;
+pub use enrollment::{Attestation, Enrollment};
 pub use error::Error;
 pub use fault::{DpsFault, Fault, FaultId, Injection};
 pub use http::serve_control;

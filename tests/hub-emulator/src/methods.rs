@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::Error;
-use crate::control::{DeviceHandle, MethodAnswer};
+use crate::control::MethodAnswer;
+use crate::device_handle::DeviceHandle;
 use crate::operations::Operation;
 use crate::session::to_bytes;
 use crate::topic::Feed;

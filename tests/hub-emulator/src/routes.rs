@@ -6,9 +6,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::config::{Enrollment, HubConfig};
+use crate::config::HubConfig;
 use crate::control::Control;
 use crate::device_routes::{device_route, register};
+use crate::enrollment::Enrollment;
 use crate::fault::{DpsFault, Fault, FaultId, Injection};
 use crate::http::{Reply, Request};
 use crate::ledger::Receipt;

@@ -31,7 +31,7 @@ impl Connection {
             let head = match timeout(PATIENCE, conversation.head()).await {
                 Ok(Ok(Some(head))) => head,
                 Ok(Ok(None)) => return self.over(&conversation, CloseReason::ClosedByPeer),
-                Ok(Err(error)) => return self.over(&conversation, CloseReason::Protocol(error.to_string())),
+                Ok(Err(error)) => return self.over(&conversation, reason_of(&error)),
                 Err(_) => return self.over(&conversation, CloseReason::KeepAlive),
             };
             let service = peer.server_name.clone().unwrap_or_else(|| head.host());
@@ -98,13 +98,9 @@ impl Connection {
         head: &Head,
         peer: &Peer,
     ) -> Result<bool, CloseReason> {
-        let read_error = |error: std::io::Error| {
-            let is_of_client = error.kind() == std::io::ErrorKind::InvalidData;
-            if is_of_client { CloseReason::Protocol(error.to_string()) } else { CloseReason::ClosedByPeer }
-        };
         let is_of_hub = head.path.starts_with("/devices/");
         let cut = if is_of_hub { None } else { self.body_limit(head) };
-        let Some(body) = conversation.body(head, cut).await.map_err(read_error)? else {
+        let Some(body) = conversation.body(head, cut).await.map_err(|error| reason_of(&error))? else {
             if cut.is_some() {
                 conversation.stream.reset_on_close();
                 return Err(CloseReason::Fault);
@@ -122,7 +118,7 @@ impl Connection {
             }
         };
         self.shared.changed();
-        conversation.answer(&response).await.map_err(read_error)?;
+        conversation.answer(&response).await.map_err(|error| reason_of(&error))?;
         Ok(!head.lists("connection", "close"))
     }
 
@@ -138,4 +134,10 @@ impl Connection {
             },
         )
     }
+}
+
+/// Tells why a connection ended on which a request could not be read or answered.
+fn reason_of(error: &std::io::Error) -> CloseReason {
+    let is_of_client = error.kind() == std::io::ErrorKind::InvalidData;
+    if is_of_client { CloseReason::Protocol(error.to_string()) } else { CloseReason::ClosedByPeer }
 }
