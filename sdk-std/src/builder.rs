@@ -98,6 +98,8 @@ pub struct Builder {
     tls: Option<Tls>,
     plaintext: bool,
     overrides: Overrides,
+    #[cfg(feature = "upload")]
+    https_overrides: Overrides,
     proxy: Option<Proxy>,
     transport: Transport,
     port: Option<u16>,
@@ -143,6 +145,8 @@ impl Builder {
             tls: None,
             plaintext: false,
             overrides: Overrides::new(),
+            #[cfg(feature = "upload")]
+            https_overrides: Overrides::new(),
             proxy: None,
             transport: Transport::Tcp,
             port: None,
@@ -465,6 +469,18 @@ impl Builder {
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
             patience: self.config.timeouts.connect,
+            #[cfg(feature = "upload")]
+            signing: self.config.timeouts.sign,
+            #[cfg(feature = "upload")]
+            token: if let Credential::Token(token) = &self.config.credential {
+                Some(Zeroizing::new(String::from(&**token)))
+            } else {
+                None
+            },
+            #[cfg(feature = "upload")]
+            https: Box::new(self.https_overrides),
+            #[cfg(feature = "upload")]
+            uploads: Arc::new(tokio::sync::Semaphore::new(crate::upload::AT_ONCE)),
             #[cfg(feature = "websocket")]
             broker: matches!(self.config.service, Service::Broker { .. }),
             #[cfg(feature = "websocket")]
@@ -493,7 +509,11 @@ impl Builder {
             link.restore_memory(kept, now);
         }
         let shared = Arc::new(Shared::new(link));
-        let driver = Driver::new(Arc::clone(&shared), Arc::new(setup));
+        let setup = Arc::new(setup);
+        let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
+        #[cfg(feature = "upload")]
+        return Ok((Device::new(shared, setup), driver));
+        #[cfg(not(feature = "upload"))]
         Ok((Device::new(shared), driver))
     }
 

@@ -16,6 +16,8 @@ use crate::builder::Builder;
 use crate::clock;
 use crate::inbox::Inbound;
 use crate::receipt::{Receipt, Undelivered};
+#[cfg(feature = "upload")]
+use crate::setup::Setup;
 use crate::shared::{End, Shared, wake};
 
 /// A device's handle, cheap to clone and good for the device's whole life: whatever happens to connections, hubs and
@@ -46,11 +48,24 @@ use crate::shared::{End, Shared, wake};
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
+    #[cfg(feature = "upload")]
+    setup: Arc<Setup>,
 }
 
 impl Device {
+    #[cfg(feature = "upload")]
+    pub(crate) const fn new(shared: Arc<Shared>, setup: Arc<Setup>) -> Self {
+        Self { shared, setup }
+    }
+
+    #[cfg(not(feature = "upload"))]
     pub(crate) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
+    }
+
+    #[cfg(feature = "upload")]
+    pub(crate) const fn setup(&self) -> &Arc<Setup> {
+        &self.setup
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {

@@ -57,6 +57,8 @@ mod memory_outbox;
 mod message;
 mod methods;
 mod pipe;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod proxy;
 mod receipt;
 #[cfg(feature = "rumqttc")]
@@ -67,6 +69,8 @@ mod shared;
 mod signer;
 mod tls;
 mod tokens;
+#[cfg(feature = "upload")]
+mod upload;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -79,12 +83,16 @@ pub use driver::Driver;
 pub use inbox::Inbound;
 pub use message::Telemetry;
 pub use methods::{MethodAnswer, Methods};
+#[cfg(feature = "pkcs11")]
+pub use pkcs11::{Pkcs11, Pkcs11Error, Pkcs11Signer};
 pub use proxy::{Proxy, ProxyError};
 pub use receipt::{Receipt, Undelivered};
 pub use services::{Desired, MethodCall, Report, Twin, TwinError};
 pub use signer::{KeyPair, SharedKey, Signer, Signing, SigningFailed};
 pub use tls::{ClientCertificate, Tls, TlsError};
 pub use tokens::{Obtaining, TokenRequest, TokenSource};
+#[cfg(feature = "upload")]
+pub use upload::{Upload, UploadError, UploadProgress, UploadReport, UploadSource, UploadStep};
 
 pub use steadfast_core::azure::connection_string::ConnectionStringError;
 pub use steadfast_core::azure::property_bag::BagError;

@@ -35,6 +35,18 @@ pub(crate) struct Setup {
     pub(crate) proxy: Option<Box<Proxy>>,
     /// How long the link waits for a connection.
     pub(crate) patience: Duration,
+    /// How long the key holder has to sign.
+    #[cfg(feature = "upload")]
+    pub(crate) signing: Duration,
+    /// The finished token of a connection string.
+    #[cfg(feature = "upload")]
+    pub(crate) token: Option<zeroize::Zeroizing<String>>,
+    /// Addresses of hosts for HTTPS.
+    #[cfg(feature = "upload")]
+    pub(crate) https: Box<Overrides>,
+    /// Places for uploads at the same time.
+    #[cfg(feature = "upload")]
+    pub(crate) uploads: Arc<tokio::sync::Semaphore>,
     /// The service is a broker.
     #[cfg(feature = "websocket")]
     pub(crate) broker: bool,
@@ -104,9 +116,18 @@ impl Setup {
 
     /// Connects to `host`, through the proxy if there is one.
     pub(crate) async fn reach(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
-        let overrides = self.overrides.as_deref();
+        self.reach_by(self.overrides.as_deref(), host, port).await
+    }
+
+    /// Connects to `host` for HTTPS.
+    #[cfg(feature = "upload")]
+    pub(crate) async fn reach_https(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
+        self.reach_by(Some(&self.https), host, port).await
+    }
+
+    async fn reach_by(&self, overrides: Option<&Overrides>, host: &str, port: u16) -> Result<TcpStream, Failure> {
         match self.proxy.as_deref().filter(|proxy| proxy.serves(host)) {
-            Some(proxy) => proxy.tunnel(host, port, overrides, self.patience).await,
+            Some(proxy) => proxy.tunnel(host, port, self.overrides.as_deref(), self.patience).await,
             None => connect::connect(host, port, overrides, self.tls.is_none() && self.loopback).await,
         }
     }

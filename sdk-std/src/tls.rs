@@ -183,8 +183,19 @@ pub struct ClientCertificate(Pem);
 
 #[derive(Clone)]
 enum Pem {
-    Files { chain: PathBuf, key: PathBuf },
-    Texts { chain: Arc<[u8]>, key: Arc<Zeroizing<Vec<u8>>> },
+    Files {
+        chain: PathBuf,
+        key: PathBuf,
+    },
+    Texts {
+        chain: Arc<[u8]>,
+        key: Arc<Zeroizing<Vec<u8>>>,
+    },
+    #[cfg(feature = "pkcs11")]
+    Token {
+        chain: PathBuf,
+        key: crate::pkcs11::TokenKey,
+    },
 }
 
 impl ClientCertificate {
@@ -204,6 +215,11 @@ impl ClientCertificate {
         let chain: Vec<u8> = chain.into();
         Self(Pem::Texts { chain: chain.into(), key: Arc::new(Zeroizing::new(key.into())) })
     }
+
+    #[cfg(feature = "pkcs11")]
+    pub(crate) const fn in_token(chain: PathBuf, key: crate::pkcs11::TokenKey) -> Self {
+        Self(Pem::Token { chain, key })
+    }
 }
 
 impl fmt::Debug for ClientCertificate {
@@ -211,6 +227,8 @@ impl fmt::Debug for ClientCertificate {
         match &self.0 {
             Pem::Files { chain, .. } => write!(f, "ClientCertificate({})", chain.display()),
             Pem::Texts { .. } => f.write_str("ClientCertificate(text)"),
+            #[cfg(feature = "pkcs11")]
+            Pem::Token { chain, .. } => write!(f, "ClientCertificate({}, key in a token)", chain.display()),
         }
     }
 }
@@ -276,6 +294,17 @@ impl ClientCertificate {
                 (read(chain)?, Arc::new(Zeroizing::new(read(key)?)), chain.display().to_string())
             }
             Pem::Texts { chain, key } => (chain.to_vec(), Arc::clone(key), String::from("the text given")),
+            #[cfg(feature = "pkcs11")]
+            Pem::Token { chain, key } => {
+                let text = read(chain)?;
+                let fingerprint = fingerprint(std::iter::once(text.as_slice()));
+                if known == Some(fingerprint) {
+                    return Ok(Read::Same);
+                }
+                let key = key.load().map_err(|error| TlsError::Unusable(error.to_string()))?;
+                let chain = chain_of(&text, chain.display().to_string())?;
+                return Ok(Read::New(fingerprint, Arc::new(CertifiedKey::new(chain, key))));
+            }
         };
         let fingerprint = fingerprint([chain_text.as_slice(), key_text.as_slice()].into_iter());
         if known == Some(fingerprint) {

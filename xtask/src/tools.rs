@@ -29,6 +29,7 @@ const NEEDS: &[Need] = &[
         why: "independent client and peer",
     },
     Need { sign: Sign::Program("openssl"), package: "openssl", why: "keys in every form of PEM" },
+    Need { sign: Sign::Program("softhsm2-util"), package: "softhsm2", why: "keys in a PKCS#11 token" },
     Need { sign: Sign::Program("ip"), package: "iproute2", why: "network faults" },
     Need { sign: Sign::Program("nft"), package: "nftables", why: "network faults" },
 ];

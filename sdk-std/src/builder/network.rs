@@ -79,6 +79,14 @@ impl Builder {
         self
     }
 
+    /// Like [`resolve`](Self::resolve), for the HTTPS connections of uploads, whose port is 443 unless an address says
+    /// otherwise. What `resolve` says does not count for them.
+    #[cfg(feature = "upload")]
+    pub fn resolve_https(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.https_overrides.insert(host.into(), addresses.into_iter().collect());
+        self
+    }
+
     /// Sets whom the device trusts to be its service. Default: the operating system's roots.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);

@@ -1,0 +1,179 @@
+//! One HTTP request after the other, over the device's TLS and proxy.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{self, HeaderMap};
+use hyper::{Method, Request as HttpRequest, Uri};
+use hyper_util::rt::TokioIo;
+use steadfast_core::Failure;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::pipe::Stream;
+use crate::proxy::authority;
+use crate::setup::Setup;
+
+/// Port of HTTPS (RFC 9110, section 4.2.2).
+const PORT: u16 = 443;
+
+/// Longest answer that is read, in bytes.
+const ANSWER: usize = 64 * 1024;
+
+/// How long a request may take, its body and its answer included.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A request without its body, which can be sent again.
+pub(super) struct Request {
+    method: Method,
+    /// Path and query; may have a grant in it.
+    uri: Zeroizing<String>,
+    headers: Vec<(&'static str, Zeroizing<String>)>,
+}
+
+impl Request {
+    pub(super) fn new(method: Method, uri: impl Into<String>) -> Self {
+        Self { method, uri: Zeroizing::new(uri.into()), headers: Vec::new() }
+    }
+
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, Zeroizing::new(value.into())));
+        self
+    }
+}
+
+/// An answer.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) retry_after_secs: Option<u32>,
+    pub(super) body: Bytes,
+}
+
+impl Answer {
+    /// Returns the hub's error code, 0 without one.
+    pub(super) fn code(&self) -> u32 {
+        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let member = |name: &str| document.get(name).cloned();
+        if let Some(code) = member("errorCode").and_then(|code| code.as_u64()) {
+            return u32::try_from(code).unwrap_or(0);
+        }
+        // Older answers have it in a text: `ErrorCode:IotHubQuotaExceeded;403002`.
+        let text = member("Message").or_else(|| member("message"));
+        let text = text.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
+        let runs = text.split(|letter: char| !letter.is_ascii_digit());
+        runs.filter(|run| run.len() == 6).find_map(|run| run.parse().ok()).unwrap_or(0)
+    }
+}
+
+/// The way to a host, with at most one connection.
+pub(super) struct Way {
+    host: String,
+    port: u16,
+    open: Option<Open>,
+}
+
+struct Open {
+    requests: SendRequest<Full<Bytes>>,
+    work: JoinHandle<()>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.work.abort();
+    }
+}
+
+impl Way {
+    /// Takes a host, and a port if one is named.
+    pub(super) fn to(address: &str) -> Option<Self> {
+        let address: hyper::http::uri::Authority = address.parse().ok()?;
+        let host = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = address.port_u16().unwrap_or(PORT);
+        let named = rustls::pki_types::ServerName::try_from(host.as_str()).is_ok() && !address.as_str().contains('@');
+        named.then_some(Self { host, port, open: None })
+    }
+
+    /// Sends a request and returns the answer. `shown`: with the device's certificate.
+    pub(super) async fn send(
+        &mut self,
+        setup: &Arc<Setup>,
+        shown: bool,
+        request: &Request,
+        body: &Bytes,
+    ) -> Result<Answer, Failure> {
+        let answer = timeout(PATIENCE, self.exchange(setup, shown, request, body)).await.unwrap_or_else(|_| {
+            tracing::debug!(host = self.host, "no answer in time");
+            Err(Failure::Network)
+        });
+        if answer.is_err() {
+            self.open = None;
+        }
+        answer
+    }
+
+    async fn exchange(
+        &mut self,
+        setup: &Arc<Setup>,
+        shown: bool,
+        request: &Request,
+        body: &Bytes,
+    ) -> Result<Answer, Failure> {
+        let broken = |error: &dyn std::fmt::Display| {
+            tracing::debug!(%error, "the exchange broke off");
+            Failure::Network
+        };
+        let mut kept = self.open.take();
+        if let Some(open) = &mut kept
+            && open.requests.ready().await.is_err()
+        {
+            kept = None;
+        }
+        let mut open = match kept {
+            Some(open) => open,
+            None => Open::to(setup, &self.host, self.port, shown).await?,
+        };
+        let name = authority(&self.host, self.port);
+        let name = if self.port == PORT { name.trim_end_matches(":443") } else { &name };
+        let uri: Uri = request.uri.parse().map_err(|error| broken(&error))?;
+        let mut message = HttpRequest::builder().method(&request.method).uri(uri).header(header::HOST, name);
+        for (name, value) in &request.headers {
+            let mut value = header::HeaderValue::from_str(value).map_err(|error| broken(&error))?;
+            value.set_sensitive(true);
+            message = message.header(*name, value);
+        }
+        let message = message.body(Full::new(body.clone())).map_err(|error| broken(&error))?;
+        let answer = open.requests.send_request(message).await.map_err(|error| broken(&error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER).collect().await.map_err(|error| broken(&error))?.to_bytes();
+        self.open = Some(open);
+        let retry_after_secs = retry_after(&head.headers);
+        Ok(Answer { status: head.status.as_u16(), retry_after_secs, body })
+    }
+}
+
+impl Open {
+    async fn to(setup: &Arc<Setup>, host: &str, port: u16, shown: bool) -> Result<Self, Failure> {
+        let config = setup.tls_config(shown).await?;
+        let stream = setup.reach_https(host, port).await?;
+        let stream = match config {
+            Some(config) => setup.secure(stream, host, config, shown).await?,
+            None => Stream::Plain(stream),
+        };
+        let (requests, work) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Network)?;
+        let work = tokio::spawn(async move {
+            if let Err(error) = work.await {
+                tracing::debug!(%error, "the connection ended");
+            }
+        });
+        Ok(Self { requests, work })
+    }
+}
+
+/// Reads the seconds of Retry-After; a date counts as none (RFC 9110, section 10.2.3).
+fn retry_after(headers: &HeaderMap) -> Option<u32> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+}
