@@ -61,16 +61,20 @@ impl Storage {
         let number = self.uploads.len() + 1;
         let text = format!("{expires}/{number}/{hub}/{device}");
         let correlation_id = STANDARD.encode(&self.key.sign(text.as_bytes())[..20]);
+        let blob = format!("{device}/{name}");
+        // Blocks without a list belong to the blob, whoever brought them (Azure Storage, Put Block).
+        let earlier = self.uploads.iter().rev().find(|upload| upload.hub == hub && upload.blob == blob);
+        let blocks = earlier.map(|upload| upload.blocks.clone()).unwrap_or_default();
         let upload = Upload {
             hub: hub.to_owned(),
             device: device.to_owned(),
             correlation_id,
             container: hub.split('.').next().unwrap_or(hub).to_owned() + "-files",
-            blob: format!("{device}/{name}"),
+            blob,
             expires,
             signature: STANDARD.encode(self.key.sign(format!("{text}/{name}").as_bytes())),
             ended: false,
-            blocks: HashMap::new(),
+            blocks,
             content: None,
         };
         self.uploads.push(upload.clone());
