@@ -72,7 +72,7 @@ impl Broker {
         until("the broker listens", || {
             let ended = child.try_wait().expect("a process of this test").is_some();
             assert!(!ended, "mosquitto ended: {}", std::fs::read_to_string(&log).unwrap_or_default());
-            std::net::TcpStream::connect(self.plain).is_ok()
+            [self.plain, self.secured, self.web].iter().all(|address| std::net::TcpStream::connect(address).is_ok())
         })
         .await;
     }

@@ -6,10 +6,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use e2e::{
-    Actor, BROKER, Broker, ConnectProxy, DEVICE, DPS_HOST, Gate, HUB_A, HUB_B, Pipe, Scene, WebSocketFront,
+    Actor, BROKER, Broker, ConnectProxy, DEVICE, DPS_HOST, Gate, HUB_A, HUB_B, Pipe, Scene, WebSocketFront, key,
     on_every_pipe, soon,
 };
-use steadfast::{Advice, Builder, Device, Event, Failure, LocalFailure, Message, Proxy, Tls, Transport};
+use hub_emulator::{Authority, Config, DeviceAuth, HubConfig};
+use steadfast::{
+    Advice, Builder, ClientCertificate, Device, Event, Failure, LocalFailure, Message, Proxy, Tls, Transport,
+};
 
 on_every_pipe!(
     a_device_registers_and_delivers_over_websockets,
@@ -18,6 +21,7 @@ on_every_pipe!(
     a_device_goes_through_a_proxy_over_websockets,
     a_proxy_that_asks_for_another_password_stops_the_device_until_it_does_not,
     a_broker_with_websockets_takes_everything,
+    the_emulator_s_websockets_take_keys_and_certificates,
 );
 
 /// `user` and `wet secret`, as a proxy sees them.
@@ -66,6 +70,29 @@ async fn a_device_registers_and_delivers_over_websockets(pipe: Pipe) {
     let expected =
         [format!("{DPS_HOST}/$iothub/websocket"), format!("{HUB_A}/$iothub/websocket?iothub-no-client-cert=true")];
     assert_eq!(front.paths(), expected);
+}
+
+async fn the_emulator_s_websockets_take_keys_and_certificates(pipe: Pipe) {
+    let certificate = Authority::new().unwrap().device_certificate(DEVICE).unwrap();
+    let by_thumbprint = DeviceAuth::Thumbprint { primary: certificate.thumbprint.clone(), secondary: None };
+    for auth in [DeviceAuth::from(key()), by_thumbprint] {
+        let with_key = matches!(auth, DeviceAuth::Keys { .. });
+        // Packets come in pieces of three bytes.
+        let config =
+            Config::new().hub_with(HubConfig::new(HUB_A).device(DEVICE, auth)).https_port(0).websocket_frame(3);
+        let scene = Scene::start(config).await;
+        let shown = ClientCertificate::from_pem(certificate.certificate_pem.clone(), certificate.key_pem.clone());
+        let builder = if with_key {
+            scene.device(pipe)
+        } else {
+            scene.builder(pipe).hub(HUB_A, DEVICE).client_certificate(shown)
+        };
+        let builder = builder.resolve(HUB_A, [scene.emulator.https_addr().unwrap()]).transport(Transport::WebSockets);
+        let mut actor = Actor::start(&scene, DEVICE, builder, 10);
+        actor.send(100).await;
+        let verdict = actor.finish(&scene).await;
+        assert_eq!((verdict.duplicates, verdict.accepted), (0, 1));
+    }
 }
 
 async fn a_cut_websocket_costs_no_message(pipe: Pipe) {
