@@ -210,7 +210,7 @@ pub enum Action<'a> {
     /// Keep the assignment, so that a reboot goes straight to the hub.
     SaveAssignment(&'a Assignment),
     /// Keep this beside the assignment, so that a device that loses power in an outage does not come back as if nothing
-    /// had happened. Optional; a few times in an outage.
+    /// had happened. Optional; at most 20 times in the first hour of an outage and 45 times in a week.
     SaveMemory(Memory),
 }
 

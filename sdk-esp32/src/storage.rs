@@ -24,8 +24,8 @@ const MEMORY: &str = "sf-memory";
 /// # Wear
 /// The link decides when something is worth a write, and what is kept already is not written again. The assignment is
 /// written when it differs from the one kept: once, and once for each move. The memory is written when an outage shows
-/// first evidence of overload and each time that has grown older by a quarter (16 times in the first hour of an outage
-/// and 40 times in a week at most, however often the device tries), when a connection that ends the trouble has proved
+/// first evidence of overload and each time that has grown older by a quarter (20 times in the first hour of an outage
+/// and 45 times in a week at most, however often the device tries), when a connection that ends the trouble has proved
 /// stable, when the hint changes, and with each registration, whose spacing grows to 8 hours. NVS takes a write of 24
 /// bytes in three of the 126 entries of a page.
 #[derive(Debug)]
