@@ -3,8 +3,9 @@
 /// The back-off in a few words, for storage that survives a reboot.
 ///
 /// A device that loses power in an outage must not come back as if nothing had happened. The link says when it is worth
-/// writing ([`crate::Action::SaveMemory`]: each time the outage has grown older by a quarter, 20 times in an hour
-/// and 45 times in a week at most), [`crate::Link::memory`] gives the latest at any time, and [`crate::Link::restore_memory`] takes it after the reboot.
+/// writing ([`crate::Action::SaveMemory`]: each time the outage has grown older by a quarter, 20 times in an hour and
+/// 45 times in a week at most), [`crate::Link::memory`] gives the latest at any time, and
+/// [`crate::Link::restore_memory`] takes it after the reboot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Seconds since 1970 when this was made, 0 when the clock was not set.
