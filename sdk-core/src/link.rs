@@ -514,6 +514,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.now
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn enter(&mut self, phase: Phase) {
         if self.phase != phase {
             self.phase = phase;

@@ -312,6 +312,7 @@ impl Backoff {
     }
 
     /// Starts anew: a connection lasted, and was lost at `now`.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub const fn reset(&mut self, now: Instant) {
         let spread_ms = self.spread_ms;
         *self = Self::new(now);

@@ -111,6 +111,7 @@ impl Timers {
         Self([UNSET; TimerReason::ALL.len()])
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn set(&mut self, reason: TimerReason, at: Instant) {
         if let Some(slot) = self.0.get_mut(reason as usize) {
             *slot = at;
