@@ -2,6 +2,7 @@
 
 mod clock;
 mod delivery;
+mod herd;
 mod hostile_input;
 mod inbound;
 mod keep_alive;
