@@ -25,6 +25,12 @@ pub(crate) struct Chart {
 /// Colours that stay apart in print and for colour-blind readers (Okabe and Ito), the first for ours.
 const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000"];
 
+/// Colour and dashes of a curve: once the colours are used up, they come again dashed.
+fn look(place: usize) -> (&'static str, &'static str) {
+    let dashes = if place < COLOURS.len() { "" } else { r#" stroke-dasharray="7 4""# };
+    (COLOURS[place % COLOURS.len()], dashes)
+}
+
 const WIDTH: f64 = 900.0;
 const HEIGHT: f64 = 340.0;
 const LEFT: f64 = 78.0;
@@ -85,17 +91,21 @@ impl Chart {
         );
         // Ours is drawn last, on top.
         for (place, curve) in self.curves.iter().enumerate().rev() {
-            let colour = COLOURS[place % COLOURS.len()];
-            let (width, opacity) = if place == 0 { (2.6, 1.0) } else { (1.4, 0.7) };
-            let path: String = curve.points.iter().fold(String::new(), |mut path, (x, y)| {
-                let _ = write!(path, "{:.1},{:.1} ", across(*x), up(*y));
-                path
-            });
-            let _ = write!(
-                svg,
-                r#"<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-opacity="{opacity}" stroke-linejoin="round"><title>{}</title></polyline>"#,
-                escape(&curve.name)
-            );
+            let (colour, dashes) = look(place);
+            let (width, opacity) = if place == 0 { (2.8, 1.0) } else { (1.6, 0.85) };
+            // On a logarithmic axis there is no place for nothing.
+            let shown = |point: &(f64, f64)| !self.logarithmic || point.1 >= 1.0;
+            for part in curve.points.split(|point| !shown(point)).filter(|part| !part.is_empty()) {
+                let path: String = part.iter().fold(String::new(), |mut path, (x, y)| {
+                    let _ = write!(path, "{:.1},{:.1} ", across(*x), up(*y));
+                    path
+                });
+                let _ = write!(
+                    svg,
+                    r#"<polyline points="{path}" fill="none" stroke="{colour}"{dashes} stroke-width="{width}" stroke-opacity="{opacity}" stroke-linejoin="round" stroke-linecap="round"><title>{}</title></polyline>"#,
+                    escape(&curve.name)
+                );
+            }
         }
         if let Some((level, name)) = &self.level {
             let y = up(*level);
@@ -125,10 +135,10 @@ pub(crate) fn svg(charts: &[Chart]) -> String {
     for (place, name) in names.iter().enumerate() {
         let x = LEFT + (place % columns) as f64 * 268.0;
         let y = 20.0 + (place / columns) as f64 * 20.0;
-        let colour = COLOURS[place % COLOURS.len()];
+        let (colour, dashes) = look(place);
         let _ = write!(
             svg,
-            r#"<line x1="{x}" x2="{}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="3"/><text x="{}" y="{}" class="axis">{}</text>"#,
+            r#"<line x1="{x}" x2="{}" y1="{y}" y2="{y}" stroke="{colour}"{dashes} stroke-width="3"/><text x="{}" y="{}" class="axis">{}</text>"#,
             x + 22.0,
             x + 28.0,
             y + 4.0,
@@ -171,8 +181,8 @@ const PAGE: &str = "body{margin:0;background:#f6f7f9;color:#1a1a1a;font:16px/1.5
                     left:20px}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;background:#fff;font-\
                     variant-numeric:tabular-nums;font-size:14px}th,td{padding:6px 10px;border:1px solid #dde1e6;text-\
                     align:right}th:first-child,td:first-child{text-align:left}th{background:#eef1f5}tbody \
-                    tr:first-child td{font-weight:600}figure{margin:16px 0;background:#fff;border:1px solid #dde1e6}\
-                    figure svg{display:block;width:100%;height:auto}footer{color:#555;font-size:13px}";
+                    tr:first-child td{font-weight:600}th,td{white-space:nowrap}figure{margin:16px 0;background:#fff;border:1px solid #dde1e6;overflow-x:auto}\
+                    figure svg{display:block;width:100%;min-width:680px;height:auto}footer{color:#555;font-size:13px}";
 
 /// Round figures from zero to `end`.
 fn ticks(end: f64) -> Vec<f64> {
@@ -210,6 +220,12 @@ mod tests {
     fn ticks_are_round_and_few() {
         assert_eq!(ticks(1.0), [0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0]);
         assert_eq!(ticks(90.0).len(), 5);
+    }
+
+    #[test]
+    fn no_two_curves_look_alike() {
+        let looks: std::collections::HashSet<_> = (0..2 * COLOURS.len()).map(look).collect();
+        assert_eq!(looks.len(), 2 * COLOURS.len());
     }
 
     #[test]

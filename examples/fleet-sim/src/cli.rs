@@ -165,12 +165,26 @@ pub fn main() -> ExitCode {
 
 fn bench(devices: u32, json: Option<&Path>, threads: usize) -> Result<bool, String> {
     let begun = std::time::Instant::now();
-    let lines = bench::measure(devices, threads);
-    println!("{}\nThe bench took {:.0} s.", bench::table(&lines), begun.elapsed().as_secs_f64());
+    let before = load();
+    let (lines, processor) = bench::measure(devices, threads);
+    println!(
+        "{}\nThe bench took {:.0} s on the wall and {:.0} s on processors with {threads} threads. Load of the machine: \
+         {before} before, {} after.",
+        bench::table(&lines),
+        begun.elapsed().as_secs_f64(),
+        processor.as_secs_f64(),
+        load()
+    );
     if let Some(file) = json {
         write(file, &format!("{:#}\n", bench::to_json(&lines)))?;
     }
     Ok(lines.iter().all(|line| line.met))
+}
+
+/// Returns how many tasks wanted to run in the last minute, as Linux tells.
+fn load() -> String {
+    let told = std::fs::read_to_string("/proc/loadavg");
+    told.ok().and_then(|text| text.split(' ').next().map(str::to_owned)).unwrap_or_else(|| "unknown".into())
 }
 
 fn show(run: &RunArguments, threads: usize) -> Result<bool, String> {

@@ -7,8 +7,9 @@ use steadfast_core::Role;
 /// A peer's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// azure-iot-sdk-c, `iothub_client_retry_control.c`: at once, then 1 s doubling to 30 s, whole seconds from start to
-    /// start; the cast to whole seconds removes the jitter of up to 5 %.
+    /// azure-iot-sdk-c, `iothub_client_retry_control.c`: at once, then 1 s doubling to 30 s from start to start; the cast
+    /// to whole seconds removes the jitter of up to 5 %, and times are compared in whole seconds of the wall clock, which
+    /// is taken to be right: devices come at the turn of a second, together.
     AzureC,
     /// azure-iot-sdk-python, `pipeline_stages_base.py`: 10 ms, then 10 s.
     AzurePython,
@@ -77,7 +78,8 @@ impl Peer {
             Self::AzureC => {
                 let secs = power(failures - 1, 30);
                 let jittered = f64::from(secs) * (1.0 + dice.share() * 0.05);
-                started + jittered as u32 * 1_000
+                // It compares whole seconds of the wall clock, whenever the application lets it work.
+                now.max((started / 1_000 + jittered as u32) * 1_000) + dice.between(0, 10)
             }
             Self::AzurePython | Self::Fixed => now + 10_000,
             Self::AzureNode => {

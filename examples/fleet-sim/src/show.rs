@@ -38,7 +38,7 @@ impl Show {
     }
 
     fn title(&self) -> String {
-        format!("{} devices lose their hub", self.scenario.devices)
+        format!("{} devices lose their hub", grouped(self.scenario.devices))
     }
 
     fn facts(&self) -> Vec<String> {
@@ -116,7 +116,8 @@ impl Show {
         });
         let arrivals = each(&|outcome| {
             let counts: Vec<f64> = outcome.arrivals.iter().map(|count| f64::from(*count)).collect();
-            thin(&counts, end, |bin| bin.iter().copied().fold(0.0, f64::max))
+            // Wide steps: waves that come every few seconds would fill the whole diagram.
+            thin_to(&counts, end, POINTS / 6, |bin| bin.iter().copied().fold(0.0, f64::max))
         });
         let most =
             self.outcomes.iter().map(|outcome| outcome.attempts_quantile(0.999)).max().unwrap_or(1).clamp(10, 200);
@@ -136,12 +137,13 @@ impl Show {
             logarithmic: false,
         };
         let seconds = "seconds since the loss";
+        let arrivals_title = format!("Arrivals at the hub, busiest second of every {} s", end.div_ceil(POINTS / 6));
         vec![
             chart("Back for good", seconds, "% of the devices", connected),
             Chart {
                 level: Some((self.scenario.rate, "capacity".into())),
                 logarithmic: true,
-                ..chart("Arrivals at the hub, greatest second of each step", seconds, "attempts per second", arrivals)
+                ..chart(&arrivals_title, seconds, "attempts per second", arrivals)
             },
             Chart {
                 logarithmic: true,
@@ -187,9 +189,22 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     line(&head) + &line(&rule).replace(' ', "") + &body
 }
 
+/// Returns a number with commas between thousands.
+fn grouped(number: u32) -> String {
+    let digits = number.to_string();
+    let parts: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().filter_map(|part| core::str::from_utf8(part).ok()).collect();
+    parts.join(",")
+}
+
 /// Joins seconds into steps so that a curve has few points.
 fn thin(seconds: &[f64], end: usize, join: impl Fn(&[f64]) -> f64) -> Vec<(f64, f64)> {
-    let step = end.div_ceil(POINTS).max(1);
+    thin_to(seconds, end, POINTS, join)
+}
+
+/// The same with at most so many points.
+fn thin_to(seconds: &[f64], end: usize, points: usize, join: impl Fn(&[f64]) -> f64) -> Vec<(f64, f64)> {
+    let step = end.div_ceil(points).max(1);
     let steps = seconds[..end.min(seconds.len())].chunks(step);
     steps.enumerate().map(|(place, bin)| ((place * step) as f64, join(bin))).collect()
 }
