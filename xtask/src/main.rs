@@ -15,6 +15,7 @@ mod fleet;
 mod licence;
 mod metadata;
 mod no_std;
+mod scoreboard;
 mod shell;
 mod size;
 mod suites;
@@ -91,6 +92,12 @@ const STEPS: &[Step] = &[
         about: "builds the ESP32-C3 image and makes it flashable; slow the first time",
         in_ci: false,
         run: firmware_esp32::run,
+    },
+    Step {
+        name: "scoreboard",
+        about: "the same faults for this SDK and the official Python SDK; writes docs/scoreboard.md",
+        in_ci: false,
+        run: scoreboard::run,
     },
     Step {
         name: "bench",
@@ -174,6 +181,6 @@ fn usage() -> String {
     for step in STEPS {
         text.push_str(&format!("  {:<10} {}\n", step.name, step.about));
     }
-    text.push_str("  ci         every step above but esp32 and bench, with the time each took\n");
+    text.push_str("  ci         every step above but esp32, scoreboard and bench, with the time each took\n");
     text
 }

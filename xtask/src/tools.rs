@@ -68,6 +68,12 @@ pub(crate) fn missing() -> Vec<String> {
     lines
 }
 
+/// Returns the Python that has the official SDK, and sets it up if it is missing.
+pub(crate) fn official_python_sdk() -> Result<PathBuf, String> {
+    python_judge()?;
+    python_with_judge().ok_or_else(|| "the official Python SDK was installed and is not there".into())
+}
+
 /// Returns the Python that has the official SDK, when it was set up.
 pub(crate) fn python_with_judge() -> Option<PathBuf> {
     let python = judge_directory().join("bin/python");
