@@ -141,6 +141,8 @@ struct Session {
     stable: bool,
     /// Connections in a row that the service accepted and closed before they were stable.
     takeovers: u8,
+    /// Connections since the last stable one that were of use and ended early.
+    early_ends: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     suspect: Option<(MessageId, u8)>,
 }
@@ -563,6 +565,7 @@ impl Session {
             subscribed: 0,
             stable: false,
             takeovers: 0,
+            early_ends: 0,
             suspect: None,
         }
     }

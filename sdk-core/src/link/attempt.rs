@@ -20,6 +20,9 @@ pub(super) const TAKEOVERS: u8 = 3;
 /// Tokens are renewed as if they were good for this long at least.
 const SHORTEST_LIFETIME_MS: u32 = 60_000;
 
+/// Connections in a row that may end early, once they were of use, before that counts as overload.
+pub(super) const EARLY_ENDS: u8 = 3;
+
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Which service the next attempt turns to.
     pub(super) fn next_role(&self) -> Role {
@@ -172,6 +175,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     fn stable(&mut self) {
         self.session.stable = true;
         self.session.takeovers = 0;
+        self.session.early_ends = 0;
         self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.fruitless > 0;
         self.hub_backoff.reset(self.now);
         self.dps_backoff.reset(self.now);
@@ -186,6 +190,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let was_up = matches!(self.phase, Phase::Up | Phase::Draining);
         let stable = was_up && self.session.stable;
         let planned = self.timers.get(TimerReason::Retry).filter(|_| was_up);
+        let useful = was_up && self.session.progressed;
         if was_up {
             self.end_delivery();
         }
@@ -216,22 +221,41 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         } else if stable {
             self.fresh_delay(word)
         } else {
+            let taken_over = was_up && matches!(failure, Failure::Lost);
+            self.session.takeovers = if taken_over { self.session.takeovers.saturating_add(1) } else { 0 };
+            if useful && let Some(delay) = self.early_end(failure, word) {
+                self.wait(failure, delay);
+                return;
+            }
             let mut occasion = self.backoff_mut().note(failure, was_up, now);
             self.pending.remember |= self.hub_backoff.is_worth_keeping(now);
-            if was_up && matches!(failure, Failure::Lost) {
-                self.session.takeovers = self.session.takeovers.saturating_add(1);
-                if self.session.takeovers >= TAKEOVERS {
-                    occasion.cause = Cause::TakenOver;
-                }
-            } else {
-                self.session.takeovers = 0;
+            if self.session.takeovers >= TAKEOVERS {
+                occasion.cause = Cause::TakenOver;
             }
             let delay = self.account.settings.retry_delay(&occasion, word);
             self.climb(failure, was_up, delay, word)
         };
+        self.wait(failure, delay);
+    }
+
+    fn wait(&mut self, failure: Failure, delay: Duration) {
         self.enter(Phase::Waiting);
-        self.timers.set(TimerReason::Retry, now.after(delay));
+        self.timers.set(TimerReason::Retry, self.now.after(delay));
         self.events.report(Event::Retrying { failure, delay });
+    }
+
+    /// The delay after a connection on which the service acknowledged messages, and which ended early all the same: a
+    /// bad line rather than overload, for the first few times. A service that turns devices away acknowledges nothing.
+    fn early_end(&mut self, failure: Failure, word: u32) -> Option<Duration> {
+        let line = matches!(failure, Failure::Lost | Failure::KeepAliveTimeout);
+        if !line || self.session.early_ends >= EARLY_ENDS || self.hub_backoff.is_overloaded() {
+            return None;
+        }
+        let widening = 1 << self.session.early_ends;
+        self.session.early_ends = self.session.early_ends.saturating_add(1);
+        self.ladder.absent = Some(self.now);
+        self.hub_backoff.lose(failure, self.now);
+        Some(self.fresh_delay(word).saturating_mul(widening))
     }
 
     /// The delay before an attempt that follows no failure.

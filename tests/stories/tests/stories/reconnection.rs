@@ -281,3 +281,43 @@ fn a_certificate_that_cannot_be_read_is_not_tried_in_a_tight_loop() {
     let took = world.run_until_up();
     assert!(took < secs(125), "{took:?}");
 }
+
+#[test]
+fn a_bad_line_costs_seconds_and_not_minutes() {
+    seeds(20, |seed| {
+        let mut world = World::builder().seed(seed).assigned().build();
+        world.start();
+        world.run_until_up();
+        for widest in [3, 6, 12] {
+            world.publish("useful");
+            world.run_until_delivered();
+            world.run_for(secs(20));
+            world.reset_all();
+            world.run_until_down();
+            let away = world.run_until_up();
+            // Connecting takes some of it.
+            assert!(away <= secs(widest + 3), "{away:?} after a cut");
+        }
+        // A line that never lasts is no better than a service that turns devices away.
+        world.publish("useful");
+        world.run_until_delivered();
+        world.reset_all();
+        world.run_until_down();
+        let delay = *world.delays_ms().last().expect("a delay");
+        assert!(delay > 12_000, "{delay} ms after the fourth");
+    });
+}
+
+#[test]
+fn a_connection_on_which_nothing_was_acknowledged_is_overload() {
+    let mut late = 0;
+    seeds(40, |seed| {
+        let mut world = World::builder().seed(seed).assigned().build();
+        world.start();
+        world.run_until_up();
+        world.reset_all();
+        world.run_until_down();
+        late += usize::from(world.delays_ms().last().is_some_and(|delay| *delay > 12_000));
+    });
+    assert!(late > 20, "{late} of 40 waited for longer than after a bad line");
+}
