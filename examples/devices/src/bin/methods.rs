@@ -1,0 +1,67 @@
+//! Answers direct methods: each has a handler, JSON in and JSON out; what has none is answered with 404.
+//!
+//! `cargo run --release -p examples --bin methods`
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use examples::{Outcome, Place, local, narrate, say};
+use serde_json::{Value, json};
+use steadfast::{Device, MethodAnswer, Methods, Subscriptions, Telemetry};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Outcome {
+    let place = Place::with_key().await?;
+    let (device, driver) = place.builder().subscriptions(Subscriptions::METHODS).build()?;
+    narrate(&device);
+    let driver = tokio::spawn(driver);
+
+    let interval = Arc::new(AtomicU64::new(500));
+    let methods = methods(&interval);
+    let serve = async {
+        // Until the driver ends. Several calls at a time; a handler may await as long as it likes, 30 s by default.
+        methods.serve(&device).await;
+        Ok(())
+    };
+    let work = async { tokio::try_join!(serve, measure(&device, &interval)).map(drop) };
+    let told = place.run(work, local::methods).await;
+
+    let books = device.stop(Duration::from_secs(10)).await;
+    driver.await?;
+    told?;
+    place.check(&books)
+}
+
+fn methods(interval: &Arc<AtomicU64>) -> Methods {
+    let (read, write) = (Arc::clone(interval), Arc::clone(interval));
+    Methods::new()
+        .on("getStatus", move |_| {
+            let status = json!({ "milliseconds": read.load(Ordering::Relaxed), "version": env!("CARGO_PKG_VERSION") });
+            async move { MethodAnswer::ok(status.to_string()) }
+        })
+        .on("setInterval", move |body| {
+            let interval = Arc::clone(&write);
+            async move { set_interval(&interval, &body) }
+        })
+}
+
+fn set_interval(interval: &AtomicU64, body: &[u8]) -> MethodAnswer {
+    let wish: Value = match serde_json::from_slice(body) {
+        Ok(wish) => wish,
+        Err(error) => return MethodAnswer::new(400, json!({ "problem": error.to_string() }).to_string()),
+    };
+    let Some(milliseconds @ 10..=60_000) = wish["milliseconds"].as_u64() else {
+        return MethodAnswer::new(400, json!({ "problem": "milliseconds must be 10 to 60000" }).to_string());
+    };
+    let before = interval.swap(milliseconds, Ordering::Relaxed);
+    say("device", format_args!("measures every {milliseconds} ms"));
+    MethodAnswer::ok(json!({ "before": before }).to_string())
+}
+
+async fn measure(device: &Device, interval: &AtomicU64) -> Outcome {
+    loop {
+        drop(device.send(&Telemetry::json_of(&json!({ "celsius": 21.5 }))?).await?);
+        tokio::time::sleep(Duration::from_millis(interval.load(Ordering::Relaxed))).await;
+    }
+}

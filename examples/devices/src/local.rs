@@ -1,0 +1,178 @@
+//! The cloud's side, when the programs run without one: a local hub and DPS, and what they do to the device.
+
+mod file_upload;
+mod gateway_leaf;
+mod methods;
+mod telemetry;
+mod twin_thermostat;
+mod x509;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hub_emulator::{
+    Config, DeviceAuth, DeviceCertificate, DeviceHandle, DpsConfig, Emulator, Enrollment, Hub, HubConfig, Key,
+    Ledger as HubLedger, LedgerMode,
+};
+use steadfast::{Builder, Ledger, RetryPolicy, Tls};
+use tempfile::TempDir;
+
+use crate::place::{CertificateFiles, Identity};
+use crate::{Outcome, say};
+
+pub use file_upload::file_upload;
+pub use gateway_leaf::gateway_leaf;
+pub use methods::methods;
+pub use telemetry::telemetry;
+pub use twin_thermostat::twin_thermostat;
+pub use x509::x509;
+
+const HUB: &str = "plant.azure-devices.net";
+const DEVICE: &str = "example-1";
+const GATEWAY: &str = "gateway.plant.local";
+const STORAGE: &str = "plant.blob.core.windows.net";
+
+/// How long the cloud waits for each thing it wants to see.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A local hub and DPS that know one device.
+pub struct Local {
+    emulator: Emulator,
+    /// For the files a real device would have from its maker.
+    directory: TempDir,
+}
+
+impl Local {
+    pub(crate) async fn start() -> Outcome<Self> {
+        let config = Config::new()
+            // A port of its own, which is closed while the hub is down.
+            .hub_with(HubConfig::new(HUB).port(0))
+            .dps(DpsConfig::new().assigning_polls(0))
+            .enroll(Enrollment::individual(DEVICE, key()))
+            .gateway_name(GATEWAY)
+            .https_port(0)
+            .storage_host(STORAGE)
+            .ledger(LedgerMode::Full);
+        Ok(Self { emulator: Emulator::start(config).await?, directory: tempfile::tempdir()? })
+    }
+
+    /// Leads a device here instead of where its names lead, and lets it hurry.
+    pub(crate) fn reach(&self, builder: Builder) -> Builder {
+        let builder = builder
+            .resolve(&self.emulator.dps().host(), [self.emulator.dps().addr()])
+            .resolve(HUB, [self.hub().addr()])
+            .resolve(GATEWAY, [self.emulator.tls_addr()])
+            .tls(Tls::without_system_roots().and_pem(self.emulator.ca_pem()))
+            .retry(RetryPolicy::DEFAULT.divided_by(10));
+        match self.emulator.https_addr() {
+            Some(https) => builder.resolve_https(HUB, [https]).resolve_https(STORAGE, [https]),
+            None => builder,
+        }
+    }
+
+    /// Names the device as DPS knows it.
+    pub(crate) fn provisioned(&self) -> Identity {
+        let (id_scope, registration_id) = (self.emulator.dps().id_scope(), DEVICE.to_owned());
+        Identity::Provisioned { id_scope, registration_id, key: Some(key().to_base64()) }
+    }
+
+    /// Registers a device that shows a certificate, and writes its first one; returns the connection string.
+    pub(crate) fn register_certificate(&self) -> Outcome<String> {
+        let thumbprint = self.new_certificate()?.thumbprint;
+        self.hub().add_device(DEVICE, DeviceAuth::Thumbprint { primary: thumbprint, secondary: None })?;
+        Ok(format!("HostName={HUB};DeviceId={DEVICE};x509=true"))
+    }
+
+    /// Registers a device with a key; returns the connection string that leads through the gateway.
+    pub(crate) fn register_leaf(&self) -> Outcome<String> {
+        self.hub().add_device(DEVICE, key())?;
+        let key = key().to_base64();
+        Ok(format!("HostName={HUB};DeviceId={DEVICE};SharedAccessKey={key};GatewayHostName={GATEWAY}"))
+    }
+
+    /// Writes the roots a device behind the gateway trusts into a file.
+    pub(crate) fn roots_file(&self) -> Outcome<PathBuf> {
+        let path = self.directory.path().join("gateway-roots.pem");
+        std::fs::write(&path, self.emulator.ca_pem())?;
+        Ok(path)
+    }
+
+    pub(crate) fn certificate_files(&self) -> CertificateFiles {
+        let path = |name| self.directory.path().join(name);
+        CertificateFiles { chain: path("chain.pem"), key: path("key.pem") }
+    }
+
+    /// Issues a certificate and puts it in place of the one before: each file by a rename, so that nobody reads a half.
+    fn new_certificate(&self) -> Outcome<DeviceCertificate> {
+        let issued = self.emulator.device_certificate(DEVICE)?;
+        let files = self.certificate_files();
+        for (path, text) in [(files.key, &issued.key_pem), (files.chain, &issued.certificate_pem)] {
+            let new = path.with_extension("new");
+            write_private(&new, text)?;
+            std::fs::rename(&new, &path)?;
+        }
+        Ok(issued)
+    }
+
+    fn hub(&self) -> Hub {
+        self.emulator.hub(HUB)
+    }
+
+    fn device(&self) -> DeviceHandle {
+        self.hub().device(DEVICE)
+    }
+
+    /// Waits until something holds, looking again whenever something changes.
+    async fn until(&self, what: &str, holds: impl Fn(&HubLedger) -> bool) -> Outcome {
+        if self.emulator.ledger().wait_until(PATIENCE, holds).await {
+            return Ok(());
+        }
+        Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into())
+    }
+
+    /// Waits until the hub has so many messages more.
+    async fn more_messages(&self, count: u64) -> Outcome {
+        let wanted = self.emulator.ledger().counts(DEVICE).distinct + count;
+        self.until("messages arrive", |ledger| ledger.counts(DEVICE).distinct >= wanted).await
+    }
+
+    /// Closes the device's connection without a word, as a network does, and waits until the device is back.
+    async fn cut(&self) -> Outcome {
+        let before = self.emulator.ledger().connections_of(DEVICE).len();
+        say("cloud", "cuts the connection");
+        self.device().disconnect(true)?;
+        self.until("the device comes back", |ledger| {
+            ledger.connections_of(DEVICE).len() > before && self.device().is_connected()
+        })
+        .await
+    }
+
+    /// Holds the device's books against the hub's.
+    pub(crate) fn check(&self, books: &Ledger) -> Outcome {
+        let counts = self.emulator.ledger().counts(DEVICE);
+        say("cloud", format_args!("the hub has {} messages", counts.distinct));
+        // One that expired may have arrived all the same, when only its acknowledgement was lost.
+        if (books.delivered..=books.delivered + books.expired).contains(&counts.distinct) {
+            say("cloud", "nothing was lost");
+            return Ok(());
+        }
+        Err(format!("the device says {} were delivered", books.delivered).into())
+    }
+}
+
+fn key() -> Key {
+    Key::from_seed("an example")
+}
+
+/// Writes a file that only its owner can read.
+fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(0o600).open(path)?.write_all(text.as_bytes())
+}
+
+/// Fails with `why` unless `holds`.
+fn ensure(holds: bool, why: impl Into<String>) -> Outcome {
+    if holds { Ok(()) } else { Err(why.into().into()) }
+}
