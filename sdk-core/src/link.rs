@@ -63,7 +63,6 @@ pub struct Link<O, S, H = Provisioned> {
     plan: Option<Plan>,
     timers: Timers,
     hub_backoff: Backoff,
-    dps_backoff: Backoff,
     ladder: Ladder,
     session: Session,
     wire: Wire,
@@ -274,7 +273,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             plan: None,
             timers,
             hub_backoff: Backoff::new(now),
-            dps_backoff: Backoff::new(now),
             ladder: Ladder {
                 wanted: false,
                 not_before: now,
@@ -324,7 +322,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             if self.phase != Phase::Idle || !self.hub_backoff.is_recalled() {
                 self.hub_backoff.reset(now);
             }
-            self.dps_backoff.reset(now);
+            self.reset_dps_backoff();
             self.ladder.absent = Some(now);
             let word = self.rng.word();
             let delay = self.fresh_delay(word);

@@ -112,7 +112,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.timers.clear(TimerReason::Connack);
         match self.account.role() {
             // It takes the CONNECT of a device whose registration it then refuses.
-            Role::Provisioning => self.dps_backoff.answered(),
+            Role::Provisioning => self.backoff_mut().answered(),
             Role::Hub => {
                 self.hub_backoff.accepted();
                 self.ladder.absent = None;
@@ -178,7 +178,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.session.early_ends = 0;
         self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.fruitless > 0;
         self.hub_backoff.reset(self.now);
-        self.dps_backoff.reset(self.now);
+        self.reset_dps_backoff();
         self.ladder.fruitless = 0;
         self.ladder.not_before = self.now;
         let mean = short_millis(self.account.config().reprovisioning.after_unreachable);
@@ -461,17 +461,19 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         }
     }
 
+    /// The back-off of the service of this attempt.
     pub(super) fn backoff(&self) -> &Backoff {
-        match self.account.role() {
-            Role::Provisioning => &self.dps_backoff,
-            Role::Hub => &self.hub_backoff,
-        }
+        self.account.home.backoff().filter(|_| self.account.role() == Role::Provisioning).unwrap_or(&self.hub_backoff)
     }
 
     pub(super) fn backoff_mut(&mut self) -> &mut Backoff {
-        match self.account.role() {
-            Role::Provisioning => &mut self.dps_backoff,
-            Role::Hub => &mut self.hub_backoff,
+        let provisioning = self.account.role() == Role::Provisioning;
+        self.account.home.backoff_mut().filter(|_| provisioning).unwrap_or(&mut self.hub_backoff)
+    }
+
+    pub(super) fn reset_dps_backoff(&mut self) {
+        if let Some(backoff) = self.account.home.backoff_mut() {
+            backoff.reset(self.now);
         }
     }
 

@@ -6,6 +6,8 @@ use heapless::String;
 
 use crate::azure::names::OPERATION_ID_MAX;
 use crate::io::Assignment;
+use crate::retry::Backoff;
+use crate::time::Instant;
 
 /// What a link keeps for the Device Provisioning Service: [`Provisioned`], or [`Direct`] to save its room.
 pub trait Home: Clone + Default + fmt::Debug + sealed::Sealed {
@@ -23,13 +25,26 @@ pub trait Home: Clone + Default + fmt::Debug + sealed::Sealed {
 
     /// Takes what names the registration, and returns whether it fits.
     fn set_operation(&mut self, operation_id: &str) -> bool;
+
+    /// Returns the back-off of the service.
+    fn backoff(&self) -> Option<&Backoff>;
+
+    /// Returns the back-off of the service, to change it.
+    fn backoff_mut(&mut self) -> Option<&mut Backoff>;
 }
 
-/// Room for an assignment and a registration.
-#[derive(Clone, Debug, Default)]
+/// Room for an assignment, a registration and its back-off.
+#[derive(Clone, Debug)]
 pub struct Provisioned {
     assignment: Option<Assignment>,
     operation_id: String<OPERATION_ID_MAX, u8>,
+    backoff: Backoff,
+}
+
+impl Default for Provisioned {
+    fn default() -> Self {
+        Self { assignment: None, operation_id: String::new(), backoff: Backoff::new(Instant::ORIGIN) }
+    }
 }
 
 impl Home for Provisioned {
@@ -50,6 +65,14 @@ impl Home for Provisioned {
     fn set_operation(&mut self, operation_id: &str) -> bool {
         self.operation_id.clear();
         self.operation_id.push_str(operation_id).is_ok()
+    }
+
+    fn backoff(&self) -> Option<&Backoff> {
+        Some(&self.backoff)
+    }
+
+    fn backoff_mut(&mut self) -> Option<&mut Backoff> {
+        Some(&mut self.backoff)
     }
 }
 
@@ -72,6 +95,14 @@ impl Home for Direct {
 
     fn set_operation(&mut self, operation_id: &str) -> bool {
         operation_id.is_empty()
+    }
+
+    fn backoff(&self) -> Option<&Backoff> {
+        None
+    }
+
+    fn backoff_mut(&mut self) -> Option<&mut Backoff> {
+        None
     }
 }
 

@@ -134,7 +134,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     fn assigned(&mut self, assignment: Assignment) {
         let elsewhere = self.account.home.assignment() != Some(&assignment);
         let migrated = elsewhere && self.account.home.assignment().is_some();
-        self.dps_backoff.reset(self.now);
+        self.reset_dps_backoff();
         self.registered(elsewhere);
         if elsewhere {
             // Another hub knows nothing of the session here, and has refused nothing.
