@@ -9,7 +9,7 @@
 pub mod local;
 mod place;
 
-use std::error::Error;
+use std::fmt;
 use std::sync::LazyLock;
 use std::time::Instant;
 
@@ -19,10 +19,25 @@ use tokio::sync::broadcast::error::RecvError;
 pub use place::{CertificateFiles, Place};
 
 /// What the programs return: whatever goes wrong ends them with an exit code that is not 0.
-pub type Outcome<T = ()> = Result<T, Box<dyn Error + Send + Sync>>;
+pub type Outcome<T = ()> = Result<T, Problem>;
+
+/// Why a program failed, made of any error. Its `Debug` is the words alone, which is what `main` prints.
+pub struct Problem(String);
+
+impl<E: fmt::Display> From<E> for Problem {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl fmt::Debug for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// Prints a line with the time since the first one.
-pub fn say(who: &str, what: impl std::fmt::Display) {
+pub fn say(who: &str, what: impl fmt::Display) {
     static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
     println!("{:6.2} s  {who:<6} {what}", BEGUN.elapsed().as_secs_f64());
 }

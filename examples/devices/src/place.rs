@@ -52,7 +52,7 @@ impl Place {
             Some(identity) => Self::cloud(identity),
             None => {
                 let local = Local::start().await?;
-                Ok(Self::at(local.provisioned(), local))
+                Self::at(local.provisioned(), local)
             }
         }
     }
@@ -72,7 +72,7 @@ impl Place {
                 let local = Local::start().await?;
                 let connection_string = local.register_certificate()?;
                 let files = local.certificate_files();
-                Ok((Self::at(Identity::ConnectionString(connection_string), local), files))
+                Ok((Self::at(Identity::ConnectionString(connection_string), local)?, files))
             }
         }
     }
@@ -89,24 +89,23 @@ impl Place {
                 let local = Local::start().await?;
                 let connection_string = local.register_leaf()?;
                 let roots = local.roots_file()?;
-                Ok((Self::at(Identity::ConnectionString(connection_string), local), roots))
+                Ok((Self::at(Identity::ConnectionString(connection_string), local)?, roots))
             }
         }
     }
 
     fn cloud(identity: Identity) -> Outcome<Self> {
-        let mut arguments = env::args().skip(1);
-        let span = match (arguments.next().as_deref(), arguments.next()) {
-            (None, _) => None,
-            (Some("--for"), Some(seconds)) => Some(Duration::from_secs(seconds.parse()?)),
-            _ => return Err("the only option is --for SECONDS".into()),
-        };
+        let span = span()?;
+        say("cloud", "the hub that the environment names; Ctrl-C ends the program");
         Ok(Self { identity, local: None, span })
     }
 
-    fn at(identity: Identity, local: Local) -> Self {
+    fn at(identity: Identity, local: Local) -> Outcome<Self> {
+        if span()?.is_some() {
+            return Err("--for is for a real hub, and the environment names none".into());
+        }
         say("cloud", "a local IoT hub and DPS, over TLS, in this process; the back-off's waits are divided by 10");
-        Self { identity, local: Some(local), span: None }
+        Ok(Self { identity, local: Some(local), span: None })
     }
 
     /// Returns the device's builder, with its place and its key.
@@ -153,7 +152,10 @@ impl Place {
     ) -> Outcome {
         let end = async {
             match (&self.local, self.span) {
-                (Some(local), _) => tokio::time::timeout(LIMIT, story(local)).await?,
+                (Some(local), _) => match tokio::time::timeout(LIMIT, story(local)).await {
+                    Ok(told) => told,
+                    Err(_) => Err(format!("the cloud's part did not end within {} s", LIMIT.as_secs()).into()),
+                },
                 (None, Some(span)) => {
                     tokio::time::sleep(span).await;
                     Ok(())
@@ -179,7 +181,10 @@ impl Place {
         let Ledger { accepted, delivered, expired, queued, .. } = *books;
         let line = format!("{accepted} messages accepted, {delivered} delivered, {expired} expired, {queued} queued");
         say("books", line);
-        if !books.balances() || queued > 0 || accepted != delivered + expired {
+        if queued > 0 {
+            return Err(format!("{queued} messages are still queued, and end with this process").into());
+        }
+        if !books.balances() || accepted != delivered + expired {
             return Err("a message is lost".into());
         }
         match &self.local {
@@ -198,6 +203,19 @@ fn identity(with_key: bool) -> Outcome<Option<Identity>> {
     let registration_id = required("DPS_REGISTRATION_ID")?;
     let key = if with_key { Some(required("DPS_KEY")?) } else { None };
     Ok(Some(Identity::Provisioned { id_scope, registration_id, key }))
+}
+
+/// Reads how long to work at a real hub.
+fn span() -> Outcome<Option<Duration>> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => Ok(None),
+        ["--for", seconds] => {
+            let seconds = seconds.parse().map_err(|_| format!("--for takes whole seconds, and not {seconds:?}"))?;
+            Ok(Some(Duration::from_secs(seconds)))
+        }
+        _ => Err("the only option is --for SECONDS; where the device belongs is read from the environment".into()),
+    }
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -11,11 +11,16 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// What would lead an example to a real hub.
 const VARIABLES: [&str; 4] = ["IOTHUB_DEVICE_CONNECTION_STRING", "DPS_ID_SCOPE", "DPS_REGISTRATION_ID", "DPS_KEY"];
 
-fn ends_well(program: &str, says: &str) {
+fn without_place(program: &str) -> Command {
     let mut command = Command::new(program);
     for name in VARIABLES {
         command.env_remove(name);
     }
+    command
+}
+
+fn ends_well(program: &str, says: &str) {
+    let mut command = without_place(program);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let begun = Instant::now();
     // What it prints fits into the pipes.
@@ -59,4 +64,18 @@ fn x509_ends_well() {
 #[test]
 fn gateway_leaf_ends_well() {
     ends_well(env!("CARGO_BIN_EXE_gateway-leaf"), "and said it belongs to plant.azure-devices.net");
+}
+
+#[test]
+fn what_is_missing_or_wrong_is_named() {
+    let refused = |variable: (&str, &str), argument: &str, says: &str| {
+        let mut command = without_place(env!("CARGO_BIN_EXE_telemetry"));
+        let arguments = Some(argument).filter(|argument| !argument.is_empty());
+        let output = command.env(variable.0, variable.1).args(arguments).output().unwrap();
+        let problem = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && problem.contains(says), "{problem}");
+    };
+    refused(("DPS_ID_SCOPE", "0ne00AB12CD"), "", "Error: the environment variable DPS_REGISTRATION_ID is missing");
+    refused(("IOTHUB_DEVICE_CONNECTION_STRING", "HostName=h"), "", "DeviceId");
+    refused(("IOTHUB_DEVICE_CONNECTION_STRING", "HostName=h"), "--help", "the only option is --for SECONDS");
 }
