@@ -142,6 +142,8 @@ struct Session {
     takeovers: u8,
     /// Connections since the last stable one that were of use and ended early.
     early_ends: u8,
+    /// Those among the latest of `takeovers` that ended at once and were of no use.
+    turned_away: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     suspect: Option<(MessageId, u8)>,
 }
@@ -464,6 +466,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             last_failure: self.trouble.last,
             failures: self.trouble.failures,
             duplicate_identity: self.session.takeovers >= attempt::TAKEOVERS,
+            quota_suspected: self.session.turned_away >= attempt::TAKEOVERS,
             next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_role())),
             registrations: self.ladder.registrations,
             clock_skew_secs: self.clock.skew(self.now),
@@ -564,6 +567,7 @@ impl Session {
             stable: false,
             takeovers: 0,
             early_ends: 0,
+            turned_away: 0,
             suspect: None,
         }
     }

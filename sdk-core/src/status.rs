@@ -66,6 +66,8 @@ pub enum Advice {
     CheckService,
     /// Look for another device with the same identity.
     DuplicateIdentity,
+    /// Look after the hub's daily quota of messages: used up, it takes no device until 00:00 UTC.
+    CheckQuota,
     /// Look after this device: descriptors, memory, key holder.
     CheckDevice,
     /// Look after the HTTP proxy on the way out: its address, the user and the password, and whom it lets through.
@@ -87,6 +89,10 @@ impl fmt::Display for Advice {
             Self::CheckService => "check what answers at the service's address, such as a captive portal or a proxy",
             Self::DuplicateIdentity => {
                 "look for another device with the same identity: each drops the other's connection"
+            }
+            Self::CheckQuota => {
+                "check the hub's daily quota: used up, it closes every connection until 00:00 UTC; else look for another \
+                 device with the same identity"
             }
             Self::CheckDevice => "check this device: descriptors, memory and the holder of its key",
             Self::CheckProxy => {
@@ -117,6 +123,9 @@ pub struct Status {
     /// The service accepted this device three times in a row and closed soon after, which is what happens when another
     /// device uses the same identity; a service that restarts again and again looks alike.
     pub duplicate_identity: bool,
+    /// Each of these connections ended within seconds and without an acknowledgement, which is what a hub does whose daily
+    /// quota is used up (IoT Hub error 403002): until 00:00 UTC, and then the device is back within an hour.
+    pub quota_suspected: bool,
     /// When the next attempt begins, and at which service.
     pub next_attempt: Option<(Instant, Role)>,
     /// Registrations with the Device Provisioning Service since the link was made.
@@ -135,6 +144,9 @@ impl Status {
     pub fn advice(&self) -> Advice {
         if self.clock_skew_secs.is_some() {
             return Advice::SetClock;
+        }
+        if self.quota_suspected {
+            return Advice::CheckQuota;
         }
         if self.duplicate_identity {
             return Advice::DuplicateIdentity;

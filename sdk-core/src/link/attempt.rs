@@ -20,6 +20,9 @@ pub(super) const TAKEOVERS: u8 = 3;
 /// Tokens are renewed as if they were good for this long at least.
 const SHORTEST_LIFETIME_MS: u32 = 60_000;
 
+/// A connection that the service accepts and closes within this time was never meant to be of use.
+const AT_ONCE: Duration = Duration::from_secs(5);
+
 /// Connections in a row that may end early, once they were of use, before that counts as overload.
 pub(super) const EARLY_ENDS: u8 = 3;
 
@@ -176,6 +179,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.session.stable = true;
         self.session.takeovers = 0;
         self.session.early_ends = 0;
+        self.session.turned_away = 0;
         self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.fruitless > 0;
         self.hub_backoff.reset(self.now);
         self.reset_dps_backoff();
@@ -191,6 +195,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let stable = was_up && self.session.stable;
         let planned = self.timers.get(TimerReason::Retry).filter(|_| was_up);
         let useful = was_up && self.session.progressed;
+        let lasted = self.now.since(self.phase_since);
         if was_up {
             self.end_delivery();
         }
@@ -223,6 +228,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         } else {
             let taken_over = was_up && matches!(failure, Failure::Lost);
             self.session.takeovers = if taken_over { self.session.takeovers.saturating_add(1) } else { 0 };
+            let turned_away = taken_over && !useful && lasted <= AT_ONCE;
+            self.session.turned_away = if turned_away { self.session.turned_away.saturating_add(1) } else { 0 };
             if useful && let Some(delay) = self.early_end(failure, word) {
                 self.wait(failure, delay);
                 return;

@@ -115,3 +115,21 @@ async fn a_message_the_hub_finds_too_large_is_refused_before_it_is_sent(pipe: Pi
     assert_eq!(actor.device.ledger().refused, 1);
     soon(actor.device.stop(Duration::ZERO)).await;
 }
+
+// rumqttc drops a CONNACK that the end of the connection follows at once, and with it what tells a quota.
+#[tokio::test]
+async fn a_hub_whose_daily_quota_is_used_up_is_recognised_and_waited_for() {
+    let scene = Scene::at_hub().await;
+    // The token is still good at midnight.
+    let builder = scene.device(Pipe::Bytes).token_lifetime(Duration::from_secs(86_400));
+    let mut actor = Actor::start(&scene, DEVICE, builder, 10);
+    actor.send(5).await;
+    actor.delivered().await;
+    scene.emulator.hub(HUB_A).exhaust_quota().unwrap();
+    actor.send(5).await;
+    actor.status("the quota is suspected", |status| status.quota_suspected).await;
+    let clock = scene.emulator.clock();
+    clock.advance(Duration::from_secs(86_401 - clock.unix() % 86_400));
+    actor.delivered().await;
+    actor.finish(&scene).await;
+}

@@ -321,3 +321,26 @@ fn a_connection_on_which_nothing_was_acknowledged_is_overload() {
     });
     assert!(late > 20, "{late} of 40 waited for longer than after a bad line");
 }
+
+#[test]
+fn a_hub_whose_daily_quota_is_used_up_is_left_alone_until_it_is_not() {
+    seeds(10, |seed| {
+        let mut world = stable(seed);
+        world.hub_mut(0).faults.close_after_ms = Some(0);
+        world.reset_all();
+        world.publish("waits for midnight");
+        world.run_for(hours(2));
+        let status = world.status();
+        assert!(status.quota_suspected, "{status}");
+        assert_eq!(status.advice(), steadfast_core::Advice::CheckQuota);
+        let before = world.attempts().len();
+        world.run_for(hours(12));
+        let attempts = world.attempts().len() - before;
+        assert!((10..=26).contains(&attempts), "{attempts} attempts in twelve hours");
+        assert!(world.registrations().is_empty(), "another hub would not help");
+        world.hub_mut(0).faults.close_after_ms = None;
+        assert!(world.run_until_delivered() <= hours(1));
+        world.run_for(mins(3));
+        assert!(!world.status().quota_suspected);
+    });
+}
