@@ -8,6 +8,7 @@ mod collector;
 mod front;
 mod gate;
 mod logs;
+mod namespace;
 mod oracle;
 mod scene;
 
@@ -17,6 +18,7 @@ pub use collector::Collector;
 pub use front::{ConnectProxy, WebSocketFront};
 pub use gate::Gate;
 pub use logs::Logs;
+pub use namespace::run_again_inside;
 pub use oracle::Verdict;
 pub use scene::{DEVICE, DPS_HOST, GROUP, HUB_A, HUB_B, Scene, key, policy, reprovisioning, timeouts};
 

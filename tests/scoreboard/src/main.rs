@@ -12,9 +12,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use e2e::run_again_inside;
 use futures_util::future::join_all;
 use hub_emulator::{Config, DeviceAuth, DpsConfig, Emulator, Enrollment, HubConfig, Key};
-use tokio::process::Command;
 
 use crate::faults::{Score, TRIALS, Trial};
 use crate::peer::{Peer, Setup};
@@ -35,7 +35,10 @@ async fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if std::env::var_os(INSIDE).is_none() {
-        return match tokio::time::timeout(WHOLE, again_inside()).await {
+        let hubs: Vec<String> = pairs().flat_map(|(trial, peer)| trial.hubs(peer)).collect();
+        let names: Vec<&str> = hubs.iter().map(String::as_str).chain([DPS_HOST]).collect();
+        let again = run_again_inside(&names, std::env::args_os().skip(1), INSIDE);
+        return match tokio::time::timeout(WHOLE, again).await {
             Ok(status) if status.success() => ExitCode::SUCCESS,
             Ok(_) | Err(_) => ExitCode::FAILURE,
         };
@@ -136,27 +139,4 @@ fn table(scores: &[(Trial, &str, Score)]) -> String {
          to notice,\nprovision anew and make a new client. It does so here as little as its documentation asks for it.\n",
     );
     text
-}
-
-/// Runs this program again in new network and mount namespaces; as an ordinary user inside a user namespace.
-async fn again_inside() -> std::process::ExitStatus {
-    let names: Vec<String> = pairs().flat_map(|(trial, peer)| trial.hubs(peer)).collect();
-    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
-    let text = format!("127.0.0.1 localhost {DPS_HOST} {}\n", names.join(" "));
-    std::fs::write(hosts.path(), text).expect("the hosts file is written");
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-    let mut command = Command::new("unshare");
-    if !is_root {
-        command.arg("--map-root-user");
-    }
-    command
-        .args(["--net", "--mount", "--", "sh", "-c"])
-        .arg("ip link set lo up && mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"")
-        .arg("sh")
-        .arg(hosts.path())
-        .arg(std::env::current_exe().expect("this program has a path"))
-        .args(std::env::args_os().skip(1))
-        .env(INSIDE, "1")
-        .kill_on_drop(true);
-    command.status().await.expect("`unshare` of util-linux and `ip` of iproute2 are installed")
 }

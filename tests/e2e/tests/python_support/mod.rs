@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use e2e::run_again_inside;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -27,7 +28,10 @@ pub(crate) async fn inside(name: &str, judge: impl Future<Output = ()>) {
         "the official Python SDK is not installed ({} is missing): run `cargo xtask test`, which installs it",
         python.display()
     );
-    let status = timeout(WHOLE + STEP, run_again_inside(name)).await.expect("the run inside the namespace ends");
+    let status =
+        timeout(WHOLE + STEP, run_again_inside(&[HUB, DPS, STORAGE], ["--exact", "--nocapture", name], INSIDE))
+            .await
+            .expect("the run inside the namespace ends");
     assert!(status.success(), "the run inside the namespace failed: {status}");
 }
 
@@ -71,29 +75,6 @@ impl Sdk {
         let status = timeout(STEP, self.child.wait()).await.expect("python ends").expect("and is waited for");
         assert!(status.success(), "{status}");
     }
-}
-
-/// Runs this test again in new network and mount namespaces; as an ordinary user inside a user namespace.
-async fn run_again_inside(name: &str) -> std::process::ExitStatus {
-    let hosts = tempfile::NamedTempFile::new().expect("a temporary file");
-    std::fs::write(hosts.path(), format!("127.0.0.1 localhost {HUB} {DPS} {STORAGE}\n"))
-        .expect("the hosts file is written");
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
-    let mut command = Command::new("unshare");
-    if !is_root {
-        command.arg("--map-root-user");
-    }
-    command
-        .args(["--net", "--mount", "--", "sh", "-c"])
-        .arg("ip link set lo up && mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"")
-        .arg("sh")
-        .arg(hosts.path())
-        .arg(std::env::current_exe().expect("this test has a path"))
-        .args(["--exact", "--nocapture"])
-        .arg(name)
-        .env(INSIDE, "1")
-        .kill_on_drop(true);
-    command.status().await.expect("`unshare` of util-linux and `ip` of iproute2 are installed")
 }
 
 fn python() -> PathBuf {
