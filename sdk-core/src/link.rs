@@ -2,6 +2,7 @@
 
 mod account;
 mod attempt;
+mod clock;
 mod deliver;
 mod events;
 mod fleet;
@@ -9,6 +10,7 @@ mod home;
 mod hub;
 mod provision;
 mod receive;
+mod state;
 mod transmit;
 
 use core::time::Duration;
@@ -16,13 +18,14 @@ use core::time::Duration;
 use heapless::Deque;
 
 use self::account::Account;
+use self::clock::{CLOCK_SET_SECS, WallClock};
 use self::events::Events;
+use self::state::{Inbound, Ladder, Pending, Phase, Plan, Session, Trouble, Wire};
 use crate::config::{ConfigError, Service, Settings};
-use crate::failure::Failure;
 use crate::io::{Assignment, Attempt, Input, Output, Role, Taken};
 use crate::ledger::Ledger;
 use crate::mqtt::PacketId;
-use crate::outbox::{Lane, MessageId, Outbox};
+use crate::outbox::Outbox;
 use crate::retry::Backoff;
 use crate::rng::{Rng, Seed};
 use crate::status::{State, Status};
@@ -73,158 +76,6 @@ pub struct Link<O, S, H = Provisioned> {
     ledger: Ledger,
     trouble: Trouble,
 }
-
-/// Where an attempt stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Idle,
-    /// Waits for the retry timer.
-    Waiting,
-    /// Waits for a signature.
-    Signing,
-    /// Waits for TCP and TLS.
-    Opening,
-    /// Waits for CONNACK.
-    Greeting,
-    /// Waits for SUBACK.
-    Subscribing,
-    /// Talks to the Device Provisioning Service.
-    Registering,
-    Up,
-    /// Leaves in order.
-    Draining,
-    Stopped,
-    GivenUp,
-}
-
-/// Why the link leaves in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plan {
-    Renew,
-    /// To come back, by way of the Device Provisioning Service if that is wanted.
-    Reprovision,
-    Stop,
-}
-
-/// When to turn to the Device Provisioning Service.
-#[derive(Clone, Copy, Debug)]
-struct Ladder {
-    /// The next attempt goes to the Device Provisioning Service.
-    wanted: bool,
-    /// No earlier registration than this, but on explicit order.
-    not_before: Instant,
-    /// How long the hub must be out of reach.
-    unreachable_ms: u32,
-    /// Since when it is, for all the link knows; `None` after a sign of life.
-    absent: Option<Instant>,
-    /// Registrations since the last stable connection.
-    fruitless: u8,
-    /// Registrations since the link was made; each is billed.
-    registrations: u32,
-}
-
-/// What the service and the link know of each other beyond one connection.
-#[derive(Clone, Copy, Debug)]
-struct Session {
-    normal: Progress,
-    urgent: Progress,
-    /// The service kept the session for this connection.
-    resumed: bool,
-    /// Messages below the cursor of their lane that are still in the outbox.
-    in_flight: u16,
-    /// An acknowledgement came on this connection.
-    progressed: bool,
-    /// Subscriptions the service has acknowledged in this session.
-    subscribed: u8,
-    /// The connection has lasted.
-    stable: bool,
-    /// Connections in a row that the service accepted and closed before they were stable.
-    takeovers: u8,
-    /// Connections since the last stable one that were of use and ended early.
-    early_ends: u8,
-    /// Those among the latest of `takeovers` that ended at once and were of no use.
-    turned_away: u8,
-    /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
-    suspect: Option<(MessageId, u8)>,
-}
-
-/// How far a lane has come.
-#[derive(Clone, Copy, Debug)]
-struct Progress {
-    /// The id of the next message accepted.
-    next_id: MessageId,
-    /// Every message of the lane below it was sent on this connection.
-    cursor: MessageId,
-    /// Every message of the lane below it may have been sent in this session before.
-    sent_before: MessageId,
-    /// Every message of the lane from it on was never sent.
-    high: MessageId,
-    /// When the lane's oldest message in flight became that.
-    since: Instant,
-}
-
-/// What is to be written on the connection, and what was.
-#[derive(Clone, Copy, Debug)]
-struct Wire {
-    connect: bool,
-    /// Subscriptions to ask for.
-    subscribe: u8,
-    /// Subscriptions asked for and not acknowledged.
-    unacknowledged: u8,
-    ping: bool,
-    /// When a ping was asked for that nothing answered.
-    pinged: Option<Instant>,
-    request: bool,
-    last_sent: Instant,
-    last_received: Instant,
-    /// When the transport last moved bytes of a backlog.
-    last_moved: Instant,
-    /// Attempt whose transport exists.
-    open: bool,
-}
-
-/// Actions that wait for [`Link::poll_output`].
-#[derive(Clone, Copy, Debug, Default)]
-struct Pending {
-    /// A connection to close, after a DISCONNECT if that flag is set.
-    close: Option<(Attempt, bool)>,
-    /// DISCONNECT goes out before the close.
-    disconnect: bool,
-    save: bool,
-    remember: bool,
-    sign: bool,
-    connect: bool,
-}
-
-/// An inbound QoS 1 message that the application has.
-#[derive(Clone, Copy, Debug)]
-struct Inbound {
-    packet_id: PacketId,
-    handled: bool,
-}
-
-/// The wall clock, and what the service's answers say of it.
-#[derive(Clone, Copy, Debug, Default)]
-struct WallClock {
-    own: Option<(u64, Instant)>,
-    service: Option<(u64, Instant)>,
-    /// The service's clock shows no later time than `service`.
-    exact: bool,
-}
-
-/// What ended the last good time and what happened since.
-#[derive(Clone, Copy, Debug, Default)]
-struct Trouble {
-    first: Option<Failure>,
-    last: Option<Failure>,
-    failures: u32,
-}
-
-/// Clocks that differ by more make IoT Hub refuse tokens (azure-docs `iot-hub/troubleshoot-error-codes.md`, 401003).
-const SKEW_SECS: u64 = 300;
-
-/// No device runs before 2025-01-01 00:00 UTC: a clock before that is not set.
-const CLOCK_SET_SECS: u64 = 1_735_689_600;
 
 impl<O: Outbox, S: Settings> Link<O, S> {
     /// Creates an idle link. The seed must differ from device to device.
@@ -537,107 +388,6 @@ where
             Self::Provisioned { registration_id, .. } => registration_id.as_ref(),
             Self::Broker { client_id, .. } => client_id.as_ref(),
         }
-    }
-}
-
-impl Session {
-    fn new<O: Outbox>(outbox: &O, rng: &mut Rng, now: Instant) -> Self {
-        let mut urgent = None;
-        let mut from = Lane::Urgent.first_id();
-        while let Some(id) = outbox.next(from).filter(|id| id.lane() == Lane::Urgent) {
-            urgent = Some(id);
-            from = id.next();
-        }
-        let normal = outbox.last().filter(|id| id.lane() == Lane::Normal);
-        // Half of a lane's numbers stay above the first one.
-        let first = if urgent.is_some() && normal.is_some() { 0 } else { rng.long() >> 2 };
-        let progress = |lane: Lane, last: Option<MessageId>| {
-            let fresh = MessageId::new(lane.first_id().get() | first);
-            let next_id = last.map_or(fresh, MessageId::next);
-            let oldest = outbox.first_of(lane).unwrap_or(next_id);
-            Progress { next_id, cursor: oldest, sent_before: lane.first_id(), high: oldest, since: now }
-        };
-        Self {
-            normal: progress(Lane::Normal, normal),
-            urgent: progress(Lane::Urgent, urgent),
-            resumed: false,
-            in_flight: 0,
-            progressed: false,
-            subscribed: 0,
-            stable: false,
-            takeovers: 0,
-            early_ends: 0,
-            turned_away: 0,
-            suspect: None,
-        }
-    }
-
-    const fn lane(&self, lane: Lane) -> &Progress {
-        match lane {
-            Lane::Normal => &self.normal,
-            Lane::Urgent => &self.urgent,
-        }
-    }
-
-    const fn lane_mut(&mut self, lane: Lane) -> &mut Progress {
-        match lane {
-            Lane::Normal => &mut self.normal,
-            Lane::Urgent => &mut self.urgent,
-        }
-    }
-
-    /// Nothing was sent in this session before.
-    const fn forget_sent(&mut self) {
-        self.normal.sent_before = Lane::Normal.first_id();
-        self.urgent.sent_before = Lane::Urgent.first_id();
-    }
-}
-
-impl Wire {
-    const fn new(now: Instant) -> Self {
-        Self {
-            connect: false,
-            subscribe: 0,
-            unacknowledged: 0,
-            ping: false,
-            pinged: None,
-            request: false,
-            last_sent: now,
-            last_received: now,
-            last_moved: now,
-            open: false,
-        }
-    }
-}
-
-impl WallClock {
-    /// Seconds since 1970, by the service's clock where the two are known to differ.
-    fn unix_secs(&self, now: Instant) -> Option<u64> {
-        self.chosen(now).map(|(secs, at)| secs.saturating_add(now.secs_since(at)))
-    }
-
-    /// Milliseconds since 1970, by the same clock, which was set to whole seconds.
-    fn unix_millis(&self, now: Instant) -> Option<u64> {
-        self.chosen(now).map(|(secs, at)| secs.saturating_mul(1000).saturating_add(now.millis_since(at)))
-    }
-
-    fn chosen(&self, now: Instant) -> Option<(u64, Instant)> {
-        let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.secs_since(at));
-        let (own, service) = (self.own.map(run), self.service.map(run));
-        let own_counts = match (own, service) {
-            (Some(own), Some(service)) => own.abs_diff(service) <= SKEW_SECS || (own > service && !self.exact),
-            (_, None) => true,
-            (None, Some(_)) => false,
-        };
-        if own_counts { self.own } else { self.service }
-    }
-
-    /// Service's time minus the device's, when that is known and matters.
-    fn skew(&self, now: Instant) -> Option<i64> {
-        let (secs, at) = self.own?;
-        let own = secs.saturating_add(now.secs_since(at));
-        let service = self.unix_secs(now).filter(|service| *service != own)?;
-        Some(i64::try_from(service).unwrap_or(i64::MAX).saturating_sub(i64::try_from(own).unwrap_or(i64::MAX)))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use core::time::Duration;
 
-use super::{Home, Link, Pending, Phase, Plan, SKEW_SECS, Trouble, Wire, unreachable_ms};
+use super::clock::SKEW_SECS;
+use super::state::{Pending, Phase, Plan, Trouble, Wire};
+use super::{Home, Link, unreachable_ms};
 use crate::azure::sas;
 use crate::config::Settings;
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};

@@ -3,7 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::{Home, Link, Phase, Plan};
+use super::state::{Phase, Plan};
+use super::{Home, Link};
 use crate::azure::hub;
 use crate::azure::property_bag::{self, BagError};
 use crate::config::{Overflow, Settings};

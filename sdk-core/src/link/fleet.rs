@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use super::{Home, Link, Phase};
+use super::state::Phase;
+use super::{Home, Link};
 use crate::config::Settings;
 use crate::io::Role;
 use crate::memory::Memory;

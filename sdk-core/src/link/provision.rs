@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use super::{Home, Link, Phase};
+use super::state::Phase;
+use super::{Home, Link};
 use crate::azure::dps::{Answer, AnswerError, Assigned, Response};
 use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError};
 use crate::config::Settings;

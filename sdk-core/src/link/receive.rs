@@ -1,6 +1,7 @@
 //! What comes from the service.
 
-use super::{Home, Inbound, Link, Phase};
+use super::state::{Inbound, Phase};
+use super::{Home, Link};
 use crate::config::{Settings, Subscriptions};
 use crate::failure::Failure;
 use crate::io::{Attempt, Event, Input, Received, Role, Taken};

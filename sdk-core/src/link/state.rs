@@ -1,0 +1,215 @@
+//! What a link knows of its attempt, its session and its trouble.
+
+use crate::failure::Failure;
+use crate::io::Attempt;
+use crate::mqtt::PacketId;
+use crate::outbox::{Lane, MessageId, Outbox};
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// Where an attempt stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    /// Waits for the retry timer.
+    Waiting,
+    /// Waits for a signature.
+    Signing,
+    /// Waits for TCP and TLS.
+    Opening,
+    /// Waits for CONNACK.
+    Greeting,
+    /// Waits for SUBACK.
+    Subscribing,
+    /// Talks to the Device Provisioning Service.
+    Registering,
+    Up,
+    /// Leaves in order.
+    Draining,
+    Stopped,
+    GivenUp,
+}
+
+/// Why the link leaves in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Plan {
+    Renew,
+    /// To come back, by way of the Device Provisioning Service if that is wanted.
+    Reprovision,
+    Stop,
+}
+
+/// When to turn to the Device Provisioning Service.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ladder {
+    /// The next attempt goes to the Device Provisioning Service.
+    pub(super) wanted: bool,
+    /// No earlier registration than this, but on explicit order.
+    pub(super) not_before: Instant,
+    /// How long the hub must be out of reach.
+    pub(super) unreachable_ms: u32,
+    /// Since when it is, for all the link knows; `None` after a sign of life.
+    pub(super) absent: Option<Instant>,
+    /// Registrations since the last stable connection.
+    pub(super) fruitless: u8,
+    /// Registrations since the link was made; each is billed.
+    pub(super) registrations: u32,
+}
+
+/// What the service and the link know of each other beyond one connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) normal: Progress,
+    pub(super) urgent: Progress,
+    /// The service kept the session for this connection.
+    pub(super) resumed: bool,
+    /// Messages below the cursor of their lane that are still in the outbox.
+    pub(super) in_flight: u16,
+    /// An acknowledgement came on this connection.
+    pub(super) progressed: bool,
+    /// Subscriptions the service has acknowledged in this session.
+    pub(super) subscribed: u8,
+    /// The connection has lasted.
+    pub(super) stable: bool,
+    /// Connections in a row that the service accepted and closed before they were stable.
+    pub(super) takeovers: u8,
+    /// Connections since the last stable one that were of use and ended early.
+    pub(super) early_ends: u8,
+    /// Those among the latest of `takeovers` that ended at once and were of no use.
+    pub(super) turned_away: u8,
+    /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
+    pub(super) suspect: Option<(MessageId, u8)>,
+}
+
+/// How far a lane has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Progress {
+    /// The id of the next message accepted.
+    pub(super) next_id: MessageId,
+    /// Every message of the lane below it was sent on this connection.
+    pub(super) cursor: MessageId,
+    /// Every message of the lane below it may have been sent in this session before.
+    pub(super) sent_before: MessageId,
+    /// Every message of the lane from it on was never sent.
+    pub(super) high: MessageId,
+    /// When the lane's oldest message in flight became that.
+    pub(super) since: Instant,
+}
+
+/// What is to be written on the connection, and what was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wire {
+    pub(super) connect: bool,
+    /// Subscriptions to ask for.
+    pub(super) subscribe: u8,
+    /// Subscriptions asked for and not acknowledged.
+    pub(super) unacknowledged: u8,
+    pub(super) ping: bool,
+    /// When a ping was asked for that nothing answered.
+    pub(super) pinged: Option<Instant>,
+    pub(super) request: bool,
+    pub(super) last_sent: Instant,
+    pub(super) last_received: Instant,
+    /// When the transport last moved bytes of a backlog.
+    pub(super) last_moved: Instant,
+    /// Attempt whose transport exists.
+    pub(super) open: bool,
+}
+
+/// Actions that wait for [`Link::poll_output`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pending {
+    /// A connection to close, after a DISCONNECT if that flag is set.
+    pub(super) close: Option<(Attempt, bool)>,
+    /// DISCONNECT goes out before the close.
+    pub(super) disconnect: bool,
+    pub(super) save: bool,
+    pub(super) remember: bool,
+    pub(super) sign: bool,
+    pub(super) connect: bool,
+}
+
+/// An inbound QoS 1 message that the application has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inbound {
+    pub(super) packet_id: PacketId,
+    pub(super) handled: bool,
+}
+
+/// What ended the last good time and what happened since.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Trouble {
+    pub(super) first: Option<Failure>,
+    pub(super) last: Option<Failure>,
+    pub(super) failures: u32,
+}
+
+impl Session {
+    pub(super) fn new<O: Outbox>(outbox: &O, rng: &mut Rng, now: Instant) -> Self {
+        let mut urgent = None;
+        let mut from = Lane::Urgent.first_id();
+        while let Some(id) = outbox.next(from).filter(|id| id.lane() == Lane::Urgent) {
+            urgent = Some(id);
+            from = id.next();
+        }
+        let normal = outbox.last().filter(|id| id.lane() == Lane::Normal);
+        // Half of a lane's numbers stay above the first one.
+        let first = if urgent.is_some() && normal.is_some() { 0 } else { rng.long() >> 2 };
+        let progress = |lane: Lane, last: Option<MessageId>| {
+            let fresh = MessageId::new(lane.first_id().get() | first);
+            let next_id = last.map_or(fresh, MessageId::next);
+            let oldest = outbox.first_of(lane).unwrap_or(next_id);
+            Progress { next_id, cursor: oldest, sent_before: lane.first_id(), high: oldest, since: now }
+        };
+        Self {
+            normal: progress(Lane::Normal, normal),
+            urgent: progress(Lane::Urgent, urgent),
+            resumed: false,
+            in_flight: 0,
+            progressed: false,
+            subscribed: 0,
+            stable: false,
+            takeovers: 0,
+            early_ends: 0,
+            turned_away: 0,
+            suspect: None,
+        }
+    }
+
+    pub(super) const fn lane(&self, lane: Lane) -> &Progress {
+        match lane {
+            Lane::Normal => &self.normal,
+            Lane::Urgent => &self.urgent,
+        }
+    }
+
+    pub(super) const fn lane_mut(&mut self, lane: Lane) -> &mut Progress {
+        match lane {
+            Lane::Normal => &mut self.normal,
+            Lane::Urgent => &mut self.urgent,
+        }
+    }
+
+    /// Nothing was sent in this session before.
+    pub(super) const fn forget_sent(&mut self) {
+        self.normal.sent_before = Lane::Normal.first_id();
+        self.urgent.sent_before = Lane::Urgent.first_id();
+    }
+}
+
+impl Wire {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            connect: false,
+            subscribe: 0,
+            unacknowledged: 0,
+            ping: false,
+            pinged: None,
+            request: false,
+            last_sent: now,
+            last_received: now,
+            last_moved: now,
+            open: false,
+        }
+    }
+}
