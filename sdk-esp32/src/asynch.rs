@@ -6,11 +6,16 @@ use core::task::Poll as Ready;
 use core::time::Duration;
 
 use embedded_io_async::{Read, Write};
-use steadfast_core::{Assignment, Failure, Instant, Link, Memory, MessageId, Outbox, PublishError, Seed, Settings};
+use steadfast_core::hub::orders::Orders;
+use steadfast_core::{
+    Assignment, CallId, Failure, HubLink, Instant, Link, Memory, MessageId, Outbox, PublishError, ReportError,
+    ReportId, RespondError, Seed, Settings,
+};
 
+use crate::any_link::{AnyLink, WithServices};
 use crate::board::{Board, Dial};
-use crate::commands::{FLUSH, STEPS, Turn, commands};
-use crate::engine::{Ack, Buffers, Engine, Poll, SetupError, Step};
+use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
+use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
 
 /// Dials.
 #[expect(async_fn_in_trait, reason = "executors of microcontrollers have one thread: no Send bound is wanted")]
@@ -40,8 +45,8 @@ pub trait Timer {
 ///
 /// [`poll`](Self::poll) may be dropped unfinished at any point: nothing is lost, and a dial begins anew.
 #[derive(Debug)]
-pub struct Device<'b, B, C: Connect, T, O, S> {
-    engine: Engine<'b, O, S>,
+pub struct Device<'b, B, C: Connect, T, O, S, L = Link<O, S>> {
+    engine: Engine<'b, O, S, L>,
     board: B,
     connector: C,
     timer: T,
@@ -68,6 +73,23 @@ impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C
         Ok(Self { engine, board, connector, timer, stream: None, unflushed: false })
     }
 
+    /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as far as
+    /// [`Config::subscriptions`](steadfast_core::Config::subscriptions) asks for them. To be called before
+    /// [`start`](Self::start).
+    #[must_use]
+    pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, T, O, S, WithServices<'b, O, S>> {
+        let Self { engine, board, connector, timer, stream, unflushed } = self;
+        let ServiceBuffers { reports, answers } = memory;
+        let engine = engine.wrap(|link| HubLink::new(link, reports, answers));
+        Device { engine, board, connector, timer, stream, unflushed }
+    }
+}
+
+impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C, T, O, S, WithServices<'b, O, S>> {
+    service_commands!();
+}
+
+impl<B: Board, C: Connect, T: Timer, O: Outbox, S: Settings, L: AnyLink<O, S>> Device<'_, B, C, T, O, S, L> {
     /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
     /// and stream included; what the last three point to comes on top, and the future of [`poll`](Self::poll).
     #[must_use]
@@ -86,7 +108,7 @@ impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C
         }
     }
 
-    async fn turn(&mut self, timeout: Duration) -> Turn {
+    async fn turn(&mut self, timeout: Duration) -> Turn<L::Service> {
         self.set_clock();
         let until = self.board.now().after(timeout);
         let mut looked = false;

@@ -13,10 +13,10 @@ pub(crate) const STEPS: u32 = 10_000;
 pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
 /// What a call of `poll` brought, before it is shown.
-pub(crate) enum Turn {
+pub(crate) enum Turn<V> {
     Idle,
     Event(Event),
-    Received(Found),
+    Received(Found<V>),
 }
 
 /// The commands of a device with the fields `engine`, `board`, `connector` and `stream`.
@@ -26,18 +26,18 @@ macro_rules! commands {
         pub fn start(&mut self) {
             self.set_clock();
             let now = self.board.now();
-            self.engine.link.start(now);
+            self.engine.link.core_mut().start(now);
         }
 
         /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.
         pub fn stop(&mut self, drain: Duration) {
             let now = self.board.now();
-            self.engine.link.stop(drain, now);
+            self.engine.link.core_mut().stop(drain, now);
         }
 
         /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
         pub fn restore_assignment(&mut self, assignment: Assignment) {
-            self.engine.link.restore_assignment(assignment);
+            self.engine.link.core_mut().restore_assignment(assignment);
         }
 
         /// Hands in what [`Board::save_memory`] kept before a reboot, so that a device that lost power in an outage goes on
@@ -46,13 +46,13 @@ macro_rules! commands {
         pub fn restore_memory(&mut self, memory: Memory) {
             self.set_clock();
             let now = self.board.now();
-            self.engine.link.restore_memory(memory, now);
+            self.engine.link.core_mut().restore_memory(memory, now);
         }
 
         /// Orders a registration with the Device Provisioning Service.
         pub fn reprovision(&mut self) {
             let now = self.board.now();
-            self.engine.link.reprovision(now);
+            self.engine.link.core_mut().reprovision(now);
         }
 
         /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in any
@@ -62,7 +62,7 @@ macro_rules! commands {
         /// [`PublishError`]; the message was not accepted.
         pub fn send(&mut self, message: steadfast_core::Message<'_>) -> Result<MessageId, PublishError> {
             let now = self.board.now();
-            self.engine.link.publish(message, now)
+            self.engine.link.core_mut().publish(message, now)
         }
 
         /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
@@ -81,8 +81,8 @@ macro_rules! commands {
         }
 
         /// Returns the link, to look at its state, its books and its outbox.
-        pub const fn link(&self) -> &Link<O, S> {
-            &self.engine.link
+        pub fn link(&self) -> &Link<O, S> {
+            self.engine.link.core()
         }
 
         /// Returns the board.
@@ -103,10 +103,63 @@ macro_rules! commands {
         fn set_clock(&mut self) {
             if let Some(unix_secs) = self.board.unix_secs() {
                 let now = self.board.now();
-                self.engine.link.set_wall_clock(unix_secs, now);
+                self.engine.link.core_mut().set_wall_clock(unix_secs, now);
             }
         }
     };
 }
 
-pub(crate) use commands;
+/// The commands of a device with services.
+macro_rules! service_commands {
+    () => {
+        /// Asks for the twin, now or once the link is up: it comes as [`Poll::Twin`], whatever its version.
+        ///
+        /// Returns false when the configuration does not subscribe to twin answers.
+        pub fn get_twin(&mut self) -> bool {
+            let now = self.board.now();
+            self.engine.link.get_twin(now)
+        }
+
+        /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
+        ///
+        /// It can be called in any state. What waits is merged: per path the last write counts. An event tells what became
+        /// of it. [`Acknowledgement::write`](steadfast_core::hub::pnp::Acknowledgement::write) makes the patch that
+        /// acknowledges a writable property.
+        ///
+        /// # Errors
+        /// [`ReportError`]; nothing was queued.
+        pub fn report(&mut self, patch: &[u8]) -> Result<ReportId, ReportError> {
+            let now = self.board.now();
+            self.engine.link.report(patch, now)
+        }
+
+        /// Answers a method call with a status, usually an HTTP-like one, and a body of JSON or nothing.
+        ///
+        /// # Errors
+        /// [`RespondError`]; the answer is not sent, to this call or any other.
+        pub fn respond(&mut self, call: CallId, status: u16, body: &[u8]) -> Result<(), RespondError> {
+            let now = self.board.now();
+            self.engine.link.respond(call, status, body, now)
+        }
+
+        /// Tells the version of desired properties the application has applied, kept from before a reboot, so that it is not
+        /// told again. Of use before the first [`start`](Self::start).
+        pub fn restore_desired_version(&mut self, version: u64) {
+            self.engine.link.restore_desired_version(version);
+        }
+
+        /// Returns the latest version of desired properties that was told.
+        #[must_use]
+        pub fn desired_version(&self) -> Option<u64> {
+            self.engine.link.desired_version()
+        }
+
+        /// Says which orders of an operator are carried out: none unless this is called; see
+        /// [`steadfast_core::hub::orders`].
+        pub fn allow_orders(&mut self, orders: Orders) {
+            self.engine.link.allow_orders(orders);
+        }
+    };
+}
+
+pub(crate) use {commands, service_commands};

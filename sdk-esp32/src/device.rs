@@ -3,11 +3,16 @@
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
-use steadfast_core::{Assignment, Failure, Instant, Link, Memory, MessageId, Outbox, PublishError, Seed, Settings};
+use steadfast_core::hub::orders::Orders;
+use steadfast_core::{
+    Assignment, CallId, Failure, HubLink, Instant, Link, Memory, MessageId, Outbox, PublishError, ReportError,
+    ReportId, RespondError, Seed, Settings,
+};
 
+use crate::any_link::{AnyLink, WithServices};
 use crate::board::{Board, Connect, Stream};
-use crate::commands::{FLUSH, STEPS, Turn, commands};
-use crate::engine::{Ack, Buffers, Engine, Poll, SetupError, Step};
+use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
+use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
 
 /// Pause after a stream took nothing; doubled each time it takes nothing again, up to the other.
 const WRITE_PAUSE: Duration = Duration::from_millis(10);
@@ -18,8 +23,8 @@ const WRITE_PAUSE_LONGEST: Duration = Duration::from_millis(320);
 /// Everything happens within [`poll`](Self::poll): dialling, writing, reading, waiting. Other methods only change what
 /// the next `poll` does.
 #[derive(Debug)]
-pub struct Device<'b, B, C: Connect, O, S> {
-    engine: Engine<'b, O, S>,
+pub struct Device<'b, B, C: Connect, O, S, L = Link<O, S>> {
+    engine: Engine<'b, O, S, L>,
     board: B,
     connector: C,
     stream: Option<C::Stream>,
@@ -45,6 +50,23 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
         Ok(Self { engine, board, connector, stream: None, unflushed: false, write_pause: WRITE_PAUSE })
     }
 
+    /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as far as
+    /// [`Config::subscriptions`](steadfast_core::Config::subscriptions) asks for them. To be called before
+    /// [`start`](Self::start).
+    #[must_use]
+    pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, O, S, WithServices<'b, O, S>> {
+        let Self { engine, board, connector, stream, unflushed, write_pause } = self;
+        let ServiceBuffers { reports, answers } = memory;
+        let engine = engine.wrap(|link| HubLink::new(link, reports, answers));
+        Device { engine, board, connector, stream, unflushed, write_pause }
+    }
+}
+
+impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S, WithServices<'b, O, S>> {
+    service_commands!();
+}
+
+impl<B: Board, C: Connect, O: Outbox, S: Settings, L: AnyLink<O, S>> Device<'_, B, C, O, S, L> {
     /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
     /// and stream included; what the last three point to comes on top.
     #[must_use]
@@ -66,7 +88,7 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
         }
     }
 
-    fn turn(&mut self, timeout: Duration) -> Turn {
+    fn turn(&mut self, timeout: Duration) -> Turn<L::Service> {
         self.set_clock();
         let until = self.board.now().after(timeout);
         let mut looked = false;

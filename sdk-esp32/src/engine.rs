@@ -3,16 +3,18 @@
 //! Both forms of the device drive it. It does no I/O itself.
 
 use core::fmt;
+use core::marker::PhantomData;
 use core::ops::Range;
-use core::time::Duration;
 
 use heapless::String;
+use steadfast_core::azure::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Action, Attempt, ConfigError, Event, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Received, Role,
-    Seed, Settings, Taken,
+    Action, Attempt, CallId, ConfigError, Event, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Received,
+    Role, Seed, Settings, Taken,
 };
 
+use crate::any_link::AnyLink;
 use crate::board::{Board, Dial};
 
 /// Longest host name there is (RFC 1035, section 2.3.4).
@@ -36,6 +38,24 @@ pub struct Buffers<'b> {
 impl fmt::Debug for Buffers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffers").field("rx", &self.rx.len()).field("tx", &self.tx.len()).finish()
+    }
+}
+
+/// The memory of a hub's services; both buffers are the caller's.
+#[expect(clippy::exhaustive_structs, reason = "applications write it down")]
+pub struct ServiceBuffers<'b> {
+    /// Holds the reported properties that wait; merging them needs as much again for the moment.
+    pub reports: &'b mut [u8],
+    /// Holds the bodies of method answers that wait.
+    pub answers: &'b mut [u8],
+}
+
+impl fmt::Debug for ServiceBuffers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceBuffers")
+            .field("reports", &self.reports.len())
+            .field("answers", &self.answers.len())
+            .finish()
     }
 }
 
@@ -93,6 +113,28 @@ pub enum Poll<'a> {
     Message(Message<'a>),
     /// The JSON text that came with an assignment.
     ProvisioningPayload(&'a [u8]),
+    /// The twin, to a device with services: asked for, or because a change was missed.
+    Twin(Twin<'a>),
+    /// A change of desired properties, to a device with services: the one that follows the version told before.
+    Desired {
+        /// The version of the desired properties after it.
+        version: u64,
+        /// The change, a JSON object in which `null` deletes; [`steadfast_core::hub::pnp::properties`] lists it.
+        patch: &'a str,
+    },
+    /// A method call, to a device with services.
+    Call {
+        /// What `respond` wants.
+        call: CallId,
+        /// The method's name.
+        name: Encoded<'a>,
+        /// The body: JSON or nothing.
+        payload: &'a [u8],
+    },
+    /// A cloud-to-device message, to a device with services; to one without it comes as [`Poll::Message`].
+    CloudToDevice(CloudToDevice<'a>),
+    /// A message routed to a module, to a device with services.
+    Input(ModuleInput<'a>),
     /// Nothing, for as long as was allowed.
     Idle,
 }
@@ -111,17 +153,65 @@ pub struct Message<'a> {
     pub ack: Ack,
 }
 
+/// The twin as the service sent it. The texts are JSON objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Twin<'a> {
+    /// The desired properties, `$version` among them.
+    pub desired: &'a str,
+    /// Version of the desired properties.
+    pub desired_version: u64,
+    /// The reported properties, `$version` among them.
+    pub reported: &'a str,
+    /// Version of the reported properties.
+    pub reported_version: u64,
+    /// The version is below one told before: the twin was deleted and made anew.
+    pub reset: bool,
+}
+
+/// A cloud-to-device message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloudToDevice<'a> {
+    /// Its properties; [`steadfast_core::azure::property_bag::properties`] lists them.
+    pub properties: &'a str,
+    /// Its body.
+    pub payload: &'a [u8],
+    /// Whether the service has sent it before.
+    pub dup: bool,
+    /// Whether the application has acknowledged it before, as far as the latest message ids are remembered.
+    pub duplicate: bool,
+    /// What `acknowledge` wants when the message is handled. Without an acknowledgement the service sends it again.
+    pub ack: Ack,
+}
+
+/// A message routed to a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModuleInput<'a> {
+    /// The input's name.
+    pub name: Encoded<'a>,
+    /// Its properties; [`steadfast_core::azure::property_bag::properties`] lists them.
+    pub properties: &'a str,
+    /// Its body.
+    pub payload: &'a [u8],
+    /// Whether the service has sent it before.
+    pub dup: bool,
+    /// What `acknowledge` wants when the message is handled. Without an acknowledgement the service sends it again.
+    pub ack: Ack,
+}
+
 /// The claim to acknowledge one message; empty for a message that asks for no acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
-    packet_id: Option<PacketId>,
-    attempt: Attempt,
+    pub(crate) packet_id: Option<PacketId>,
+    pub(crate) attempt: Attempt,
 }
 
 /// What is to be done next.
-pub(crate) enum Step {
+pub(crate) enum Step<V> {
     Event(Event),
-    Received(Found),
+    Received(Found<V>),
     /// Dial what [`Engine::dial`] returns.
     Connect,
     /// Close the stream, after sending what waits if that flag is set.
@@ -134,9 +224,16 @@ pub(crate) enum Step {
 
 /// Where in the receive buffer something for the application lies.
 #[derive(Clone, Debug)]
-pub(crate) enum Found {
-    Message { topic: Range<usize>, payload: Range<usize>, dup: bool, ack: Ack },
+pub(crate) enum Found<V> {
+    Message {
+        topic: Range<usize>,
+        payload: Range<usize>,
+        dup: bool,
+        ack: Ack,
+    },
     ProvisioningPayload(Range<usize>),
+    /// Something of the hub's services.
+    Service(V),
 }
 
 /// A dial that was asked for, kept until it is answered.
@@ -148,8 +245,9 @@ struct Dialling {
     client_certificate: bool,
 }
 
-pub(crate) struct Engine<'b, O, S> {
-    pub(crate) link: Link<O, S>,
+pub(crate) struct Engine<'b, O, S, L> {
+    pub(crate) link: L,
+    of: PhantomData<fn() -> (O, S)>,
     rx: &'b mut [u8],
     /// What of `rx` the link has not taken.
     unread: Range<usize>,
@@ -163,7 +261,7 @@ pub(crate) struct Engine<'b, O, S> {
     attempt: Attempt,
 }
 
-impl<O: fmt::Debug, S: fmt::Debug> fmt::Debug for Engine<'_, O, S> {
+impl<O, S, L: fmt::Debug> fmt::Debug for Engine<'_, O, S, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the buffers: a password may be in them.
         let (link, unread, unsent) = (&self.link, self.unread.len(), self.unsent.len());
@@ -176,7 +274,7 @@ impl<O: fmt::Debug, S: fmt::Debug> fmt::Debug for Engine<'_, O, S> {
     }
 }
 
-impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
+impl<'b, O: Outbox, S: Settings> Engine<'b, O, S, Link<O, S>> {
     pub(crate) fn new(
         settings: S,
         outbox: O,
@@ -195,6 +293,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
         let link = Link::new(settings, outbox, seed, now)?;
         Ok(Self {
             link,
+            of: PhantomData,
             rx,
             unread: 0..0,
             starved: true,
@@ -204,9 +303,17 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
             attempt: Attempt::default(),
         })
     }
+}
+
+impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
+    /// Drives what `wrap` makes of the link.
+    pub(crate) fn wrap<W>(self, wrap: impl FnOnce(L) -> W) -> Engine<'b, O, S, W> {
+        let Self { link, of, rx, unread, starved, tx, unsent, dialling, attempt } = self;
+        Engine { link: wrap(link), of, rx, unread, starved, tx, unsent, dialling, attempt }
+    }
 
     /// Does all that needs no stream, until something is for the application or for the stream.
-    pub(crate) fn step(&mut self, board: &mut impl Board) -> Step {
+    pub(crate) fn step(&mut self, board: &mut impl Board) -> Step<L::Service> {
         loop {
             let now = board.now();
             self.link.handle_timeout(now);
@@ -262,7 +369,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
     }
 
     /// Hands in what came from the stream.
-    fn hand_in(&mut self, now: Instant) -> Option<Found> {
+    fn hand_in(&mut self, now: Instant) -> Option<Found<L::Service>> {
         let bytes = self.rx.get(self.unread.clone()).unwrap_or_default();
         let Taken { bytes: taken, received, .. } = self.link.handle_input(Input::Bytes(bytes), self.attempt, now);
         // Where nothing was taken, more has to come; where all was, nothing is left.
@@ -275,13 +382,12 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
                 ack: Ack { packet_id, attempt: self.attempt },
             }),
             Received::ProvisioningPayload(json) => Some(Found::ProvisioningPayload(place_of(json, self.rx))),
-            // Only a link that was given a place for the hub's services hands these out.
             Received::Twin(_)
             | Received::Desired { .. }
             | Received::Call { .. }
             | Received::CloudToDevice { .. }
             | Received::Input { .. }
-            | _ => None,
+            | _ => L::find(&received, self.rx, self.attempt).map(Found::Service),
         });
         self.unread.start += taken;
         found
@@ -300,7 +406,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
     /// The dial that was asked for, `None` once it was answered.
     pub(crate) fn dial(&self, now: Instant) -> Option<Dial<'_>> {
         let dialling = self.dialling.as_ref()?;
-        let limit = self.link.next_deadline().map_or(Duration::MAX, |deadline| deadline.at.since(now));
+        let limit = self.link.patience(now);
         Some(Dial {
             host: &dialling.host,
             port: dialling.port,
@@ -370,7 +476,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
         self.starved && self.unread.len() >= self.rx.len()
     }
 
-    pub(crate) fn show(&self, found: &Found) -> Poll<'_> {
+    pub(crate) fn show(&self, found: &Found<L::Service>) -> Poll<'_> {
         let at = |place: &Range<usize>| self.rx.get(place.clone()).unwrap_or_default();
         match found {
             Found::Message { topic, payload, dup, ack } => Poll::Message(Message {
@@ -381,6 +487,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
                 ack: *ack,
             }),
             Found::ProvisioningPayload(json) => Poll::ProvisioningPayload(at(json)),
+            Found::Service(service) => L::show(service, self.rx),
         }
     }
 
@@ -389,8 +496,9 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S> {
     }
 }
 
-/// Where `part` lies in `whole`, of which it is a part.
-fn place_of(part: &[u8], whole: &[u8]) -> Range<usize> {
-    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
-    start..start.saturating_add(part.len())
+/// Where `part` lies in `whole`; nowhere, an empty place, if it does not.
+pub(crate) fn place_of(part: &[u8], whole: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+    let end = start.wrapping_add(part.len());
+    if start <= end && end <= whole.len() { start..end } else { 0..0 }
 }

@@ -45,16 +45,96 @@
 //! }
 //! ```
 //!
+//! # Twin, methods and messages
+//!
+//! [`Device::with_services`] adds the services of a hub, which work in two more buffers. Without it none of their code is
+//! in the firmware. A loop with a method and a writable property:
+//!
+//! ```no_run
+//! use core::time::Duration;
+//! use steadfast_core::hub::pnp::{self, Acknowledgement};
+//! use steadfast_core::{Config, Credential, RamOutbox, Seed, Service, Subscriptions};
+//! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll, ServiceBuffers};
+//!
+//! const CONFIG: Config<&str> = {
+//!     let service = Service::Hub { host: "my-hub.azure-devices.net", device_id: "pump-7" };
+//!     let mut config = Config::new(service, Credential::SharedKey);
+//!     // The twin has to fit.
+//!     config.max_inbound = 4096;
+//!     config.max_outbound = 2048;
+//!     config.subscriptions = Subscriptions::ALL;
+//!     config
+//! };
+//!
+//! fn run(board: impl Board, connector: impl Connect, seed: Seed) -> Result<(), steadfast_esp32::SetupError> {
+//!     let (mut rx, mut tx) = ([0; 4096], [0; 4096]);
+//!     let (mut reports, mut answers) = ([0; 1024], [0; 512]);
+//!     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
+//!     let device = Device::new(board, connector, &CONFIG, RamOutbox::<8, 2048>::new(), seed, buffers)?;
+//!     let mut device = device.with_services(ServiceBuffers { reports: &mut reports, answers: &mut answers });
+//!     device.start();
+//!     loop {
+//!         // What the device has now, once something was desired: the version and the target in degrees.
+//!         let applied = match device.poll(Duration::from_secs(5)) {
+//!             Poll::Call { call, name, .. } => {
+//!                 let status = if name == "reboot" { 202 } else { 404 };
+//!                 // The connection may have ended: then the caller was told.
+//!                 drop(device.respond(call, status, b""));
+//!                 None
+//!             }
+//!             Poll::Twin(twin) => target(twin.desired).map(|target| (twin.desired_version, target)),
+//!             Poll::Desired { version, patch } => target(patch).map(|target| (version, target)),
+//!             Poll::CloudToDevice(message) => {
+//!                 let (ack, known) = (message.ack, message.duplicate);
+//!                 if !known { /* do what it says */ }
+//!                 device.acknowledge(ack);
+//!                 None
+//!             }
+//!             _ => None,
+//!         };
+//!         if let Some((version, target)) = applied {
+//!             let mut digits = [0; 20];
+//!             let value = number(target, &mut digits);
+//!             let (status, description) = (pnp::APPLIED, "");
+//!             let word = Acknowledgement { component: None, name: "target", value, status, version, description };
+//!             let mut patch = [0; 128];
+//!             if let Some(patch) = word.write(&mut patch) {
+//!                 // Full only when reports wait that cannot be merged: the whole state can be reported later.
+//!                 drop(device.report(patch));
+//!             }
+//!         }
+//!     }
+//! }
+//!
+//! fn target(desired: &str) -> Option<u64> {
+//!     pnp::properties(desired).find(|property| property.name == "target")?.value.as_u64()
+//! }
+//! # fn number(mut number: u64, digits: &mut [u8; 20]) -> &str {
+//! #     let mut at = digits.len();
+//! #     loop {
+//! #         at -= 1;
+//! #         digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
+//! #         number /= 10;
+//! #         if number == 0 {
+//! #             return core::str::from_utf8(&digits[at..]).unwrap_or("0");
+//! #         }
+//! #     }
+//! # }
+//! ```
+//!
+//! [`AnyLink`] is what functions name that take a device with services or without.
+//!
 //! The asynchronous form, for embassy and the like, is [`asynch::Device`].
 //!
-//! RAM is what [`Device::ram`] says, at compile time: the device, its outbox and the two buffers. What the stream below
-//! takes (TLS) comes on top.
+//! RAM is what [`Device::ram`] says, at compile time: the device, its outbox and the two buffers. What it is given for
+//! services, and what the stream below takes (TLS), comes on top.
 #![no_std]
 #![forbid(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
+mod any_link;
 pub mod asynch;
 mod board;
 #[cfg(feature = "embedded-svc")]
@@ -69,6 +149,7 @@ pub mod storage;
 #[cfg(feature = "embedded-svc")]
 pub mod wifi;
 
+pub use any_link::{AnyLink, WithServices};
 pub use board::{Board, Connect, Dial, Stream};
 pub use device::Device;
-pub use engine::{Ack, Buffers, Message, Poll, SetupError};
+pub use engine::{Ack, Buffers, CloudToDevice, Message, ModuleInput, Poll, ServiceBuffers, SetupError, Twin};

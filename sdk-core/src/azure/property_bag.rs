@@ -367,6 +367,12 @@ impl<'a> Iterator for Properties<'a> {
 pub struct Encoded<'a>(pub(super) &'a str);
 
 impl<'a> Encoded<'a> {
+    /// Takes a text as it stands in a topic.
+    #[must_use]
+    pub const fn new(raw: &'a str) -> Self {
+        Self(raw)
+    }
+
     /// Returns the text as it stands in the topic.
     #[must_use]
     pub fn raw(self) -> &'a str {

@@ -1,5 +1,7 @@
 //! Reported properties on their way: patches in order, merged where that changes nothing.
 
+use core::fmt;
+
 use heapless::Deque;
 
 use super::limits::{self, ReportError};
@@ -26,7 +28,7 @@ impl ReportId {
 /// A new patch is merged into the youngest one that was not sent: per path the last write counts, and `null` deletes.
 /// Where the two cannot be one patch, since the younger one writes into an object that the older one deletes or
 /// replaces by another value, they stay two.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Reports<B> {
     buffer: B,
     lens: Deque<usize, PATCHES>,
@@ -34,6 +36,13 @@ pub(super) struct Reports<B> {
     frozen: bool,
     /// The number of the youngest patch.
     youngest: u32,
+}
+
+impl<B> fmt::Debug for Reports<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the buffer: what an application reports is its own affair.
+        f.debug_struct("Reports").field("lens", &self.lens).field("frozen", &self.frozen).finish_non_exhaustive()
+    }
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {

@@ -181,7 +181,7 @@ impl Net {
         self.hubs.iter().flat_map(Hub::objections).chain(self.dps.objections()).cloned().collect()
     }
 
-    fn react(&mut self, reactions: Vec<Reaction>) {
+    pub(crate) fn react(&mut self, reactions: Vec<Reaction>) {
         for reaction in reactions {
             let at = self.now + LATENCY_MS + reaction.after_ms;
             let Some(connection) = self.connections.get_mut(&reaction.connection) else { continue };
