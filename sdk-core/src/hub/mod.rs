@@ -342,8 +342,10 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
     fn take<'b>(&mut self, inbound: Inbound<'b>, payload: &'b [u8], attempt: Attempt) -> Option<Received<'b>> {
         match inbound {
             Inbound::Desired { version } => {
-                let version = self.twin.take_desired(version)?;
-                let patch = core::str::from_utf8(payload).ok()?;
+                let patch = core::str::from_utf8(payload).ok();
+                // What cannot be told counts as missed.
+                let version = self.twin.take_desired(version.filter(|_| patch.is_some()))?;
+                let patch = patch?;
                 self.obey_properties(patch, version);
                 Some(Received::Desired { version, patch })
             }
