@@ -9,6 +9,7 @@ pub mod decode;
 pub mod differential;
 pub mod dps_json;
 pub mod encode;
+pub mod hub;
 pub mod link;
 pub mod mutate;
 mod source;
@@ -24,6 +25,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("differential", differential::target),
     ("dps_json", dps_json::target),
     ("encode", encode::target),
+    ("hub", hub::target),
     ("link", link::target),
     ("topics", topics::target),
 ];
