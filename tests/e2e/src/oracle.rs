@@ -103,6 +103,10 @@ fn pace(scene: &Scene, actor: &Actor) {
     // What the failure before was, at the hub and at the provisioning service, since the link last held for a while.
     let mut before: [Option<Class>; 2] = [None, None];
     let mut up: Option<Duration> = None;
+    let receipts = scene.emulator.ledger().receipts(&actor.name);
+    let acknowledged: Vec<Duration> = receipts.iter().filter_map(|receipt| receipt.acknowledged_at).collect();
+    // Connections of use that ended early, since the link last held for a while: bad lines, up to three times.
+    let mut early_ends = 0;
     for (at, event) in actor.events() {
         if let Event::Up { .. } = event {
             up = Some(at);
@@ -113,10 +117,19 @@ fn pace(scene: &Scene, actor: &Actor) {
         assert!(early.is_none(), "{failure}: told at {at:?} to wait {delay:?}, connected at {early:?}");
         let age = at.saturating_sub(actor.started) + SLACK;
         let asked = policy.retry_after_cap + policy.retry_after_cap.max(policy.first_spread);
-        let most = [policy.first_spread, policy.floor, policy.overload_spread, policy.refused_cap, asked, age / 2];
+        let most = [policy.first_spread * 4, policy.floor, policy.overload_spread, policy.refused_cap, asked, age / 2];
         assert!(most.iter().any(|most| delay <= *most), "{failure}: {delay:?}");
-        if up.take().is_some_and(|up| at - up + SLACK >= policy.stable) {
+        let was_up = up.take();
+        if was_up.is_some_and(|up| at - up + SLACK >= policy.stable) {
             before = [None, None];
+            early_ends = 0;
+        }
+        let useful = was_up.is_some_and(|up| acknowledged.iter().any(|one| *one + SLACK >= up && *one <= at));
+        let line = matches!(failure, Failure::Lost | Failure::KeepAliveTimeout);
+        if useful && line && early_ends < 3 && delay <= policy.first_spread * (1 << early_ends) {
+            early_ends += 1;
+            before[0] = None;
+            continue;
         }
         let before = &mut before[usize::from(matches!(failure, Failure::Provisioning(_)))];
         let least = match (before.replace(failure.class()), failure.class()) {
