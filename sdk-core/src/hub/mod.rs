@@ -239,7 +239,10 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
             output @ (Output::Action(_) | Output::Event(_)) => {
                 if matches!(output, Output::Event(Event::Up { .. })) {
                     self.turn = Turn::Up;
-                } else if matches!(output, Output::Event(Event::Down(_)) | Output::Action(Action::Close { .. })) {
+                } else if matches!(
+                    output,
+                    Output::Event(Event::Down(_) | Event::Stopped) | Output::Action(Action::Close { .. })
+                ) {
                     self.turn = Turn::Down;
                 }
                 return output;
