@@ -181,7 +181,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.session.stable = true;
         self.session.takeovers = 0;
         self.session.early_ends = 0;
-        self.session.turned_away = 0;
+        self.ladder.turned_away = 0;
         self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.fruitless > 0;
         self.hub_backoff.reset(self.now);
         self.reset_dps_backoff();
@@ -231,7 +231,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             let taken_over = was_up && matches!(failure, Failure::Lost);
             self.session.takeovers = if taken_over { self.session.takeovers.saturating_add(1) } else { 0 };
             let turned_away = taken_over && !useful && lasted <= AT_ONCE;
-            self.session.turned_away = if turned_away { self.session.turned_away.saturating_add(1) } else { 0 };
+            self.ladder.turned_away = if turned_away { self.ladder.turned_away.saturating_add(1) } else { 0 };
             if useful && let Some(delay) = self.early_end(failure, word) {
                 self.wait(failure, delay);
                 return;

@@ -52,6 +52,8 @@ pub(super) struct Ladder {
     pub(super) absent: Option<Instant>,
     /// Registrations since the last stable connection.
     pub(super) fruitless: u8,
+    /// Connections in a row that the hub accepted and closed at once, and that were of no use.
+    pub(super) turned_away: u8,
     /// Registrations since the link was made; each is billed.
     pub(super) registrations: u32,
 }
@@ -75,8 +77,6 @@ pub(super) struct Session {
     pub(super) takeovers: u8,
     /// Connections since the last stable one that were of use and ended early.
     pub(super) early_ends: u8,
-    /// Those among the latest of `takeovers` that ended at once and were of no use.
-    pub(super) turned_away: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     pub(super) suspect: Option<(MessageId, u8)>,
 }
@@ -171,7 +171,6 @@ impl Session {
             stable: false,
             takeovers: 0,
             early_ends: 0,
-            turned_away: 0,
             suspect: None,
         }
     }
