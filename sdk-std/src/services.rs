@@ -18,6 +18,9 @@ const CHANGES: usize = 16;
 /// Most method calls that wait for the application; the link bounds those that are open.
 const CALLS: usize = steadfast_core::hub::CALLS_MAX;
 
+/// Most orders of an operator that wait for the application; of more the latest count.
+const ORDERS: usize = 16;
+
 /// The twin as the service sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -112,6 +115,7 @@ pub(crate) struct Services {
     /// Version of what was queued last.
     queued: Option<u64>,
     calls: VecDeque<Waiting>,
+    orders: VecDeque<Order>,
     reports: HashMap<u32, Claim>,
     /// Calls of [`Device::get_twin`] that wait.
     askers: usize,
@@ -184,6 +188,12 @@ impl Services {
             Event::ReportRefused { report, status } => self.settle(report, Err(TwinError::Refused(status))),
             Event::TwinRefused { status } => self.answer(Err(TwinError::Refused(status))),
             Event::TwinGivenUp => self.answer(Err(TwinError::GivenUp)),
+            Event::Ordered(order) => {
+                if self.orders.len() >= ORDERS {
+                    self.orders.pop_front();
+                }
+                self.orders.push_back(order);
+            }
             _ => return false,
         }
         true
@@ -297,21 +307,19 @@ impl Device {
 
     /// Waits for the next order of an operator; see [`crate::Builder::allow_orders`].
     ///
-    /// Orders to register or to spread have been carried out by then; one about the log is for the application. Returns
-    /// `None` when the driver has ended.
+    /// Orders to register or to spread have been carried out by then; one about the log is for the application. Each is
+    /// given out once, whoever asks; up to 16 wait, and of more the latest count. Returns `None` when the driver has ended
+    /// and no order waits.
+    ///
+    /// Cancel-safe: a future dropped before its end has taken nothing.
     pub async fn next_order(&self) -> Option<Order> {
-        let mut events = self.events();
-        loop {
-            if self.shared().lock().end.is_some() {
-                return None;
-            }
-            tokio::select! {
-                event = events.recv() => if let Ok(Event::Ordered(order)) = event {
-                    return Some(order);
-                },
-                () = self.shared().over.notified() => {}
-            }
-        }
+        let shared = self.shared();
+        shared
+            .served(|inner| match inner.services.orders.pop_front() {
+                Some(order) => Some(Some(order)),
+                None => inner.end.is_some().then_some(None),
+            })
+            .await
     }
 }
 

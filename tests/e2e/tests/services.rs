@@ -249,14 +249,13 @@ async fn an_operator_orders_a_spread_and_a_registration(pipe: Pipe) {
     let actor = Actor::start(&scene, DEVICE, builder, 10);
     actor.up().await;
     let cloud = scene.emulator.hub(HUB_A).device(DEVICE);
-    let device = actor.device.clone();
-    let order = tokio::spawn(async move { device.next_order().await });
     soon(actor.device.get_twin()).await.unwrap();
     let version = cloud.set_desired(&json!({"steadfast": {"__t": "c", "spread": 900}})).unwrap();
-    assert_eq!(soon(order).await.unwrap(), Some(Order::Spread(Duration::from_secs(900))));
     let wished = json!({"__t": "c", "spread": {"value": 900, "ac": 200, "av": version}});
+    // It waits for an application that was busy when it came.
     until("the order is acknowledged", || cloud.twin().unwrap()["reported"]["steadfast"] == wished).await;
 
+    assert_eq!(soon(actor.device.next_order()).await, Some(Order::Spread(Duration::from_secs(900))));
     let registrations = actor.device.look().registrations;
     let answer = cloud.invoke("steadfast*reprovision", &json!({"spread": 0}), Duration::from_secs(20)).await.unwrap();
     assert_eq!(answer.status, 202);
