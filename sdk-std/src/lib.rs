@@ -49,6 +49,8 @@ mod connect;
 mod device;
 mod driver;
 mod engine;
+#[cfg(feature = "upload")]
+mod http;
 mod inbox;
 mod kept_file;
 mod log;

@@ -19,14 +19,13 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::sleep;
 
 use crate::device::Device;
+use crate::http::{Answer, Request, Way};
 use crate::setup::Setup;
 use crate::shared::Shared;
 use crate::{clock, tls};
 
-mod http;
 mod hub;
 
-use self::http::{Answer, Request, Way};
 use self::hub::{Grant, Home, Notice};
 
 /// Blocks are this long unless the application says otherwise.

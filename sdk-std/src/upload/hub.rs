@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::http::{Answer, Request, Way};
 use crate::clock;
+use crate::http::{Answer, Request, Way};
 use crate::setup::Setup;
 use crate::tokens::Proof;
 

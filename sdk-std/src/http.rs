@@ -1,4 +1,4 @@
-//! One HTTP request after the other, over the device's TLS and proxy.
+//! One HTTP request after the other, over any stream or over the device's TLS and proxy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request as HttpRequest, Uri};
 use hyper_util::rt::TokioIo;
 use steadfast_core::Failure;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -28,7 +29,7 @@ const ANSWER: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A request without its body, which can be sent again.
-pub(super) struct Request {
+pub(crate) struct Request {
     method: Method,
     /// Path and query; may have a grant in it.
     uri: Zeroizing<String>,
@@ -36,26 +37,26 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn new(method: Method, uri: impl Into<String>) -> Self {
+    pub(crate) fn new(method: Method, uri: impl Into<String>) -> Self {
         Self { method, uri: Zeroizing::new(uri.into()), headers: Vec::new() }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, Zeroizing::new(value.into())));
         self
     }
 }
 
 /// An answer.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) retry_after_secs: Option<u32>,
-    pub(super) body: Bytes,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after_secs: Option<u32>,
+    pub(crate) body: Bytes,
 }
 
 impl Answer {
     /// Returns the hub's error code, 0 without one.
-    pub(super) fn code(&self) -> u32 {
+    pub(crate) fn code(&self) -> u32 {
         let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let member = |name: &str| document.get(name).cloned();
         if let Some(code) = member("errorCode").and_then(|code| code.as_u64()) {
@@ -70,13 +71,14 @@ impl Answer {
 }
 
 /// The way to a host, with at most one connection.
-pub(super) struct Way {
+pub(crate) struct Way {
     host: String,
     port: u16,
     open: Option<Open>,
 }
 
-struct Open {
+/// A connection that HTTP is spoken on.
+pub(crate) struct Open {
     requests: SendRequest<Full<Bytes>>,
     work: JoinHandle<()>,
 }
@@ -89,7 +91,7 @@ impl Drop for Open {
 
 impl Way {
     /// Takes a host, and a port if one is named.
-    pub(super) fn to(address: &str) -> Option<Self> {
+    pub(crate) fn to(address: &str) -> Option<Self> {
         let address: hyper::http::uri::Authority = address.parse().ok()?;
         let host = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = address.port_u16().unwrap_or(PORT);
@@ -98,7 +100,7 @@ impl Way {
     }
 
     /// Sends a request and returns the answer. `shown`: with the device's certificate.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &mut self,
         setup: &Arc<Setup>,
         shown: bool,
@@ -122,10 +124,6 @@ impl Way {
         request: &Request,
         body: &Bytes,
     ) -> Result<Answer, Failure> {
-        let broken = |error: &dyn std::fmt::Display| {
-            tracing::debug!(%error, "the exchange broke off");
-            Failure::Network
-        };
         let mut kept = self.open.take();
         if let Some(open) = &mut kept
             && open.requests.ready().await.is_err()
@@ -138,20 +136,9 @@ impl Way {
         };
         let name = authority(&self.host, self.port);
         let name = if self.port == PORT { name.trim_end_matches(":443") } else { &name };
-        let uri: Uri = request.uri.parse().map_err(|error| broken(&error))?;
-        let mut message = HttpRequest::builder().method(&request.method).uri(uri).header(header::HOST, name);
-        for (name, value) in &request.headers {
-            let mut value = header::HeaderValue::from_str(value).map_err(|error| broken(&error))?;
-            value.set_sensitive(true);
-            message = message.header(*name, value);
-        }
-        let message = message.body(Full::new(body.clone())).map_err(|error| broken(&error))?;
-        let answer = open.requests.send_request(message).await.map_err(|error| broken(&error))?;
-        let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER).collect().await.map_err(|error| broken(&error))?.to_bytes();
+        let answer = open.ask(name, request, body).await?;
         self.open = Some(open);
-        let retry_after_secs = retry_after(&head.headers);
-        Ok(Answer { status: head.status.as_u16(), retry_after_secs, body })
+        Ok(answer)
     }
 }
 
@@ -163,7 +150,12 @@ impl Open {
             Some(config) => setup.secure(stream, host, config, shown).await?,
             None => Stream::Plain(stream),
         };
-        let (requests, work) = http1::handshake(TokioIo::new(stream)).await.map_err(|_| Failure::Network)?;
+        Self::over(stream).await
+    }
+
+    /// Begins HTTP on a stream.
+    pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, Failure> {
+        let (requests, work) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;
         let work = tokio::spawn(async move {
             if let Err(error) = work.await {
                 tracing::debug!(%error, "the connection ended");
@@ -171,6 +163,27 @@ impl Open {
         });
         Ok(Self { requests, work })
     }
+
+    /// Sends a request to `host` and returns the answer.
+    pub(crate) async fn ask(&mut self, host: &str, request: &Request, body: &Bytes) -> Result<Answer, Failure> {
+        let uri: Uri = request.uri.parse().map_err(|error| broken(&error))?;
+        let mut message = HttpRequest::builder().method(&request.method).uri(uri).header(header::HOST, host);
+        for (name, value) in &request.headers {
+            let mut value = header::HeaderValue::from_str(value).map_err(|error| broken(&error))?;
+            value.set_sensitive(true);
+            message = message.header(*name, value);
+        }
+        let message = message.body(Full::new(body.clone())).map_err(|error| broken(&error))?;
+        let answer = self.requests.send_request(message).await.map_err(|error| broken(&error))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER).collect().await.map_err(|error| broken(&error))?.to_bytes();
+        Ok(Answer { status: head.status.as_u16(), retry_after_secs: retry_after(&head.headers), body })
+    }
+}
+
+fn broken(error: &dyn std::fmt::Display) -> Failure {
+    tracing::debug!(%error, "the exchange broke off");
+    Failure::Network
 }
 
 /// Reads the seconds of Retry-After; a date counts as none (RFC 9110, section 10.2.3).
