@@ -8,6 +8,7 @@ pub mod pnp;
 mod reports;
 mod twin;
 
+use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use heapless::Deque;
@@ -63,11 +64,32 @@ pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
     methods: Methods<B>,
     recent: Recent,
     events: Deque<Event, EVENTS>,
-    orders: Orders,
+    obedience: Option<Obedience<Self>>,
     /// The attempt whose connection is up.
     up: Option<Attempt>,
     turn: Turn,
     now: Instant,
+}
+
+/// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
+struct Obedience<L> {
+    orders: Orders,
+    properties: fn(&mut L, &str, u64),
+    command: fn(&mut L, CallId, &[u8]),
+}
+
+impl<L> Clone for Obedience<L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for Obedience<L> {}
+
+impl<L> fmt::Debug for Obedience<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.orders.fmt(f)
+    }
 }
 
 /// What the link said that its services have not heard.
@@ -92,7 +114,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
             methods: Methods::new(answers),
             recent: Recent::new(),
             events: Deque::new(),
-            orders: Orders::NONE,
+            obedience: None,
             up: None,
             turn: Turn::None,
             now,
@@ -101,7 +123,9 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
 
     /// Says which orders of an operator are carried out; see [`orders`]. None unless this is called.
     pub fn allow_orders(&mut self, orders: Orders) {
-        self.orders = orders;
+        let allowed = orders != Orders::NONE;
+        self.obedience =
+            allowed.then_some(Obedience { orders, properties: Self::obey_properties, command: Self::obey_command });
     }
 
     /// Tells the version of desired properties the application has applied, kept from before a reboot, so that the same
@@ -349,16 +373,17 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
                 // What cannot be told counts as missed.
                 let version = self.twin.take_desired(version.filter(|_| patch.is_some()))?;
                 let patch = patch?;
-                self.obey_properties(patch, version);
+                self.follow_orders(patch, version);
                 Some(Received::Desired { version, patch })
             }
             Inbound::Method { name, request } => match self.methods.take(request, attempt, self.now) {
-                methods::Taken::Open(call) if name == REPROVISION && self.orders.contains(Orders::REPROVISION) => {
-                    let _ = self.methods.respond(call, pnp::PENDING, b"");
-                    self.obey(Order::reprovision(payload));
-                    None
-                }
-                methods::Taken::Open(call) => Some(Received::Call { call, name, payload }),
+                methods::Taken::Open(call) => match self.obedience {
+                    Some(obedience) if name == REPROVISION && obedience.orders.contains(Orders::REPROVISION) => {
+                        (obedience.command)(self, call, payload);
+                        None
+                    }
+                    _ => Some(Received::Call { call, name, payload }),
+                },
                 methods::Taken::Busy | methods::Taken::Lost => {
                     self.tell(Event::CallRefused);
                     None
@@ -384,7 +409,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
             match self.twin.take_document(payload) {
                 Ok(twin) => {
                     let twin = twin?;
-                    self.obey_properties(twin.desired, twin.desired_version);
+                    self.follow_orders(twin.desired, twin.desired_version);
                     return Some(Received::Twin(twin));
                 }
                 Err(()) => UNREADABLE,
@@ -424,17 +449,27 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         }
     }
 
+    fn follow_orders(&mut self, desired: &str, version: u64) {
+        if let Some(obedience) = self.obedience {
+            (obedience.properties)(self, desired, version);
+        }
+    }
+
+    /// Carries out the command that orders a registration.
+    fn obey_command(&mut self, call: CallId, payload: &[u8]) {
+        let _ = self.methods.respond(call, pnp::PENDING, b"");
+        self.obey(Order::reprovision(payload));
+    }
+
     /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
     fn obey_properties(&mut self, desired: &str, version: u64) {
-        if self.orders == Orders::NONE {
-            return;
-        }
+        let orders = self.obedience.map_or(Orders::NONE, |obedience| obedience.orders);
         for property in pnp::properties(desired) {
             let (Some(component), Some(name)) = (property.component, property.name.plain()) else { continue };
             let Some(order) = Order::property(name, property.value).filter(|_| component == COMPONENT) else {
                 continue;
             };
-            if !self.orders.contains(order.kind()) {
+            if !orders.contains(order.kind()) {
                 continue;
             }
             self.obey(order);
@@ -477,9 +512,15 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
 
 /// The earliest of the link's deadline and those of the services.
 fn earliest<B>(link: Option<Deadline>, twin: &Twin, methods: &Methods<B>, now: Instant) -> Option<Deadline> {
-    let twin = twin.deadline(now).map(|at| Deadline { at, reason: TimerReason::Twin });
-    let call = methods.deadline().map(|at| Deadline { at, reason: TimerReason::Method });
-    [link, twin, call].into_iter().flatten().min_by_key(|deadline| deadline.at)
+    let mut earliest = link;
+    for (at, reason) in [(twin.deadline(now), TimerReason::Twin), (methods.deadline(), TimerReason::Method)] {
+        if let Some(at) = at
+            && earliest.is_none_or(|deadline| at < deadline.at)
+        {
+            earliest = Some(Deadline { at, reason });
+        }
+    }
+    earliest
 }
 
 impl<O, S, H, B> Deref for HubLink<O, S, H, B> {
