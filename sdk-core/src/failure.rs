@@ -143,6 +143,12 @@ pub enum LocalFailure {
     ProxyAuthentication,
     /// The HTTP proxy does not let the device through: HTTP status of its answer, 0 when that was not HTTP.
     ProxyRefused(u16),
+    /// IoT Edge's workload API, which signs for a module and names the roots to trust, was not reached: it is not up yet,
+    /// or it cut every request off.
+    WorkloadUnreachable,
+    /// IoT Edge's workload API refused: HTTP status of its answer, 0 when that could not be understood. 403 says that the
+    /// socket belongs to another module.
+    WorkloadRefused(u16),
 }
 
 /// What to do about a [`Failure`].
@@ -227,7 +233,9 @@ impl Failure {
                 | LocalFailure::ProxyUnreachable
                 | LocalFailure::ProxySilent
                 | LocalFailure::ProxyAuthentication
-                | LocalFailure::ProxyRefused(_) => Disposition::Retry,
+                | LocalFailure::ProxyRefused(_)
+                | LocalFailure::WorkloadUnreachable
+                | LocalFailure::WorkloadRefused(_) => Disposition::Retry,
             },
         }
     }
@@ -401,6 +409,10 @@ impl fmt::Display for LocalFailure {
         f.write_str(match self {
             Self::ProxyRefused(0) => "the proxy does not speak HTTP",
             Self::ProxyRefused(status) => return write!(f, "the proxy answered {status}"),
+            Self::WorkloadRefused(0) => "IoT Edge's workload API gave an answer of no use",
+            Self::WorkloadRefused(403) => "IoT Edge's workload API answered 403: the socket is another module's",
+            Self::WorkloadRefused(status) => return write!(f, "IoT Edge's workload API answered {status}"),
+            Self::WorkloadUnreachable => "IoT Edge's workload API was not reached",
             Self::ProxyUnreachable => "the proxy was not reached",
             Self::ProxySilent => "the proxy did not answer",
             Self::ProxyAuthentication => "the proxy asks for another user or password (407)",
@@ -463,6 +475,9 @@ mod tests {
             // What stands between says nothing of the hub.
             (Failure::Local(LocalFailure::ProxyAuthentication), D::Retry, C::Local),
             (Failure::Local(LocalFailure::ProxyRefused(403)), D::Retry, C::Local),
+            // An Edge device starts its parts in any order, and mends a module's identity by itself.
+            (Failure::Local(LocalFailure::WorkloadUnreachable), D::Retry, C::Local),
+            (Failure::Local(LocalFailure::WorkloadRefused(403)), D::Retry, C::Local),
             // RFC 9110, sections 15.5.2, 15.5.4, 15.5.5 and 15.6.4; RFC 6585, section 4.
             (upgrade(401, None), D::RefreshCredential, C::Refused),
             (upgrade(403, Some(7)), D::RefreshCredential, C::Refused),

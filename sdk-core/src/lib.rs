@@ -59,6 +59,7 @@ extern crate std;
 
 pub mod azure;
 mod config;
+pub mod edge;
 mod failure;
 pub mod hub;
 mod io;

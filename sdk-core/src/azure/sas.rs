@@ -262,7 +262,7 @@ impl fmt::Debug for SymmetricKey {
     }
 }
 
-fn base64_value(byte: u8) -> Option<u8> {
+pub(crate) fn base64_value(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte.wrapping_sub(b'A')),
         b'a'..=b'z' => Some(byte.wrapping_sub(b'a').wrapping_add(26)),

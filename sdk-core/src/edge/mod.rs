@@ -1,0 +1,82 @@
+//! Azure IoT Edge: what a module is told by its environment, and what it says to the parts of Edge beside it.
+//!
+//! A module has no key of its own. It finds its identity in environment variables ([`Environment`]), has the workload
+//! API of its device sign for it and name the roots to trust ([`workload`]), and speaks to the Edge hub, its gateway, as
+//! to an IoT hub. Through the gateway it may call direct methods of others ([`methods`]).
+//!
+//! Everything here is a mapping between values and bytes, in the caller's buffers. Nothing connects, waits or remembers.
+//! Sources: azure-docs `iot-edge/module-edgeagent-edgehub.md` and `iot-edge/module-development.md`; `Azure/iotedge`,
+//! `edgelet/api/workloadVersion_2020_07_07.yaml`.
+
+mod environment;
+pub mod methods;
+pub mod workload;
+
+pub use environment::{API_VERSION, Environment, EnvironmentError, Module, UriError, Variable, WorkloadUri};
+
+use crate::text::{Sink, SinkFull};
+
+/// Writes a JSON string.
+fn put_string(text: &str, out: &mut dyn Sink) -> Result<(), SinkFull> {
+    out.put(b"\"")?;
+    for character in text.chars() {
+        match character {
+            '"' => out.put(b"\\\"")?,
+            '\\' => out.put(b"\\\\")?,
+            '\0'..='\u{1f}' => {
+                let code = u32::from(character).to_le_bytes()[0];
+                out.put(b"\\u00")?;
+                out.put(&[hex(code >> 4), hex(code & 15)])?;
+            }
+            other => out.put(other.encode_utf8(&mut [0; 4]).as_bytes())?,
+        }
+    }
+    out.put(b"\"")
+}
+
+const fn hex(digit: u8) -> u8 {
+    if digit < 10 { b'0'.wrapping_add(digit) } else { b'a'.wrapping_add(digit).wrapping_sub(10) }
+}
+
+/// Returns the value of a member of a JSON object; of members with the same name the last one counts.
+fn member<'a>(document: &'a [u8], name: &str) -> Option<crate::azure::json::Value<'a>> {
+    use crate::azure::json::{Reader, Token};
+    let mut reader = Reader::new(document);
+    if reader.next().ok()? != Some(Token::ObjectStart) {
+        return None;
+    }
+    let mut found = None;
+    // A document has fewer members than bytes.
+    while let Token::Key(key) = reader.next().ok()?? {
+        let value = reader.value().ok()?;
+        if key == *name {
+            found = Some(value);
+        }
+    }
+    reader.next().ok()?.is_none().then_some(found)?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::text::Slice;
+
+    #[test]
+    fn strings_are_written_as_json_reads_them() {
+        let text = "a\"b\\c\n\u{1f}\u{e9}";
+        let mut buffer = [0; 64];
+        let mut out = Slice::new(&mut buffer);
+        put_string(text, &mut out).unwrap();
+        let len = out.len();
+        assert_eq!(serde_json::from_slice::<std::string::String>(&buffer[..len]).unwrap(), text);
+    }
+
+    #[test]
+    fn a_member_is_found_in_a_whole_object_only() {
+        let raw = |document: &'static str, name| member(document.as_bytes(), name).map(|value| value.raw());
+        assert_eq!(raw(r#"{"a":{"b":1},"b":[2],"b":3} "#, "b"), Some("3"));
+        for document in ["", "null", "[1]", r#"{"b":1"#, r#"{"b":1}x"#, r#"{"a":{"b":1}}"#] {
+            assert_eq!(raw(document, "b"), None, "{document}");
+        }
+    }
+}
