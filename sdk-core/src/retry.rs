@@ -28,13 +28,15 @@
 //! The age `now - lost` counts from the loss of the last connection that lasted; it and the evidence are forgotten when
 //! a connection lasts for [`RetryPolicy::stable`].
 
+mod backoff;
+
 use core::time::Duration;
 
 use crate::azure::json::{Reader, Token};
-use crate::failure::{Class, Disposition, Failure};
-use crate::memory::Memory;
 use crate::rng::scale;
-use crate::time::{Instant, short_millis, span};
+use crate::time::{short_millis, span};
+
+pub use backoff::Backoff;
 
 /// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning
 /// Service, where the link reads it by itself, and of the desired properties.
@@ -241,255 +243,12 @@ impl Default for RetryPolicy {
     }
 }
 
-/// The state of the back-off towards one service, for callers that pace something of their own; a
-/// [`Link`](crate::Link) has its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backoff {
-    /// When the service was lost, or first wanted.
-    lost: Instant,
-    /// When overload was first seen since then, or first suspected.
-    overloaded: Option<Instant>,
-    /// The overload is more than a suspicion.
-    proven: bool,
-    /// The service itself closed the connection that had lasted.
-    closed: bool,
-    /// The hint in milliseconds; 0 for none.
-    spread_ms: u32,
-    /// Refusals in a row.
-    refusals: u8,
-    /// CONNACK timeouts in a row.
-    silences: u8,
-    /// Seconds before `lost` that count as well, from before a reboot.
-    away_before: u32,
-    /// Seconds before `overloaded` that count as well.
-    overloaded_before: u32,
-    /// Age of the evidence from which on it is worth keeping over a reboot again, in seconds.
-    worth_keeping_secs: u32,
-}
-
-impl Backoff {
-    /// Starts a back-off: the service was lost, or is first wanted, at `now`.
-    #[must_use]
-    pub const fn new(now: Instant) -> Self {
-        Self {
-            lost: now,
-            overloaded: None,
-            proven: false,
-            closed: false,
-            spread_ms: 0,
-            refusals: 0,
-            silences: 0,
-            away_before: 0,
-            overloaded_before: 0,
-            worth_keeping_secs: 0,
-        }
-    }
-
-    /// Returns when the service was lost.
-    #[must_use]
-    pub const fn lost(&self) -> Instant {
-        self.lost
-    }
-
-    pub(crate) const fn refusals(&self) -> u8 {
-        self.refusals
-    }
-
-    /// Returns whether the service has shown that it cannot take the device.
-    #[must_use]
-    pub const fn is_overloaded(&self) -> bool {
-        self.proven
-    }
-
-    /// Takes the hint `S`: over how long the fleet should spread after overload; zero for none.
-    pub(crate) fn set_spread(&mut self, spread: Duration, policy: &RetryPolicy) {
-        self.spread_ms = short_millis(spread.min(policy.spread_cap));
-    }
-
-    /// Returns the hint.
-    pub(crate) fn spread(&self) -> Option<Duration> {
-        (self.spread_ms > 0).then(|| span(u64::from(self.spread_ms)))
-    }
-
-    /// Starts anew: a connection lasted, and was lost at `now`.
-    #[cfg_attr(target_pointer_width = "32", inline(never))]
-    pub const fn reset(&mut self, now: Instant) {
-        let spread_ms = self.spread_ms;
-        *self = Self::new(now);
-        self.spread_ms = spread_ms;
-    }
-
-    /// Goes on where a back-off was before a reboot, `off_secs` ago.
-    pub(crate) fn recall(&mut self, memory: &Memory, off_secs: u32, now: Instant) {
-        self.reset(now);
-        self.away_before = memory.away_secs.saturating_add(off_secs);
-        if let Some(secs) = memory.overloaded_secs {
-            self.overloaded = Some(now);
-            self.overloaded_before = secs.saturating_add(off_secs);
-            self.proven = true;
-        }
-        self.refusals = memory.refusals;
-    }
-
-    /// Whether it goes on from before a reboot.
-    pub(crate) const fn is_recalled(&self) -> bool {
-        self.proven || self.away_before > 0
-    }
-
-    pub(crate) fn away_secs(&self, now: Instant) -> u32 {
-        self.away_before.saturating_add(u32::try_from(now.secs_since(self.lost)).unwrap_or(u32::MAX))
-    }
-
-    pub(crate) fn overloaded_secs(&self, now: Instant) -> u32 {
-        let since = self.overloaded.map_or(0, |since| now.secs_since(since));
-        self.overloaded_before.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
-    }
-
-    /// Returns whether the evidence of overload is worth keeping over a reboot, and counts it as kept then: when it is new,
-    /// and each time it has grown older by a quarter, 30 s at least. The longest wait is half of its age, so that what
-    /// is kept tells an outage that lasts from one that is over.
-    pub(crate) fn is_worth_keeping(&mut self, now: Instant) -> bool {
-        let age = self.overloaded_secs(now);
-        let worth = self.proven && age >= self.worth_keeping_secs;
-        if worth {
-            self.worth_keeping_secs = age.saturating_add((age >> 2).max(30));
-        }
-        worth
-    }
-
-    /// Starts anew: a connection that had lasted was lost at `now` because of `failure`.
-    ///
-    /// When the service closed it, the whole fleet may stand in its queue: the first wait for a CONNACK is longer then.
-    pub(crate) fn lose(&mut self, failure: Failure, now: Instant) {
-        self.reset(now);
-        self.closed = matches!(failure, Failure::Lost);
-        self.silences = u8::from(self.closed);
-    }
-
-    /// The service accepted the device, whatever comes of it.
-    pub(crate) const fn accepted(&mut self) {
-        self.refusals = 0;
-        self.silences = 0;
-    }
-
-    /// The service answered CONNECT, and may refuse the device yet.
-    pub(crate) const fn answered(&mut self) {
-        self.silences = 0;
-    }
-
-    /// Returns how long to wait for a CONNACK: doubled after each silence, since to leave a queued CONNECT early only
-    /// fills the queue with stale entries.
-    pub(crate) fn connack_timeout(&self, first: Duration, longest: Duration) -> u32 {
-        let doublings = self.silences.min(8);
-        short_millis(first).saturating_mul(1 << doublings).min(short_millis(longest))
-    }
-
-    /// Returns the delay before the first attempt after a stable connection was lost, and before the first of all;
-    /// `word` is random.
-    #[must_use]
-    pub fn first_delay(policy: &RetryPolicy, word: u32) -> Duration {
-        span(u64::from(scale(word, 0, short_millis(policy.first_spread))))
-    }
-
-    /// Takes note of a failed attempt and returns the delay before the next one; `word` is random.
-    ///
-    /// `flapped` says that the attempt had succeeded and its connection did not last for [`RetryPolicy::stable`], which
-    /// counts as overload whatever ended it.
-    pub fn failed(
-        &mut self,
-        failure: Failure,
-        flapped: bool,
-        policy: &RetryPolicy,
-        word: u32,
-        now: Instant,
-    ) -> Duration {
-        policy.delay(&self.note(failure, flapped, now), word)
-    }
-
-    /// Returns what a policy knows when a stable connection was lost, and before the first attempt of all.
-    pub(crate) fn fresh(&self, now: Instant) -> Occasion {
-        self.occasion(Cause::Fresh, now)
-    }
-
-    /// Returns what a policy knows when the service is to be probed again, without a new failure.
-    pub(crate) fn again(&self, now: Instant) -> Occasion {
-        let cause = match (self.refusals, self.proven) {
-            (0, false) => Cause::Unreachable,
-            (0, true) => Cause::Overload,
-            _ => Cause::Refused,
-        };
-        self.occasion(cause, now)
-    }
-
-    /// Takes note of a failed attempt and returns what a policy knows then.
-    pub(crate) fn note(&mut self, failure: Failure, flapped: bool, now: Instant) -> Occasion {
-        if matches!(failure, Failure::ConnackTimeout) {
-            self.silences = self.silences.saturating_add(1);
-        }
-        let class = if flapped { Class::Overload } else { failure.class() };
-        let cause = if let Disposition::RetryAfter(asked) = failure.disposition() {
-            self.prove(now);
-            Cause::RetryAfter(asked)
-        } else if class == Class::Refused {
-            self.refusals = self.refusals.saturating_add(1);
-            Cause::Refused
-        } else if class == Class::Overload {
-            self.prove(now)
-        } else if self.proven {
-            // Once overload was seen a silent SYN is no proof that the service is gone.
-            Cause::Overload
-        } else if matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout) && self.suspects_overload() {
-            self.suspect(now)
-        } else {
-            self.overloaded = None;
-            Cause::Unreachable
-        };
-        self.occasion(cause, now)
-    }
-
-    /// Silence may be overload when the operator expects overload, or when the path to the service worked.
-    const fn suspects_overload(&self) -> bool {
-        self.closed || self.spread_ms > 0
-    }
-
-    fn suspect(&mut self, now: Instant) -> Cause {
-        if self.overloaded.is_some() {
-            return Cause::Silence;
-        }
-        self.overloaded = Some(now);
-        Cause::FirstOverload
-    }
-
-    fn prove(&mut self, now: Instant) -> Cause {
-        self.proven = true;
-        if self.overloaded.is_some() {
-            return Cause::Overload;
-        }
-        self.overloaded = Some(now);
-        Cause::FirstOverload
-    }
-
-    fn occasion(&self, cause: Cause, now: Instant) -> Occasion {
-        Occasion {
-            cause,
-            away: before_and_since(self.away_before, self.lost, now),
-            overloaded: self.overloaded.map(|since| before_and_since(self.overloaded_before, since, now)),
-            refusals: self.refusals,
-            spread: self.spread(),
-        }
-    }
-}
-
-#[cfg_attr(target_pointer_width = "32", inline(never))]
-fn before_and_since(before_secs: u32, since: Instant, now: Instant) -> Duration {
-    now.since(since).saturating_add(Duration::from_secs(u64::from(before_secs)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::ProvisioningFailure;
-    use crate::time::millis;
+    use crate::failure::{Failure, ProvisioningFailure};
+    use crate::memory::Memory;
+    use crate::time::{Instant, millis};
 
     const POLICY: RetryPolicy = RetryPolicy::DEFAULT;
 

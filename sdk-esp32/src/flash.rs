@@ -19,41 +19,22 @@
 //! Flash encryption on an ESP32 forbids the second write: use a partition
 //! without it.
 
-use core::fmt;
-use core::future::Future;
-use core::ops::Range;
-use core::pin::pin;
-use core::task::{Context, Poll, Waker};
+mod metered;
+mod record;
+mod runs;
 
-use embedded_storage::nor_flash::{ErrorType, MultiwriteNorFlash, NorFlash, ReadNorFlash};
-use embedded_storage_async::nor_flash as asynchronous;
+use core::fmt;
+use core::ops::Range;
+
+use embedded_storage::nor_flash::{MultiwriteNorFlash, NorFlash};
 use heapless::Vec;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::queue::{QueueConfig, QueueStorage};
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
+use steadfast_core::{Entry, Instant, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 
-/// Form of the records written.
-const FORM: u8 = 1;
-
-/// Flag beside the form: the message goes to the telemetry endpoint.
-const TELEMETRY: u8 = 0x80;
-
-/// Flag beside the form: the record tells when the message was accepted.
-const STAMPED: u8 = 0x40;
-
-/// Form, length of the text, id, expiry.
-const HEAD_BYTES: usize = 1 + 2 + 8 + 8;
-
-/// The time of acceptance.
-const STAMP_BYTES: usize = 8;
-
-const FLAGS: u8 = TELEMETRY | STAMPED;
-
-/// Stands for "never".
-const NEVER: u64 = u64::MAX;
-
-/// Most runs of ids among the messages that are in flash alone.
-const RUNS: usize = 4;
+use self::metered::{Metered, at_once};
+use self::record::{FLAGS, FORM, HEAD_BYTES, STAMP_BYTES, read, write};
+use self::runs::{RUNS, Run, exclude, insert};
 
 /// How much the flash was used since the outbox was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -123,13 +104,6 @@ pub struct FlashOutbox<'b, F: NorFlash, const SLOTS: usize, const BYTES: usize> 
 }
 
 type Queue<F> = QueueStorage<Metered<F>, Cache<Uncached, Uncached, Uncached>>;
-
-/// Ids from `first` to `last`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Run {
-    first: MessageId,
-    last: MessageId,
-}
 
 impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOutbox<'b, F, SLOTS, BYTES> {
     /// Opens the outbox in `range` of `flash`, with the messages that are there.
@@ -382,12 +356,6 @@ impl<F: NorFlash, const SLOTS: usize, const BYTES: usize> fmt::Debug for FlashOu
     }
 }
 
-impl Run {
-    fn contains(&self, id: MessageId) -> bool {
-        (self.first..=self.last).contains(&id)
-    }
-}
-
 /// Where a new message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place {
@@ -476,45 +444,6 @@ fn give_up(rest: &mut Vec<Run, RUNS>, rest_usage: &mut Usage, id: MessageId) -> 
     lost
 }
 
-/// Adds an id at its place; false, and nothing changed, when that takes one run too many.
-fn insert(runs: &mut Vec<Run, RUNS>, id: MessageId) -> bool {
-    let at = runs.iter().position(|run| id < run.first).unwrap_or(runs.len());
-    let follows = |run: &Run| run.last.next() == id;
-    let joins = runs.get(at).is_some_and(|run| id.next() == run.first);
-    let previous = at.checked_sub(1).and_then(|before| runs.get_mut(before)).filter(|run| follows(run));
-    match previous {
-        Some(run) => run.last = id,
-        None if joins => {
-            if let Some(run) = runs.get_mut(at) {
-                run.first = id;
-            }
-        }
-        None => return runs.insert(at, Run { first: id, last: id }).is_ok(),
-    }
-    true
-}
-
-/// Takes an id out; false when that takes one run too many.
-fn exclude(runs: &mut Vec<Run, RUNS>, id: MessageId) -> bool {
-    let Some(at) = runs.iter().position(|run| run.contains(id)) else { return false };
-    let Some(run) = runs.get_mut(at) else { return false };
-    let Run { first, last } = *run;
-    if first == last {
-        runs.remove(at);
-    } else if id == first {
-        run.first = id.next();
-    } else {
-        let before = MessageId::new(id.get().wrapping_sub(1));
-        if id != last && runs.insert(at + 1, Run { first: id.next(), last }).is_err() {
-            return false;
-        }
-        if let Some(run) = runs.get_mut(at) {
-            run.last = before;
-        }
-    }
-    true
-}
-
 fn plus(usage: Usage, size: usize) -> Usage {
     Usage { messages: usage.messages + 1, bytes: usage.bytes + size }
 }
@@ -525,55 +454,6 @@ fn minus(usage: Usage, size: usize) -> Usage {
 
 fn size_of_entry(entry: &Entry<'_>) -> usize {
     entry.address.text().len().saturating_add(entry.payload.len())
-}
-
-/// Writes a record and returns its length, `None` when it does not fit.
-fn write(entry: &Entry<'_>, record: &mut [u8]) -> Option<usize> {
-    let text = entry.address.text();
-    let telemetry = if matches!(entry.address, Address::Telemetry(_)) { TELEMETRY } else { 0 };
-    let stamp = entry.created_unix_ms.map(u64::to_le_bytes);
-    let form = FORM | telemetry | if stamp.is_some() { STAMPED } else { 0 };
-    let expires = entry.expires.map_or(NEVER, Instant::as_millis);
-    let parts: [&[u8]; 7] = [
-        &[form],
-        &u16::try_from(text.len()).ok()?.to_le_bytes(),
-        &entry.id.get().to_le_bytes(),
-        &expires.to_le_bytes(),
-        stamp.as_ref().map_or(&[], |stamp| stamp),
-        text.as_bytes(),
-        entry.payload,
-    ];
-    let mut len = 0;
-    for part in parts {
-        record.get_mut(len..len + part.len())?.copy_from_slice(part);
-        len += part.len();
-    }
-    Some(len)
-}
-
-/// Reads a record. The error is the first byte.
-fn read(record: &[u8]) -> Result<Entry<'_>, u8> {
-    let form = record.first().copied().unwrap_or_default();
-    let parse = || {
-        let (_, rest) = record.split_first()?;
-        let (text_len, rest) = rest.split_first_chunk()?;
-        let (id, rest) = rest.split_first_chunk()?;
-        let (expires, mut rest) = rest.split_first_chunk()?;
-        let mut created_unix_ms = None;
-        if form & STAMPED != 0 {
-            let (stamp, behind) = rest.split_first_chunk::<STAMP_BYTES>()?;
-            (created_unix_ms, rest) = (Some(u64::from_le_bytes(*stamp)), behind);
-        }
-        let (text, payload) = rest.split_at_checked(usize::from(u16::from_le_bytes(*text_len)))?;
-        let text = core::str::from_utf8(text).ok()?;
-        let address = if form & TELEMETRY != 0 { Address::Telemetry(text) } else { Address::Topic(text) };
-        let expires = match u64::from_le_bytes(*expires) {
-            NEVER => None,
-            millis => Some(Instant::from_millis(millis)),
-        };
-        Some(Entry { id: MessageId::new(u64::from_le_bytes(*id)), address, payload, expires, created_unix_ms })
-    };
-    if form & !FLAGS == FORM { parse().ok_or(form) } else { Err(form) }
 }
 
 fn queue<F: NorFlash>(flash: F, range: Range<u32>) -> Result<Queue<F>, OpenError<F::Error>> {
@@ -608,54 +488,3 @@ const fn word<F: NorFlash>() -> usize {
 const fn item_overhead<F: NorFlash>() -> usize {
     Queue::<F>::item_overhead_size() as usize
 }
-
-/// Finishes a future that waits for nothing but a blocking flash.
-fn at_once<R, E>(
-    work: impl Future<Output = Result<R, sequential_storage::Error<E>>>,
-) -> Result<R, sequential_storage::Error<E>> {
-    match pin!(work).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(result) => result,
-        Poll::Pending => Err(sequential_storage::Error::LogicBug {}),
-    }
-}
-
-/// A blocking flash as an asynchronous one that never waits, with a count of what is done to it.
-struct Metered<F> {
-    flash: F,
-    wear: Wear,
-}
-
-impl<F: ErrorType> ErrorType for Metered<F> {
-    type Error = F::Error;
-}
-
-impl<F: ReadNorFlash> asynchronous::ReadNorFlash for Metered<F> {
-    const READ_SIZE: usize = F::READ_SIZE;
-
-    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.flash.read(offset, bytes)
-    }
-
-    fn capacity(&self) -> usize {
-        self.flash.capacity()
-    }
-}
-
-impl<F: NorFlash> asynchronous::NorFlash for Metered<F> {
-    const WRITE_SIZE: usize = F::WRITE_SIZE;
-    const ERASE_SIZE: usize = F::ERASE_SIZE;
-
-    async fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
-        let pages = (to.saturating_sub(from) as usize).checked_div(F::ERASE_SIZE).unwrap_or_default();
-        self.wear.erased_pages = self.wear.erased_pages.saturating_add(u32::try_from(pages).unwrap_or(u32::MAX));
-        self.flash.erase(from, to)
-    }
-
-    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
-        self.wear.writes = self.wear.writes.saturating_add(1);
-        self.wear.written_bytes = self.wear.written_bytes.saturating_add(bytes.len() as u64);
-        self.flash.write(offset, bytes)
-    }
-}
-
-impl<F: MultiwriteNorFlash> asynchronous::MultiwriteNorFlash for Metered<F> {}

@@ -2,6 +2,7 @@
 
 mod dps;
 mod hub;
+mod hub_faults;
 mod token;
 mod twin;
 
@@ -11,7 +12,8 @@ use rumqttc::mqttbytes::v4;
 use steadfast_core::azure::sas::SymmetricKey;
 
 pub use dps::{Dps, DpsFault, Enrollment};
-pub use hub::{Acks, Delivery, Greeting, Hub, HubFaults, PublishFault, Receipt, SubscribeFault};
+pub use hub::{Delivery, Hub, Receipt};
+pub use hub_faults::{Acks, Greeting, HubFaults, PublishFault, SubscribeFault};
 pub use twin::{MethodAnswer, Twin, TwinFault, merge};
 
 /// A device's key, held by the device and by the services that know it.
