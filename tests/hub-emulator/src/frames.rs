@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -33,8 +34,8 @@ impl<S: Transport> Frames<S> {
 }
 
 impl<S: Transport> Transport for Frames<S> {
-    fn reset_on_close(&self) {
-        self.socket.get_ref().reset_on_close();
+    fn socket(&mut self) -> &mut TcpStream {
+        self.socket.get_mut().socket()
     }
 }
 

@@ -21,20 +21,25 @@ const UNSENT: usize = 1024 * 1024;
 
 /// A stream to a client, with or without TLS.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Returns the socket below.
+    fn socket(&mut self) -> &mut TcpStream;
+
     /// Makes the close of the socket a reset.
-    fn reset_on_close(&self);
+    fn reset_on_close(&mut self) {
+        // Without the option the close is an ordinary one, and nothing can be done about it.
+        let _ = self.socket().set_zero_linger();
+    }
 }
 
 impl Transport for TcpStream {
-    fn reset_on_close(&self) {
-        // Without the option the close is an ordinary one, and nothing can be done about it.
-        let _ = self.set_zero_linger();
+    fn socket(&mut self) -> &mut TcpStream {
+        self
     }
 }
 
 impl Transport for TlsStream<TcpStream> {
-    fn reset_on_close(&self) {
-        self.get_ref().0.reset_on_close();
+    fn socket(&mut self) -> &mut TcpStream {
+        self.get_mut().0
     }
 }
 
@@ -169,10 +174,12 @@ impl<S: Transport> Wire<S> {
     pub(crate) async fn shut_down(&mut self) {
         let goodbye = async {
             self.stream.shutdown().await?;
+            // Not through TLS, which is over: whatever still comes, in whatever form, means nothing.
+            let socket = self.stream.socket();
             loop {
                 self.input.clear();
                 self.input.reserve(READ);
-                if self.stream.read_buf(&mut self.input).await? == 0 {
+                if socket.read_buf(&mut self.input).await? == 0 {
                     return io::Result::Ok(());
                 }
             }

@@ -8,9 +8,11 @@
 
 mod support;
 
-use hub_emulator::{Authority, DeviceAuth, Fault, Flaw, HubConfig};
+use bytes::BytesMut;
+use hub_emulator::{Authority, CloseReason, DeviceAuth, Fault, Flaw, HubConfig};
 use rumqttc::mqttbytes::v4::{Connect, Login};
 use support::{Client, DEVICE, HUB, config, connect_packet, hub, not_authorized, start, user_name};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const DPS: &str = "global.azure-devices-provisioning.net";
 const HUB_B: &str = "hub-b.azure-devices.net";
@@ -86,6 +88,33 @@ async fn tls_is_cut_or_answered_with_a_page() {
         assert!(Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.is_err());
     }
     Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.unwrap().accepted(connect_packet()).await;
+}
+
+#[tokio::test]
+async fn bytes_after_the_end_of_tls_are_ignored_whatever_they_are() {
+    let emulator = start(config()).await;
+    let alert = [0x15, 3, 3, 0, 2, 1, 40];
+    let strays = [(&alert[..], false), (&alert, true), (b"GET / HTTP/1.1\r\n\r\n", false), (&[0xff; 4096], false)];
+    for (number, (stray, says_goodbye)) in strays.into_iter().enumerate() {
+        let mut stream = support::tls_stream(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.unwrap();
+        let mut bytes = BytesMut::new();
+        connect_packet().write(&mut bytes).unwrap();
+        // DISCONNECT, which the hub answers with the end of TLS.
+        bytes.extend_from_slice(&[0xe0, 0]);
+        stream.write_all(&bytes).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, [0x20, 2, u8::from(number > 0), 0]);
+        if says_goodbye {
+            stream.shutdown().await.unwrap();
+        }
+        // The hub may be gone by now, which the record of the connection tells.
+        let _ = stream.get_mut().0.write_all(stray).await;
+        let ended = || emulator.ledger().connections().iter().filter(|record| record.closed.is_some()).count();
+        support::eventually("the connection ended", || ended() == number + 1).await;
+    }
+    let reasons: Vec<_> = emulator.ledger().connections().into_iter().map(|record| record.closed).collect();
+    assert_eq!(reasons, vec![Some(CloseReason::Disconnected); 4]);
 }
 
 #[tokio::test]
