@@ -250,7 +250,7 @@ impl DeviceHandle {
         let named = |name: &str| properties.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
         let ack = named("iothub-ack").map_or(Ack::None, |text| Ack::from_property(&text));
         let feedback = (matches!(ack, Ack::Positive | Ack::Full), matches!(ack, Ack::Negative | Ack::Full));
-        let message_id = named("$.mid");
+        let message_id = properties.iter().find(|(key, _)| key == "$.mid").map(|(_, value)| value.clone());
         let has_destination = named("$.to").is_some();
         if to_input.is_none() && !has_destination {
             properties.push(("$.to".to_owned(), format!("/{}", destination(&self.id))));
@@ -352,8 +352,8 @@ impl DeviceHandle {
     }
 }
 
-/// Sends a message to an output of a module on to the inputs it is routed to. Where the queue is full, or the module
-/// never connected, it is dropped.
+/// Sends a message to an output of a module on to the inputs it is routed to, naming its sender as `$.cdid` and
+/// `$.cmid`. Where the queue is full, or the module never connected, it is dropped.
 pub(crate) fn route(
     world: &mut World,
     session: &HubSession,
@@ -366,11 +366,16 @@ pub(crate) fn route(
     let fits = |route: &&Route| route.from == session.identity && (route.output == output || route.output == "*");
     let routes: Vec<Route> = hub.routes.iter().filter(fits).cloned().collect();
     let message_id = properties.iter().find(|(key, _)| key == "$.mid").map(|(_, value)| value.clone());
+    let mut properties = properties.to_vec();
+    let (device, module) = session.identity.split_once('/').unwrap_or((&session.identity, ""));
+    for (name, value) in [("$.cdid", device), ("$.cmid", module)] {
+        properties.push((name.to_owned(), value.to_owned()));
+    }
     for route in routes {
         let message = Waiting {
             number: 0,
             message_id: message_id.clone(),
-            topic: input(&route.to, &route.input) + &encode_bag(properties),
+            topic: input(&route.to, &route.input) + &encode_bag(&properties),
             payload: Bytes::copy_from_slice(payload),
             expires_at: now + TIME_TO_LIVE,
             feedback: (false, false),

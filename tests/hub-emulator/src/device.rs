@@ -44,7 +44,7 @@ pub(crate) struct Spell {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subscription {
     pub(crate) filter: String,
-    pub(crate) feed: Option<Feed>,
+    pub(crate) feeds: &'static [Feed],
     pub(crate) qos: u8,
 }
 
@@ -107,7 +107,7 @@ impl Device {
 
     /// Returns the granted QoS of a feed this identity is subscribed to.
     pub(crate) fn subscribed(&self, feed: Feed) -> Option<u8> {
-        let of_feed = self.subscriptions.iter().filter(|subscription| subscription.feed == Some(feed));
+        let of_feed = self.subscriptions.iter().filter(|subscription| subscription.feeds.contains(&feed));
         of_feed.map(|subscription| subscription.qos).max()
     }
 

@@ -42,6 +42,8 @@ pub(crate) struct Assignment {
 pub(crate) struct Operation {
     pub(crate) registration_id: String,
     pub(crate) polls_left: u32,
+    /// The body of its last answer, once it is over.
+    pub(crate) ended: Option<Value>,
 }
 
 /// The state of DPS.
@@ -148,7 +150,10 @@ impl Dps {
     pub(crate) fn begin(&mut self, registration_id: &str) -> String {
         self.next_operation += 1;
         let id = format!("4.{:016x}.{:08x}-0000-4000-8000-{:012x}", self.next_operation, 0x5eed, self.next_operation);
-        let operation = Operation { registration_id: registration_id.to_owned(), polls_left: self.config.polls };
+        let operation =
+            Operation { registration_id: registration_id.to_owned(), polls_left: self.config.polls, ended: None };
+        // Until then it can be asked for again: the answer may have been lost.
+        self.operations.retain(|_, earlier| earlier.ended.is_none() || earlier.registration_id != registration_id);
         self.operations.insert(id.clone(), operation);
         id
     }

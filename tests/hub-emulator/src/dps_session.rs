@@ -131,6 +131,7 @@ impl DpsSession {
         let sane = body.as_ref().is_some_and(|body| {
             let named = body
                 .get("registrationId")
+                .filter(|named| !named.is_null())
                 .is_none_or(|named| named.as_str().is_some_and(|named| named.eq_ignore_ascii_case(id)));
             body.is_object() && named && payload.is_none_or(Value::is_object)
         });
@@ -176,9 +177,17 @@ impl DpsSession {
             answer.body["registrationState"] = json!({ "registrationId": id, "status": "assigning" });
             return answer;
         }
-        dps.operations.remove(operation);
+        if let Some(body) = &found.ended {
+            return Answer { status: 200, retry_after: None, body: body.clone() };
+        }
         let operation = operation.to_owned();
-        self.finish(world, &operation)
+        let answer = self.finish(world, &operation);
+        if answer.status == 200
+            && let Some(ended) = world.dps.operations.get_mut(&operation)
+        {
+            ended.ended = Some(answer.body.clone());
+        }
+        answer
     }
 
     fn finish(&self, world: &mut World, operation: &str) -> Answer {

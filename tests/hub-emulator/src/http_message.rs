@@ -21,8 +21,10 @@ pub(crate) struct Head {
     pub(crate) path: String,
     /// Decoded members of the query.
     pub(crate) query: HashMap<String, String>,
-    /// By their names in lower case.
+    /// By their names in lower case; what came under the same name more than once is a list.
     headers: HashMap<String, String>,
+    /// HTTP/1.0 rather than 1.1.
+    is_old: bool,
 }
 
 impl Head {
@@ -33,6 +35,11 @@ impl Head {
     /// Tells whether a header that is a list names `item`, in any case.
     pub(crate) fn lists(&self, name: &str, item: &str) -> bool {
         self.header(name).is_some_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case(item)))
+    }
+
+    /// Tells whether the client expects the connection to last beyond the answer.
+    pub(crate) fn stays_open(&self) -> bool {
+        if self.is_old { self.lists("connection", "keep-alive") } else { !self.lists("connection", "close") }
     }
 
     /// Returns the name the client believes to talk to, in lower case and without a port.
@@ -50,12 +57,20 @@ impl Head {
         }
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        let headers = lines.filter_map(|line| line.split_once(':'));
+        let mut headers: HashMap<String, String> = HashMap::new();
+        for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+            let list = headers.entry(name.trim().to_ascii_lowercase()).or_default();
+            if !list.is_empty() {
+                list.push_str(", ");
+            }
+            list.push_str(value.trim());
+        }
         Some(Self {
             method: method.to_owned(),
             path: path.to_owned(),
             query: pairs.map(|(key, value)| (percent_decode(key), percent_decode(value))).collect(),
-            headers: headers.map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned())).collect(),
+            headers,
+            is_old: version == "HTTP/1.0",
         })
     }
 }

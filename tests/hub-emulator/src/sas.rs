@@ -173,11 +173,9 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Compares two resources: the host (up to the first `/`) in any case, the rest exactly.
+/// Compares two resources in any case: the documentation tells clients to write them in lower case.
 pub(crate) fn same_resource(left: &str, right: &str) -> bool {
-    let (left_host, left_rest) = left.split_once('/').unwrap_or((left, ""));
-    let (right_host, right_rest) = right.split_once('/').unwrap_or((right, ""));
-    left_host.eq_ignore_ascii_case(right_host) && left_rest == right_rest
+    left.eq_ignore_ascii_case(right)
 }
 
 /// Tells whether `prefix` names `resource` or a parent of it, segment by segment.

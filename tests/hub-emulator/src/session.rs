@@ -281,10 +281,10 @@ impl HubSession {
         let device = self.device(world);
         let mut codes = Vec::new();
         for filter in &subscribe.filters {
-            let feed = Feed::parse(&filter.path, &self.identity);
+            let feeds = Feed::of(&filter.path, &self.identity);
             let known = device.subscriptions.iter().position(|subscription| subscription.filter == filter.path);
             let too_many = known.is_none() && device.subscriptions.len() >= limit;
-            if refused || feed.is_none() || too_many {
+            if refused || feeds.is_empty() || too_many {
                 if !refused && undocumented == Undocumented::Close {
                     return protocol(if too_many { "too many filters" } else { "undocumented filter" });
                 }
@@ -293,7 +293,7 @@ impl HubSession {
             }
             let qos = if filter.qos == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce };
             codes.push(SubscribeReasonCode::Success(qos));
-            let subscription = Subscription { filter: filter.path.clone(), feed, qos: qos as u8 };
+            let subscription = Subscription { filter: filter.path.clone(), feeds, qos: qos as u8 };
             match known {
                 Some(at) => device.subscriptions[at] = subscription,
                 None => device.subscriptions.push(subscription),

@@ -111,7 +111,9 @@ fn telemetry_bag<'a>(rest: &'a str, identity: &str) -> Option<&'a str> {
         Some((device, module)) => rest.strip_prefix(device)?.strip_prefix("/modules/")?.strip_prefix(module)?,
     };
     let bag = rest.strip_prefix("/messages/events")?;
-    if bag.is_empty() { Some(bag) } else { bag.strip_prefix('/') }
+    let bag = if bag.is_empty() { bag } else { bag.strip_prefix('/')? };
+    // The modules of the Java SDK end their topics with a slash, which belongs to no value: values have theirs encoded.
+    Some(bag.strip_suffix('/').filter(|_| identity.contains('/')).unwrap_or(bag))
 }
 
 /// What a subscription brings.
@@ -127,30 +129,32 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// Reads a filter of the identity `identity`; none when it is not a documented one.
-    pub(crate) fn parse(filter: &str, identity: &str) -> Option<Self> {
+    /// Returns what a filter brings to the identity `identity`; nothing when it is not a documented one.
+    pub(crate) fn of(filter: &str, identity: &str) -> &'static [Self] {
         match filter {
-            "$iothub/methods/POST/#" => return Some(Self::Methods),
-            "$iothub/twin/res/#" => return Some(Self::TwinAnswers),
-            "$iothub/twin/PATCH/properties/desired/#" => return Some(Self::Desired),
-            "$iothub/credentials/res/#" => return Some(Self::Credentials),
+            "$iothub/methods/POST/#" => return &[Self::Methods],
+            "$iothub/twin/res/#" => return &[Self::TwinAnswers],
+            "$iothub/twin/PATCH/properties/desired/#" => return &[Self::Desired],
+            "$iothub/credentials/res/#" => return &[Self::Credentials],
             _ => {}
         }
-        let rest = filter.strip_prefix("devices/")?;
-        let own = match identity.split_once('/') {
-            None => rest.strip_prefix(identity).or_else(|| rest.strip_prefix('+'))?,
-            Some((device, module)) => rest
-                .strip_prefix(device)
-                .or_else(|| rest.strip_prefix('+'))?
-                .strip_prefix("/modules/")?
-                .strip_prefix(module)
-                .or_else(|| rest.strip_prefix("+/modules/+"))?,
-        };
-        match own {
-            "/messages/devicebound/#" | "/messages/deviceBound/#" => Some(Self::CloudToDevice),
-            "/inputs/#" if identity.contains('/') => Some(Self::Inputs),
-            _ => None,
+        match own_part(filter, identity) {
+            Some("/messages/devicebound/#" | "/messages/deviceBound/#") => &[Self::CloudToDevice],
+            Some("/inputs/#") if identity.contains('/') => &[Self::Inputs],
+            // The modules of the C# and C SDKs ask for all of theirs at once.
+            Some("/#") if identity.contains('/') => &[Self::CloudToDevice, Self::Inputs],
+            _ => &[],
         }
+    }
+}
+
+/// Returns what follows the name of the identity in a filter, where `+` may stand for a part of the name.
+fn own_part<'a>(filter: &'a str, identity: &str) -> Option<&'a str> {
+    let named = |rest: &'a str, name: &str| rest.strip_prefix(name).or_else(|| rest.strip_prefix('+'));
+    let rest = filter.strip_prefix("devices/")?;
+    match identity.split_once('/') {
+        None => named(rest, identity),
+        Some((device, module)) => named(named(rest, device)?.strip_prefix("/modules/")?, module),
     }
 }
 
@@ -283,10 +287,27 @@ mod tests {
 
     #[test]
     fn filters_with_a_wildcard_for_the_own_name_are_documented() {
-        assert_eq!(Feed::parse("devices/+/messages/devicebound/#", "d"), Some(Feed::CloudToDevice));
-        assert_eq!(Feed::parse("devices/d/messages/devicebound/#", "d"), Some(Feed::CloudToDevice));
-        assert_eq!(Feed::parse("devices/d/modules/m/messages/devicebound/#", "d/m"), Some(Feed::CloudToDevice));
-        assert_eq!(Feed::parse("devices/e/messages/devicebound/#", "d"), None);
-        assert_eq!(Feed::parse("#", "d"), None);
+        assert_eq!(Feed::of("devices/+/messages/devicebound/#", "d"), [Feed::CloudToDevice]);
+        assert_eq!(Feed::of("devices/d/messages/devicebound/#", "d"), [Feed::CloudToDevice]);
+        assert_eq!(Feed::of("devices/d/modules/m/messages/devicebound/#", "d/m"), [Feed::CloudToDevice]);
+        assert_eq!(Feed::of("devices/+/modules/+/inputs/#", "d/m"), [Feed::Inputs]);
+        assert_eq!(Feed::of("devices/d/modules/m/#", "d/m"), [Feed::CloudToDevice, Feed::Inputs]);
+        for (filter, identity) in [
+            ("devices/e/messages/devicebound/#", "d"),
+            ("devices/d/modules/n/#", "d/m"),
+            ("devices/d/#", "d"),
+            ("#", "d"),
+        ] {
+            assert_eq!(Feed::of(filter, identity), [], "{filter}");
+        }
+    }
+
+    #[test]
+    fn the_slash_at_the_end_of_a_modules_topic_belongs_to_no_property() {
+        let read = |topic, identity| DeviceTopic::parse(topic, identity);
+        let module = read("devices/d/modules/m/messages/events/k=v/", "d/m");
+        assert_eq!(module, Some(DeviceTopic::Telemetry { bag: "k=v" }));
+        assert_eq!(read("devices/d/modules/m/messages/events/", "d/m"), Some(DeviceTopic::Telemetry { bag: "" }));
+        assert_eq!(read("devices/d/messages/events/k=v/", "d"), Some(DeviceTopic::Telemetry { bag: "k=v/" }));
     }
 }

@@ -12,12 +12,15 @@ use crate::fault::Fault;
 use crate::files::file_request;
 use crate::frames::Frames;
 use crate::http_message::{Conversation, Head, Response};
+use crate::percent_decode;
 use crate::serve::Connection;
 use crate::storage::storage_request;
 use crate::wire::{Transport, Wire};
 
-/// Path of MQTT over WebSockets, at hubs and at DPS.
+/// Path of MQTT over WebSockets, at hubs and at DPS, as it is and percent-encoded.
 const WEB_SOCKET_PATH: &str = "/$iothub/websocket";
+/// Path at DPS of the C# SDK, which names none.
+const WEB_SOCKET_PATH_AT_DPS: &str = "/";
 /// The subprotocol, compared in any case.
 const SUBPROTOCOL: &str = "mqtt";
 /// How long a client may take for a request, and keep the connection without one.
@@ -68,7 +71,7 @@ impl Connection {
         let offered = head.header("sec-websocket-protocol").unwrap_or_default();
         let protocol = offered.split(',').map(str::trim).find(|one| one.eq_ignore_ascii_case(SUBPROTOCOL));
         let status = match (head.header("sec-websocket-key"), protocol) {
-            _ if head.path != WEB_SOCKET_PATH => 404,
+            _ if !self.takes_web_sockets(head, &peer) => 404,
             _ if head.method != "GET" || head.header("sec-websocket-version") != Some("13") => 400,
             (Some(key), Some(protocol)) => {
                 let response = Response::new(101)
@@ -89,6 +92,14 @@ impl Connection {
         let _ = conversation.answer(&Response::new(status).header("Connection", "close")).await;
         let _ = timeout(Duration::from_millis(200), conversation.stream.shutdown()).await;
         CloseReason::Protocol(format!("handshake of a WebSocket refused with {status}"))
+    }
+
+    /// Tells whether the path of a handshake is one of MQTT at the service that was dialled.
+    fn takes_web_sockets(&self, head: &Head, peer: &Peer) -> bool {
+        let path = percent_decode(&head.path);
+        let service = peer.server_name.clone().unwrap_or_else(|| head.host());
+        let at_dps = || service == self.shared.lock().dps.config.host;
+        path.eq_ignore_ascii_case(WEB_SOCKET_PATH) || (path == WEB_SOCKET_PATH_AT_DPS && at_dps())
     }
 
     /// Answers a request; false when the connection ends after it.
@@ -119,7 +130,7 @@ impl Connection {
         };
         self.shared.changed();
         conversation.answer(&response).await.map_err(|error| reason_of(&error))?;
-        Ok(!head.lists("connection", "close"))
+        Ok(head.stays_open())
     }
 
     /// Returns how many bytes of the body a fault lets through to the storage.

@@ -241,7 +241,10 @@ async fn what_a_module_sends_to_an_output_reaches_the_input_it_is_routed_to() {
         sender.acknowledged(id).await;
     }
     let input = receiver.publish_packet().await;
-    assert_eq!(input.topic, format!("devices/{DEVICE}/modules/b/inputs/in/%24.mid=alarms&k=v"));
+    assert_eq!(
+        input.topic,
+        format!("devices/{DEVICE}/modules/b/inputs/in/%24.mid=alarms&k=v&%24.cdid=dev-1&%24.cmid=a")
+    );
     receiver.silent().await;
 }
 
