@@ -61,6 +61,7 @@ pub mod azure;
 mod config;
 pub mod edge;
 mod failure;
+pub mod files;
 pub mod hub;
 mod io;
 mod ledger;

@@ -480,7 +480,7 @@ impl Builder {
             #[cfg(feature = "upload")]
             https: Box::new(self.https_overrides),
             #[cfg(feature = "upload")]
-            uploads: Arc::new(tokio::sync::Semaphore::new(crate::upload::AT_ONCE)),
+            uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::files::AT_ONCE_MAX)),
             #[cfg(feature = "websocket")]
             broker: matches!(self.config.service, Service::Broker { .. }),
             #[cfg(feature = "websocket")]

@@ -9,7 +9,7 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request as HttpRequest, Uri};
 use hyper_util::rt::TokioIo;
-use steadfast_core::Failure;
+use steadfast_core::{Failure, files};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -23,7 +23,7 @@ use crate::setup::Setup;
 const PORT: u16 = 443;
 
 /// Longest answer that is read, in bytes.
-const ANSWER: usize = 64 * 1024;
+pub(crate) const ANSWER: usize = 64 * 1024;
 
 /// How long a request may take, its body and its answer included.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -52,22 +52,6 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after_secs: Option<u32>,
     pub(crate) body: Bytes,
-}
-
-impl Answer {
-    /// Returns the hub's error code, 0 without one.
-    pub(crate) fn code(&self) -> u32 {
-        let document: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let member = |name: &str| document.get(name).cloned();
-        if let Some(code) = member("errorCode").and_then(|code| code.as_u64()) {
-            return u32::try_from(code).unwrap_or(0);
-        }
-        // Older answers have it in a text: `ErrorCode:IotHubQuotaExceeded;403002`.
-        let text = member("Message").or_else(|| member("message"));
-        let text = text.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default();
-        let runs = text.split(|letter: char| !letter.is_ascii_digit());
-        runs.filter(|run| run.len() == 6).find_map(|run| run.parse().ok()).unwrap_or(0)
-    }
 }
 
 /// The way to a host, with at most one connection.
@@ -188,5 +172,5 @@ fn broken(error: &dyn std::fmt::Display) -> Failure {
 
 /// Reads the seconds of Retry-After; a date counts as none (RFC 9110, section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<u32> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
+    files::retry_after_secs(headers.get(header::RETRY_AFTER)?.to_str().ok()?)
 }

@@ -1,0 +1,257 @@
+//! Does what an upload asks for.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::Method;
+use steadfast_core::files::{self, Body, Input, Output, Report, Request};
+use steadfast_core::text::{Sink, SinkFull};
+use steadfast_core::{Failure, Seed, Service, Settings as _};
+use tokio::fs::File;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+use zeroize::Zeroizing;
+
+use super::{Listener, Source, Upload, UploadError, UploadReport, UploadSource, hub};
+use crate::http::{self, ANSWER, Answer, Way};
+use crate::setup::Setup;
+use crate::shared::Shared;
+use crate::{clock, tls};
+
+/// An upload under way.
+pub(super) struct Transfer {
+    shared: Arc<Shared>,
+    setup: Arc<Setup>,
+    source: UploadSource,
+    /// What is read from.
+    open: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    /// What was read last.
+    block: Bytes,
+    /// What failed about the source.
+    problem: Option<String>,
+    upload: files::Upload<Box<str>, Vec<u8>>,
+    listener: Option<Listener>,
+    ways: Ways,
+}
+
+/// The connections.
+#[derive(Default)]
+struct Ways {
+    /// The storage, by the name in its grants.
+    storage: Option<(String, Way)>,
+}
+
+impl Transfer {
+    pub(super) fn new(upload: Upload) -> Result<Self, UploadError> {
+        let Upload { shared, setup, name, source, options, progress } = upload;
+        let mut options = options;
+        options.rereadable = !matches!(source.0, Source::Reader(_));
+        let policy = shared.lock().link.settings().config().retry;
+        let mut entropy = [0; 16];
+        let drawn = tls::provider().secure_random.fill(&mut entropy);
+        drawn.map_err(|_| UploadError::GaveUp(String::from("the operating system gave no randomness")))?;
+        // Holds whatever fits an answer.
+        let memory = vec![0; ANSWER];
+        let upload = files::Upload::new(name, options, policy, Seed::new(entropy), memory, clock::now());
+        Ok(Self {
+            shared,
+            setup,
+            source,
+            open: None,
+            block: Bytes::new(),
+            problem: None,
+            upload: upload.map_err(|error| UploadError::of(error, None))?,
+            listener: progress,
+            ways: Ways::default(),
+        })
+    }
+
+    /// Goes on until the upload is over.
+    async fn run(&mut self) -> Result<Report, files::UploadError> {
+        let mut untold = 0;
+        loop {
+            if self.upload.untold() > untold {
+                untold = self.upload.untold();
+                tracing::warn!(device = %self.setup.name, "the hub was not told how an upload ended");
+            }
+            match self.upload.poll_output() {
+                Output::Progress(progress) => {
+                    if let Some(listener) = &mut self.listener {
+                        listener(progress);
+                    }
+                }
+                Output::Wait(at) => {
+                    let delay = at.since(clock::now());
+                    tracing::debug!(?delay, "an upload goes on later");
+                    sleep(delay).await;
+                    self.upload.handle_timeout(clock::now());
+                }
+                Output::Home => self.home(),
+                Output::Read { offset, len } => match self.read(offset, len).await {
+                    Ok(len) => self.upload.handle_input(Input::Read { len }, clock::now()),
+                    Err(error) => {
+                        self.problem = Some(error.to_string());
+                        self.upload.fail(files::UploadError::Source, clock::now());
+                    }
+                },
+                // No host has such a name.
+                Output::Request(request) if request.identity.is_none() && Way::to(request.host).is_none() => {
+                    self.upload.fail(files::UploadError::Answer, clock::now());
+                }
+                Output::Request(request) => {
+                    let attempt = request.attempt;
+                    let module_id = module_id(&self.shared);
+                    let sent = self.ways.send(&self.setup, &request, module_id.as_deref(), &self.block).await;
+                    let input = match &sent {
+                        Ok(Answer { status, retry_after_secs, body }) => {
+                            Input::Answer { attempt, status: *status, retry_after_secs: *retry_after_secs, body }
+                        }
+                        Err(failure) => Input::Failed { attempt, failure: *failure },
+                    };
+                    self.upload.handle_input(input, clock::now());
+                }
+                Output::Done(result) => return result,
+                other => {
+                    tracing::error!(?other, "an upload asks for something unknown");
+                    return Err(files::UploadError::Answer);
+                }
+            }
+        }
+    }
+
+    /// Says where the device is at home.
+    fn home(&mut self) {
+        let inner = self.shared.lock();
+        let input = match (&inner.link.settings().config().service, inner.link.assignment()) {
+            (Service::Hub { host, device_id }, _) => Input::Home { hub: host, device_id },
+            (Service::Provisioned { .. }, Some(assignment)) => {
+                Input::Home { hub: assignment.hub(), device_id: assignment.device_id() }
+            }
+            (Service::Provisioned { .. }, None) if inner.end.is_none() => Input::Unassigned,
+            _ => Input::NoHub,
+        };
+        self.upload.handle_input(input, clock::now());
+    }
+
+    /// Reads a block, and returns how long it is.
+    async fn read(&mut self, offset: u64, len: usize) -> std::io::Result<usize> {
+        if offset == 0 {
+            self.open = None;
+        }
+        let reader = match (&mut self.open, &mut self.source.0) {
+            (Some(open), _) | (None, Source::Reader(open)) => open,
+            (open @ None, Source::File(path)) => open.insert(Box::pin(File::open(path).await?)),
+            (open @ None, Source::Bytes(bytes)) => open.insert(Box::pin(std::io::Cursor::new(bytes.clone()))),
+        };
+        let mut block = Vec::new();
+        reader.as_mut().take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut block).await?;
+        self.block = Bytes::from(block);
+        Ok(self.block.len())
+    }
+
+    /// Gives up all that only the application's own wait needs; returns whether the hub is still to be told.
+    fn abandon(&mut self) -> bool {
+        self.listener = None;
+        self.open = None;
+        self.block = Bytes::new();
+        self.source = UploadSource::bytes(Vec::new());
+        self.upload.cancel(clock::now());
+        loop {
+            match self.upload.poll_output() {
+                Output::Progress(_) => {}
+                Output::Done(_) => return false,
+                Output::Home | Output::Read { .. } | Output::Request(_) | Output::Wait(_) | _ => return true,
+            }
+        }
+    }
+}
+
+fn module_id(shared: &Shared) -> Option<String> {
+    shared.lock().link.settings().config().module_id.as_deref().map(str::to_owned)
+}
+
+impl Ways {
+    async fn send(
+        &mut self,
+        setup: &Arc<Setup>,
+        request: &Request<'_>,
+        module_id: Option<&str>,
+        block: &Bytes,
+    ) -> Result<Answer, Failure> {
+        let kept = self.storage.take().filter(|(host, _)| request.identity.is_none() && host == request.host);
+        let mut way = match kept {
+            Some((_, way)) => way,
+            None => Way::to(request.host).ok_or(Failure::Unresolved)?,
+        };
+        let mut uri = Text(Zeroizing::new(Vec::new()));
+        request.uri.write(&mut uri).map_err(|_| Failure::Network)?;
+        let uri = String::from_utf8(std::mem::take(&mut *uri.0)).map_err(|_| Failure::Network)?;
+        let method = if request.method == files::Method::Post { Method::POST } else { Method::PUT };
+        let mut message = http::Request::new(method, uri);
+        for (name, value) in request.headers() {
+            message = message.header(name, *value);
+        }
+        if let Some(identity) = &request.identity
+            && let Some(token) = hub::token(setup, identity, module_id).await?
+        {
+            message = message.header("authorization", token.as_str());
+        }
+        let body = match request.body {
+            Body::Document(document) => {
+                let mut text = Text(Zeroizing::new(Vec::with_capacity(document.len())));
+                document.write(&mut text).map_err(|_| Failure::Network)?;
+                Bytes::from(std::mem::take(&mut *text.0))
+            }
+            Body::Block { .. } | _ => block.clone(),
+        };
+        let shown = request.identity.is_some() && setup.certificate.is_some();
+        let answer = way.send(setup, shown, &message, &body).await;
+        if request.identity.is_none() && answer.is_ok() {
+            self.storage = Some((request.host.to_owned(), way));
+        }
+        answer
+    }
+}
+
+/// A text in memory.
+struct Text(Zeroizing<Vec<u8>>);
+
+impl Sink for Text {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// A transfer that, dropped before its end, has somebody else tell the hub.
+pub(super) struct Guard(Option<Box<Transfer>>);
+
+impl Guard {
+    pub(super) fn new(transfer: Transfer) -> Self {
+        Self(Some(Box::new(transfer)))
+    }
+
+    pub(super) async fn run(&mut self) -> Result<UploadReport, UploadError> {
+        let Some(transfer) = &mut self.0 else { return Err(UploadError::NoHub) };
+        let result = transfer.run().await;
+        let blob = transfer.upload.blob().to_owned();
+        let problem = transfer.problem.take();
+        self.0 = None;
+        match result {
+            Ok(Report { bytes, blocks, failures, .. }) => Ok(UploadReport { blob, bytes, blocks, failures }),
+            Err(error) => Err(UploadError::of(error, problem)),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let Some(mut transfer) = self.0.take() else { return };
+        let Ok(runtime) = Handle::try_current() else { return };
+        if transfer.abandon() {
+            runtime.spawn(async move { transfer.run().await });
+        }
+    }
+}
