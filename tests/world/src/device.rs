@@ -72,7 +72,7 @@ pub struct AttemptRecord {
 pub struct Inbound {
     /// During which attempt.
     pub attempt: Attempt,
-    /// The topic; empty for the payload of an assignment.
+    /// The topic, `inputs/` and the rest for an input of a module; empty for the payload of an assignment.
     pub topic: String,
     /// The body.
     pub payload: Vec<u8>,

@@ -276,7 +276,9 @@ impl<O: Outbox> World<O> {
         self.next_connection += 1;
         let connection = self.next_connection;
         let reach = self.network.reach(&host);
-        let known = host == steadfast_core::azure::dps::GLOBAL_HOST || self.hubs.iter().any(|hub| hub.name() == host);
+        let known = host == steadfast_core::azure::dps::GLOBAL_HOST
+            || self.network.is_gateway(&host)
+            || self.hubs.iter().any(|hub| hub.name() == host);
         let reach = if known { reach } else { Reach::Unresolved };
         let one_way = self.network.draw(&mut self.rng);
         let connected = now + 2 * one_way;
@@ -531,7 +533,6 @@ impl<O: Outbox> World<O> {
         let message = |topic: String, payload: &[u8], packet_id, dup, duplicate| {
             Ok(Inbound { attempt, topic, payload: payload.into(), packet_id, dup, duplicate })
         };
-        #[expect(clippy::wildcard_enum_match_arm, reason = "a device gives out no more")]
         let received = received.map(|received| match received {
             Received::Message { topic, payload, packet_id, dup } => {
                 message(topic.into(), payload, packet_id, dup, false)
@@ -539,6 +540,11 @@ impl<O: Outbox> World<O> {
             Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
                 let topic = format!("devices/{}/messages/devicebound/{properties}", device.id);
                 message(topic, payload, packet_id, dup, duplicate)
+            }
+            Received::Input { name, properties, payload, packet_id, dup } => {
+                let name = String::from_utf8(name.bytes().collect()).expect("a name");
+                let topic = format!("inputs/{name}/{properties}");
+                message(topic, payload, packet_id, dup, false)
             }
             Received::ProvisioningPayload(payload) => message(String::new(), payload, None, false, false),
             Received::Twin(twin) => {

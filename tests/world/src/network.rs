@@ -52,12 +52,27 @@ pub struct Network {
     /// Time one way, in milliseconds, drawn for each piece; pieces of one direction stay in order.
     pub latency_ms: RangeInclusive<u64>,
     hosts: HashMap<String, Reach>,
+    gateways: HashMap<String, String>,
     everything: Option<Reach>,
 }
 
 impl Network {
     pub(crate) fn new() -> Self {
-        Self { latency_ms: 5..=40, hosts: HashMap::new(), everything: None }
+        Self { latency_ms: 5..=40, hosts: HashMap::new(), gateways: HashMap::new(), everything: None }
+    }
+
+    /// Puts a gateway before a hub: what is sent to `gateway` reaches `hub`.
+    pub fn add_gateway(&mut self, gateway: &str, hub: &str) {
+        self.gateways.insert(gateway.to_owned(), hub.to_owned());
+    }
+
+    pub(crate) fn is_gateway(&self, host: &str) -> bool {
+        self.gateways.contains_key(host)
+    }
+
+    /// Returns the hub that a dialled host leads to.
+    pub(crate) fn hub_behind<'a>(&'a self, host: &'a str) -> &'a str {
+        self.gateways.get(host).map_or(host, String::as_str)
     }
 
     /// Sets how far attempts to `host` get from now on.

@@ -48,6 +48,7 @@ impl<O: Outbox> World<O> {
 
     fn serve_hub(&mut self, number: usize, id: ConnectionId, host: &str, packet: v4::Packet) -> Vec<Reaction> {
         let (unix_secs, now) = (self.unix_secs(), self.now);
+        let host = self.network.hub_behind(host);
         let Some(place) = self.hubs.iter().position(|hub| hub.name() == host) else { return Vec::new() };
         if matches!(packet, v4::Packet::Publish(_)) {
             let wanted = self.devices[number].link.settings().0.subscriptions;
@@ -56,10 +57,11 @@ impl<O: Outbox> World<O> {
                 steadfast_core::Subscriptions::METHODS,
                 steadfast_core::Subscriptions::TWIN_ANSWERS,
                 steadfast_core::Subscriptions::TWIN_DESIRED,
+                steadfast_core::Subscriptions::INPUTS,
             ]
             .into_iter()
             .filter(|one| wanted.contains(*one));
-            let filters = self.hubs[place].filters(&self.devices[number].id);
+            let filters = self.hubs[place].filters(&self.client_id(number));
             if filters.is_some_and(|filters| filters.len() < wanted.count()) {
                 self.fail(number, "a publish came before the subscriptions");
             }

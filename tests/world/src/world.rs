@@ -343,25 +343,25 @@ impl<O: Outbox> World<O> {
 
     /// Changes the first device's desired properties at a hub, and tells the device unless the notification is `lost`.
     pub fn desire(&mut self, hub: usize, patch: &serde_json::Value, lost: bool) {
-        let (id, _) = self.identity();
+        let id = self.client_id(0);
         self.hub_acts(hub, |hub| hub.desire(&id, patch, lost));
     }
 
     /// Returns the first device's twin at a hub.
     pub fn twin(&mut self, hub: usize) -> Twin {
-        let (id, _) = self.identity();
+        let id = self.client_id(0);
         self.hubs[hub].twin(&id)
     }
 
     /// Deletes the first device's twin at a hub and makes it anew.
     pub fn renew_twin(&mut self, hub: usize) {
-        let (id, _) = self.identity();
+        let id = self.client_id(0);
         self.hubs[hub].renew_twin(&id);
     }
 
     /// Calls a method of the first device.
     pub fn call(&mut self, hub: usize, method: &str, request: &str, body: &[u8]) {
-        let (id, _) = self.identity();
+        let id = self.client_id(0);
         self.hub_acts(hub, |hub| hub.call(&id, method, request, body));
     }
 
@@ -377,6 +377,23 @@ impl<O: Outbox> World<O> {
         let (id, _) = self.identity();
         let topic = format!("devices/{id}/messages/devicebound/");
         self.hub_acts(hub, |hub| hub.send_to(&id, &topic, body.as_bytes(), qos1));
+    }
+
+    /// Sends an input of the first device's module a message.
+    pub fn send_to_input(&mut self, hub: usize, input: &str, properties: &str, body: &str) {
+        let id = self.client_id(0);
+        let module = id.replacen('/', "/modules/", 1);
+        let topic = format!("devices/{module}/inputs/{input}/{properties}");
+        self.hub_acts(hub, |hub| hub.send_to(&id, &topic, body.as_bytes(), true));
+    }
+
+    /// The name of a device or its module at the hub.
+    pub(crate) fn client_id(&self, number: usize) -> String {
+        let device = &self.devices[number];
+        match &device.link.settings().0.module_id {
+            Some(module) => format!("{}/{module}", device.id),
+            None => device.id.clone(),
+        }
     }
 
     fn identity(&self) -> (String, Option<Key>) {

@@ -4,6 +4,7 @@ mod clock;
 mod delivery;
 mod herd;
 mod hostile_input;
+mod identities;
 mod inbound;
 mod keep_alive;
 mod lanes;

@@ -57,6 +57,7 @@ pub struct Hub {
     receipts: Vec<Receipt>,
     connects: u64,
     accepted: u64,
+    user_names: Vec<String>,
     deliveries: Vec<Delivery>,
     objections: Vec<String>,
     services: Services,
@@ -116,6 +117,7 @@ impl Hub {
             receipts: Vec::new(),
             connects: 0,
             accepted: 0,
+            user_names: Vec::new(),
             deliveries: Vec::new(),
             objections: Vec::new(),
         }
@@ -174,6 +176,12 @@ impl Hub {
     #[must_use]
     pub const fn accepted(&self) -> u64 {
         self.accepted
+    }
+
+    /// Returns the user names of the accepted CONNECTs, in order.
+    #[must_use]
+    pub fn user_names(&self) -> &[String] {
+        &self.user_names
     }
 
     /// Returns the filters of a client's session, if there is one.
@@ -337,6 +345,7 @@ impl Hub {
             (None, Ok(expiry)) => expiry,
         };
         self.accepted += 1;
+        self.user_names.push(connect.login.as_ref().map_or_else(String::new, |login| login.username.clone()));
         // One connection per identity: the older one is closed.
         let older = self.current.insert(client_id.clone(), connection);
         let mut reactions: Vec<_> = older.map(|older| Reaction::now(older, Reply::Close)).into_iter().collect();
