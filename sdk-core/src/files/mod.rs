@@ -16,6 +16,7 @@
 //! | three grants in a row are of no use | ends |
 //! | the new grant is for another place, or the device moved to another hub | begins at the start of the file there |
 //! | the storage has dropped blocks (400 for their list) | begins at the start of the file, once |
+//! | the hub counts the upload as over (400, 404 for its success) | takes one more grant for the same place and tells of that |
 //! | nothing goes forward for [`Options::patience`] | tells the hub, and ends |
 //!
 //! The loop around it, which a frontend has to write once:

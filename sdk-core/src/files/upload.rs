@@ -68,8 +68,10 @@ pub struct Upload<N, M: AsRef<[u8]> + AsMut<[u8]>> {
     notice_refusals: u8,
     /// It began anew because the storage had dropped blocks.
     anew: bool,
-    /// The hub may have heard of the success.
-    unanswered: bool,
+    /// The file is whole in its place.
+    stored: bool,
+    /// Another grant was taken only to tell of the success.
+    told_anew: bool,
     untold: u32,
 }
 
@@ -131,7 +133,8 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             refusals: 0,
             notice_refusals: 0,
             anew: false,
-            unanswered: false,
+            stored: false,
+            told_anew: false,
             untold: 0,
         })
     }
@@ -234,11 +237,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             (Input::Failed { attempt, failure }, step) if attempt == self.attempt => {
                 self.attempt = attempt.next();
                 match step {
-                    Step::Initiate | Step::Put(_) => self.failed(Obstacle::Silent(failure), None, now),
-                    Step::Notify => {
-                        self.unanswered = true;
-                        self.failed(Obstacle::Silent(failure), None, now);
-                    }
+                    Step::Initiate | Step::Put(_) | Step::Notify => self.failed(Obstacle::Silent(failure), None, now),
                     Step::Farewell(farewell) => self.parted(farewell, None, now),
                     Step::Home | Step::Moved(_) | Step::Read | Step::Done(_) => {}
                 }
@@ -325,7 +324,6 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
 
     fn take_grant(&mut self, body: &[u8], now: Instant) {
         self.notice_refusals = 0;
-        self.unanswered = false;
         if let Err(error) = self.grant.read(body) {
             self.part(false, NO_STATUS, Some(error), now);
             return;
@@ -338,6 +336,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         }
         self.before = self.progress.blocks;
         match self.held {
+            _ if self.stored => self.step = Step::Notify,
             Some(held) => self.hold(held, now),
             None => self.step = Step::Read,
         }
@@ -381,6 +380,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         self.backoff.reset(now);
         self.since = now;
         self.step = Step::Notify;
+        self.stored = part != Piece::Block(self.progress.blocks);
         if part == Piece::List {
             return;
         }
@@ -422,7 +422,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             return;
         }
         let error = UploadError::GaveUp(obstacle);
-        if matches!(self.step, Step::Notify) { self.end(Err(error)) } else { self.fail(error, now) }
+        if matches!(self.step, Step::Notify) { self.leave(error) } else { self.fail(error, now) }
     }
 
     /// Begins at the start of the file, or ends when that cannot be done.
@@ -437,6 +437,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
 
     fn rewind(&mut self) {
         self.held = None;
+        self.stored = false;
         self.progress.bytes = 0;
         self.progress.blocks = 0;
     }

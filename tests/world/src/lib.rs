@@ -31,6 +31,7 @@ mod oracle;
 mod rng;
 mod serve;
 pub mod service;
+pub mod uploads;
 mod world;
 
 pub use builder::Builder;

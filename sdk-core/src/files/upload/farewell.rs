@@ -32,8 +32,14 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             200..=299 => self.end(Ok(done)),
             _ if is_busy(status) => self.failed(Obstacle::Busy(status), retry_after_secs, now),
             401 if self.renew() => self.failed(Obstacle::Unauthorized, None, now),
-            // An upload that is over is unknown: the hub had heard of it, and its answer was lost.
-            400 | 404 if self.unanswered => self.end(Ok(done)),
+            // The hub counts this upload as over: it had expired, or its own answer was lost. A new grant for the same
+            // place is told of in its stead, so that no success is claimed of which the hub may not know.
+            400 | 404 if !self.told_anew => {
+                self.told_anew = true;
+                self.untold = self.untold.saturating_add(1);
+                self.grant.clear();
+                self.step = Step::Home;
+            }
             _ => {
                 let refused = UploadError::Refused { stage: Stage::Notify, status, code: error_code(body) };
                 self.step = Step::Moved(Some(refused));
@@ -44,9 +50,15 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
     /// The hub at which the device is has not taken note.
     pub(super) fn stay(&mut self, refusal: Option<UploadError>) {
         match refusal {
-            Some(error) => self.end(Err(error)),
+            Some(error) => self.leave(error),
             None => self.step = Step::Notify,
         }
+    }
+
+    /// Ends although the hub has not taken note.
+    pub(super) fn leave(&mut self, error: UploadError) {
+        self.untold = self.untold.saturating_add(1);
+        self.end(Err(error));
     }
 
     /// The device has another hub than the one which has not taken note: the file belongs there.

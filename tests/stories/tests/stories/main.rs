@@ -18,3 +18,4 @@ mod services;
 mod shutdown;
 mod status;
 mod telemetry;
+mod uploads;
