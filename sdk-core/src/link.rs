@@ -261,12 +261,14 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     ///
     /// One call takes bytes up to the first thing for the application, or until the events are full: the frontend
     /// drains the outputs and hands in the rest until nothing is taken.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
         let now = self.tick(now);
         self.take_input(input, attempt, now)
     }
 
     /// Lets the link act on the deadlines due at `now`; harmless when early.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.tick(now);
         // Each firing clears its timer; the bound only guards against a mistake.
@@ -283,6 +285,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// Like [`poll_output`](Self::poll_output) for a frontend that can take no more than `room` bytes to send: packets
     /// that are longer wait, all else comes.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn poll_output_within(&mut self, room: usize) -> Output<'_> {
         self.next_output(room)
     }
@@ -364,6 +367,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     /// Takes note of the time, which never goes back.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn tick(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
         self.now

@@ -55,21 +55,25 @@ impl Rng {
         Self(Xoshiro128PlusPlus::from_seed(bytes))
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn word(&mut self) -> u32 {
         self.0.next_u32()
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn long(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// Draws from `low..=high` with one 32-bit word.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(crate) fn between(&mut self, low: u32, high: u32) -> u32 {
         scale(self.word(), low, high)
     }
 }
 
 /// Maps a 32-bit word onto `low..=high`; returns `low` when `high` is not above it.
+#[cfg_attr(target_pointer_width = "32", inline(never))]
 pub(crate) fn scale(word: u32, low: u32, high: u32) -> u32 {
     let values = u64::from(high.saturating_sub(low)).wrapping_add(1);
     // The upper half of the product is below `values`.

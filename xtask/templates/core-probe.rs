@@ -102,6 +102,23 @@ mod device {
         };
         link.start(now());
         let mut buffer = [0; 2048];
+        #[cfg(not(feature = "hub-x509"))]
+        drive(&mut link, &key, &mut buffer);
+        #[cfg(feature = "hub-x509")]
+        drive(&mut link, &mut buffer);
+    }
+
+    #[cfg(feature = "hub-whole")]
+    type Driven = steadfast_core::HubLink<RamOutbox<8, 2048>, Fixed>;
+    #[cfg(feature = "hub-dps-sas")]
+    type Driven = Link<RamOutbox<8, 2048>, Fixed>;
+    #[cfg(any(feature = "hub-sas", feature = "hub-x509"))]
+    type Driven = Link<RamOutbox<8, 2048>, Fixed, steadfast_core::Direct>;
+
+    /// A loop of its own: firmware keeps its link in a static, or hands it from function to function, and does not hold
+    /// kilobytes of it in the frame it works in.
+    #[inline(never)]
+    fn drive(link: &mut Driven, #[cfg(not(feature = "hub-x509"))] key: &SymmetricKey, buffer: &mut [u8; 2048]) {
         let mut attempt = link.attempt();
         loop {
             #[cfg(not(feature = "hub-x509"))]
@@ -127,7 +144,7 @@ mod device {
                             version: twin.desired_version,
                             description: "",
                         };
-                        if let Some(patch) = acknowledgement.write(&mut buffer) {
+                        if let Some(patch) = acknowledgement.write(buffer) {
                             black_box(link.report(patch, now()).is_ok());
                         }
                     }
@@ -150,8 +167,8 @@ mod device {
             loop {
                 match link.poll_output_within(black_box(2048)) {
                     Output::Action(Action::Send { packet, .. }) => {
-                        black_box(packet.encode_to_slice(&mut buffer).is_ok());
-                        black_box(&buffer);
+                        black_box(packet.encode_to_slice(buffer).is_ok());
+                        black_box(&*buffer);
                     }
                     #[cfg(not(feature = "hub-x509"))]
                     Output::Action(Action::Sign { attempt, text, .. }) => {

@@ -377,7 +377,10 @@ impl<'a> Number<'a> {
     /// Returns the number when it is written as an integer from `i64::MIN` to `i64::MAX`.
     #[must_use]
     pub fn as_i64(self) -> Option<i64> {
-        self.0.parse().ok()
+        match self.0.strip_prefix('-') {
+            Some(digits) => 0_i64.checked_sub_unsigned(scan::decimal(digits)?),
+            None => 0_i64.checked_add_unsigned(scan::decimal(self.0)?),
+        }
     }
 }
 

@@ -98,13 +98,12 @@ impl<'a> Inbound<'a> {
         if let Some(rest) = topic.strip_prefix("$iothub/twin/res/") {
             let (status, query) = scan::split_once(rest, b'/')?;
             let query = query.strip_prefix('?')?;
-            let request = value(query, "$rid").and_then(|value| value.raw().parse().ok());
-            let version = value(query, "$version").and_then(|value| value.raw().parse().ok());
-            return Some(Self::TwinAnswer { status: status.parse().ok()?, request, version });
+            let request = number(query, "$rid").and_then(|number| u32::try_from(number).ok());
+            let status = u16::try_from(scan::decimal(status)?).ok()?;
+            return Some(Self::TwinAnswer { status, request, version: number(query, "$version") });
         }
         if let Some(rest) = topic.strip_prefix("$iothub/twin/PATCH/properties/desired/") {
-            let version = rest.strip_prefix('?').and_then(|query| value(query, "$version"));
-            return Some(Self::Desired { version: version.and_then(|value| value.raw().parse().ok()) });
+            return Some(Self::Desired { version: rest.strip_prefix('?').and_then(|query| number(query, "$version")) });
         }
         if let Some(rest) = topic.strip_prefix("$iothub/methods/POST/") {
             let (name, query) = scan::split_once(rest, b'/')?;
@@ -126,6 +125,10 @@ impl<'a> Inbound<'a> {
             }
         }
     }
+}
+
+fn number(query: &str, key: &str) -> Option<u64> {
+    scan::decimal(value(query, key)?.raw())
 }
 
 fn value<'a>(query: &'a str, key: &str) -> Option<Encoded<'a>> {

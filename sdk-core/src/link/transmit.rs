@@ -107,6 +107,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         Some(Next::Message { id, packet_id, dup })
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn action(&mut self, next: Next) -> Action<'_> {
         let attempt = self.attempt;
         match next {
