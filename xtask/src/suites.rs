@@ -7,8 +7,9 @@ use std::process::Command;
 
 /// Installs what is missing and runs every suite, doc tests and the replay of the fuzz corpora included.
 ///
-/// Tests find in their environment `STEADFAST_PYTHON`, the Python with the official SDK, and `STEADFAST_SKIPS`, a file
-/// to which a test that lacks its means appends one line saying so.
+/// Tests find in their environment `STEADFAST_PYTHON`, the Python with the official SDK, `STEADFAST_NODE_MODULES`, the
+/// folder of modules with the official Node SDK, and `STEADFAST_SKIPS`, a file to which a test that lacks its means
+/// appends one line saying so.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut arguments = arguments.to_vec();
     let missing = if shell::take_flag(&mut arguments, "--no-install") { tools::missing() } else { tools::install() };
@@ -32,6 +33,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         command.args(set).env("STEADFAST_SKIPS", &skips);
         if let Some(python) = tools::python_with_judge() {
             command.env("STEADFAST_PYTHON", python);
+        }
+        if let Some(modules) = tools::node_modules_with_judge() {
+            command.env("STEADFAST_NODE_MODULES", modules);
         }
         report.watch(&mut command)?;
     }

@@ -31,11 +31,17 @@ const NEEDS: &[Need] = &[
     Need { sign: Sign::Program("openssl"), package: "openssl", why: "keys in every form of PEM" },
     Need { sign: Sign::Program("softhsm2-util"), package: "softhsm2", why: "keys in a PKCS#11 token" },
     Need { sign: Sign::Program("ip"), package: "iproute2", why: "network faults" },
+    Need { sign: Sign::Program("node"), package: "nodejs", why: "the official Node SDK as a judge" },
+    Need { sign: Sign::Program("npm"), package: "npm", why: "installs the official Node SDK" },
     Need { sign: Sign::Program("nft"), package: "nftables", why: "network faults" },
 ];
 
 /// The official Python SDK, which judges the local hub.
 const PYTHON_JUDGE: &str = "azure-iot-device==2.14.0";
+
+/// Where the packages of the official Node SDK are named with their versions and digests.
+const NODE_JUDGE: &str = "tests/e2e/node";
+const NODE_FILES: [&str; 2] = ["package.json", "package-lock.json"];
 
 /// Installs what is missing.
 ///
@@ -55,6 +61,9 @@ pub(crate) fn install() -> Vec<String> {
     if let Err(why) = python_judge() {
         lines.push(format!("{PYTHON_JUDGE} (the official SDK as a judge): {why}"));
     }
+    if let Err(why) = node_judge() {
+        lines.push(format!("the packages of {NODE_JUDGE} (the official Node SDK as a judge): {why}"));
+    }
     lines
 }
 
@@ -64,6 +73,9 @@ pub(crate) fn missing() -> Vec<String> {
     let mut lines: Vec<String> = needs.map(|need| format!("{} ({})", need.package, need.why)).collect();
     if !python_with_judge().is_some_and(|python| has_judge(&python)) {
         lines.push(format!("{PYTHON_JUDGE} (the official SDK as a judge)"));
+    }
+    if !has_node_judge() {
+        lines.push(format!("the packages of {NODE_JUDGE} (the official Node SDK as a judge)"));
     }
     lines
 }
@@ -171,4 +183,49 @@ fn python_judge() -> Result<(), String> {
         ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", PYTHON_JUDGE],
     ))?;
     if has_judge(&python) { Ok(()) } else { Err("it was installed and cannot be imported".into()) }
+}
+
+/// Returns the folder of Node's modules that has the official SDK, when it was set up.
+pub(crate) fn node_modules_with_judge() -> Option<PathBuf> {
+    let modules = node_directory().join("node_modules");
+    modules.join("azure-iot-device/package.json").is_file().then_some(modules)
+}
+
+fn node_directory() -> PathBuf {
+    shell::root().join("target/node-judge")
+}
+
+/// Tells whether the packages that are installed are those that are named.
+fn has_node_judge() -> bool {
+    let read = |folder: PathBuf, name: &str| std::fs::read(folder.join(name)).ok();
+    node_modules_with_judge().is_some()
+        && NODE_FILES.iter().all(|name| {
+            let named = read(shell::root().join(NODE_JUDGE), name);
+            named.is_some() && named == read(node_directory(), name)
+        })
+}
+
+fn node_judge() -> Result<(), String> {
+    if has_node_judge() {
+        return Ok(());
+    }
+    let directory = node_directory();
+    println!("setting up the packages of {NODE_JUDGE}");
+    let failed = |error: std::io::Error| format!("{}: {error}", directory.display());
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory).map_err(failed)?;
+    }
+    std::fs::create_dir_all(&directory).map_err(failed)?;
+    let [packages, lock] = NODE_FILES;
+    let copy = |name: &str| std::fs::copy(shell::root().join(NODE_JUDGE).join(name), directory.join(name));
+    copy(packages).map_err(failed)?;
+    copy(lock).map_err(failed)?;
+    // Nothing of what is installed runs its own scripts: none of it needs to.
+    let arguments = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    let installed = shell::run(shell::program("npm", arguments).current_dir(&directory));
+    if installed.is_err() {
+        // The copies say that all is there.
+        std::fs::remove_dir_all(&directory).map_err(failed)?;
+    }
+    installed
 }

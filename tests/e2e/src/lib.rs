@@ -11,6 +11,7 @@ mod logs;
 mod namespace;
 mod oracle;
 mod scene;
+pub mod sdk;
 
 pub use actor::{Actor, Sent};
 pub use broker::{BROKER, Broker};

@@ -1,17 +1,15 @@
 //! The official Python device SDK, unmodified, as a module: twin, methods, inputs and outputs, with a key and with a
 //! certificate, over TLS and over WebSockets.
 
-mod python_support;
-
+use e2e::sdk::{DPS, HUB, Language, STEP, STORAGE, Sdk, inside};
 use hub_emulator::{Authority, Config, DeviceAuth, DpsConfig, Emulator, HubConfig, Key, MessageToDevice, Operation};
-use python_support::{DPS, HUB, STEP, STORAGE, Sdk, inside};
 use serde_json::{Value, json};
 
 const DEVICE: &str = "line-7";
 
 #[tokio::test]
 async fn the_official_python_sdk_works_as_a_module() {
-    inside("the_official_python_sdk_works_as_a_module", judge()).await;
+    inside(Language::Python, "the_official_python_sdk_works_as_a_module", judge()).await;
 }
 
 async fn judge() {
@@ -61,8 +59,7 @@ async fn judge() {
 async fn session(emulator: &Emulator, name: &str, setup: &Value) {
     let id = format!("{DEVICE}/{name}");
     let module = emulator.hub(HUB).device(&id);
-    let mut sdk = Sdk::start("module.py").await;
-    sdk.tell(setup).await;
+    let mut sdk = Sdk::start(Language::Python, "module.py", setup).await;
     assert_eq!(sdk.step("connected").await["connected"], true);
     sdk.step("sent").await;
     let messages = emulator.ledger().messages(&id);

@@ -6,12 +6,10 @@
     reason = "a test fails where it is, and tells what it compares"
 )]
 
-mod python_support;
-
 use std::time::Duration;
 
+use e2e::sdk::{DPS, HUB, Language, STEP, STORAGE, Sdk, inside};
 use hub_emulator::{Config, DeviceHandle, DpsConfig, Emulator, Enrollment, Fault, Key, Operation};
-use python_support::{DPS, HUB, STEP, STORAGE, Sdk, inside};
 use serde_json::{Value, json};
 use steadfast::{Desired, Device, Dps, MethodAnswer, Methods, Subscriptions, Telemetry, Tls, UploadSource};
 use tokio::time::timeout;
@@ -21,7 +19,7 @@ const MODEL: &str = "dtmi:example:Thermostat;1";
 
 #[tokio::test]
 async fn the_cloud_sees_the_same_of_both() {
-    inside("the_cloud_sees_the_same_of_both", compare()).await;
+    inside(Language::Python, "the_cloud_sees_the_same_of_both", compare()).await;
 }
 
 async fn compare() {
@@ -62,8 +60,7 @@ async fn act(device: &DeviceHandle) {
 }
 
 async fn python(emulator: &Emulator, id: &str, setup: &Value) {
-    let mut sdk = Sdk::start("judge.py").await;
-    sdk.tell(setup).await;
+    let mut sdk = Sdk::start(Language::Python, "judge.py", setup).await;
     sdk.step("provisioned").await;
     let device = emulator.hub(HUB).device(id);
     device.set_desired(&json!({"interval": 10})).unwrap();

@@ -1,19 +1,15 @@
 //! The official Python device SDK, unmodified, judges the emulator: what passes here is worth testing against.
-//!
-//! That SDK always dials ports 8883 and 443 of the names it was given. So the test runs itself again inside a network namespace
-//! of its own, where the ports are free, and with a hosts file of its own, where the names lead to loopback.
 
-mod python_support;
-
+use e2e::sdk::{DPS, HUB, Language, STEP, STORAGE, Sdk, inside};
 use hub_emulator::{Attestation, Authority, Carrier, Config, DpsConfig, Emulator, Enrollment, Fault, Key, Operation};
-use python_support::{DPS, HUB, STEP, STORAGE, Sdk, inside};
 use serde_json::{Value, json};
 
 const SCOPE: &str = "0ne00JUDGE";
 
 #[tokio::test]
 async fn the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_resends() {
-    inside("the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_resends", judge()).await;
+    inside(Language::Python, "the_official_python_sdk_provisions_sends_reads_its_twin_answers_and_resends", judge())
+        .await;
 }
 
 /// Lets the SDK run its session with a symmetric key and with a certificate, over TLS and over WebSockets, and through a
@@ -68,8 +64,7 @@ async fn judge() {
 }
 
 async fn session(emulator: &Emulator, id: &str, setup: &Value) {
-    let mut sdk = Sdk::start("judge.py").await;
-    sdk.tell(setup).await;
+    let mut sdk = Sdk::start(Language::Python, "judge.py", setup).await;
 
     let provisioned = sdk.step("provisioned").await;
     assert_eq!((&provisioned["status"], &provisioned["hub"]), (&json!("assigned"), &json!(HUB)));
