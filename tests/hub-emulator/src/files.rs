@@ -80,7 +80,7 @@ enum Action {
 }
 
 /// Finds the hub a request is for: by the name dialled, else (through a gateway name) by the token, else by the device.
-fn find_hub(world: &World, host: &str, password: &str, id: &str) -> Option<String> {
+pub(crate) fn find_hub(world: &World, host: &str, password: &str, id: &str) -> Option<String> {
     if world.hubs.contains_key(host) {
         return Some(host.to_owned());
     }

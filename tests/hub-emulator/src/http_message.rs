@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::percent_decode;
-use crate::wire::Transport;
 
 /// Largest head of a request.
 const MAX_HEAD: usize = 64 * 1024;
@@ -112,7 +111,7 @@ pub(crate) struct Conversation<S> {
     pub(crate) sent: u64,
 }
 
-impl<S: Transport> Conversation<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self { stream, input: Vec::new(), received: 0, sent: 0 }
     }

@@ -45,6 +45,7 @@ mod http_message;
 mod inbox;
 mod ledger;
 mod methods;
+mod module_calls;
 mod operations;
 mod pki;
 mod quota;
@@ -62,6 +63,8 @@ mod topic;
 mod twin;
 mod web;
 mod wire;
+#[cfg(unix)]
+mod workload;
 mod world;
 
 pub use admission::Rate;
@@ -84,6 +87,8 @@ pub use pki::{Authority, DeviceCertificate, Flaw};
 pub use report::{Counts, DeliveryReport, SequenceReport};
 pub use routes::{ROUTES as CONTROL_ROUTES, help as control_help};
 pub use sas::{Key, KeyError, percent_decode, percent_encode};
+#[cfg(unix)]
+pub use workload::WorkloadApi;
 
 /// The examples of the README are tests.
 #[cfg(doctest)]

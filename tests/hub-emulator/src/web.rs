@@ -12,6 +12,7 @@ use crate::fault::Fault;
 use crate::files::file_request;
 use crate::frames::Frames;
 use crate::http_message::{Conversation, Head, Response};
+use crate::module_calls::module_call;
 use crate::percent_decode;
 use crate::serve::Connection;
 use crate::storage::storage_request;
@@ -109,7 +110,7 @@ impl Connection {
         head: &Head,
         peer: &Peer,
     ) -> Result<bool, CloseReason> {
-        let is_of_hub = head.path.starts_with("/devices/");
+        let is_of_hub = head.path.starts_with("/devices/") || head.path.starts_with("/twins/");
         let cut = if is_of_hub { None } else { self.body_limit(head) };
         let Some(body) = conversation.body(head, cut).await.map_err(|error| reason_of(&error))? else {
             if cut.is_some() {
@@ -120,7 +121,9 @@ impl Connection {
             return Ok(false);
         };
         let (unix, now) = (self.shared.clock.unix(), self.shared.now());
-        let response = {
+        let response = if head.path.starts_with("/twins/") {
+            module_call(&self.shared, head, &body, peer, unix).await
+        } else {
             let mut world = self.shared.lock();
             if is_of_hub {
                 file_request(&mut world, head, &body, peer, unix, now)
