@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use steadfast_core::ConfigError;
 use steadfast_core::azure::connection_string::ConnectionStringError;
 use steadfast_core::azure::sas::KeyError;
+#[cfg(feature = "edge")]
+use steadfast_core::edge::EnvironmentError;
 
 use crate::proxy::ProxyError;
 use crate::tls::TlsError;
@@ -46,6 +48,12 @@ pub enum BuildError {
     CertificateWithoutTls,
     /// The proxy is not usable.
     Proxy(ProxyError),
+    /// The environment is none of an IoT Edge module.
+    #[cfg(feature = "edge")]
+    Edge(EnvironmentError),
+    /// The workload API listens on a Unix socket, which this operating system does not have.
+    #[cfg(feature = "edge")]
+    NoUnixSockets,
     /// The operating system gave no randomness.
     NoRandomness,
 }
@@ -80,6 +88,12 @@ impl fmt::Display for BuildError {
             ),
             Self::CertificateWithoutTls => f.write_str("a certificate is shown in the TLS handshake; use TLS"),
             Self::Proxy(error) => error.fmt(f),
+            #[cfg(feature = "edge")]
+            Self::Edge(error) => error.fmt(f),
+            #[cfg(feature = "edge")]
+            Self::NoUnixSockets => {
+                f.write_str("IOTEDGE_WORKLOADURI names a Unix socket, which this operating system does not have")
+            }
             Self::NoRandomness => f.write_str("the operating system gave no randomness for the jitter"),
         }
     }
@@ -93,6 +107,10 @@ impl std::error::Error for BuildError {
             Self::Config(error) => Some(error),
             Self::Tls(error) => Some(error),
             Self::Proxy(error) => Some(error),
+            #[cfg(feature = "edge")]
+            Self::Edge(error) => Some(error),
+            #[cfg(feature = "edge")]
+            Self::NoUnixSockets => None,
             Self::NoService
             | Self::NoCredential
             | Self::GroupKeyWithoutProvisioning

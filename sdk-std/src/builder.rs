@@ -19,6 +19,8 @@ use crate::clock;
 use crate::connect::Overrides;
 use crate::device::Device;
 use crate::driver::Driver;
+#[cfg(feature = "edge")]
+use crate::edge::{EdgeModule, Workload};
 use crate::memory_file::MemoryFile;
 use crate::memory_outbox::MemoryOutbox;
 use crate::proxy::Proxy;
@@ -91,15 +93,18 @@ impl Dps {
 /// the device proves who it is. The last call of a kind counts. All else has a default.
 #[must_use]
 pub struct Builder {
-    config: Config<Box<str>>,
+    pub(crate) config: Config<Box<str>>,
     placed: bool,
     proven: bool,
     proof: Proof,
     tls: Option<Tls>,
     plaintext: bool,
     overrides: Overrides,
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     https_overrides: Overrides,
+    /// Whom to ask for signatures and roots.
+    #[cfg(feature = "edge")]
+    edge: Option<EdgeModule>,
     proxy: Option<Proxy>,
     transport: Transport,
     port: Option<u16>,
@@ -123,6 +128,9 @@ enum Proof {
     /// The keys of an enrollment group, in base64, until the registration id is known for certain.
     Group(Zeroizing<String>, Option<Zeroizing<String>>),
     Certificate(ClientCertificate),
+    /// The workload API, once the timeouts are known for certain.
+    #[cfg(feature = "edge")]
+    Workload,
 }
 
 /// What the driver proves the device with.
@@ -130,6 +138,9 @@ enum Proof {
 struct Proven {
     prover: Option<Prover>,
     certificate: Option<Box<CertificateSource>>,
+    /// Who is asked for the roots, unless the application names them.
+    #[cfg(feature = "edge")]
+    workload: Option<Arc<Workload>>,
 }
 
 impl Builder {
@@ -145,8 +156,10 @@ impl Builder {
             tls: None,
             plaintext: false,
             overrides: Overrides::new(),
-            #[cfg(feature = "upload")]
+            #[cfg(feature = "_https")]
             https_overrides: Overrides::new(),
+            #[cfg(feature = "edge")]
+            edge: None,
             proxy: None,
             transport: Transport::Tcp,
             port: None,
@@ -443,13 +456,19 @@ impl Builder {
         if self.outbox.messages == 0 || self.outbox.bytes == 0 {
             return Err(BuildError::NoOutbox);
         }
-        let Proven { prover, certificate } = self.proof()?;
+        let proven = self.proof()?;
+        #[cfg(feature = "edge")]
+        let asked = proven.workload.is_some();
+        #[cfg(not(feature = "edge"))]
+        let asked = false;
         let tls = if self.plaintext {
             self.check_plaintext()?;
             None
         } else {
             let tls = self.tls.take().unwrap_or_default();
-            tls.config(certificate.as_deref()).map_err(BuildError::Tls)?;
+            if !asked {
+                tls.config(proven.certificate.as_deref()).map_err(BuildError::Tls)?;
+            }
             Some(tls)
         };
         let seed = match self.seed {
@@ -461,24 +480,26 @@ impl Builder {
         let setup = Setup {
             name: name(&self.config.service).into(),
             tls,
-            certificate,
+            certificate: proven.certificate,
             overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
-            prover,
+            prover: proven.prover,
             assignment,
             memory,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
             patience: self.config.timeouts.connect,
-            #[cfg(feature = "upload")]
+            #[cfg(feature = "_https")]
             signing: self.config.timeouts.sign,
-            #[cfg(feature = "upload")]
+            #[cfg(feature = "_https")]
             token: if let Credential::Token(token) = &self.config.credential {
                 Some(Zeroizing::new(String::from(&**token)))
             } else {
                 None
             },
-            #[cfg(feature = "upload")]
+            #[cfg(feature = "_https")]
             https: Box::new(self.https_overrides),
+            #[cfg(feature = "edge")]
+            workload: proven.workload,
             #[cfg(feature = "upload")]
             uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::files::AT_ONCE_MAX)),
             #[cfg(feature = "websocket")]
@@ -511,10 +532,17 @@ impl Builder {
         let shared = Arc::new(Shared::new(link));
         let setup = Arc::new(setup);
         let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
-        #[cfg(feature = "upload")]
+        #[cfg(feature = "_https")]
         return Ok((Device::new(shared, setup), driver));
-        #[cfg(not(feature = "upload"))]
+        #[cfg(not(feature = "_https"))]
         Ok((Device::new(shared), driver))
+    }
+
+    #[cfg(feature = "edge")]
+    pub(crate) fn by_workload(mut self, module: EdgeModule) -> Self {
+        self.edge = Some(module);
+        self.proof = Proof::Workload;
+        self.prove(Credential::SharedKey)
     }
 
     fn prove(mut self, credential: Credential<Box<str>>) -> Self {
@@ -523,7 +551,7 @@ impl Builder {
         self
     }
 
-    fn fail(mut self, error: BuildError) -> Self {
+    pub(crate) fn fail(mut self, error: BuildError) -> Self {
         self.error.get_or_insert(error);
         self
     }
@@ -531,10 +559,10 @@ impl Builder {
     fn proof(&mut self) -> Result<Proven, BuildError> {
         match std::mem::replace(&mut self.proof, Proof::Nothing) {
             Proof::Nothing => Ok(Proven::default()),
-            Proof::Prover(prover) => Ok(Proven { prover: Some(prover), certificate: None }),
+            Proof::Prover(prover) => Ok(Proven { prover: Some(prover), ..Proven::default() }),
             Proof::Certificate(certificate) => {
                 let certificate = Some(Box::new(CertificateSource::new(certificate)));
-                Ok(Proven { prover: None, certificate })
+                Ok(Proven { certificate, ..Proven::default() })
             }
             Proof::Group(key, other) => {
                 let Service::Provisioned { registration_id, .. } = &self.config.service else {
@@ -546,7 +574,17 @@ impl Builder {
                     None => Arc::new(key),
                     Some(other) => Arc::new(KeyPair::new(key, derived(&other)?)),
                 };
-                Ok(Proven { prover: Some(Prover::Signer(signer)), certificate: None })
+                Ok(Proven { prover: Some(Prover::Signer(signer)), ..Proven::default() })
+            }
+            #[cfg(feature = "edge")]
+            Proof::Workload => {
+                let Some(module) = self.edge.take() else { return Ok(Proven::default()) };
+                module.check()?;
+                let (workload, signer) = module.workload(&self.config.timeouts);
+                let prover = Some(Prover::Signer(Arc::new(signer)));
+                // Without a gateway it is the IoT hub's own certificate.
+                let asked = self.tls.is_none() && !self.plaintext && self.config.gateway.is_some();
+                Ok(Proven { prover, workload: asked.then_some(workload), ..Proven::default() })
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::builder::Builder;
 use crate::clock;
 use crate::inbox::Inbound;
 use crate::receipt::{Receipt, Undelivered};
-#[cfg(feature = "upload")]
+#[cfg(feature = "_https")]
 use crate::setup::Setup;
 use crate::shared::{End, Shared, wake};
 
@@ -48,22 +48,22 @@ use crate::shared::{End, Shared, wake};
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     setup: Arc<Setup>,
 }
 
 impl Device {
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     pub(crate) const fn new(shared: Arc<Shared>, setup: Arc<Setup>) -> Self {
         Self { shared, setup }
     }
 
-    #[cfg(not(feature = "upload"))]
+    #[cfg(not(feature = "_https"))]
     pub(crate) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     pub(crate) const fn setup(&self) -> &Arc<Setup> {
         &self.setup
     }

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use steadfast_core::{Attempt, Failure, Ledger, LocalFailure};
+use steadfast_core::{Attempt, Failure, Ledger};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use tokio::time::{Sleep, sleep};
@@ -133,7 +133,7 @@ impl Driver {
                 let Poll::Ready(signed) = signing.as_mut().poll(cx) else { return None };
                 let report = signed.map(Report::Proved).unwrap_or_else(|error| {
                     tracing::error!(device = %self.setup.name, %error, "no token can be made");
-                    Report::Failed(Failure::Local(LocalFailure::Signing))
+                    Report::Failed(error.failure())
                 });
                 (*attempt, Work::Nothing, report)
             }

@@ -22,10 +22,10 @@ use crate::setup::Setup;
 /// Port of HTTPS (RFC 9110, section 4.2.2).
 const PORT: u16 = 443;
 
-/// Longest answer that is read, in bytes.
+/// Longest answer that is read, in bytes, unless somebody says otherwise.
 pub(crate) const ANSWER: usize = 64 * 1024;
 
-/// How long a request may take, its body and its answer included.
+/// How long a request may take, its body and its answer included, unless somebody says otherwise.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A request without its body, which can be sent again.
@@ -58,6 +58,8 @@ pub(crate) struct Answer {
 pub(crate) struct Way {
     host: String,
     port: u16,
+    patience: Duration,
+    longest: usize,
     open: Option<Open>,
 }
 
@@ -80,7 +82,13 @@ impl Way {
         let host = address.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = address.port_u16().unwrap_or(PORT);
         let named = rustls::pki_types::ServerName::try_from(host.as_str()).is_ok() && !address.as_str().contains('@');
-        named.then_some(Self { host, port, open: None })
+        named.then_some(Self { host, port, patience: PATIENCE, longest: ANSWER, open: None })
+    }
+
+    /// Sets how long a request may take, and its answer be.
+    #[cfg(feature = "edge")]
+    pub(crate) fn within(self, patience: Duration, longest: usize) -> Self {
+        Self { patience, longest, ..self }
     }
 
     /// Sends a request and returns the answer. `shown`: with the device's certificate.
@@ -91,7 +99,7 @@ impl Way {
         request: &Request,
         body: &Bytes,
     ) -> Result<Answer, Failure> {
-        let answer = timeout(PATIENCE, self.exchange(setup, shown, request, body)).await.unwrap_or_else(|_| {
+        let answer = timeout(self.patience, self.exchange(setup, shown, request, body)).await.unwrap_or_else(|_| {
             tracing::debug!(host = self.host, "no answer in time");
             Err(Failure::Network)
         });
@@ -120,7 +128,7 @@ impl Way {
         };
         let name = authority(&self.host, self.port);
         let name = if self.port == PORT { name.trim_end_matches(":443") } else { &name };
-        let answer = open.ask(name, request, body).await?;
+        let answer = open.ask(name, request, body, self.longest).await?;
         self.open = Some(open);
         Ok(answer)
     }
@@ -148,8 +156,14 @@ impl Open {
         Ok(Self { requests, work })
     }
 
-    /// Sends a request to `host` and returns the answer.
-    pub(crate) async fn ask(&mut self, host: &str, request: &Request, body: &Bytes) -> Result<Answer, Failure> {
+    /// Sends a request to `host` and returns the answer, of `longest` bytes at most.
+    pub(crate) async fn ask(
+        &mut self,
+        host: &str,
+        request: &Request,
+        body: &Bytes,
+        longest: usize,
+    ) -> Result<Answer, Failure> {
         let uri: Uri = request.uri.parse().map_err(|error| broken(&error))?;
         let mut message = HttpRequest::builder().method(&request.method).uri(uri).header(header::HOST, host);
         for (name, value) in &request.headers {
@@ -160,7 +174,7 @@ impl Open {
         let message = message.body(Full::new(body.clone())).map_err(|error| broken(&error))?;
         let answer = self.requests.send_request(message).await.map_err(|error| broken(&error))?;
         let (head, body) = answer.into_parts();
-        let body = Limited::new(body, ANSWER).collect().await.map_err(|error| broken(&error))?.to_bytes();
+        let body = Limited::new(body, longest).collect().await.map_err(|error| broken(&error))?.to_bytes();
         Ok(Answer { status: head.status.as_u16(), retry_after_secs: retry_after(&head.headers), body })
     }
 }

@@ -48,8 +48,10 @@ mod clock;
 mod connect;
 mod device;
 mod driver;
+#[cfg(feature = "edge")]
+mod edge;
 mod engine;
-#[cfg(feature = "upload")]
+#[cfg(feature = "_https")]
 mod http;
 mod inbox;
 mod kept_file;
@@ -82,6 +84,8 @@ pub use build_error::BuildError;
 pub use builder::{Builder, Dps, Transport};
 pub use device::{Device, Queued, SendError, Sending, TrySendError};
 pub use driver::Driver;
+#[cfg(feature = "edge")]
+pub use edge::{CallFailed, ModuleCall, ModuleCallAnswer};
 pub use inbox::Inbound;
 pub use message::Telemetry;
 pub use methods::{MethodAnswer, Methods};
@@ -99,6 +103,10 @@ pub use upload::{Upload, UploadError, UploadProgress, UploadReport, UploadSource
 pub use steadfast_core::azure::connection_string::ConnectionStringError;
 pub use steadfast_core::azure::property_bag::BagError;
 pub use steadfast_core::azure::sas::KeyError;
+#[cfg(feature = "edge")]
+pub use steadfast_core::edge::methods::CallError;
+#[cfg(feature = "edge")]
+pub use steadfast_core::edge::{Environment, EnvironmentError, Variable};
 pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
 pub use steadfast_core::hub::pnp;
 pub use steadfast_core::{

@@ -51,7 +51,7 @@ pub(crate) fn inbox_full(device: &str) {
 
 /// Whether time alone is unlikely to help.
 fn needs_operator(failure: Failure) -> bool {
-    let passes = [Failure::Tls(TlsFailure::Handshake), Failure::Local(LocalFailure::SigningTimeout)];
+    let local = [LocalFailure::SigningTimeout, LocalFailure::WorkloadUnreachable].map(Failure::Local);
     let lasts = matches!(failure, Failure::Tls(_)) || matches!(failure.class(), Class::Refused | Class::Local);
-    lasts && !passes.contains(&failure)
+    lasts && failure != Failure::Tls(TlsFailure::Handshake) && !local.contains(&failure)
 }

@@ -36,14 +36,17 @@ pub(crate) struct Setup {
     /// How long the link waits for a connection.
     pub(crate) patience: Duration,
     /// How long the key holder has to sign.
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     pub(crate) signing: Duration,
     /// The finished token of a connection string.
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     pub(crate) token: Option<zeroize::Zeroizing<String>>,
     /// Addresses of hosts for HTTPS.
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     pub(crate) https: Box<Overrides>,
+    /// Who names the roots to trust, in place of `tls`.
+    #[cfg(feature = "edge")]
+    pub(crate) workload: Option<Arc<crate::edge::Workload>>,
     /// Places for uploads at the same time.
     #[cfg(feature = "upload")]
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
@@ -95,23 +98,35 @@ impl Setup {
 
     /// Returns the configuration of TLS, `None` for a connection without it. `shown`: with the device's certificate.
     pub(crate) async fn tls_config(self: &Arc<Self>, shown: bool) -> Result<Option<Arc<ClientConfig>>, Failure> {
-        if self.tls.is_none() {
-            return Ok(None);
-        }
+        let Some(tls) = self.trust().await? else { return Ok(None) };
         let setup = Arc::clone(self);
         // Reads files, and the system's store once in a while.
         let config = spawn_blocking(move || {
             let certificate = setup.certificate.as_deref().filter(|_| shown);
-            setup.tls.as_ref().map(|tls| tls.config(certificate))
+            tls.config(certificate)
         });
         match config.await {
-            Ok(Some(Ok(config))) => Ok(Some(config)),
-            Ok(Some(Err(error))) => {
+            Ok(Ok(config)) => Ok(Some(config)),
+            Ok(Err(error)) => {
                 tracing::error!(device = %self.name, %error, "TLS cannot be set up");
                 Err(Failure::Local(LocalFailure::Credential))
             }
-            Ok(None) | Err(_) => Err(Failure::Local(LocalFailure::Resources)),
+            Err(_) => Err(Failure::Local(LocalFailure::Resources)),
         }
+    }
+
+    /// Returns whom to trust, `None` for a connection without TLS.
+    #[cfg(feature = "edge")]
+    async fn trust(&self) -> Result<Option<Tls>, Failure> {
+        match &self.workload {
+            Some(workload) => workload.trust().await.map(Some),
+            None => Ok(self.tls.clone()),
+        }
+    }
+
+    #[cfg(not(feature = "edge"))]
+    async fn trust(&self) -> Result<Option<Tls>, Failure> {
+        Ok(self.tls.clone())
     }
 
     /// Connects to `host`, through the proxy if there is one.
@@ -120,7 +135,7 @@ impl Setup {
     }
 
     /// Connects to `host` for HTTPS.
-    #[cfg(feature = "upload")]
+    #[cfg(feature = "_https")]
     pub(crate) async fn reach_https(&self, host: &str, port: u16) -> Result<TcpStream, Failure> {
         self.reach_by(Some(&self.https), host, port).await
     }
@@ -146,7 +161,12 @@ impl Setup {
             Err(error) => {
                 tracing::warn!(device = %self.name, host, %error, "TLS failed");
                 // What rustls does not say was an end of the stream.
-                Err(Failure::Tls(tls::failure(&error, shown).unwrap_or(TlsFailure::Handshake)))
+                let failure = tls::failure(&error, shown).unwrap_or(TlsFailure::Handshake);
+                #[cfg(feature = "edge")]
+                if let Some(workload) = &self.workload {
+                    workload.doubt(failure);
+                }
+                Err(Failure::Tls(failure))
             }
         }
     }

@@ -5,9 +5,9 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
-use steadfast_core::Role;
 use steadfast_core::azure::sas::{KeyError, SymmetricKey};
 use steadfast_core::text::Text;
+use steadfast_core::{Failure, LocalFailure, Role};
 
 /// What a [`Signer`] returns.
 pub type Signing = Pin<Box<dyn Future<Output = Result<[u8; 32], SigningFailed>> + Send>>;
@@ -34,19 +34,32 @@ pub trait Signer: Send + Sync + 'static {
 
 /// The key holder did not sign; its own log should say why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SigningFailed(String);
+pub struct SigningFailed {
+    failure: LocalFailure,
+    reason: String,
+}
 
 impl SigningFailed {
     /// Makes an error with a reason for the log, which must not have secrets in it.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
-        Self(reason.into())
+        Self::with_failure(LocalFailure::Signing, reason)
+    }
+
+    /// Makes an error that the status shows as `failure`, with a reason for the log, which must not have secrets in it.
+    #[must_use]
+    pub fn with_failure(failure: LocalFailure, reason: impl Into<String>) -> Self {
+        Self { failure, reason: reason.into() }
+    }
+
+    pub(crate) const fn failure(&self) -> Failure {
+        Failure::Local(self.failure)
     }
 }
 
 impl fmt::Display for SigningFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the key holder did not sign: {}", self.0)
+        write!(f, "the key holder did not sign: {}", self.reason)
     }
 }
 

@@ -7,10 +7,20 @@ use std::sync::Arc;
 
 use steadfast_core::Role;
 use steadfast_core::azure::sas;
+#[cfg(feature = "edge")]
+use steadfast_core::{Failure, LocalFailure, azure::sas::Resource};
+#[cfg(feature = "edge")]
+use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::clock;
+#[cfg(feature = "edge")]
+use crate::setup::Setup;
 use crate::signer::{Signer, SigningFailed};
+
+/// Lifetime in seconds of a token for one request.
+#[cfg(feature = "edge")]
+const TOKEN_SECS: u64 = 600;
 
 /// What a [`TokenSource`] returns.
 pub type Obtaining = Pin<Box<dyn Future<Output = Result<String, SigningFailed>> + Send>>;
@@ -85,6 +95,33 @@ impl fmt::Debug for Prover {
             Self::Tokens(_) => "Tokens",
         })
     }
+}
+
+/// Makes a token for one HTTPS request; `None` for a device that proves itself with its certificate.
+#[cfg(feature = "edge")]
+pub(crate) async fn for_request(
+    setup: &Setup,
+    resource: &Resource<'_>,
+    refusals: u8,
+) -> Result<Option<Zeroizing<String>>, Failure> {
+    if let Some(token) = &setup.token {
+        return Ok(Some(Zeroizing::new(token.to_string())));
+    }
+    let Some(prover) = &setup.prover else { return Ok(None) };
+    let expiry = clock::unix_secs() + TOKEN_SECS;
+    let text = resource.string_to_sign(expiry).to_string();
+    let proof = match timeout(setup.signing, prover.prove(Role::Hub, refusals, &text)).await {
+        Ok(Ok(proof)) => proof,
+        Ok(Err(error)) => {
+            tracing::error!(device = %setup.name, %error, "no token can be made");
+            return Err(error.failure());
+        }
+        Err(_) => return Err(Failure::Local(LocalFailure::SigningTimeout)),
+    };
+    Ok(Some(match proof {
+        Proof::Signature(signature) => Zeroizing::new(resource.token(&signature, expiry).to_string()),
+        Proof::Token(token) => token,
+    }))
 }
 
 /// Says what is wrong with a token before the service can only refuse it.

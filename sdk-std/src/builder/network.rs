@@ -79,9 +79,9 @@ impl Builder {
         self
     }
 
-    /// Like [`resolve`](Self::resolve), for the HTTPS connections of uploads, whose port is 443 unless an address says
-    /// otherwise. What `resolve` says does not count for them.
-    #[cfg(feature = "upload")]
+    /// Like [`resolve`](Self::resolve), for the HTTPS connections of uploads and of calls through a gateway, whose port
+    /// is 443 unless an address says otherwise. What `resolve` says does not count for them.
+    #[cfg(feature = "_https")]
     pub fn resolve_https(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.https_overrides.insert(host.into(), addresses.into_iter().collect());
         self

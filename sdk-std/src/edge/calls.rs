@@ -1,0 +1,222 @@
+//! Direct methods that a module calls of other modules, and of devices below its gateway.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Method;
+use steadfast_core::azure::sas::Resource;
+use steadfast_core::edge::methods::{self, Answer, Call, CallError, PAYLOAD_MAX};
+use steadfast_core::{Failure, Service, Settings};
+
+use super::workload::Growing;
+use crate::device::Device;
+use crate::http::{Request, Way};
+use crate::setup::Setup;
+use crate::shared::Shared;
+use crate::tokens;
+
+/// How long to wait for the answer unless the application says otherwise.
+const ANSWER_WAIT: Duration = Duration::from_secs(30);
+
+/// Longest answer that is read: a payload, and what stands around it.
+const ANSWER: usize = PAYLOAD_MAX + 1024;
+
+/// What the call may take beyond the waits that the gateway was asked for.
+const SLACK: Duration = Duration::from_secs(30);
+
+impl Device {
+    /// Begins a call of a direct method of `device_id`, or with [`ModuleCall::of_module`] of one of its modules, through
+    /// the gateway of this module. It is made when it is awaited.
+    ///
+    /// `payload` is a JSON text, or nothing. The call goes over HTTPS and beside the link, whether that is up or not; it
+    /// is made once, since nobody knows what a repetition would do.
+    ///
+    /// ```no_run
+    /// # async fn example(module: steadfast::Device) -> Result<(), steadfast::CallFailed> {
+    /// let answer = module.invoke_method("line-7", "flush", r#"{"litres":2}"#).of_module("valve").await?;
+    /// println!("{}: {}", answer.status, answer.payload);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn invoke_method(&self, device_id: &str, name: &str, payload: &str) -> ModuleCall {
+        ModuleCall {
+            shared: Arc::clone(self.shared()),
+            setup: Arc::clone(self.setup()),
+            device_id: device_id.into(),
+            module_id: None,
+            name: name.into(),
+            payload: payload.into(),
+            connect_wait: Duration::ZERO,
+            answer_wait: ANSWER_WAIT,
+        }
+    }
+}
+
+/// A call that is made when it is awaited. Made by [`Device::invoke_method`].
+#[must_use = "a call is made when it is awaited"]
+pub struct ModuleCall {
+    shared: Arc<Shared>,
+    setup: Arc<Setup>,
+    device_id: Box<str>,
+    module_id: Option<Box<str>>,
+    name: Box<str>,
+    payload: Box<str>,
+    connect_wait: Duration,
+    answer_wait: Duration,
+}
+
+impl ModuleCall {
+    /// Calls this module of the device instead of the device itself.
+    pub fn of_module(self, module_id: &str) -> Self {
+        Self { module_id: Some(module_id.into()), ..self }
+    }
+
+    /// Sets how long the gateway waits for the one called to connect, up to 300 s, in whole seconds. Default 0 s.
+    pub fn connect_wait(self, wait: Duration) -> Self {
+        Self { connect_wait: wait, ..self }
+    }
+
+    /// Sets how long the gateway waits for the answer, 5 s to 300 s, in whole seconds. Default 30 s.
+    pub fn answer_wait(self, wait: Duration) -> Self {
+        Self { answer_wait: wait, ..self }
+    }
+
+    async fn run(self) -> Result<ModuleCallAnswer, CallFailed> {
+        let call = Call {
+            device_id: &self.device_id,
+            module_id: self.module_id.as_deref(),
+            name: &self.name,
+            payload: &self.payload,
+            connect_wait: self.connect_wait,
+            answer_wait: self.answer_wait,
+        };
+        call.check().map_err(CallFailed::Unfit)?;
+        let caller = self.caller().ok_or(CallFailed::NoModule)?;
+        let resource =
+            Resource::Device { hub: &caller.hub, device_id: &caller.device_id, module_id: Some(&caller.module_id) };
+        let mut request = Request::new(Method::POST, call.path().to_string())
+            .header("content-type", "application/json")
+            .header(methods::CALLER_HEADER, format!("{}/{}", caller.device_id, caller.module_id));
+        let token = tokens::for_request(&self.setup, &resource, 0).await.map_err(CallFailed::Failed)?;
+        if let Some(token) = token {
+            request = request.header("authorization", token.as_str());
+        }
+        let mut body = Growing(Vec::new());
+        // It grows.
+        let _ = call.put_body(&mut body);
+        let way = Way::to(&caller.gateway).ok_or(CallFailed::Failed(Failure::Unresolved))?;
+        let mut way = way.within(self.connect_wait + self.answer_wait + SLACK, ANSWER);
+        let shown = self.setup.certificate.is_some();
+        let answer = way.send(&self.setup, shown, &request, &Bytes::from(body.0)).await.map_err(CallFailed::Failed)?;
+        if !(200..300).contains(&answer.status) {
+            let message = methods::error_message(&answer.body);
+            let message = message.map(|text| text.chars().take(200).filter(|one| !one.is_control()).collect());
+            let (status, retry_after_secs) = (answer.status, answer.retry_after_secs);
+            return Err(CallFailed::Refused { status, message: message.unwrap_or_default(), retry_after_secs });
+        }
+        let answer = Answer::read(&answer.body).ok_or(CallFailed::BadAnswer)?;
+        let payload = answer.payload.map(|payload| payload.raw().to_owned()).unwrap_or_default();
+        Ok(ModuleCallAnswer { status: answer.status, payload })
+    }
+
+    /// Who calls, and where.
+    fn caller(&self) -> Option<Caller> {
+        let inner = self.shared.lock();
+        let config = inner.link.settings().config();
+        let Service::Hub { host, device_id } = &config.service else { return None };
+        let (hub, device_id) = (host.to_string(), device_id.to_string());
+        Some(Caller {
+            hub,
+            device_id,
+            module_id: config.module_id.as_deref()?.to_owned(),
+            gateway: config.gateway.as_deref()?.to_owned(),
+        })
+    }
+}
+
+struct Caller {
+    hub: String,
+    device_id: String,
+    module_id: String,
+    gateway: String,
+}
+
+impl IntoFuture for ModuleCall {
+    type Output = Result<ModuleCallAnswer, CallFailed>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl fmt::Debug for ModuleCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModuleCall")
+            .field("device_id", &self.device_id)
+            .field("module_id", &self.module_id)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the one called answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ModuleCallAnswer {
+    /// Its status, whose meaning is its own.
+    pub status: i32,
+    /// JSON, or nothing.
+    pub payload: String,
+}
+
+/// Why a call has no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallFailed {
+    /// It cannot be made as it is.
+    Unfit(CallError),
+    /// Only a module of a configured hub with a gateway can call.
+    NoModule,
+    /// The gateway was not reached, or the token was not made: the method may have run only if the connection broke off.
+    Failed(Failure),
+    /// The gateway did not pass the call on, or got no answer to it.
+    Refused {
+        /// HTTP status of its answer: 401 for a caller that is not let through, 404 for one called that is not connected
+        /// or has no methods, 504 for one that did not answer in time.
+        status: u16,
+        /// Its words, if it had any.
+        message: String,
+        /// After how many seconds it wants to be asked again, if it said so.
+        retry_after_secs: Option<u32>,
+    },
+    /// The gateway's answer cannot be understood.
+    BadAnswer,
+}
+
+impl fmt::Display for CallFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unfit(error) => error.fmt(f),
+            Self::NoModule => f.write_str("only a module with a gateway can call methods"),
+            Self::Failed(failure) => write!(f, "the call was not made, or has no answer: {failure}"),
+            Self::Refused { status, message, .. } if message.is_empty() => write!(f, "the gateway answered {status}"),
+            Self::Refused { status, message, .. } => write!(f, "the gateway answered {status}: {message}"),
+            Self::BadAnswer => f.write_str("the gateway's answer cannot be understood"),
+        }
+    }
+}
+
+impl std::error::Error for CallFailed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Unfit(error) => Some(error),
+            Self::Failed(failure) => Some(failure),
+            Self::NoModule | Self::Refused { .. } | Self::BadAnswer => None,
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The workload API of the Edge device, asked over its socket.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Method;
+use steadfast_core::edge::workload::{self, ANSWER_MAX, PAUSE_MS, TRIES};
+use steadfast_core::text::{Counter, Sink, SinkFull, Text};
+use steadfast_core::{Failure, Instant, LocalFailure, Role, Timeouts, TlsFailure};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::EdgeModule;
+use crate::clock;
+use crate::http::{Answer, Open, Request};
+use crate::signer::{Signer, Signing, SigningFailed};
+use crate::tls::{self, Tls};
+
+/// How long roots are used before they are asked for again.
+const ROOTS_LIFE: Duration = Duration::from_secs(3600);
+
+/// Port of HTTP (RFC 9110, section 4.2.1).
+const PORT: u16 = 80;
+
+/// Where a workload API listens.
+#[derive(Clone)]
+pub(super) enum Place {
+    Unix(Box<str>),
+    Tcp(Box<str>),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix://{path}"),
+            Self::Tcp(authority) => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+/// The workload API, and the roots it last named.
+pub(crate) struct Workload {
+    module: EdgeModule,
+    /// How long a signature, and the roots, may take.
+    sign_patience: Duration,
+    trust_patience: Duration,
+    roots: Mutex<Option<Roots>>,
+    /// One request for the roots at a time.
+    asking: tokio::sync::Mutex<()>,
+}
+
+/// Roots, and what is thought of them.
+#[derive(Clone)]
+struct Roots {
+    text: Arc<str>,
+    tls: Tls,
+    at: Instant,
+    /// The gateway's certificate did not lead to them.
+    doubted: bool,
+}
+
+impl Workload {
+    pub(super) fn new(module: EdgeModule, timeouts: &Timeouts) -> Self {
+        // The link's own deadlines would blame the key holder, or the gateway; hence some that come first.
+        let (sign_patience, trust_patience) = (timeouts.sign / 10 * 9, timeouts.connect / 2);
+        Self { module, sign_patience, trust_patience, roots: Mutex::default(), asking: tokio::sync::Mutex::default() }
+    }
+
+    async fn sign(&self, text: &str) -> Result<[u8; 32], SigningFailed> {
+        let body = sign_request(text);
+        let answer = self.ask(&Method::POST, &self.module.sign, &body, self.sign_patience).await;
+        let answer = answer.map_err(|failure| {
+            SigningFailed::with_failure(failure, format!("the workload API at {}: {failure}", self.module.place))
+        })?;
+        workload::read_digest(&answer)
+            .map_err(|error| SigningFailed::with_failure(LocalFailure::WorkloadRefused(0), error.to_string()))
+    }
+
+    /// Returns whom to trust: what is known, unless it is old or in doubt.
+    pub(crate) async fn trust(&self) -> Result<Tls, Failure> {
+        let _turn = self.asking.lock().await;
+        let known = self.roots().clone();
+        if let Some(known) = &known
+            && !known.doubted
+            && clock::now().since(known.at) < ROOTS_LIFE
+        {
+            return Ok(known.tls.clone());
+        }
+        match (self.ask_for_roots().await, known) {
+            (Ok(text), known) => self.take_roots(&text, known),
+            // Those of an hour ago are as good while the gateway's certificate leads to them.
+            (Err(failure), Some(known)) if !known.doubted => {
+                tracing::warn!(%failure, "the trusted roots cannot be asked for; going on with those known");
+                Ok(known.tls)
+            }
+            (Err(failure), _) => Err(Failure::Local(failure)),
+        }
+    }
+
+    /// Takes note of a certificate of the gateway that was not trusted: the Edge device may have renewed its own.
+    pub(crate) fn doubt(&self, failure: TlsFailure) {
+        let about_roots = matches!(
+            failure,
+            TlsFailure::UnknownIssuer | TlsFailure::BadCertificate | TlsFailure::Expired | TlsFailure::NotYetValid
+        );
+        if about_roots && let Some(roots) = self.roots().as_mut() {
+            roots.doubted = true;
+        }
+    }
+
+    fn take_roots(&self, text: &str, known: Option<Roots>) -> Result<Tls, Failure> {
+        let at = clock::now();
+        let roots = match known.filter(|known| *known.text == *text) {
+            Some(known) => Roots { at, doubted: false, ..known },
+            None => {
+                // Without roots of its own the gateway has a certificate that anybody can verify.
+                let tls = if text.is_empty() { Tls::system() } else { Tls::without_system_roots().and_pem(text) };
+                if let Err(error) = tls.config(None) {
+                    tracing::error!(%error, "the workload API named roots of no use");
+                    return Err(Failure::Local(LocalFailure::WorkloadRefused(0)));
+                }
+                tracing::info!("the workload API named the roots to trust");
+                Roots { text: text.into(), tls, at, doubted: false }
+            }
+        };
+        let tls = roots.tls.clone();
+        *self.roots() = Some(roots);
+        Ok(tls)
+    }
+
+    async fn ask_for_roots(&self) -> Result<String, LocalFailure> {
+        let path = &self.module.trust_bundle;
+        let answer = self.ask(&Method::GET, path, &Bytes::new(), self.trust_patience).await?;
+        let mut buffer = vec![0; answer.len()];
+        let text = workload::read_trust_bundle(&answer, &mut buffer).map_err(|error| {
+            tracing::error!(%error, "the trusted roots are not known");
+            LocalFailure::WorkloadRefused(0)
+        })?;
+        Ok(text.to_owned())
+    }
+
+    /// Asks for something, and again for a moment when the service is too busy to answer. `patience` bounds it all.
+    async fn ask(&self, method: &Method, path: &str, body: &Bytes, patience: Duration) -> Result<Bytes, LocalFailure> {
+        let mut failure = LocalFailure::WorkloadUnreachable;
+        let tries = async {
+            for count in 0..TRIES {
+                if count > 0 {
+                    sleep(pause(count)).await;
+                }
+                match self.ask_once(method, path, body).await {
+                    Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer.body),
+                    Ok(answer) => {
+                        let message = message(&answer);
+                        tracing::warn!(status = answer.status, message, "the workload API refused");
+                        failure = LocalFailure::WorkloadRefused(answer.status);
+                        if !workload::is_busy(answer.status) {
+                            return Err(());
+                        }
+                    }
+                    Err(Unanswered::Absent(error)) => {
+                        tracing::debug!(place = %self.module.place, %error, "the workload API is not there");
+                        failure = LocalFailure::WorkloadUnreachable;
+                        return Err(());
+                    }
+                    // It closes connections that are too many for it.
+                    Err(Unanswered::CutOff) => failure = LocalFailure::WorkloadUnreachable,
+                }
+            }
+            Err(())
+        };
+        let answer = timeout(patience, tries).await;
+        match answer {
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(())) | Err(_) => Err(failure),
+        }
+    }
+
+    async fn ask_once(&self, method: &Method, path: &str, body: &Bytes) -> Result<Answer, Unanswered> {
+        let mut request = Request::new(method.clone(), path).header("connection", "close");
+        if !body.is_empty() {
+            request = request.header("content-type", "application/json");
+        }
+        let (mut open, host) = match &self.module.place {
+            Place::Unix(path) => (over_socket(path).await?, "localhost"),
+            Place::Tcp(authority) => {
+                let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+                let address = if has_port { authority.to_string() } else { format!("{authority}:{PORT}") };
+                let stream = TcpStream::connect(address).await.map_err(Unanswered::Absent)?;
+                (Open::over(stream).await, &**authority)
+            }
+        };
+        match &mut open {
+            Ok(open) => open.ask(host, &request, body, ANSWER_MAX).await.map_err(|_| Unanswered::CutOff),
+            Err(_) => Err(Unanswered::CutOff),
+        }
+    }
+
+    fn roots(&self) -> MutexGuard<'_, Option<Roots>> {
+        self.roots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Workload({})", self.module.place)
+    }
+}
+
+/// Why there was no answer.
+enum Unanswered {
+    /// Nobody listens.
+    Absent(io::Error),
+    /// The connection ended first.
+    CutOff,
+}
+
+#[cfg(unix)]
+async fn over_socket(path: &str) -> Result<Result<Open, Failure>, Unanswered> {
+    match tokio::net::UnixStream::connect(path).await {
+        Ok(stream) => Ok(Open::over(stream).await),
+        // The queue of connections that are not accepted yet is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Unanswered::CutOff),
+        Err(error) => Err(Unanswered::Absent(error)),
+    }
+}
+
+#[cfg(not(unix))]
+async fn over_socket(_: &str) -> Result<Result<Open, Failure>, Unanswered> {
+    Err(Unanswered::Absent(io::ErrorKind::Unsupported.into()))
+}
+
+/// The pause before the repetition of this number, drawn anew each time: all modules of a device are busy at once.
+fn pause(count: u8) -> Duration {
+    let mut word = [0; 4];
+    // Without randomness the pause is the longest.
+    let word = tls::provider().secure_random.fill(&mut word).map_or(u32::MAX, |()| u32::from_le_bytes(word));
+    let widest = u64::from(PAUSE_MS) << (count - 1).min(10);
+    Duration::from_millis((widest * u64::from(word)) >> 32) + Duration::from_millis(1)
+}
+
+/// Returns what the service said was wrong.
+fn message(answer: &Answer) -> String {
+    let message = workload::error_message(&answer.body);
+    message.map(|text| text.chars().take(200).filter(|one| !one.is_control()).collect()).unwrap_or_default()
+}
+
+fn sign_request(text: &str) -> Bytes {
+    let text = Text::from(text);
+    let mut count = Counter(0);
+    // Neither counting nor a vector is ever full.
+    let _ = workload::put_sign_request(&text, &mut count);
+    let mut body = Growing(Vec::with_capacity(count.0));
+    let _ = workload::put_sign_request(&text, &mut body);
+    Bytes::from(body.0)
+}
+
+/// Grows as it is written to.
+pub(super) struct Growing(pub(super) Vec<u8>);
+
+impl Sink for Growing {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
+
+/// Has the workload API sign for the module.
+pub(crate) struct WorkloadSigner(pub(super) Arc<Workload>);
+
+impl Signer for WorkloadSigner {
+    fn sign(&self, _: Role, text: &str) -> Signing {
+        let (workload, text) = (Arc::clone(&self.0), text.to_owned());
+        Box::pin(async move { workload.sign(&text).await })
+    }
+}
