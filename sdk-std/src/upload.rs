@@ -17,7 +17,6 @@ use crate::device::Device;
 use crate::setup::Setup;
 use crate::shared::Shared;
 
-mod hub;
 mod transfer;
 
 use self::transfer::{Guard, Transfer};

@@ -14,11 +14,11 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 use zeroize::Zeroizing;
 
-use super::{Listener, Source, Upload, UploadError, UploadReport, UploadSource, hub};
+use super::{Listener, Source, Upload, UploadError, UploadReport, UploadSource};
 use crate::http::{self, ANSWER, Answer, Way};
 use crate::setup::Setup;
 use crate::shared::Shared;
-use crate::{clock, tls};
+use crate::{clock, tls, tokens};
 
 /// An upload under way.
 pub(super) struct Transfer {
@@ -194,7 +194,7 @@ impl Ways {
             message = message.header(name, *value);
         }
         if let Some(identity) = &request.identity
-            && let Some(token) = hub::token(setup, identity, module_id).await?
+            && let Some(token) = tokens::for_request(setup, &identity.resource(module_id), identity.refusals).await?
         {
             message = message.header("authorization", token.as_str());
         }
