@@ -253,11 +253,11 @@ impl Assignment {
     pub fn new(hub: &str, device_id: &str) -> Result<Self, NameError> {
         names::check_hub_name(hub)?;
         names::check_device_id(device_id)?;
+        let mut assignment = Self { hub: String::new(), device_id: String::new() };
         let too_long = |name, text: &str| NameError { name, flaw: Flaw::TooLong { len: text.len() } };
-        Ok(Self {
-            hub: String::try_from(hub).map_err(|_| too_long(Name::Hub, hub))?,
-            device_id: String::try_from(device_id).map_err(|_| too_long(Name::Device, device_id))?,
-        })
+        assignment.hub.push_str(hub).map_err(|_| too_long(Name::Hub, hub))?;
+        assignment.device_id.push_str(device_id).map_err(|_| too_long(Name::Device, device_id))?;
+        Ok(assignment)
     }
 
     /// Returns the hub's host name.

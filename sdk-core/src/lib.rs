@@ -69,6 +69,7 @@ mod link;
 mod memory;
 pub mod mqtt;
 mod outbox;
+mod queue;
 pub mod retry;
 mod rng;
 mod status;

@@ -15,7 +15,7 @@ mod transmit;
 
 use core::time::Duration;
 
-use heapless::Deque;
+use heapless::Vec;
 
 use self::account::Account;
 use self::clock::{CLOCK_SET_SECS, WallClock};
@@ -69,7 +69,7 @@ pub struct Link<O, S, H = Provisioned> {
     ladder: Ladder,
     session: Session,
     wire: Wire,
-    inbound: Deque<Inbound, INBOUND>,
+    inbound: Vec<Inbound, INBOUND>,
     events: Events,
     pending: Pending,
     clock: WallClock,
@@ -138,7 +138,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             session,
             outbox,
             wire: Wire::new(now),
-            inbound: Deque::new(),
+            inbound: Vec::new(),
             events: Events::new(),
             pending: Pending::default(),
             clock: WallClock::default(),

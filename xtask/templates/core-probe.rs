@@ -5,9 +5,17 @@
 
 use core::hint::black_box;
 
+unsafe extern "C" {
+    fn memcpy();
+    fn memmove();
+    fn memset();
+}
+
 /// Where the linker starts; nothing runs it.
 #[unsafe(no_mangle)]
 extern "C" fn _start() -> ! {
+    // Every firmware has these, and the ESP32 family has them in ROM: the image without features has them as well.
+    black_box([memcpy as *const (), memmove as *const (), memset as *const ()]);
     loop {
         #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
         device::run();

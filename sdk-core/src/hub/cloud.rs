@@ -1,10 +1,11 @@
 //! Cloud-to-device messages that were seen before.
 
-use heapless::Deque;
+use heapless::Vec;
 
 use crate::azure::property_bag;
 use crate::io::Attempt;
 use crate::mqtt::PacketId;
+use crate::queue::pop_front;
 
 /// How many of the latest messages are remembered.
 const REMEMBERED: usize = 16;
@@ -13,7 +14,7 @@ const REMEMBERED: usize = 16;
 ///
 /// A message that the application completed comes again when the acknowledgement did not reach the service.
 #[derive(Clone, Debug)]
-pub(super) struct Recent(Deque<Seen, REMEMBERED>);
+pub(super) struct Recent(Vec<Seen, REMEMBERED>);
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
@@ -26,7 +27,7 @@ struct Seen {
 
 impl Recent {
     pub(super) const fn new() -> Self {
-        Self(Deque::new())
+        Self(Vec::new())
     }
 
     /// Takes note of a message and returns whether the application completed it before.
@@ -43,9 +44,9 @@ impl Recent {
             return seen.completed;
         }
         if self.0.is_full() {
-            self.0.pop_front();
+            pop_front(&mut self.0);
         }
-        let _ = self.0.push_back(Seen { hash, place, before: place, completed: false });
+        let _ = self.0.push(Seen { hash, place, before: place, completed: false });
         false
     }
 

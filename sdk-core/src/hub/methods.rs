@@ -3,11 +3,12 @@
 use core::fmt;
 use core::time::Duration;
 
-use heapless::{Deque, String, Vec};
+use heapless::{String, Vec};
 
 use super::reports::remove_front;
 use crate::azure::services;
 use crate::io::Attempt;
+use crate::queue::pop_front;
 use crate::text::{Sink, Slice};
 use crate::time::Instant;
 
@@ -100,7 +101,7 @@ pub(super) struct Methods<B> {
     buffer: B,
     calls: Vec<Call, CALLS_MAX>,
     /// Numbers of the answered calls, the first to be sent first. Their bodies stand in the buffer in this order.
-    order: Deque<u32, CALLS_MAX>,
+    order: Vec<u32, CALLS_MAX>,
     attempt: Attempt,
     number: u32,
 }
@@ -120,7 +121,7 @@ impl<B> Methods<B> {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
     pub(super) fn new(buffer: B) -> Self {
-        Self { buffer, calls: Vec::new(), order: Deque::new(), attempt: Attempt::default(), number: 0 }
+        Self { buffer, calls: Vec::new(), order: Vec::new(), attempt: Attempt::default(), number: 0 }
     }
 
     pub(super) fn connected(&mut self, attempt: Attempt) {
@@ -150,7 +151,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
             return Taken::Lost;
         }
         if busy {
-            let _ = self.order.push_back(self.number);
+            let _ = self.order.push(self.number);
             return Taken::Busy;
         }
         Taken::Open(CallId { attempt, number: self.number })
@@ -169,7 +170,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
             return Err(RespondError::TooLarge { size: body.len(), limit });
         }
         let free = self.buffer.as_mut().get_mut(used..).unwrap_or_default();
-        if Slice::new(free).put(body).is_err() || self.order.push_back(id.number).is_err() {
+        if Slice::new(free).put(body).is_err() || self.order.push(id.number).is_err() {
             return Err(RespondError::Full);
         }
         call.state = State::Answered { status, len: body.len() };
@@ -199,18 +200,18 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
 
     /// Forgets the answer that was sent.
     pub(super) fn finish_sent(&mut self) {
-        let Some(number) = self.order.front().copied() else { return };
+        let Some(number) = self.order.first().copied() else { return };
         let used = self.used();
         let sent = self.calls.iter().find(|call| call.number == number).map(|call| call.state);
         if let Some(State::Sent { len }) = sent {
             self.calls.retain(|call| call.number != number);
-            self.order.pop_front();
+            pop_front(&mut self.order);
             remove_front(self.buffer.as_mut().get_mut(..used).unwrap_or_default(), len);
         }
     }
 
     fn next(&self) -> Option<(u16, usize, usize)> {
-        let number = *self.order.front()?;
+        let number = *self.order.first()?;
         let at = self.calls.iter().position(|call| call.number == number)?;
         match self.calls.get(at)?.state {
             State::Answered { status, len } => Some((status, len, at)),

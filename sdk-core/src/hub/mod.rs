@@ -11,7 +11,7 @@ mod twin;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-use heapless::Deque;
+use heapless::Vec;
 
 use self::cloud::Recent;
 use self::methods::Methods;
@@ -26,6 +26,7 @@ use crate::io::{Action, Attempt, Event, Input, Output, Received, Role, Taken};
 use crate::link::{Home, Link, Provisioned};
 use crate::mqtt::{Packet, PacketId, Publish};
 use crate::outbox::Outbox;
+use crate::queue::pop_front;
 use crate::time::Instant;
 use crate::timer::{Deadline, TimerReason};
 
@@ -63,7 +64,7 @@ pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
     reports: Reports<B>,
     methods: Methods<B>,
     recent: Recent,
-    events: Deque<Event, EVENTS>,
+    events: Vec<Event, EVENTS>,
     obedience: Option<Obedience<Self>>,
     /// The attempt whose connection is up.
     up: Option<Attempt>,
@@ -113,7 +114,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
             reports: Reports::new(reports),
             methods: Methods::new(answers),
             recent: Recent::new(),
-            events: Deque::new(),
+            events: Vec::new(),
             obedience: None,
             up: None,
             turn: Turn::None,
@@ -255,7 +256,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         self.hear();
         self.methods.finish_sent();
         self.draw();
-        if let Some(event) = self.events.pop_front() {
+        if let Some(event) = pop_front(&mut self.events) {
             return Output::Event(event);
         }
         let deadline = match self.link.poll_output_within(room) {
@@ -504,9 +505,9 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
     /// Of more events than have a place the latest counts.
     fn tell(&mut self, event: Event) {
         if self.events.is_full() {
-            self.events.pop_back();
+            self.events.pop();
         }
-        let _ = self.events.push_back(event);
+        let _ = self.events.push(event);
     }
 }
 

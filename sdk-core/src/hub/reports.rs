@@ -2,10 +2,11 @@
 
 use core::fmt;
 
-use heapless::Deque;
+use heapless::Vec;
 
 use super::limits::{self, ReportError};
 use crate::azure::json::{Reader, Str, Token, Value};
+use crate::queue::pop_front;
 use crate::text::{Sink, SinkFull, Slice};
 
 /// Most patches that wait one behind the other.
@@ -31,7 +32,7 @@ impl ReportId {
 #[derive(Clone)]
 pub(super) struct Reports<B> {
     buffer: B,
-    lens: Deque<usize, PATCHES>,
+    lens: Vec<usize, PATCHES>,
     /// The oldest patch was sent and must stay as it is.
     frozen: bool,
     /// The number of the youngest patch.
@@ -47,7 +48,7 @@ impl<B> fmt::Debug for Reports<B> {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
     pub(super) const fn new(buffer: B) -> Self {
-        Self { buffer, lens: Deque::new(), frozen: false, youngest: 0 }
+        Self { buffer, lens: Vec::new(), frozen: false, youngest: 0 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,14 +70,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         if self.lens.is_full() || Slice::new(free).put(patch).is_err() {
             return Err(ReportError::Full);
         }
-        let _ = self.lens.push_back(patch.len());
+        let _ = self.lens.push(patch.len());
         self.youngest = self.youngest.wrapping_add(1);
         Ok(ReportId(self.youngest))
     }
 
     /// Returns the oldest patch.
     pub(super) fn first(&self) -> Option<&[u8]> {
-        self.buffer.as_ref().get(..*self.lens.front()?)
+        self.buffer.as_ref().get(..*self.lens.first()?)
     }
 
     /// Notes that the oldest patch was sent: from here on it stays as it is until it is taken away.
@@ -94,7 +95,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
     pub(super) fn pop(&mut self) -> Option<ReportId> {
         let used = self.used();
         let number = self.youngest.wrapping_sub(u32::try_from(self.lens.len()).ok()?).wrapping_add(1);
-        let len = self.lens.pop_front()?;
+        let len = pop_front(&mut self.lens)?;
         remove_front(self.buffer.as_mut().get_mut(..used)?, len);
         self.frozen = false;
         Some(ReportId(number))
@@ -107,7 +108,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
     /// Merges `patch` into the youngest patch and returns whether that could be done.
     fn merge(&mut self, patch: &[u8], used: usize) -> bool {
         let alone = self.lens.len() == 1;
-        let Some(len) = self.lens.back().copied().filter(|_| !(alone && self.frozen)) else { return false };
+        let Some(len) = self.lens.last().copied().filter(|_| !(alone && self.frozen)) else { return false };
         let start = used.saturating_sub(len);
         let Some((before, free)) = self.buffer.as_mut().split_at_mut_checked(used) else { return false };
         let mut out = Slice::new(free);
@@ -119,7 +120,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         let end = used.saturating_add(size);
         let Some(both) = self.buffer.as_mut().get_mut(start..end) else { return false };
         remove_front(both, len);
-        if let Some(len) = self.lens.back_mut() {
+        if let Some(len) = self.lens.last_mut() {
             *len = size;
         }
         true

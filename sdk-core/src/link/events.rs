@@ -2,11 +2,12 @@
 
 use core::time::Duration;
 
-use heapless::Deque;
+use heapless::Vec;
 
 use crate::failure::Failure;
 use crate::io::{DropReason, Event};
 use crate::outbox::{Lane, MessageId};
+use crate::queue::pop_front;
 
 /// Most events that wait.
 const PLACES: usize = 16;
@@ -19,7 +20,7 @@ const KEPT: usize = 6;
 /// What is large in an event is held once: of two failures that nobody has looked at the later one counts.
 #[derive(Clone, Debug)]
 pub(super) struct Events {
-    queue: Deque<Notice, PLACES>,
+    queue: Vec<Notice, PLACES>,
     /// The latest message of each lane reported; the others are near it.
     normal: MessageId,
     urgent: MessageId,
@@ -72,7 +73,7 @@ impl Low {
 impl Events {
     pub(super) const fn new() -> Self {
         Self {
-            queue: Deque::new(),
+            queue: Vec::new(),
             normal: Lane::Normal.first_id(),
             urgent: Lane::Urgent.first_id(),
             failure: Failure::Lost,
@@ -94,13 +95,13 @@ impl Events {
     /// Takes an event about a single message; the caller has made sure of a place.
     pub(super) fn delivered(&mut self, id: MessageId) {
         let id = self.keep(id);
-        let _ = self.queue.push_back(Notice::Delivered(id));
+        let _ = self.queue.push(Notice::Delivered(id));
     }
 
     /// Takes an event about a single message; the caller has made sure of a place.
     pub(super) fn dropped(&mut self, id: MessageId, reason: DropReason) {
         let id = self.keep(id);
-        let _ = self.queue.push_back(Notice::Dropped(id, reason));
+        let _ = self.queue.push(Notice::Dropped(id, reason));
     }
 
     fn keep(&mut self, id: MessageId) -> Low {
@@ -157,17 +158,17 @@ impl Events {
                 Notice::GaveUp
             }
         };
-        if self.queue.back() == Some(&notice) {
+        if self.queue.last() == Some(&notice) {
             return;
         }
         if self.queue.is_full() {
-            self.queue.pop_back();
+            self.queue.pop();
         }
-        let _ = self.queue.push_back(notice);
+        let _ = self.queue.push(notice);
     }
 
     pub(super) fn pop(&mut self) -> Option<Event> {
-        Some(match self.queue.pop_front()? {
+        Some(match pop_front(&mut self.queue)? {
             Notice::Up { session_present } => Event::Up { session_present },
             Notice::Down => Event::Down(self.failure),
             Notice::Retrying => Event::Retrying { failure: self.failure, delay: self.delay },

@@ -162,7 +162,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         }
         if let Some(packet_id) = publish.packet_id {
             let inbound = Inbound { packet_id, handled: false };
-            if self.inbound.push_back(inbound).is_err() {
+            if self.inbound.push(inbound).is_err() {
                 // Not acknowledged, so the service sends it again on a later connection.
                 self.events.report(Event::InboundOverflow);
                 return None;

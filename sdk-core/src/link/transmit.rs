@@ -7,6 +7,7 @@ use crate::io::{Action, Output, Role};
 use crate::link::receive::SUBSCRIBE_IDS;
 use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe};
 use crate::outbox::{MessageId, Outbox};
+use crate::queue::pop_front;
 
 /// What comes next, decided before anything is borrowed for it.
 enum Next {
@@ -83,9 +84,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if room < SMALL_PACKET {
             return None;
         }
-        if let Some(front) = self.inbound.front().filter(|inbound| inbound.handled) {
+        if let Some(front) = self.inbound.first().filter(|inbound| inbound.handled) {
             let packet_id = front.packet_id;
-            self.inbound.pop_front();
+            pop_front(&mut self.inbound);
             return Some(Next::Acknowledge(packet_id));
         }
         if self.wire.subscribe != 0 {
