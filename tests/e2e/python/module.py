@@ -1,11 +1,13 @@
 """Drives the unmodified official Python device SDK as a module and tells what it saw.
 
-Reads a JSON object from standard input (hub, device, module, ca, websockets, and either connection_string or the files
-certificate and certificate_key) and writes one JSON object per line to standard output: each has "step" and what belongs
-to it. Ends with step "done", or with an exception and a status other than 0.
+Reads a JSON object from standard input (hub, device, module, ca, websockets, and one of: connection_string; the files
+certificate and certificate_key; environment, the variables of IoT Edge, and then call, a method to call of another
+module) and writes one JSON object per line to standard output: each has "step" and what belongs to it. Ends with step
+"done", or with an exception and a status other than 0.
 """
 
 import json
+import os
 import sys
 
 from azure.iot.device import IoTHubModuleClient, Message, MethodResponse, X509
@@ -14,6 +16,9 @@ from judge import Seen, say
 
 
 def module_client(setup, ca):
+    if "environment" in setup:
+        os.environ.update(setup["environment"])
+        return IoTHubModuleClient.create_from_edge_environment(websockets=setup["websockets"])
     options = {"server_verification_cert": ca, "websockets": setup["websockets"]}
     if "connection_string" in setup:
         return IoTHubModuleClient.create_from_connection_string(setup["connection_string"], **options)
@@ -54,6 +59,9 @@ def main():
     method.wait()
     inbox.wait()
     desired.wait()
+    if "call" in setup:
+        answer = client.invoke_method(setup["call"]["method"], setup["call"]["device"], setup["call"]["module"])
+        say("called", answer=answer)
     client.disconnect()
     client.shutdown()
     say("done")
