@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use steadfast_core::{Config, Lane, Message, Overflow, State, Subscriptions};
+use steadfast_core::{Config, Lane, LocalFailure, Message, Overflow, State, Subscriptions};
 use steadfast_world::service::{Acks, DpsFault, Greeting, HubFaults, PublishFault, SubscribeFault};
 use steadfast_world::{Builder, Feed, HeapOutbox, Reach, Rng, Signing, World};
 
@@ -171,7 +171,8 @@ impl Life {
             }
             20 => self.world.suspend(Duration::from_secs(self.rng.between(0, 40_000))),
             21 => {
-                let all = [Signing::Prompt, Signing::After(3_000), Signing::Never, Signing::Fails];
+                let all =
+                    [Signing::Prompt, Signing::After(3_000), Signing::Never, Signing::Fails(LocalFailure::Signing)];
                 self.world.set_signing(all[self.rng.index(4)]);
                 self.world.set_timer_lag_ms(self.rng.between(0, 3_000));
             }

@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use steadfast_core::{Assignment, Attempt, CallId, Config, Event, HubLink, Memory, Provisioned, Role, Settings};
+use steadfast_core::{
+    Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Provisioned, Role, Settings,
+};
 
 use crate::oracle::Oracle;
 use crate::service::Key;
@@ -48,8 +50,8 @@ pub enum Signing {
     After(u64),
     /// Never.
     Never,
-    /// It fails.
-    Fails,
+    /// It fails, for this reason.
+    Fails(LocalFailure),
 }
 
 /// A connection attempt, as the frontend saw it.

@@ -255,7 +255,7 @@ impl<O: Outbox> World<O> {
             Signing::Prompt => (0, Arrival::Signed(signature)),
             Signing::After(after) => (after, Arrival::Signed(signature)),
             Signing::Never => return,
-            Signing::Fails => (0, Arrival::Failed(Failure::Local(steadfast_core::LocalFailure::Signing))),
+            Signing::Fails(why) => (0, Arrival::Failed(Failure::Local(why))),
         };
         self.schedule(self.now + after, Item::Input { device: number, attempt, connection: 0, what });
     }

@@ -255,6 +255,13 @@ impl<O: Outbox> World<O> {
         self.devices[0].signing = signing;
     }
 
+    /// Sets how the key holder of every device answers.
+    pub fn set_all_signing(&mut self, signing: Signing) {
+        for device in &mut self.devices {
+            device.signing = signing;
+        }
+    }
+
     /// Sets how late timers fire, at most.
     pub fn set_timer_lag_ms(&mut self, lag_ms: u64) {
         self.devices[0].timer_lag_ms = lag_ms;

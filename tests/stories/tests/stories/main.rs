@@ -2,6 +2,7 @@
 
 mod clock;
 mod delivery;
+mod edge;
 mod herd;
 mod hostile_input;
 mod identities;

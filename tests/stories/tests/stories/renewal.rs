@@ -1,6 +1,6 @@
 //! Tokens are renewed without a fuss.
 
-use steadfast_core::{Event, RamOutbox, State};
+use steadfast_core::{Event, LocalFailure, RamOutbox, State};
 use steadfast_world::World;
 use steadfast_world::service::PublishFault;
 use stories::{chi_square, days, hours, mins, secs, seeds};
@@ -107,7 +107,7 @@ fn certificates_need_no_renewal() {
 #[test]
 fn a_key_holder_that_is_slow_silent_or_broken_is_waited_for_and_tried_again() {
     use steadfast_world::Signing;
-    for signing in [Signing::Never, Signing::Fails, Signing::After(40_000)] {
+    for signing in [Signing::Never, Signing::Fails(LocalFailure::Signing), Signing::After(40_000)] {
         let mut world = World::builder().assigned().build();
         world.set_signing(signing);
         world.start();
