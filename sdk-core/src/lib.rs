@@ -76,6 +76,7 @@ mod status;
 pub mod text;
 mod time;
 mod timer;
+pub mod way;
 
 pub use config::{
     Config, ConfigError, Credential, DEFAULT_PORT, Overflow, Paced, Reprovisioning, Service, Setting, Settings,

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use steadfast_core::text::Slice;
+use steadfast_core::way::Tunnel;
 use steadfast_core::{Failure, LocalFailure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -14,9 +16,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::connect::{self, Overrides};
-
-/// Longest answer to CONNECT that is read, in bytes.
-const ANSWER: usize = 16 * 1024;
 
 /// An HTTP proxy that opens tunnels with CONNECT (RFC 9110, section 9.3.6).
 ///
@@ -152,59 +151,43 @@ impl Proxy {
                 return Err(Failure::Local(LocalFailure::ProxyUnreachable));
             }
         };
-        let answer = timeout_at(deadline, self.ask(&mut stream, &authority(host, port))).await;
-        let status = match answer {
-            Ok(Ok(status)) => status,
+        let answer = timeout_at(deadline, self.ask(&mut stream, host, port)).await;
+        match answer {
+            Ok(Ok(Ok(()))) => Ok(stream),
+            Ok(Ok(Err(failure))) => {
+                tracing::warn!(proxy = %self.address(), host, %failure, "the proxy opened no tunnel");
+                Err(failure)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(proxy = %self.address(), %error, "the proxy broke off");
-                return Err(Failure::Local(LocalFailure::ProxySilent));
+                Err(Failure::Local(LocalFailure::ProxySilent))
             }
             Err(_) => {
                 tracing::warn!(proxy = %self.address(), "the proxy did not answer in time");
-                return Err(Failure::Local(LocalFailure::ProxySilent));
+                Err(Failure::Local(LocalFailure::ProxySilent))
             }
-        };
-        if (200..300).contains(&status) {
-            return Ok(stream);
         }
-        tracing::warn!(proxy = %self.address(), host, status, "the proxy opened no tunnel");
-        Err(match status {
-            407 => Failure::Local(LocalFailure::ProxyAuthentication),
-            // RFC 9110, section 15.6: it could not reach the host, or had no answer from it.
-            502..=504 => Failure::Network,
-            status => Failure::Local(LocalFailure::ProxyRefused(status)),
-        })
     }
 
-    /// Asks for the tunnel and returns the status of the answer, 0 for one that is not HTTP.
-    async fn ask(&self, stream: &mut TcpStream, authority: &str) -> std::io::Result<u16> {
-        let login = self.authorization.as_ref().map_or("", |value| value.as_str());
-        let mut request = Zeroizing::new(String::with_capacity(128 + 2 * authority.len() + login.len()));
-        for part in ["CONNECT ", authority, " HTTP/1.1\r\nHost: ", authority, "\r\n"] {
-            request.push_str(part);
-        }
-        if !login.is_empty() {
-            for part in ["Proxy-Authorization: ", login, "\r\n"] {
-                request.push_str(part);
-            }
-        }
-        request.push_str("\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = Vec::new();
+    /// Asks for the tunnel and takes the answer.
+    async fn ask(&self, stream: &mut TcpStream, host: &str, port: u16) -> std::io::Result<Result<(), Failure>> {
+        let login = self.authorization.as_ref().map(|value| value.as_str());
+        let text = Tunnel::request(host, port, login);
+        let mut request = Zeroizing::new(vec![0; text.len()]);
+        // It was made as long as the text.
+        let _ = text.write(&mut Slice::new(&mut request));
+        stream.write_all(&request).await?;
+        let mut tunnel = Tunnel::new();
+        let mut answer = [0; 1024];
         loop {
-            let came = stream.read_buf(&mut answer).await?;
-            let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-            if let Some(end) = end {
-                let status = status(&answer);
-                // The service speaks second: bytes behind the answer are not its.
-                let clean = end + 4 == answer.len() || !(200..300).contains(&status);
-                return Ok(if clean { status } else { 0 });
-            }
+            let came = stream.read(&mut answer).await?;
             if came == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
-            if answer.len() > ANSWER || !answer.starts_with(&b"HTTP/1."[..answer.len().min(7)]) {
-                return Ok(0);
+            match tunnel.take(&answer[..came]) {
+                Ok(false) => {}
+                Ok(true) => return Ok(Ok(())),
+                Err(failure) => return Ok(Err(failure)),
             }
         }
     }
@@ -256,17 +239,6 @@ pub(crate) fn authority(host: &str, port: u16) -> String {
     match host.parse::<IpAddr>() {
         Ok(IpAddr::V6(_)) => format!("[{host}]:{port}"),
         Ok(IpAddr::V4(_)) | Err(_) => format!("{host}:{port}"),
-    }
-}
-
-/// Reads the status of an HTTP answer, 0 for what is none.
-fn status(answer: &[u8]) -> u16 {
-    let line = answer.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(1..5));
-    match line {
-        Some([b' ', digits @ ..]) if digits.iter().all(u8::is_ascii_digit) => {
-            digits.iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'))
-        }
-        _ => 0,
     }
 }
 
@@ -327,20 +299,5 @@ mod tests {
             assert!(proxy.serves(host), "{host}");
         }
         assert!(!proxy.except("*").serves("contoso.azure-devices.net"));
-    }
-
-    #[test]
-    fn a_status_is_read_from_http_only() {
-        let table: [(&[u8], u16); 6] = [
-            (b"HTTP/1.1 200 Connection established\r\n", 200),
-            (b"HTTP/1.0 407 x", 407),
-            (b"HTTP/1.1 20x", 0),
-            (b"HTTP/2 200 ", 0),
-            (b"SSH-2.0-OpenSSH", 0),
-            (b"", 0),
-        ];
-        for (answer, code) in table {
-            assert_eq!(status(answer), code);
-        }
     }
 }

@@ -5,6 +5,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 
+use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::azure::sas::{KeyError, SymmetricKey};
 use steadfast_core::text::Text;
 use steadfast_core::{Failure, LocalFailure, Role};
@@ -113,14 +114,7 @@ impl Signer for SharedKey {
 pub struct KeyPair {
     keys: [SharedKey; 2],
     /// For the Device Provisioning Service and for the hub, which may know different keys.
-    choices: Mutex<[Choice; 2]>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Choice {
-    key: usize,
-    /// Refusals when it was made.
-    refusals: u8,
+    choices: Mutex<[KeyChoice; 2]>,
 }
 
 impl KeyPair {
@@ -138,13 +132,8 @@ impl Signer for KeyPair {
 
     fn sign_after(&self, refusals: u8, role: Role, text: &str) -> Signing {
         let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        let choice = &mut choices[usize::from(role == Role::Hub)];
-        // The count ends at its greatest value.
-        if refusals > choice.refusals || refusals == u8::MAX {
-            choice.key = 1 - choice.key;
-        }
-        choice.refusals = refusals;
-        self.keys[choice.key].sign(role, text)
+        let key = choices[usize::from(role == Role::Hub)].choose(refusals);
+        self.keys[key].sign(role, text)
     }
 }
 

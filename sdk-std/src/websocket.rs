@@ -6,10 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use futures_util::{Sink, Stream as _};
+use steadfast_core::way::{Opening, PORT, SUBPROTOCOL};
 use steadfast_core::{Failure, Role};
 use tokio::io::ReadBuf;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::http::{HeaderMap, Request, header};
+use tokio_tungstenite::tungstenite::http::{Request, header};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
@@ -17,20 +18,6 @@ use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 use crate::pipe::Stream;
 use crate::proxy::authority;
 use crate::tls;
-
-/// Port of HTTPS, which WebSockets over TLS use (RFC 6455, section 11.1.2).
-pub(crate) const PORT: u16 = 443;
-
-/// Path of IoT Hub and of the Device Provisioning Service (azure-docs `iot/iot-mqtt-connect-to-iot-hub.md` and
-/// `iot/iot-mqtt-connect-to-iot-dps.md`).
-const PATH: &str = "/$iothub/websocket";
-
-/// The hub's path for devices without a certificate (azure-sdk-for-c, `az_iot_hub_client.h`): it then does not ask for
-/// one by renegotiating TLS, which rustls does not do.
-const PATH_WITHOUT_CERTIFICATE: &str = "/$iothub/websocket?iothub-no-client-cert=true";
-
-/// What brokers commonly listen on.
-const BROKER_PATH: &str = "/mqtt";
 
 /// Most bytes in a frame to the service.
 const FRAME: usize = 64 * 1024;
@@ -59,11 +46,7 @@ impl WebSocket {
         broker: bool,
         shown: bool,
     ) -> Result<Self, Failure> {
-        let path = match (role, broker, shown) {
-            (Role::Hub, true, _) => BROKER_PATH,
-            (Role::Hub, false, false) => PATH_WITHOUT_CERTIFICATE,
-            _ => PATH,
-        };
+        let path = Opening { role, broker, certificate: shown }.path();
         let address = authority(host, port);
         let name = if port == PORT { address.trim_end_matches(":443") } else { &address };
         let request = Request::builder()
@@ -73,7 +56,7 @@ impl WebSocket {
             .header(header::UPGRADE, "websocket")
             .header(header::SEC_WEBSOCKET_VERSION, "13")
             .header(header::SEC_WEBSOCKET_KEY, generate_key())
-            .header(header::SEC_WEBSOCKET_PROTOCOL, "mqtt")
+            .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
             .body(());
         let Ok(request) = request else {
             return Err(Failure::Unresolved);
@@ -149,23 +132,20 @@ fn io_error(error: Error) -> io::Error {
 #[expect(clippy::wildcard_enum_match_arm, reason = "all others are answers that are not a WebSocket's")]
 fn failure(error: &Error, shown: bool) -> Failure {
     use tokio_tungstenite::tungstenite::error::ProtocolError;
-    let refused = |status, retry_after_secs| Failure::UpgradeRefused { status, retry_after_secs };
     match error {
-        Error::Http(answer) => refused(answer.status().as_u16(), retry_after(answer.headers())),
+        Error::Http(answer) => {
+            let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            Opening::refused(answer.status().as_u16(), retry_after)
+        }
         Error::Io(error) => tls::failure(error, shown).map_or(Failure::Lost, Failure::Tls),
         Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(ProtocolError::HandshakeIncomplete) => {
             Failure::Lost
         }
         Error::Protocol(ProtocolError::HttparseError(_)) | Error::HttpFormat(_) | Error::AttackAttempt => {
-            refused(0, None)
+            Opening::refused(0, None)
         }
-        _ => refused(101, None),
+        _ => Opening::refused(101, None),
     }
-}
-
-/// Reads the seconds of Retry-After; a date counts as none (RFC 9110, section 10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<u32> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()
 }
 
 /// The error without the answer's body, which may be long and says what an operator's proxy likes.

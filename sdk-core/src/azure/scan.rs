@@ -31,7 +31,7 @@ pub(super) fn find(text: &str, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8
 }
 
 /// Returns the number that `text`, decimal digits and nothing else, stands for, when it is at most `u64::MAX`.
-pub(super) fn decimal(text: &str) -> Option<u64> {
+pub(crate) fn decimal(text: &str) -> Option<u64> {
     let mut number = 0_u64;
     for byte in text.bytes() {
         let digit = byte.wrapping_sub(b'0');

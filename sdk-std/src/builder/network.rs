@@ -31,7 +31,7 @@ impl Transport {
         match self {
             Self::Tcp => DEFAULT_PORT,
             #[cfg(feature = "websocket")]
-            Self::WebSockets => crate::websocket::PORT,
+            Self::WebSockets => steadfast_core::way::PORT,
         }
     }
 

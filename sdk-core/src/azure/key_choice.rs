@@ -1,0 +1,54 @@
+//! Which of a device's two keys to sign with.
+
+/// A choice between the primary and the secondary key of a device, of which the service takes either.
+///
+/// It begins with the primary, changes over with each further refusal, and keeps to the key that was taken. What is
+/// refused twice in a row, once with each key, is not a matter of keys: the link then asks the Device Provisioning
+/// Service. Make one for each service, since the two may know different keys.
+///
+/// ```
+/// use steadfast_core::azure::key_choice::KeyChoice;
+///
+/// let mut choice = KeyChoice::new();
+/// assert_eq!(choice.choose(0), 0); // the primary
+/// assert_eq!(choice.choose(1), 1); // it was refused
+/// assert_eq!(choice.choose(0), 1); // the secondary was taken, and stays
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyChoice {
+    secondary: bool,
+    /// Refusals when it was made.
+    refusals: u8,
+}
+
+impl KeyChoice {
+    /// Begins with the primary key.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { secondary: false, refusals: 0 }
+    }
+
+    /// Returns the key to sign with, 0 or 1, given the refusals that [`crate::Action::Sign`] tells of.
+    pub fn choose(&mut self, refusals: u8) -> usize {
+        // The count ends at its greatest value.
+        if refusals > self.refusals || refusals == u8::MAX {
+            self.secondary = !self.secondary;
+        }
+        self.refusals = refusals;
+        usize::from(self.secondary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_further_refusal_changes_over_however_many_there_were() {
+        let mut choice = KeyChoice::new();
+        let chosen: std::vec::Vec<_> = [0, 0, 1, 2, 3, 0, 0, 1].into_iter().map(|count| choice.choose(count)).collect();
+        assert_eq!(chosen, [0, 0, 1, 0, 1, 1, 1, 0]);
+        let mut choice = KeyChoice { secondary: false, refusals: u8::MAX - 1 };
+        assert_eq!([choice.choose(u8::MAX), choice.choose(u8::MAX), choice.choose(u8::MAX)], [1, 0, 1]);
+    }
+}
