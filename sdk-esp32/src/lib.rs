@@ -126,6 +126,8 @@
 //!
 //! The asynchronous form, for embassy and the like, is [`asynch::Device`].
 //!
+//! [`upload`] brings files to the hub's storage, block by block, beside the device.
+//!
 //! RAM is what [`Device::ram`] says, at compile time: the device, its outbox and the two buffers. What it is given for
 //! services, and what the stream below takes (TLS), comes on top.
 #![no_std]
@@ -146,6 +148,7 @@ mod engine;
 pub mod flash;
 #[cfg(feature = "embedded-svc")]
 pub mod storage;
+pub mod upload;
 #[cfg(feature = "embedded-svc")]
 pub mod wifi;
 

@@ -210,10 +210,9 @@ impl UploadError {
             files::UploadError::Refused { stage, status, code } => Self::Refused { step: stage, status, code },
             files::UploadError::GaveUp(obstacle) => Self::GaveUp(obstacle.to_string()),
             // The memory holds every grant that fits an answer, and nobody cancels an upload that is awaited.
-            files::UploadError::Answer
-            | files::UploadError::GrantTooLong { .. }
-            | files::UploadError::Cancelled
-            | _ => Self::Answer,
+            files::UploadError::Answer | files::UploadError::NoRoom { .. } | files::UploadError::Cancelled | _ => {
+                Self::Answer
+            }
         }
     }
 }

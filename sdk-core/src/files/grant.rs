@@ -99,7 +99,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> Grant<M> {
         }
         let room = self.memory.as_ref().len();
         match sound {
-            _ if needed > room => Err(UploadError::GrantTooLong { len: needed, room }),
+            _ if needed > room => Err(UploadError::NoRoom { needed, room }),
             true => Ok(()),
             false => Err(UploadError::Answer),
         }
@@ -260,7 +260,7 @@ mod tests {
         assert_eq!(read(&answer(), len).1, Ok(()));
         for room in [0, 7, 8, 60, len - 1] {
             let (grant, result) = read(&answer(), room);
-            assert_eq!(result, Err(UploadError::GrantTooLong { len, room }));
+            assert_eq!(result, Err(UploadError::NoRoom { needed: len, room }));
             assert_eq!(grant.is_open(), room >= 7, "the hub can be told as soon as the correlation id fits");
         }
     }

@@ -65,8 +65,11 @@
 use core::fmt;
 use core::time::Duration;
 
+use crate::config::{Service, Settings};
 use crate::failure::Failure;
 use crate::io::Attempt;
+use crate::link::{Home, Link};
+use crate::outbox::Outbox;
 use crate::time::Instant;
 
 mod document;
@@ -265,10 +268,10 @@ pub enum UploadError {
     SourceSpent,
     /// The hub's answer cannot be understood.
     Answer,
-    /// The grant does not fit the memory of the upload.
-    GrantTooLong {
-        /// What it takes, in bytes.
-        len: usize,
+    /// A buffer that was given to the upload is too short for the grant, for a request or for an answer.
+    NoRoom {
+        /// What it takes, in bytes; 1 more than there is when only that is known.
+        needed: usize,
         /// What there is.
         room: usize,
     },
@@ -298,8 +301,8 @@ impl fmt::Display for UploadError {
             Self::TooLong => write!(f, "the file is longer than {BLOCKS_MAX} blocks; make them longer"),
             Self::SourceSpent => f.write_str("the upload would have to begin anew, and the file cannot be read again"),
             Self::Answer => f.write_str("the hub's answer cannot be understood"),
-            Self::GrantTooLong { len, room } => {
-                write!(f, "the grant is {len} bytes; the memory of the upload holds {room}")
+            Self::NoRoom { needed, room } => {
+                write!(f, "the upload takes {needed} bytes where its buffer has {room}")
             }
             Self::Refused { stage, status, code } => {
                 let who = match stage {
@@ -316,6 +319,19 @@ impl fmt::Display for UploadError {
 }
 
 impl core::error::Error for UploadError {}
+
+/// Says where the device of `link` is at home, to answer [`Output::Home`]. A link that was stopped before it had a hub
+/// counts as one that waits for it.
+pub fn home<O: Outbox, S: Settings, H: Home>(link: &Link<O, S, H>) -> Input<'_> {
+    match (&link.settings().config().service, link.assignment()) {
+        (Service::Hub { host, device_id }, _) => Input::Home { hub: host.as_ref(), device_id: device_id.as_ref() },
+        (Service::Provisioned { .. }, Some(assignment)) => {
+            Input::Home { hub: assignment.hub(), device_id: assignment.device_id() }
+        }
+        (Service::Provisioned { .. }, None) => Input::Unassigned,
+        (Service::Broker { .. }, _) => Input::NoHub,
+    }
+}
 
 /// Checks the name of a file.
 ///

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::files::{self, Body, Input, Output, Report, Request};
 use steadfast_core::text::{Sink, SinkFull};
-use steadfast_core::{Failure, Seed, Service, Settings as _};
+use steadfast_core::{Failure, Seed, Settings as _};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::runtime::Handle;
@@ -124,14 +124,10 @@ impl Transfer {
     /// Says where the device is at home.
     fn home(&mut self) {
         let inner = self.shared.lock();
-        let input = match (&inner.link.settings().config().service, inner.link.assignment()) {
-            (Service::Hub { host, device_id }, _) => Input::Home { hub: host, device_id },
-            (Service::Provisioned { .. }, Some(assignment)) => {
-                Input::Home { hub: assignment.hub(), device_id: assignment.device_id() }
-            }
-            (Service::Provisioned { .. }, None) if inner.end.is_none() => Input::Unassigned,
-            _ => Input::NoHub,
-        };
+        let home = files::home(&inner.link);
+        // A link that has stopped never will have a hub.
+        let ended = inner.end.is_some() && matches!(home, Input::Unassigned);
+        let input = if ended { Input::NoHub } else { home };
         self.upload.handle_input(input, clock::now());
     }
 

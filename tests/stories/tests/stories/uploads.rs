@@ -310,7 +310,7 @@ fn a_file_of_more_blocks_than_the_storage_takes_is_told() {
 fn a_grant_that_does_not_fit_is_told_and_closed() {
     let mut world = Uploads::new(1, 500).with_room(60);
     let error = world.run().unwrap_err();
-    assert!(matches!(error, UploadError::GrantTooLong { len, room: 60 } if len > 60), "{error}");
+    assert!(matches!(error, UploadError::NoRoom { needed, room: 60 } if needed > 60), "{error}");
     assert_eq!(world.hubs[0].unclosed(), 0, "the hub was told");
 }
 

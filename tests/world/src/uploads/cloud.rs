@@ -55,7 +55,9 @@ pub struct CloudHub {
 }
 
 impl CloudHub {
-    pub(super) fn new(number: u8) -> Self {
+    /// Makes the hub of this number and its storage: `hub-a.example` and `storage-a.example` for 0.
+    #[must_use]
+    pub fn new(number: u8) -> Self {
         let letter = char::from(b'a' + number);
         Self {
             host: format!("hub-{letter}.example"),
@@ -111,6 +113,18 @@ impl CloudHub {
     #[must_use]
     pub fn content(&self, name: &str) -> Option<&[u8]> {
         self.content.get(&format!("{DEVICE}/{name}")).map(Vec::as_slice)
+    }
+
+    /// Takes a request to the hub or its storage, at a time in seconds of the world's clock: its host, path and query, and
+    /// body. Returns status and body of the answer; `None` when it is for neither, or no request they know.
+    pub fn take(&mut self, host: &str, path: &str, body: &[u8], now_secs: u64) -> Option<(u16, Vec<u8>)> {
+        let purpose = purpose_of(path)?;
+        let served = if matches!(purpose, Purpose::Initiate | Purpose::Notify) { &self.host } else { &self.storage };
+        if served != host {
+            return None;
+        }
+        let (status, _, body) = self.answer(purpose, body, path, now_secs);
+        Some((status, body))
     }
 
     pub(super) fn drop_blocks(&mut self) {
