@@ -38,9 +38,10 @@
 //! }
 //! ```
 //!
-//! [`svc`] is an [`Http`] over the HTTP client of `embedded-svc`. What proves the device is taken from the configuration:
-//! a shared key signs by [`Board::sign`] and wants a wall clock, a certificate is shown to the hub and never to the storage.
-//! After a reboot the application uploads the file again; the hub counts the grant from before until it expires.
+//! `svc::Client` (feature `embedded-svc`) is an [`Http`] over the HTTP client of that crate. What proves the device is taken
+//! from the configuration: a shared key signs by [`Board::sign`] and wants a wall clock, a certificate is shown to the hub
+//! and never to the storage. After a reboot the application uploads the file again; the hub counts the grant from before
+//! until it expires.
 
 use core::fmt;
 use core::time::Duration;

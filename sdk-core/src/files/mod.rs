@@ -3,7 +3,7 @@
 //! The hub gives a place and a short-lived grant for it; blocks go there one after the other; at the end, good or bad, the
 //! hub is told, since it counts open uploads. [`Upload`] is one upload as a state machine without I/O: it says which
 //! request comes next ([`Output::Request`]) or which bytes of the file it wants ([`Output::Read`]), and is told what came
-//! of it ([`Input`]). It runs beside the [`Link`](crate::Link), whether that is up or not, and needs of it only the name of
+//! of it ([`Input`]). It runs beside the [`Link`], whether that is up or not, and needs of it only the name of
 //! the hub.
 //!
 //! | What happens | What the upload does |

@@ -16,11 +16,11 @@ use steadfast_esp32::upload::HttpRequest;
 use steadfast_esp32::upload::svc::{AsyncConnections, Connections};
 use steadfast_world::uploads::CloudHub;
 
-pub const HUB: &str = "hub-a.example";
+pub(crate) const HUB: &str = "hub-a.example";
 
 /// What goes wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub(crate) enum Trouble {
     /// No connection comes about.
     Refused,
     /// The connection breaks while the body is written.
@@ -35,21 +35,21 @@ pub enum Trouble {
     Wordy(u16),
 }
 
-pub struct State {
-    pub now_ms: u64,
-    pub clock_set: bool,
-    pub cloud: CloudHub,
-    pub trouble: BTreeMap<usize, Trouble>,
-    pub requests: Vec<String>,
-    pub opened: u32,
-    pub tokens: Vec<String>,
+pub(crate) struct State {
+    pub(crate) now_ms: u64,
+    pub(crate) clock_set: bool,
+    pub(crate) cloud: CloudHub,
+    pub(crate) trouble: BTreeMap<usize, Trouble>,
+    pub(crate) requests: Vec<String>,
+    pub(crate) opened: u32,
+    pub(crate) tokens: Vec<String>,
 }
 
 #[derive(Clone)]
-pub struct Net(pub Rc<RefCell<State>>);
+pub(crate) struct Net(pub(crate) Rc<RefCell<State>>);
 
 impl Net {
-    pub fn new(trouble: impl IntoIterator<Item = (usize, Trouble)>) -> Self {
+    pub(crate) fn new(trouble: impl IntoIterator<Item = (usize, Trouble)>) -> Self {
         Self(Rc::new(RefCell::new(State {
             now_ms: 0,
             clock_set: true,
@@ -61,7 +61,7 @@ impl Net {
         })))
     }
 
-    pub fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.0.borrow())
     }
 
@@ -121,7 +121,7 @@ enum Phase {
 
 /// A connection with the habits of ESP-IDF's: headers stay from one request to the next, and a call in the wrong phase is
 /// the end of the program.
-pub struct Line {
+pub(crate) struct Line {
     net: Net,
     shown: bool,
     phase: Phase,
