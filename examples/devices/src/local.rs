@@ -1,5 +1,6 @@
 //! The cloud's side, when the programs run without one: a local hub and DPS, and what they do to the device.
 
+mod edge_module;
 mod file_upload;
 mod gateway_leaf;
 mod methods;
@@ -14,12 +15,13 @@ use hub_emulator::{
     Config, DeviceAuth, DeviceCertificate, DeviceHandle, DpsConfig, Emulator, Enrollment, Hub, HubConfig, Key,
     Ledger as HubLedger, LedgerMode,
 };
-use steadfast::{Builder, Ledger, RetryPolicy, Tls};
+use steadfast::{Builder, Device, Environment, Ledger, RetryPolicy, Tls, Variable};
 use tempfile::TempDir;
 
 use crate::place::{CertificateFiles, Identity};
 use crate::{Outcome, say};
 
+pub use edge_module::edge_module;
 pub use file_upload::file_upload;
 pub use gateway_leaf::gateway_leaf;
 pub use methods::methods;
@@ -29,6 +31,8 @@ pub use x509::x509;
 
 const HUB: &str = "plant.azure-devices.net";
 const DEVICE: &str = "example-1";
+const MODULE: &str = "example-1/filter";
+const GENERATION: &str = "638000000000000001";
 const GATEWAY: &str = "gateway.plant.local";
 const STORAGE: &str = "plant.blob.core.windows.net";
 
@@ -38,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A local hub and DPS that know one device.
 pub struct Local {
     emulator: Emulator,
+    /// The identity that the program has.
+    name: &'static str,
     /// For the files a real device would have from its maker.
     directory: TempDir,
 }
@@ -53,21 +59,41 @@ impl Local {
             .https_port(0)
             .storage_host(STORAGE)
             .ledger(LedgerMode::Full);
-        Ok(Self { emulator: Emulator::start(config).await?, directory: tempfile::tempdir()? })
+        Ok(Self { emulator: Emulator::start(config).await?, name: DEVICE, directory: tempfile::tempdir()? })
     }
 
     /// Leads a device here instead of where its names lead, and lets it hurry.
     pub(crate) fn reach(&self, builder: Builder) -> Builder {
-        let builder = builder
-            .resolve(&self.emulator.dps().host(), [self.emulator.dps().addr()])
-            .resolve(HUB, [self.hub().addr()])
-            .resolve(GATEWAY, [self.emulator.tls_addr()])
-            .tls(Tls::without_system_roots().and_pem(self.emulator.ca_pem()))
-            .retry(RetryPolicy::DEFAULT.divided_by(10));
+        let builder = self.lead(builder).tls(Tls::without_system_roots().and_pem(self.emulator.ca_pem()));
         match self.emulator.https_addr() {
             Some(https) => builder.resolve_https(HUB, [https]).resolve_https(STORAGE, [https]),
             None => builder,
         }
+    }
+
+    /// Describes the module as the Edge agent does, and leads it here.
+    pub(crate) fn module(&self) -> Builder {
+        let uri = format!("unix://{}", self.socket().display());
+        let (device_id, module_id) = MODULE.split_once('/').unwrap_or_default();
+        let values = [
+            (Variable::HubHostName, HUB),
+            (Variable::DeviceId, device_id),
+            (Variable::ModuleId, module_id),
+            (Variable::GenerationId, GENERATION),
+            (Variable::GatewayHostName, GATEWAY),
+            (Variable::WorkloadUri, &uri),
+        ];
+        let value = |wanted| values.iter().find(|(variable, _)| *variable == wanted).map(|(_, value)| *value);
+        let environment = Environment::read(value).expect("the variables above are those of a module");
+        self.lead(Device::builder().edge(&environment))
+    }
+
+    fn lead(&self, builder: Builder) -> Builder {
+        builder
+            .resolve(&self.emulator.dps().host(), [self.emulator.dps().addr()])
+            .resolve(HUB, [self.hub().addr()])
+            .resolve(GATEWAY, [self.emulator.tls_addr()])
+            .retry(RetryPolicy::DEFAULT.divided_by(10))
     }
 
     /// Names the device as DPS knows it.
@@ -88,6 +114,19 @@ impl Local {
         self.hub().add_device(DEVICE, key())?;
         let key = key().to_base64();
         Ok(format!("HostName={HUB};DeviceId={DEVICE};SharedAccessKey={key};GatewayHostName={GATEWAY}"))
+    }
+
+    /// Registers a module, with a key that the Edge device keeps for it.
+    pub(crate) fn register_module(&mut self) -> Outcome {
+        self.hub().add_device(DEVICE, key())?;
+        self.hub().add_device(MODULE, key())?;
+        self.name = MODULE;
+        Ok(())
+    }
+
+    /// Returns the path of the workload API's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.path().join("workload.sock")
     }
 
     /// Writes the roots a device behind the gateway trusts into a file.
@@ -119,7 +158,7 @@ impl Local {
     }
 
     fn device(&self) -> DeviceHandle {
-        self.hub().device(DEVICE)
+        self.hub().device(self.name)
     }
 
     /// Waits until something holds, looking again whenever something changes.
@@ -132,24 +171,24 @@ impl Local {
 
     /// Waits until the hub has so many messages more.
     async fn more_messages(&self, count: u64) -> Outcome {
-        let wanted = self.emulator.ledger().counts(DEVICE).distinct + count;
-        self.until("messages arrive", |ledger| ledger.counts(DEVICE).distinct >= wanted).await
+        let wanted = self.emulator.ledger().counts(self.name).distinct + count;
+        self.until("messages arrive", |ledger| ledger.counts(self.name).distinct >= wanted).await
     }
 
     /// Closes the device's connection without a word, as a network does, and waits until the device is back.
     async fn cut(&self) -> Outcome {
-        let before = self.emulator.ledger().connections_of(DEVICE).len();
+        let before = self.emulator.ledger().connections_of(self.name).len();
         say("cloud", "cuts the connection");
         self.device().disconnect(true)?;
         self.until("the device comes back", |ledger| {
-            ledger.connections_of(DEVICE).len() > before && self.device().is_connected()
+            ledger.connections_of(self.name).len() > before && self.device().is_connected()
         })
         .await
     }
 
     /// Holds the device's books against the hub's.
     pub(crate) fn check(&self, books: &Ledger) -> Outcome {
-        let counts = self.emulator.ledger().counts(DEVICE);
+        let counts = self.emulator.ledger().counts(self.name);
         say("cloud", format_args!("the hub has {} messages", counts.distinct));
         // One that expired may have arrived all the same, when only its acknowledgement was lost.
         if (books.delivered..=books.delivered + books.expired).contains(&counts.distinct) {

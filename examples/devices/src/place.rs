@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use steadfast::{Builder, Device, Dps, Ledger};
+use steadfast::{Builder, Device, Dps, Ledger, Variable};
 
 use crate::local::Local;
 use crate::{Outcome, say};
@@ -23,6 +23,8 @@ pub struct Place {
 /// What the environment says, or the local hub.
 pub(crate) enum Identity {
     ConnectionString(String),
+    /// A module of IoT Edge.
+    Module,
     /// Without a key the device has a certificate.
     Provisioned {
         id_scope: String,
@@ -94,6 +96,21 @@ impl Place {
         }
     }
 
+    /// Takes a module of IoT Edge: what the Edge agent puts into the environment, or `EdgeHubConnectionString` and
+    /// `EdgeModuleCACertificateFile`.
+    ///
+    /// # Errors
+    /// When the local hub does not start.
+    pub async fn of_module() -> Outcome<Self> {
+        let names = [Variable::WorkloadUri, Variable::ConnectionString].map(Variable::name);
+        if names.into_iter().any(|name| variable(name).is_some()) {
+            return Self::cloud(Identity::Module);
+        }
+        let mut local = Local::start().await?;
+        local.register_module()?;
+        Self::at(Identity::Module, local)
+    }
+
     fn cloud(identity: Identity) -> Outcome<Self> {
         let span = span()?;
         say("cloud", "the hub that the environment names; Ctrl-C ends the program");
@@ -120,6 +137,9 @@ impl Place {
 
     fn builder_with(&self, payload: Option<&str>) -> Builder {
         let builder = match &self.identity {
+            Identity::Module => {
+                return self.local.as_ref().map_or_else(Device::from_edge_environment, Local::module);
+            }
             Identity::ConnectionString(text) => Device::builder().connection_string(text),
             Identity::Provisioned { id_scope, registration_id, key } => {
                 let dps = Dps::new(id_scope, registration_id);

@@ -9,7 +9,14 @@ use std::time::{Duration, Instant};
 const LIMIT: Duration = Duration::from_secs(90);
 
 /// What would lead an example to a real hub.
-const VARIABLES: [&str; 4] = ["IOTHUB_DEVICE_CONNECTION_STRING", "DPS_ID_SCOPE", "DPS_REGISTRATION_ID", "DPS_KEY"];
+const VARIABLES: [&str; 6] = [
+    "IOTHUB_DEVICE_CONNECTION_STRING",
+    "DPS_ID_SCOPE",
+    "DPS_REGISTRATION_ID",
+    "DPS_KEY",
+    "IOTEDGE_WORKLOADURI",
+    "EdgeHubConnectionString",
+];
 
 fn without_place(program: &str) -> Command {
     let mut command = Command::new(program);
@@ -64,6 +71,11 @@ fn x509_ends_well() {
 #[test]
 fn gateway_leaf_ends_well() {
     ends_well(env!("CARGO_BIN_EXE_gateway-leaf"), "and said it belongs to plant.azure-devices.net");
+}
+
+#[test]
+fn edge_module_ends_well() {
+    ends_well(env!("CARGO_BIN_EXE_edge-module"), "nothing was lost");
 }
 
 #[test]
