@@ -10,6 +10,8 @@ use hub_emulator::{
     Authority, Config, DpsConfig, Emulator, Enrollment, Error, HubConfig, Key, LedgerMode, Rate, control_help,
     serve_control,
 };
+#[cfg(unix)]
+use hub_emulator::{Hub, WorkloadApi};
 use tokio::time::sleep;
 
 /// A local IoT Hub and Device Provisioning Service for tests and for work without a cloud.
@@ -31,6 +33,11 @@ struct Arguments {
     /// Individual enrollment, `ID` with a random key or `ID=BASE64KEY`, assigned to the first hub.
     #[arg(long = "enroll", value_name = "ID[=KEY]")]
     individuals: Vec<String>,
+    /// Registers a module at the first hub, and serves the workload API that its Edge device would have for it on a Unix
+    /// socket: `DEVICE/MODULE=SOCKET`; may be given several times. Its gateway is `localhost`.
+    #[cfg(unix)]
+    #[arg(long = "edge-module", value_name = "DEVICE/MODULE=SOCKET")]
+    edge_modules: Vec<String>,
     /// Id scope of DPS.
     #[arg(long, value_name = "TEXT", default_value = "0ne00EMULATOR")]
     id_scope: String,
@@ -154,6 +161,8 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         let key = key.to_base64();
         text += &format!("device   HostName={};DeviceId={id};SharedAccessKey={key}\n", first.host());
     }
+    #[cfg(unix)]
+    let _workload_apis = serve_workload_apis(&arguments.edge_modules, &emulator, &first, &mut text)?;
     text += &format!("DPS      {}  id scope {}\n", emulator.dps().host(), emulator.dps().id_scope());
     for (name, key) in &groups {
         text += &format!("group    {name}  key {}\n", key.to_base64());
@@ -184,6 +193,39 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     say(&format!("{} messages stored, {} of them again\n", total.stored, total.duplicates));
     emulator.stop().await;
     Ok(())
+}
+
+/// Serves a workload API for each module, and tells in `text` which variables make a process that module.
+#[cfg(unix)]
+fn serve_workload_apis(
+    modules: &[String],
+    emulator: &Emulator,
+    hub: &Hub,
+    text: &mut String,
+) -> Result<Vec<WorkloadApi>, Error> {
+    const GENERATION: &str = "638000000000000001";
+    let mut served = Vec::new();
+    for module in modules {
+        let parts = module.split_once('=').and_then(|(id, socket)| Some((id, id.split_once('/')?, socket)));
+        let Some((id, (device, name), socket)) = parts else {
+            return Err(Error::Request(format!("{module:?} is no DEVICE/MODULE=SOCKET")));
+        };
+        if !hub.device(device).exists() {
+            hub.add_device(device, Key::random())?;
+        }
+        let key = Key::random();
+        hub.add_device(id, key.clone())?;
+        let api = WorkloadApi::start(socket, name, GENERATION, key, emulator.ca_pem())?;
+        *text += &format!(
+            "module   IOTEDGE_IOTHUBHOSTNAME={} IOTEDGE_DEVICEID={device} IOTEDGE_MODULEID={name} \\\n         \
+             IOTEDGE_MODULEGENERATIONID={GENERATION} IOTEDGE_GATEWAYHOSTNAME=localhost IOTEDGE_AUTHSCHEME=sasToken \\\n         \
+             IOTEDGE_APIVERSION=2020-07-07 IOTEDGE_WORKLOADURI={}\n",
+            hub.host(),
+            api.uri(),
+        );
+        served.push(api);
+    }
+    Ok(served)
 }
 
 /// Takes up the authority of an earlier run, or makes and keeps a new one.

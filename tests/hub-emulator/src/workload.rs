@@ -83,6 +83,8 @@ impl WorkloadApi {
         trust_bundle: &str,
     ) -> Result<Self, Error> {
         let path = path.into();
+        // A relative path makes no URI.
+        let path = std::path::absolute(&path).unwrap_or(path);
         let listen_error = |error| Error::Listen(path.display().to_string(), error);
         // One that is left over from an end without warning.
         let _ = std::fs::remove_file(&path);
