@@ -190,6 +190,8 @@ impl Builder {
                 id,
                 link,
                 key,
+                second_key: None,
+                choices: Default::default(),
                 feed: self.feed,
                 signing: Default::default(),
                 uplink: None,

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::{
     Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Provisioned, Role, Settings,
 };
@@ -132,6 +133,9 @@ pub(crate) struct Device<O> {
     pub(crate) id: String,
     pub(crate) link: DeviceLink<O>,
     pub(crate) key: Option<Key>,
+    pub(crate) second_key: Option<Key>,
+    /// Which of the two to sign with, for the provisioning service and for the hub.
+    pub(crate) choices: [KeyChoice; 2],
     pub(crate) feed: Feed,
     pub(crate) signing: Signing,
     pub(crate) uplink: Option<Uplink>,

@@ -10,7 +10,8 @@ use crate::EPOCH_SECS;
 use crate::device::{AttemptRecord, Connection, Feed, Inbound, Signing, TICK_MS, Told};
 use crate::network::Reach;
 use crate::service::{ConnectionId, Reaction, Reply};
-use crate::world::World;
+use crate::way::Way;
+use crate::world::{World, millis};
 
 /// Most outputs of one drain beside a window of publishes.
 const DRAIN: usize = 600;
@@ -169,8 +170,10 @@ impl<O: Outbox> World<O> {
                     continue;
                 }
                 Output::Action(action) => match action {
-                    Action::Sign { attempt, text, .. } => {
-                        let signature = device.key.as_ref().map_or([0; 32], |key| key.sign(&text));
+                    Action::Sign { attempt, role, refusals, text } => {
+                        let second = device.choices[usize::from(role == Role::Hub)].choose(refusals) == 1;
+                        let key = device.second_key.as_ref().filter(|_| second).or(device.key.as_ref());
+                        let signature = key.map_or([0; 32], |key| key.sign(&text));
                         Deed::Sign(attempt, signature)
                     }
                     Action::Connect { attempt, endpoint } => {
@@ -281,9 +284,17 @@ impl<O: Outbox> World<O> {
             || self.hubs.iter().any(|hub| hub.name() == host);
         let reach = if known { reach } else { Reach::Unresolved };
         let one_way = self.network.draw(&mut self.rng);
-        let connected = now + 2 * one_way;
-        let ready = connected + 2 * one_way;
-        let there = matches!(reach, Reach::Open | Reach::ClosedAfterTls);
+        let settings = self.devices[number].link.settings().0.clone();
+        let size = if self.devices[number].feed == Feed::Bytes { 1 } else { usize::MAX };
+        let tunnel = self.network.tunnel(&host, settings.port, reach, size);
+        let before = if let Way::On(trips) = tunnel { trips * 2 * one_way } else { 0 };
+        let upgrade = self.network.upgrade();
+        let after = if let Way::On(trips) = upgrade { trips * 2 * one_way } else { 0 };
+        let connected = now + before + 2 * one_way;
+        let secured = connected + 2 * one_way;
+        let ready = secured + after;
+        let passes = matches!((&tunnel, &upgrade), (Way::On(_), Way::On(_)));
+        let there = passes && matches!(reach, Reach::Open | Reach::ClosedAfterTls);
         self.open.entry(number).or_default().push(connection);
         self.connections.insert(
             connection,
@@ -308,6 +319,22 @@ impl<O: Outbox> World<O> {
             },
         );
         let mut arrive = |at, what| self.schedule(at, Item::Input { device: number, attempt, connection, what });
+        match tunnel {
+            Way::On(_) => {}
+            Way::Fails(trips, failure) => return arrive(now + trips * 2 * one_way, Arrival::Failed(failure)),
+            Way::Overdue(failure) => {
+                let patience = millis(settings.timeouts.connect);
+                return arrive(now + patience - patience / 16, Arrival::Failed(Failure::Local(failure)));
+            }
+            Way::Silence => return,
+        }
+        if matches!(reach, Reach::Open | Reach::ClosedAfterTls) && !passes {
+            arrive(connected, Arrival::Connected);
+            if let Way::Fails(trips, failure) = upgrade {
+                arrive(secured + trips * 2 * one_way, Arrival::Failed(failure));
+            }
+            return;
+        }
         match reach {
             Reach::BlackHole => {}
             Reach::Tls(failure) => {

@@ -32,6 +32,7 @@ mod rng;
 mod serve;
 pub mod service;
 pub mod uploads;
+mod way;
 mod world;
 
 pub use builder::Builder;
@@ -40,6 +41,7 @@ pub use device::{AttemptRecord, DeviceLink, Feed, Inbound, Shared, Signing, Told
 pub use heap_outbox::HeapOutbox;
 pub use network::{Network, Reach};
 pub use rng::Rng;
+pub use way::{Proxy, ProxyMood, UpgradeMood};
 pub use world::{DefaultOutbox, World};
 
 /// Wall-clock time of the services when a world begins: 2026-05-28, in seconds since 1970.

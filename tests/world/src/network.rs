@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use steadfast_core::{Failure, TlsFailure};
 
 use crate::rng::Rng;
+use crate::way::{Proxy, UpgradeMood};
 
 /// How far a connection attempt to a host gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,10 @@ impl Reach {
 pub struct Network {
     /// Time one way, in milliseconds, drawn for each piece; pieces of one direction stay in order.
     pub latency_ms: RangeInclusive<u64>,
+    /// The proxy that every attempt goes through.
+    pub proxy: Option<Proxy>,
+    /// MQTT travels on WebSockets, which services open so.
+    pub web_sockets: Option<UpgradeMood>,
     hosts: HashMap<String, Reach>,
     gateways: HashMap<String, String>,
     everything: Option<Reach>,
@@ -58,7 +63,14 @@ pub struct Network {
 
 impl Network {
     pub(crate) fn new() -> Self {
-        Self { latency_ms: 5..=40, hosts: HashMap::new(), gateways: HashMap::new(), everything: None }
+        Self {
+            latency_ms: 5..=40,
+            proxy: None,
+            web_sockets: None,
+            hosts: HashMap::new(),
+            gateways: HashMap::new(),
+            everything: None,
+        }
     }
 
     /// Puts a gateway before a hub: what is sent to `gateway` reaches `hub`.

@@ -1,8 +1,10 @@
 //! The world, as stories see it.
 
 use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
 
+use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
     Address, Assignment, Event, Failure, Instant, Ledger, Memory, Message, MessageId, Outbox, PublishError, RamOutbox,
     State, Status,
@@ -249,6 +251,28 @@ impl<O: Outbox> World<O> {
     }
 
     // The device's frontend.
+
+    /// Gives the first device a secondary key beside the one it has.
+    pub fn give_second_key(&mut self) {
+        let key = SymmetricKey::from_bytes(b"the secondary key of a device!!!").expect("a good length");
+        self.devices[0].second_key = Some(Rc::new(key));
+    }
+
+    /// Lets a hub know the first device by its secondary key only; its connections are closed.
+    pub fn take_first_key_away(&mut self, hub: usize) {
+        let (id, _) = self.identity();
+        let key = self.devices[0].second_key.clone();
+        self.hub_acts(hub, |hub| {
+            hub.add(&id, key);
+            hub.set_enabled(&id, true)
+        });
+    }
+
+    /// Lets the provisioning service know the first device by its secondary key only.
+    pub fn take_first_key_away_at_dps(&mut self) {
+        let (id, _) = self.identity();
+        self.dps.set_key(&id, self.devices[0].second_key.clone());
+    }
 
     /// Sets how the holder of the key answers.
     pub fn set_signing(&mut self, signing: Signing) {
@@ -612,6 +636,6 @@ impl<O: Outbox> World<O> {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

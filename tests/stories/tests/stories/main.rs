@@ -20,3 +20,4 @@ mod shutdown;
 mod status;
 mod telemetry;
 mod uploads;
+mod ways;

@@ -128,6 +128,13 @@ impl Dps {
         self.enrollments.insert(registration_id.to_owned(), enrollment);
     }
 
+    /// Gives the device another key.
+    pub fn set_key(&mut self, registration_id: &str, key: Option<Key>) {
+        if let Some(enrollment) = self.enrollments.get_mut(registration_id) {
+            enrollment.key = key;
+        }
+    }
+
     /// Gives the device another hub.
     pub fn assign(&mut self, registration_id: &str, hub: &str, unix_secs: u64) {
         if let Some(enrollment) = self.enrollments.get_mut(registration_id) {
