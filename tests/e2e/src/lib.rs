@@ -5,6 +5,7 @@
 mod actor;
 mod broker;
 mod collector;
+mod edge_place;
 mod front;
 mod gate;
 mod logs;
@@ -16,6 +17,7 @@ pub mod sdk;
 pub use actor::{Actor, Sent};
 pub use broker::{BROKER, Broker};
 pub use collector::Collector;
+pub use edge_place::EdgePlace;
 pub use front::{ConnectProxy, WebSocketFront};
 pub use gate::Gate;
 pub use logs::Logs;

@@ -1,14 +1,10 @@
 //! The official Python device SDK, unmodified, as a module: twin, methods, inputs and outputs, with a key, with a
 //! certificate, and with what an Edge device gives it, over TLS and over WebSockets.
 
+use e2e::EdgePlace;
 use e2e::sdk::{DPS, HUB, Language, STEP, STORAGE, Sdk, inside};
-use std::time::Duration;
-
-use hub_emulator::{
-    Authority, Config, DeviceAuth, DpsConfig, Emulator, HubConfig, Key, MessageToDevice, Operation, WorkloadApi,
-};
+use hub_emulator::{Authority, Config, DeviceAuth, DpsConfig, Emulator, HubConfig, Key, MessageToDevice, Operation};
 use serde_json::{Value, json};
-use steadfast::{Device, Environment, MethodAnswer, Methods, State, Subscriptions, Variable};
 
 const DEVICE: &str = "line-7";
 
@@ -66,67 +62,15 @@ async fn the_official_python_sdk_works_as_a_module_of_an_edge_device() {
     inside(Language::Python, "the_official_python_sdk_works_as_a_module_of_an_edge_device", judge_edge()).await;
 }
 
-/// The gateway is `localhost`, so that its name and the hub's cannot be taken for each other.
 async fn judge_edge() {
-    let key = Key::from_seed("module");
-    let hub = HubConfig::new(HUB)
-        .device(DEVICE, Key::from_seed("device"))
-        .device("line-7/judged", key.clone())
-        .device("line-7/socket", key.clone())
-        .device("line-7/valve", key.clone());
-    let config = Config::new().hub_with(hub).dps(DpsConfig::new().host(DPS)).tls_port(8883).https_port(443);
-    let emulator = Emulator::start(config).await.expect("ports 8883 and 443 are free in a new namespace");
-    let files = tempfile::tempdir().expect("a temporary folder");
-    let ca = files.path().join("ca.pem");
-    std::fs::write(&ca, emulator.ca_pem()).expect("the file is written");
-    let workload_api = |module: &str| {
-        let path = files.path().join(format!("{module}.sock"));
-        WorkloadApi::start(path, module, "638000000000000001", key.clone(), emulator.ca_pem()).expect("it listens")
-    };
-    let environment = |module: &str, api: &WorkloadApi| {
-        [
-            (Variable::HubHostName, HUB.to_owned()),
-            (Variable::DeviceId, DEVICE.to_owned()),
-            (Variable::ModuleId, module.to_owned()),
-            (Variable::GenerationId, "638000000000000001".to_owned()),
-            (Variable::GatewayHostName, "localhost".to_owned()),
-            (Variable::WorkloadUri, api.uri()),
-            (Variable::ApiVersion, "2020-07-07".to_owned()),
-            (Variable::AuthScheme, "sasToken".to_owned()),
-        ]
-    };
-    // A module of this SDK on the same Edge device, which the judge calls.
-    let valve_api = workload_api("valve");
-    let values = environment("valve", &valve_api);
-    let value = |wanted| values.iter().find(|(one, _)| *one == wanted).map(|(_, value)| value.as_str());
-    let told = Environment::read(value).expect("a module's environment");
-    let builder = Device::builder().edge(&told).subscriptions(Subscriptions::METHODS);
-    let (valve, driver) = builder.build().expect("a complete module");
-    tokio::spawn(driver);
-    let serving = valve.clone();
-    tokio::spawn(async move {
-        Methods::new().on("open", |body| async { MethodAnswer::new(207, body) }).serve(&serving).await
-    });
-    let up = |status: &steadfast::Status| status.state == State::Up;
-    valve.status().wait_for(up).await.expect("the device holds the sender");
-
-    for (module, websockets) in [("judged", false), ("socket", true)] {
-        let api = workload_api(module);
-        let variables: serde_json::Map<String, Value> = environment(module, &api)
-            .map(|(variable, value)| (variable.name().to_owned(), Value::from(value)))
-            .into_iter()
-            .collect();
-        let method = json!({"methodName": "open", "payload": {"by": 3}, "connectTimeoutInSeconds": 5, "responseTimeoutInSeconds": 30});
-        let answer = json!({"status": 207, "payload": {"by": 3}});
-        let call = json!({"method": method, "device": DEVICE, "module": "valve", "answer": answer});
-        let setup = json!({"ca": ca, "websockets": websockets, "environment": variables, "call": call});
-        session(&emulator, module, &setup).await;
-        let signed = format!("POST /modules/{module}/genid/638000000000000001/sign");
-        let requests = api.requests();
-        assert!(requests.contains(&signed) && requests.contains(&"GET /trust-bundle".to_owned()), "{requests:?}");
+    let modules = [("judged", false), ("socket", true)];
+    let place = EdgePlace::start(DEVICE, &modules.map(|(module, _)| module)).await;
+    for (module, websockets) in modules {
+        let api = place.workload_api(module);
+        session(&place.emulator, module, &place.setup(module, websockets, &api)).await;
+        EdgePlace::check(module, &api);
     }
-    valve.stop(Duration::from_secs(5)).await;
-    emulator.stop().await;
+    place.stop().await;
 }
 
 async fn session(emulator: &Emulator, name: &str, setup: &Value) {
