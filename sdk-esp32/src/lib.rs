@@ -126,7 +126,7 @@
 //!
 //! The asynchronous form, for embassy and the like, is [`asynch::Device`].
 //!
-//! [`upload`] brings files to the hub's storage, block by block, beside the device.
+//! [`proxy`] leads out through an HTTP proxy. [`upload`] brings files to the hub's storage, block by block, beside the device.
 //!
 //! RAM is what [`Device::ram`] says, at compile time: the device, its outbox and the two buffers. What it is given for
 //! services, and what the stream below takes (TLS), comes on top.
@@ -146,6 +146,7 @@ mod device;
 mod engine;
 #[cfg(feature = "flash")]
 pub mod flash;
+pub mod proxy;
 #[cfg(feature = "embedded-svc")]
 pub mod storage;
 pub mod upload;

@@ -164,6 +164,7 @@ impl SymmetricKey {
     ///
     /// # Errors
     /// [`KeyError`] naming the first flaw, never the key.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn from_base64(text: &str) -> Result<Self, KeyError> {
         let mut key = Self { bytes: [0; KEY_MAX], len: 0 };
         let mut body = text.as_bytes();

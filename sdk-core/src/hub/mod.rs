@@ -403,6 +403,7 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         }
     }
 
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn take_twin<'b>(&mut self, status: u16, payload: &'b [u8]) -> Option<Received<'b>> {
         // What cannot be read is a failing service's.
         const UNREADABLE: u16 = 500;

@@ -176,6 +176,7 @@ fn put_member(out: &mut Slice<'_>, first: &mut bool, key: Str<'_>, value: &str) 
 }
 
 /// Lists the members of an object.
+#[cfg_attr(target_pointer_width = "32", inline(never))]
 pub(super) fn members(object: &[u8]) -> impl Iterator<Item = (Str<'_>, Value<'_>)> {
     let mut reader = Reader::new(object);
     let _ = reader.next();

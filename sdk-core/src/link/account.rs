@@ -92,6 +92,7 @@ impl<S: Settings, H: Home> Account<S, H> {
     }
 
     /// The device's id at the hub, or the client id at a broker.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub(super) fn device_id(&self) -> &str {
         match (&self.config().service, self.home.assignment()) {
             (Service::Hub { device_id, .. }, _) => device_id.as_ref(),

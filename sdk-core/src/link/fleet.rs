@@ -59,6 +59,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// Returns what is worth keeping across a reboot; see [`Memory`].
     #[must_use]
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn memory(&self) -> Memory {
         let backoff = &self.hub_backoff;
         Memory {
