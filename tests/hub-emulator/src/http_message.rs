@@ -16,7 +16,7 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Head {
     pub(crate) method: String,
-    /// The target without its query, as received.
+    /// The target without its query, not decoded, with one slash at its beginning.
     pub(crate) path: String,
     /// Decoded members of the query.
     pub(crate) query: HashMap<String, String>,
@@ -54,6 +54,11 @@ impl Head {
         if !version.starts_with("HTTP/1.") {
             return None;
         }
+        // RFC 9112, 3.2.2: a server takes whole addresses, too, which older Python SDKs write.
+        let target = match target.split_once("://") {
+            Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
+            _ => target,
+        };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         let mut headers: HashMap<String, String> = HashMap::new();
@@ -66,7 +71,8 @@ impl Head {
         }
         Some(Self {
             method: method.to_owned(),
-            path: path.to_owned(),
+            // The same SDKs write one slash too many.
+            path: format!("/{}", path.trim_start_matches('/')),
             query: pairs.map(|(key, value)| (percent_decode(key), percent_decode(value))).collect(),
             headers,
             is_old: version == "HTTP/1.0",
