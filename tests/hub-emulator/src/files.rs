@@ -32,8 +32,9 @@ pub(crate) fn file_request(
     let (id, action) = match segments.as_slice() {
         ["devices", id, "files"] => ((*id).to_owned(), Action::Begin),
         ["devices", id, "files", "notifications"] => ((*id).to_owned(), Action::Notify(None)),
-        ["devices", id, "files", "notifications", correlation] => {
-            ((*id).to_owned(), Action::Notify(Some((*correlation).to_owned())))
+        // The C SDK writes the id as it is, slashes included.
+        ["devices", id, "files", "notifications", correlation @ ..] => {
+            ((*id).to_owned(), Action::Notify(Some(correlation.join("/"))))
         }
         _ => return error(404, 404_000, "There is no such resource.", unix),
     };

@@ -155,7 +155,8 @@ impl<'a> Token<'a> {
         let se = se?;
         Some(Self {
             sr: sr?,
-            signature: LENIENT.decode(percent_decode(sig?)).ok()?,
+            // Encoders that break lines leave their white space behind.
+            signature: LENIENT.decode(percent_decode(sig?).split_ascii_whitespace().collect::<String>()).ok()?,
             se,
             expiry: se.parse().ok()?,
             policy: policy.filter(|policy| !policy.is_empty()),

@@ -93,7 +93,9 @@ impl<'a> DeviceTopic<'a> {
                 return Some(Self::TwinGet { request: member(query, "$rid")? });
             }
             let query = rest.strip_prefix("PATCH/properties/reported/?")?;
-            let version = member(query, "$version").and_then(|version| version.parse().ok());
+            // The Java SDK writes 0, which no twin has, where it knows no version.
+            let version =
+                member(query, "$version").and_then(|version| version.parse().ok()).filter(|&version| version > 0);
             return Some(Self::TwinPatch { request: member(query, "$rid")?, version });
         }
         if let Some(rest) = rest.strip_prefix("methods/res/") {

@@ -10,15 +10,12 @@ mod support;
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use hub_emulator::{Carrier, Config, DeviceAuth, Emulator, Enrollment, Fault, Operation, percent_encode};
 use rumqttc::mqttbytes::v4::{Connect, Login};
 use serde_json::{Value, json};
-use support::{Client, DEVICE, HUB, SOON, config_with, connect_packet, hub, key, start, tls_stream, token};
+use support::{DEVICE, HUB, SOON, config_with, connect_packet, hub, key, start, tls_stream, token};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 const FILES: &str = "/devices/dev-1/files?api-version=2021-04-12";
 const NOTIFY: &str = "/devices/dev-1/files/notifications?api-version=2021-04-12";
@@ -27,45 +24,13 @@ fn web(config: Config) -> Config {
     config.https_port(0).storage_host("localhost")
 }
 
-/// Opens a WebSocket and sends in frames of `cut` bytes.
-async fn socket(emulator: &Emulator, name: &str, path: &str, protocol: &str, cut: usize) -> Result<Client, u16> {
-    let tls = tls_stream(emulator.https_addr().unwrap(), emulator.ca_pem(), name, None).await.unwrap();
-    let mut request = format!("wss://{name}{path}").into_client_request().unwrap();
-    request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
-    let (socket, answer) = match tokio_tungstenite::client_async(request, tls).await {
-        Ok(done) => done,
-        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => return Err(answer.status().as_u16()),
-        Err(other) => panic!("{other}"),
-    };
-    assert_eq!(answer.headers()["Sec-WebSocket-Protocol"], protocol, "in the client's spelling");
-    let (mut sink, mut frames) = socket.split();
-    let (near, far) = tokio::io::duplex(64 * 1024);
-    let (mut from, mut to) = tokio::io::split(far);
-    tokio::spawn(async move {
-        let mut bytes = vec![0; cut];
-        while let Ok(count @ 1..) = from.read(&mut bytes).await {
-            if sink.send(Message::Binary(bytes[..count].to_vec().into())).await.is_err() {
-                return;
-            }
-        }
-    });
-    tokio::spawn(async move {
-        while let Some(Ok(message)) = frames.next().await {
-            if to.write_all(&message.into_data()).await.is_err() {
-                return;
-            }
-        }
-    });
-    Ok(Client::over(near))
-}
-
 #[tokio::test]
 async fn packets_cross_a_web_socket_however_frames_cut_and_join_them() {
     let emulator = start(web(config_with(hub())).websocket_frame(3)).await;
     for (cut, protocol, path) in
         [(1, "mqtt", "/$iothub/websocket"), (4096, "MQTT", "/$iothub/websocket?iothub-no-client-cert=true")]
     {
-        let mut client = socket(&emulator, HUB, path, protocol, cut).await.unwrap();
+        let mut client = support::socket(&emulator, HUB, path, protocol, None, cut).await.unwrap();
         client.accepted(connect_packet()).await;
         client.delivered("m").await;
         client.subscribed("devices/dev-1/messages/devicebound/#").await;
@@ -83,15 +48,15 @@ async fn packets_cross_a_web_socket_however_frames_cut_and_join_them() {
 async fn dps_answers_on_a_web_socket_too_and_other_paths_and_protocols_are_refused() {
     let emulator = start(web(config_with(hub()).enroll(Enrollment::individual("reg-1", key())))).await;
     let name = emulator.dps().host();
-    let mut client = socket(&emulator, &name, "/$iothub/websocket", "mqtt", 64).await.unwrap();
+    let mut client = support::socket(&emulator, &name, "/$iothub/websocket", "mqtt", None, 64).await.unwrap();
     let scope = emulator.dps().id_scope();
     let mut connect = Connect::new("reg-1");
     let password = key().token(&format!("{scope}/registrations/reg-1"), support::LATER, Some("registration"));
     connect.login = Some(Login::new(format!("{scope}/registrations/reg-1/api-version=2021-06-01"), password));
     client.accepted(connect).await;
     client.subscribed("$dps/registrations/res/#").await;
-    assert_eq!(socket(&emulator, HUB, "/mqtt", "mqtt", 64).await.err(), Some(404));
-    assert_eq!(socket(&emulator, HUB, "/$iothub/websocket", "amqp", 64).await.err(), Some(400));
+    assert_eq!(support::socket(&emulator, HUB, "/mqtt", "mqtt", None, 64).await.err(), Some(404));
+    assert_eq!(support::socket(&emulator, HUB, "/$iothub/websocket", "amqp", None, 64).await.err(), Some(400));
 }
 
 /// Sends one request; status and body of the answer, or nothing when the connection ends.

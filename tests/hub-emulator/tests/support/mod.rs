@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
 use hub_emulator::{Config, Emulator, HubConfig, Key};
 use rumqttc::mqttbytes::v4::{
     Connect, ConnectReturnCode, LastWill, Login, Packet, PubAck, Publish, Subscribe, SubscribeReasonCode,
@@ -20,6 +21,8 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 pub(crate) const HUB: &str = "hub-a.azure-devices.net";
 pub(crate) const DEVICE: &str = "dev-1";
@@ -261,6 +264,50 @@ impl Client {
             other => panic!("not subscribed: {other:?}"),
         }
     }
+}
+
+/// Opens a WebSocket and sends in frames of `cut` bytes.
+pub(crate) async fn socket(
+    emulator: &Emulator,
+    name: &str,
+    path: &str,
+    protocol: &str,
+    certificate: Option<(&str, &str)>,
+    cut: usize,
+) -> Result<Client, u16> {
+    let tls = tls_stream(emulator.https_addr().unwrap(), emulator.ca_pem(), name, certificate).await.unwrap();
+    let mut request = format!("wss://{name}{path}").into_client_request().unwrap();
+    request.headers_mut().insert("Sec-WebSocket-Protocol", protocol.parse().unwrap());
+    let (socket, answer) = match tokio_tungstenite::client_async(request, tls).await {
+        Ok(done) => done,
+        Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => return Err(answer.status().as_u16()),
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(answer.headers()["Sec-WebSocket-Protocol"], protocol, "in the client's spelling");
+    let (mut sink, mut frames) = socket.split();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let (mut from, mut to) = tokio::io::split(far);
+    tokio::spawn(async move {
+        let mut bytes = vec![0; cut];
+        while let Ok(count @ 1..) = from.read(&mut bytes).await {
+            if sink.send(Message::Binary(bytes[..count].to_vec().into())).await.is_err() {
+                return;
+            }
+        }
+        // Whether or not the server is still there, nothing more is sent.
+        let _ = sink.close().await;
+    });
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = frames.next().await {
+            let data = if message.is_binary() { message.into_data() } else { Bytes::new() };
+            if to.write_all(&data).await.is_err() {
+                return;
+            }
+        }
+        // A client that is gone does not need to know.
+        let _ = to.shutdown().await;
+    });
+    Ok(Client::over(near))
 }
 
 pub(crate) fn telemetry(id: &str) -> String {
