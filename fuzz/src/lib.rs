@@ -9,6 +9,7 @@ pub mod decode;
 pub mod differential;
 pub mod dps_json;
 pub mod encode;
+pub mod files;
 pub mod hub;
 pub mod link;
 pub mod mutate;
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("differential", differential::target),
     ("dps_json", dps_json::target),
     ("encode", encode::target),
+    ("files", files::target),
     ("hub", hub::target),
     ("link", link::target),
     ("topics", topics::target),
