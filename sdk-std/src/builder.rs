@@ -19,21 +19,18 @@ use crate::clock;
 use crate::connect::Overrides;
 use crate::device::Device;
 use crate::driver::Driver;
-#[cfg(feature = "edge")]
-use crate::edge::{EdgeModule, Workload};
 use crate::memory_file::MemoryFile;
 use crate::memory_outbox::MemoryOutbox;
 use crate::proxy::Proxy;
 use crate::setup::Setup;
 use crate::shared::{Shared, SharedConfig};
-use crate::signer::{KeyPair, SharedKey, Signer};
-use crate::tls::{self, CertificateSource, ClientCertificate, Tls};
-use crate::tokens::{Prover, TokenSource};
-use zeroize::Zeroizing;
+use crate::tls::{self, Tls};
 
 mod network;
+mod proof;
 
 pub use network::Transport;
+use proof::Proof;
 
 /// Most messages the outbox holds unless the builder says otherwise.
 const OUTBOX_MESSAGES: usize = 1000;
@@ -102,9 +99,6 @@ pub struct Builder {
     overrides: Overrides,
     #[cfg(feature = "_https")]
     https_overrides: Overrides,
-    /// Whom to ask for signatures and roots.
-    #[cfg(feature = "edge")]
-    edge: Option<EdgeModule>,
     proxy: Option<Proxy>,
     transport: Transport,
     port: Option<u16>,
@@ -119,28 +113,6 @@ pub struct Builder {
     #[cfg(feature = "rumqttc")]
     over_rumqttc: bool,
     error: Option<BuildError>,
-}
-
-/// What the device proves itself with.
-enum Proof {
-    Nothing,
-    Prover(Prover),
-    /// The keys of an enrollment group, in base64, until the registration id is known for certain.
-    Group(Zeroizing<String>, Option<Zeroizing<String>>),
-    Certificate(ClientCertificate),
-    /// The workload API, once the timeouts are known for certain.
-    #[cfg(feature = "edge")]
-    Workload,
-}
-
-/// What the driver proves the device with.
-#[derive(Default)]
-struct Proven {
-    prover: Option<Prover>,
-    certificate: Option<Box<CertificateSource>>,
-    /// Who is asked for the roots, unless the application names them.
-    #[cfg(feature = "edge")]
-    workload: Option<Arc<Workload>>,
 }
 
 impl Builder {
@@ -158,8 +130,6 @@ impl Builder {
             overrides: Overrides::new(),
             #[cfg(feature = "_https")]
             https_overrides: Overrides::new(),
-            #[cfg(feature = "edge")]
-            edge: None,
             proxy: None,
             transport: Transport::Tcp,
             port: None,
@@ -218,74 +188,6 @@ impl Builder {
         self.config.service = Service::Broker { host: host.into(), client_id: client_id.into() };
         self.placed = true;
         self
-    }
-
-    /// Proves the device with its symmetric key, in base64.
-    pub fn shared_key(self, key: &str) -> Self {
-        match SharedKey::from_base64(key) {
-            Ok(key) => self.signer(key),
-            Err(error) => self.fail(BuildError::Key(error)),
-        }
-    }
-
-    /// Proves the device with either of its symmetric keys, in base64: when one is refused, the other is tried at the
-    /// next attempt, and the one that was taken is kept to. So keys can be exchanged one after the other.
-    pub fn shared_keys(self, primary: &str, secondary: &str) -> Self {
-        match (SharedKey::from_base64(primary), SharedKey::from_base64(secondary)) {
-            (Ok(primary), Ok(secondary)) => self.signer(KeyPair::new(primary, secondary)),
-            (Err(error), _) | (_, Err(error)) => self.fail(BuildError::Key(error)),
-        }
-    }
-
-    /// Proves the device with the key derived for its registration id from its enrollment group's key, in base64.
-    pub fn group_key(mut self, key: &str) -> Self {
-        self.proof = Proof::Group(Zeroizing::new(key.to_owned()), None);
-        self.prove(Credential::SharedKey)
-    }
-
-    /// Like [`group_key`](Self::group_key) with both keys of the enrollment group: when one is refused, the other is
-    /// tried at the next attempt.
-    pub fn group_keys(mut self, primary: &str, secondary: &str) -> Self {
-        self.proof = Proof::Group(Zeroizing::new(primary.to_owned()), Some(Zeroizing::new(secondary.to_owned())));
-        self.prove(Credential::SharedKey)
-    }
-
-    /// Proves the device with signatures of a key held elsewhere.
-    pub fn signer(mut self, signer: impl Signer) -> Self {
-        self.proof = Proof::Prover(Prover::Signer(Arc::new(signer)));
-        self.prove(Credential::SharedKey)
-    }
-
-    /// Proves the device with shared access signatures that are made elsewhere, such as by a service of the plant that
-    /// holds the keys. Each is asked for when it is needed and renewed before its own expiry.
-    pub fn tokens_from(mut self, source: impl TokenSource) -> Self {
-        self.proof = Proof::Prover(Prover::Tokens(Arc::new(source)));
-        self.prove(Credential::SharedKey)
-    }
-
-    /// Proves the device to its hub with a finished shared access signature. Nobody can renew it: once it has expired,
-    /// the hub refuses the device. Prefer the key.
-    pub fn token(mut self, token: &str) -> Self {
-        self.proof = Proof::Nothing;
-        self.prove(Credential::Token(token.into()))
-    }
-
-    /// Proves the device with a certificate.
-    pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
-        self.proof = Proof::Certificate(certificate);
-        self.prove(Credential::Certificate)
-    }
-
-    /// Proves the device to a broker with a user name and a password.
-    pub fn password(mut self, user_name: &str, password: &str) -> Self {
-        self.proof = Proof::Nothing;
-        self.prove(Credential::Password { user_name: user_name.into(), password: password.into() })
-    }
-
-    /// Proves nothing, for a broker that asks for nothing.
-    pub fn anonymous(mut self) -> Self {
-        self.proof = Proof::Nothing;
-        self.prove(Credential::Anonymous)
     }
 
     /// Makes the identity a module of the device.
@@ -492,7 +394,7 @@ impl Builder {
             signing: self.config.timeouts.sign,
             #[cfg(feature = "_https")]
             token: if let Credential::Token(token) = &self.config.credential {
-                Some(Zeroizing::new(String::from(&**token)))
+                Some(zeroize::Zeroizing::new(String::from(&**token)))
             } else {
                 None
             },
@@ -538,55 +440,9 @@ impl Builder {
         Ok((Device::new(shared), driver))
     }
 
-    #[cfg(feature = "edge")]
-    pub(crate) fn by_workload(mut self, module: EdgeModule) -> Self {
-        self.edge = Some(module);
-        self.proof = Proof::Workload;
-        self.prove(Credential::SharedKey)
-    }
-
-    fn prove(mut self, credential: Credential<Box<str>>) -> Self {
-        self.config.credential = credential;
-        self.proven = true;
-        self
-    }
-
     pub(crate) fn fail(mut self, error: BuildError) -> Self {
         self.error.get_or_insert(error);
         self
-    }
-
-    fn proof(&mut self) -> Result<Proven, BuildError> {
-        match std::mem::replace(&mut self.proof, Proof::Nothing) {
-            Proof::Nothing => Ok(Proven::default()),
-            Proof::Prover(prover) => Ok(Proven { prover: Some(prover), ..Proven::default() }),
-            Proof::Certificate(certificate) => {
-                let certificate = Some(Box::new(CertificateSource::new(certificate)));
-                Ok(Proven { certificate, ..Proven::default() })
-            }
-            Proof::Group(key, other) => {
-                let Service::Provisioned { registration_id, .. } = &self.config.service else {
-                    return Err(BuildError::GroupKeyWithoutProvisioning);
-                };
-                let derived = |key: &str| SharedKey::of_group(key, registration_id).map_err(BuildError::Key);
-                let key = derived(&key)?;
-                let signer: Arc<dyn Signer> = match other {
-                    None => Arc::new(key),
-                    Some(other) => Arc::new(KeyPair::new(key, derived(&other)?)),
-                };
-                Ok(Proven { prover: Some(Prover::Signer(signer)), ..Proven::default() })
-            }
-            #[cfg(feature = "edge")]
-            Proof::Workload => {
-                let Some(module) = self.edge.take() else { return Ok(Proven::default()) };
-                module.check()?;
-                let (workload, signer) = module.workload(&self.config.timeouts);
-                let prover = Some(Prover::Signer(Arc::new(signer)));
-                // Without a gateway it is the IoT hub's own certificate.
-                let asked = self.tls.is_none() && !self.plaintext && self.config.gateway.is_some();
-                Ok(Proven { prover, workload: asked.then_some(workload), ..Proven::default() })
-            }
-        }
     }
 
     fn assignment_source(&mut self) -> Result<Option<Box<AssignmentFile>>, BuildError> {
