@@ -1,5 +1,6 @@
 //! An upload under any history of answers, failures, moves and times.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use steadfast_core::files::{Body, Input, Options, Output, Upload, UploadError};
@@ -31,7 +32,16 @@ pub fn target(data: &[u8]) {
         assert!(bad, "{name:?} is a name");
         return;
     };
-    let mut player = Player { upload, now: 0, stored: 0, committed: false, hub: 0, last: Attempt::default() };
+    let mut player = Player {
+        upload,
+        now: 0,
+        stored: 0,
+        committed: false,
+        end: None,
+        blocks: BTreeMap::new(),
+        hub: 0,
+        last: Attempt::default(),
+    };
     for _ in 0..512 {
         if source.is_empty() || player.is_done() {
             break;
@@ -49,6 +59,10 @@ struct Player<'n> {
     stored: usize,
     /// It took the whole file.
     committed: bool,
+    /// Where the file ended.
+    end: Option<usize>,
+    /// Start and length of blocks by host and id.
+    blocks: BTreeMap<(String, String), (usize, usize)>,
     hub: u8,
     last: Attempt,
 }
@@ -88,8 +102,8 @@ impl Player<'_> {
         match self.upload.poll_output() {
             Output::Home => {
                 let input = match self.hub {
-                    0 => Input::Home { hub: "hub-a.example", device_id: "pump 7" },
-                    1 => Input::Home { hub: "hub-b.example", device_id: "pump 7" },
+                    0 => Input::Home { hub: "hub-a.example", device_id: "pump-7" },
+                    1 => Input::Home { hub: "hub-b.example", device_id: "pump-7" },
                     _ => Input::Unassigned,
                 };
                 self.upload.handle_input(input, now);
@@ -99,11 +113,13 @@ impl Player<'_> {
                 assert!(offset <= FILE && len > 0, "{offset} {len}");
                 self.stored = offset;
                 self.committed = false;
+                let asked = len;
                 let len = if choice & 16 == 0 {
                     len.min(FILE - offset)
                 } else {
                     usize::from(source.byte()).min(FILE - offset)
                 };
+                self.end = (len < asked).then_some(offset + len);
                 self.upload.handle_input(Input::Read { len }, now);
             }
             Output::Wait(at) => {
@@ -165,14 +181,29 @@ impl Player<'_> {
             0 => source.bytes(),
             _ => {
                 told = format!(
-                    r#"{{"correlationId":"c\u0022","hostName":"s-{place}.example","containerName":"f","blobName":"pump 7/x","sasToken":"?sig=%2B","errorCode":403006}}"#
+                    r#"{{"correlationId":"c\u0022","hostName":"s-{place}.example","containerName":"f","blobName":"pump-7/x","sasToken":"?sig=%2B","errorCode":403006}}"#
                 );
                 told.as_bytes()
             }
         };
+        let host = request.host.to_owned();
         if !hub && (200..300).contains(&status) {
+            if let Some((_, rest)) = uri.split_once("blockid=") {
+                let id = rest.split('&').next().unwrap_or_default().to_owned();
+                self.blocks.insert((host, id), (stored, taken));
+            } else if list {
+                let text = String::from_utf8_lossy(&content);
+                let mut end = 0;
+                for part in text.split("<Latest>").skip(1) {
+                    let id = part.split('<').next().unwrap_or_default().to_owned();
+                    let block = self.blocks.get(&(host.clone(), id));
+                    let (start, len) = block.expect("the list names blocks that the storage took");
+                    assert_eq!(*start, end, "the blocks follow one another");
+                    end += len;
+                }
+                assert_eq!(Some(end), self.end, "the list is the whole file");
+            }
             self.committed = list || whole;
-            self.stored = stored + taken;
         }
         let retry_after_secs = (choice & 2 == 0).then(|| u32::from(source.byte()));
         self.upload.handle_input(Input::Answer { attempt, status, retry_after_secs, body }, now);
