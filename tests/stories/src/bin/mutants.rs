@@ -19,7 +19,7 @@ struct Mutant {
     to: &'static str,
 }
 
-const MUTANTS: [Mutant; 17] = [
+const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "a message counts as delivered when it is sent",
         file: "link/deliver.rs",
@@ -122,10 +122,40 @@ const MUTANTS: [Mutant; 17] = [
         from: "scale(word, width >> 1, width)",
         to: "scale(u32::MAX, word & 0, width)",
     },
+    Mutant {
+        name: "a file counts as stored before its blocks are listed",
+        file: "files/upload.rs",
+        from: "(_, true) => self.hold(Held { len: 0, last: true }, now),",
+        to: "(_, true) => {}",
+    },
+    Mutant {
+        name: "blocks in another place count as stored",
+        file: "files/upload.rs",
+        from: "if moved && !self.begin_again(now) {",
+        to: "if moved && self.place.is_none() {",
+    },
+    Mutant {
+        name: "the hub is not told of an upload that ends",
+        file: "files/upload/farewell.rs",
+        from: "if self.grant.is_open() {",
+        to: "if !self.grant.is_open() {",
+    },
+    Mutant {
+        name: "an upload has no end of patience",
+        file: "files/upload.rs",
+        from: "if now.since(self.since).saturating_add(delay) <= self.options.patience {",
+        to: "if now.since(self.since).saturating_add(delay) <= self.options.patience.saturating_mul(100) {",
+    },
 ];
 
-/// Suites, the quickest first, with what makes them quicker.
-const SUITES: [(&str, &[&str]); 3] = [
+/// Suites of uploads, which are a machine of their own.
+const OF_UPLOADS: [Suite; 1] = [("uploads", &[])];
+
+/// A suite, and what makes it quicker.
+type Suite = (&'static str, &'static [&'static str]);
+
+/// Suites of the link, the quickest first.
+const OF_LINK: [Suite; 3] = [
     ("exhaustive", &[]),
     ("stories", &["--skip", "ten_thousand", "--skip", "of_a_fleet", "--skip", "packet_id"]),
     ("histories", &[]),
@@ -161,7 +191,8 @@ fn run() -> Result<usize, String> {
     }
     prepare(&root, &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
     let begun = Instant::now();
-    if let Some(failed) = first_failure(&copy, &place)? {
+    let all = OF_LINK.into_iter().chain(OF_UPLOADS);
+    if let Some(failed) = first_failure(&copy, &place, all)? {
         return Err(format!("without a mistake the suite {failed} fails already"));
     }
     say(&format!("no mistake: all suites pass ({} s)", begun.elapsed().as_secs()));
@@ -176,7 +207,8 @@ fn run() -> Result<usize, String> {
         }
         let write = |text: &str| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
         write(&source.replace(mutant.from, mutant.to))?;
-        let failed = first_failure(&copy, &place)?;
+        let suites: &[Suite] = if mutant.file.starts_with("files/") { &OF_UPLOADS } else { &OF_LINK };
+        let failed = first_failure(&copy, &place, suites.iter().copied())?;
         write(&source)?;
         let verdict = match failed {
             Some(suite) => format!("noticed by {suite}"),
@@ -220,8 +252,12 @@ fn copy_folder(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// Runs the suites until one fails and returns its name.
-fn first_failure(copy: &Path, place: &Path) -> Result<Option<&'static str>, String> {
-    for (suite, arguments) in SUITES {
+fn first_failure(
+    copy: &Path,
+    place: &Path,
+    suites: impl Iterator<Item = Suite>,
+) -> Result<Option<&'static str>, String> {
+    for (suite, arguments) in suites {
         let program = build(copy, place, suite)?;
         let mut command = Command::new(program);
         command.args(arguments).current_dir(copy);
