@@ -31,13 +31,15 @@ pub enum Variable {
     GatewayHostName,
     /// A connection string in place of all of those, for debugging outside a container.
     ConnectionString,
+    /// Another name for it, which counts when that is not set: of a module that is debugged at the IoT hub itself.
+    HubConnectionString,
     /// The file with the gateway's root certificates that goes with it.
     CaFile,
 }
 
 impl Variable {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::HubHostName,
         Self::DeviceId,
         Self::ModuleId,
@@ -47,6 +49,7 @@ impl Variable {
         Self::AuthScheme,
         Self::GatewayHostName,
         Self::ConnectionString,
+        Self::HubConnectionString,
         Self::CaFile,
     ];
 
@@ -63,6 +66,7 @@ impl Variable {
             Self::AuthScheme => "IOTEDGE_AUTHSCHEME",
             Self::GatewayHostName => "IOTEDGE_GATEWAYHOSTNAME",
             Self::ConnectionString => "EdgeHubConnectionString",
+            Self::HubConnectionString => "IotHubConnectionString",
             Self::CaFile => "EdgeModuleCACertificateFile",
         }
     }
@@ -105,15 +109,17 @@ impl<'a> Environment<'a> {
     /// [`EnvironmentError`] naming the first variable that is missing or not usable, never a secret.
     pub fn read(value: impl Fn(Variable) -> Option<&'a str>) -> Result<Self, EnvironmentError> {
         let value = |variable| value(variable).filter(|text| !text.is_empty());
-        if value(Variable::WorkloadUri).is_none()
-            && let Some(text) = value(Variable::ConnectionString)
-        {
-            let parsed = ConnectionString::parse(text).map_err(EnvironmentError::ConnectionString)?;
-            // The key is what a module outside a container has in place of the workload API.
-            if parsed.module_id.is_none() || parsed.credential == Credential::X509 {
-                return Err(EnvironmentError::NoModule);
+        if value(Variable::WorkloadUri).is_none() {
+            for variable in [Variable::ConnectionString, Variable::HubConnectionString] {
+                let Some(text) = value(variable) else { continue };
+                let parsed = ConnectionString::parse(text);
+                let parsed = parsed.map_err(|error| EnvironmentError::ConnectionString(variable, error))?;
+                // The key is what a module outside a container has in place of the workload API.
+                if parsed.module_id.is_none() || parsed.credential == Credential::X509 {
+                    return Err(EnvironmentError::NoModule(variable));
+                }
+                return Ok(Self::Debug { connection_string: text, ca_file: value(Variable::CaFile) });
             }
-            return Ok(Self::Debug { connection_string: text, ca_file: value(Variable::CaFile) });
         }
         Module::read(value).map(Self::Module)
     }
@@ -243,9 +249,9 @@ pub enum EnvironmentError {
     /// The scheme of authentication is another one than `sasToken`.
     AuthScheme,
     /// The connection string for debugging is not usable.
-    ConnectionString(ConnectionStringError),
+    ConnectionString(Variable, ConnectionStringError),
     /// The connection string for debugging names no module, or has no key.
-    NoModule,
+    NoModule(Variable),
 }
 
 impl fmt::Display for EnvironmentError {
@@ -261,11 +267,9 @@ impl fmt::Display for EnvironmentError {
             Self::Name(variable, error) => write!(f, "{} is not usable: {error}", variable.name()),
             Self::WorkloadUri(error) => write!(f, "{} is not usable: {error}", Variable::WorkloadUri.name()),
             Self::AuthScheme => write!(f, "{} is not usable: only sasToken is known", Variable::AuthScheme.name()),
-            Self::ConnectionString(error) => {
-                write!(f, "{} is not usable: {error}", Variable::ConnectionString.name())
-            }
-            Self::NoModule => {
-                write!(f, "{} is not usable: it must name a module and have a key", Variable::ConnectionString.name())
+            Self::ConnectionString(variable, error) => write!(f, "{} is not usable: {error}", variable.name()),
+            Self::NoModule(variable) => {
+                write!(f, "{} is not usable: it must name a module and have a key", variable.name())
             }
         }
     }
@@ -276,8 +280,8 @@ impl core::error::Error for EnvironmentError {
         match self {
             Self::Name(_, error) => Some(error),
             Self::WorkloadUri(error) => Some(error),
-            Self::ConnectionString(error) => Some(error),
-            Self::Missing(_) | Self::AuthScheme | Self::NoModule => None,
+            Self::ConnectionString(_, error) => Some(error),
+            Self::Missing(_) | Self::AuthScheme | Self::NoModule(_) => None,
         }
     }
 }
@@ -300,7 +304,7 @@ mod tests {
             Variable::ApiVersion => Some("2019-01-30"),
             Variable::AuthScheme => Some("sasToken"),
             Variable::GatewayHostName => Some("edgehub"),
-            Variable::ConnectionString | Variable::CaFile => None,
+            Variable::ConnectionString | Variable::HubConnectionString | Variable::CaFile => None,
         }
     }
 
@@ -322,7 +326,8 @@ mod tests {
                 (Variable::GatewayHostName, Ok(Environment::Module(module))) => {
                     assert_eq!(module.gateway_host_name, None);
                 }
-                (Variable::AuthScheme | Variable::ConnectionString | Variable::CaFile, Ok(_)) => {}
+                (Variable::AuthScheme, Ok(_)) => {}
+                (Variable::ConnectionString | Variable::HubConnectionString | Variable::CaFile, Ok(_)) => {}
                 (missing, read) => {
                     let error = read.unwrap_err();
                     assert_eq!(error, EnvironmentError::Missing(missing));
@@ -357,14 +362,22 @@ mod tests {
         let read = Environment::read(value).unwrap();
         assert_eq!(read, Environment::Debug { connection_string: &text, ca_file: Some("/tmp/ca.pem") });
         assert!(!format!("{read:?}").contains(KEY));
+        let at_hub = Environment::read(|variable| (variable == Variable::HubConnectionString).then_some(text.as_str()));
+        assert_eq!(at_hub, Ok(Environment::Debug { connection_string: &text, ca_file: None }));
         // Under an agent it is not looked at.
         let both = Environment::read(|variable| agent(variable).or_else(|| value(variable)));
         assert!(matches!(both, Ok(Environment::Module(_))));
 
         let table = [
-            ("HostName=h.net;DeviceId=d;SharedAccessKey=KEY", EnvironmentError::NoModule),
-            ("HostName=h.net;DeviceId=d;ModuleId=m;x509=true", EnvironmentError::NoModule),
-            ("DeviceId", EnvironmentError::ConnectionString(ConnectionStringError::NotAPair { at: 0 })),
+            ("HostName=h.net;DeviceId=d;SharedAccessKey=KEY", EnvironmentError::NoModule(Variable::ConnectionString)),
+            ("HostName=h.net;DeviceId=d;ModuleId=m;x509=true", EnvironmentError::NoModule(Variable::ConnectionString)),
+            (
+                "DeviceId",
+                EnvironmentError::ConnectionString(
+                    Variable::ConnectionString,
+                    ConnectionStringError::NotAPair { at: 0 },
+                ),
+            ),
         ];
         for (text, error) in table {
             let text = text.replace("KEY", KEY);
