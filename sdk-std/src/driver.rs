@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use steadfast_core::{Attempt, Failure, Ledger};
+use steadfast_core::{Attempt, Failure, Ledger, LocalFailure};
 use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use tokio::time::{Sleep, sleep};
@@ -132,7 +132,12 @@ impl Driver {
             Work::Signing(attempt, signing) => {
                 let Poll::Ready(signed) = signing.as_mut().poll(cx) else { return None };
                 let report = signed.map(Report::Proved).unwrap_or_else(|error| {
-                    tracing::error!(device = %self.setup.name, %error, "no token can be made");
+                    if error.failure() == Failure::Local(LocalFailure::WorkloadUnreachable) {
+                        // The parts of an Edge device start in any order.
+                        tracing::warn!(device = %self.setup.name, %error, "no token can be made yet");
+                    } else {
+                        tracing::error!(device = %self.setup.name, %error, "no token can be made");
+                    }
                     Report::Failed(error.failure())
                 });
                 (*attempt, Work::Nothing, report)

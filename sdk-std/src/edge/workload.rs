@@ -72,9 +72,7 @@ impl Workload {
     async fn sign(&self, text: &str) -> Result<[u8; 32], SigningFailed> {
         let body = sign_request(text);
         let answer = self.ask(&Method::POST, &self.module.sign, &body, self.sign_patience).await;
-        let answer = answer.map_err(|failure| {
-            SigningFailed::with_failure(failure, format!("the workload API at {}: {failure}", self.module.place))
-        })?;
+        let answer = answer.map_err(|Unasked { failure, why }| SigningFailed::with_failure(failure, why))?;
         workload::read_digest(&answer)
             .map_err(|error| SigningFailed::with_failure(LocalFailure::WorkloadRefused(0), error.to_string()))
     }
@@ -92,11 +90,14 @@ impl Workload {
         match (self.ask_for_roots().await, known) {
             (Ok(text), known) => self.take_roots(&text, known),
             // Those of an hour ago are as good while the gateway's certificate leads to them.
-            (Err(failure), Some(known)) if !known.doubted => {
-                tracing::warn!(%failure, "the trusted roots cannot be asked for; going on with those known");
+            (Err(Unasked { why, .. }), Some(known)) if !known.doubted => {
+                tracing::warn!(why, "the trusted roots cannot be asked for; going on with those known");
                 Ok(known.tls)
             }
-            (Err(failure), _) => Err(Failure::Local(failure)),
+            (Err(Unasked { failure, why }), _) => {
+                tracing::warn!(why, "the trusted roots are not known");
+                Err(Failure::Local(failure))
+            }
         }
     }
 
@@ -131,51 +132,53 @@ impl Workload {
         Ok(tls)
     }
 
-    async fn ask_for_roots(&self) -> Result<String, LocalFailure> {
+    async fn ask_for_roots(&self) -> Result<String, Unasked> {
         let path = &self.module.trust_bundle;
         let answer = self.ask(&Method::GET, path, &Bytes::new(), self.trust_patience).await?;
         let mut buffer = vec![0; answer.len()];
-        let text = workload::read_trust_bundle(&answer, &mut buffer).map_err(|error| {
-            tracing::error!(%error, "the trusted roots are not known");
-            LocalFailure::WorkloadRefused(0)
-        })?;
+        let text = workload::read_trust_bundle(&answer, &mut buffer)
+            .map_err(|error| Unasked { failure: LocalFailure::WorkloadRefused(0), why: error.to_string() })?;
         Ok(text.to_owned())
     }
 
     /// Asks for something, and again for a moment when the service is too busy to answer. `patience` bounds it all.
-    async fn ask(&self, method: &Method, path: &str, body: &Bytes, patience: Duration) -> Result<Bytes, LocalFailure> {
-        let mut failure = LocalFailure::WorkloadUnreachable;
+    async fn ask(&self, method: &Method, path: &str, body: &Bytes, patience: Duration) -> Result<Bytes, Unasked> {
+        let place = &self.module.place;
+        let mut unasked = Unasked {
+            failure: LocalFailure::WorkloadUnreachable,
+            why: format!("the workload API at {place} did not answer in time"),
+        };
         let tries = async {
             for count in 0..TRIES {
                 if count > 0 {
                     sleep(pause(count)).await;
                 }
                 match self.ask_once(method, path, body).await {
-                    Ok(answer) if (200..300).contains(&answer.status) => return Ok(answer.body),
+                    Ok(answer) if (200..300).contains(&answer.status) => return Some(answer.body),
                     Ok(answer) => {
-                        let message = message(&answer);
-                        tracing::warn!(status = answer.status, message, "the workload API refused");
-                        failure = LocalFailure::WorkloadRefused(answer.status);
-                        if !workload::is_busy(answer.status) {
-                            return Err(());
+                        let (status, message) = (answer.status, message(&answer));
+                        unasked.failure = LocalFailure::WorkloadRefused(status);
+                        unasked.why = format!("the workload API at {place} answered {status} {message}");
+                        if !workload::is_busy(status) {
+                            return None;
                         }
                     }
                     Err(Unanswered::Absent(error)) => {
-                        tracing::debug!(place = %self.module.place, %error, "the workload API is not there");
-                        failure = LocalFailure::WorkloadUnreachable;
-                        return Err(());
+                        unasked.failure = LocalFailure::WorkloadUnreachable;
+                        unasked.why = format!("the workload API at {place} is not there: {error}");
+                        return None;
                     }
                     // It closes connections that are too many for it.
-                    Err(Unanswered::CutOff) => failure = LocalFailure::WorkloadUnreachable,
+                    Err(Unanswered::CutOff) => {
+                        unasked.failure = LocalFailure::WorkloadUnreachable;
+                        unasked.why = format!("the workload API at {place} ends every connection without an answer");
+                    }
                 }
             }
-            Err(())
+            None
         };
         let answer = timeout(patience, tries).await;
-        match answer {
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(())) | Err(_) => Err(failure),
-        }
+        answer.ok().flatten().ok_or(unasked)
     }
 
     async fn ask_once(&self, method: &Method, path: &str, body: &Bytes) -> Result<Answer, Unanswered> {
@@ -207,6 +210,12 @@ impl fmt::Debug for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Workload({})", self.module.place)
     }
+}
+
+/// Why nothing came of a request, for the status and for the log.
+struct Unasked {
+    failure: LocalFailure,
+    why: String,
 }
 
 /// Why there was no answer.
