@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
@@ -215,9 +215,16 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     authority: Authority,
-    by_name: Mutex<HashMap<String, Arc<CertifiedKey>>>,
-    /// For clients that send no name: they dial an address.
-    gateway: Arc<CertifiedKey>,
+    named: Mutex<Named>,
+}
+
+#[derive(Debug)]
+struct Named {
+    /// Names and addresses any service may be reached by.
+    gateways: Vec<String>,
+    by_name: HashMap<String, Arc<CertifiedKey>>,
+    /// For clients that send no name, as older SDKs do: it has all names. None until it is needed.
+    nameless: Option<Arc<CertifiedKey>>,
 }
 
 impl Certificates {
@@ -226,8 +233,9 @@ impl Certificates {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         names.extend_from_slice(gateways);
         let gateway = Arc::new(authority.service_certificate(&names, None)?);
-        let by_name = names.into_iter().map(|name| (name, Arc::clone(&gateway))).collect();
-        Ok(Arc::new(Self { authority, by_name: Mutex::new(by_name), gateway }))
+        let by_name = names.iter().map(|name| (name.clone(), Arc::clone(&gateway))).collect();
+        let named = Named { gateways: names, by_name, nameless: None };
+        Ok(Arc::new(Self { authority, named: Mutex::new(named) }))
     }
 
     pub(crate) fn authority(&self) -> &Authority {
@@ -238,8 +246,24 @@ impl Certificates {
     pub(crate) fn add(&self, host: &str, flaw: Option<Flaw>) -> Result<(), Error> {
         let names = [host.to_owned()];
         let certificate = Arc::new(self.authority.service_certificate(&names, flaw)?);
-        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).insert(host.to_owned(), certificate);
+        let mut named = self.lock();
+        named.by_name.insert(host.to_owned(), certificate);
+        named.nameless = None;
         Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Named> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn nameless(&self) -> Option<Arc<CertifiedKey>> {
+        let mut named = self.lock();
+        if named.nameless.is_none() {
+            let mut names = named.gateways.clone();
+            names.extend(named.by_name.keys().filter(|name| !named.gateways.contains(name)).cloned());
+            named.nameless = self.authority.service_certificate(&names, None).ok().map(Arc::new);
+        }
+        named.nameless.clone()
     }
 
     /// Returns the TLS settings of all listeners: TLS 1.2 and 1.3, a client certificate asked for but not required.
@@ -257,9 +281,8 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let Some(name) = hello.server_name() else { return Some(Arc::clone(&self.gateway)) };
-        let name = name.to_ascii_lowercase();
-        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned()
+        let Some(name) = hello.server_name() else { return self.nameless() };
+        self.lock().by_name.get(&name.to_ascii_lowercase()).cloned()
     }
 }
 

@@ -118,6 +118,20 @@ async fn bytes_after_the_end_of_tls_are_ignored_whatever_they_are() {
 }
 
 #[tokio::test]
+async fn a_client_that_sends_no_name_is_shown_a_certificate_for_all_of_them() {
+    let emulator = start(config().gateway_name("edge-1").storage_host("files.core.windows.net")).await;
+    let nameless =
+        async |name: &str| support::tls_stream_that(emulator.tls_addr(), emulator.ca_pem(), name, None, false).await;
+    for name in [HUB, DPS, "files.core.windows.net", "localhost", "edge-1"] {
+        nameless(name).await.unwrap();
+    }
+    Client::over(nameless(HUB).await.unwrap()).accepted(connect_packet()).await;
+    assert!(nameless(HUB_B).await.is_err());
+    emulator.add_hub(HubConfig::new("hub-b")).unwrap();
+    nameless(HUB_B).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_hub_added_while_running_is_served() {
     let emulator = start(config()).await;
     emulator.add_hub(HubConfig::new("hub-c").device(DEVICE, support::key())).unwrap();

@@ -45,6 +45,17 @@ pub(crate) async fn tls_stream(
     name: &str,
     certificate: Option<(&str, &str)>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
+    tls_stream_that(address, ca_pem, name, certificate, true).await
+}
+
+/// Opens a stream that sends the name of the server only if `sends_name`, and checks the certificate for it either way.
+pub(crate) async fn tls_stream_that(
+    address: SocketAddr,
+    ca_pem: &str,
+    name: &str,
+    certificate: Option<(&str, &str)>,
+    sends_name: bool,
+) -> std::io::Result<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -52,7 +63,7 @@ pub(crate) async fn tls_stream(
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_root_certificates(roots);
-    let config = match certificate {
+    let mut config = match certificate {
         None => builder.with_no_client_auth(),
         Some((certificate, key)) => {
             let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
@@ -60,6 +71,7 @@ pub(crate) async fn tls_stream(
             builder.with_client_auth_cert(vec![certificate], key).unwrap()
         }
     };
+    config.enable_sni = sends_name;
     let tcp = TcpStream::connect(address).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
