@@ -10,6 +10,7 @@ fn main() {
         "esp_idf_version_at_least_5_3_0",
         "esp_idf_version_at_least_5_4_0",
         "esp_idf_version_at_least_5_5_0",
+        "esp_idf_comp_esp_http_client_enabled",
         "esp_idf_comp_esp_tls_enabled",
         "esp_idf_comp_nvs_flash_enabled",
         "esp_idf_esp_tls_using_mbedtls",
