@@ -1,7 +1,7 @@
 //! `fmt`, `lint`, `doc` and `msrv`.
 
 use crate::metadata::Graph;
-use crate::{Done, Outcome, features, shell};
+use crate::{Done, Outcome, features, features_page, shell};
 
 /// Checks the formatting, or applies it with `--fix`.
 pub(crate) fn fmt(arguments: &[String]) -> Outcome {
@@ -41,7 +41,8 @@ pub(crate) fn without(subcommand: &str, component: &str) -> Option<Done> {
     asked.is_err().then(|| Done::Skipped(format!("no {component}; run: rustup component add {component}")))
 }
 
-/// Builds the documentation of the workspace, and that of the libraries with their features.
+/// Builds the documentation of the workspace, and that of the libraries with their features, and checks that the page
+/// of features has its evidence.
 pub(crate) fn doc(arguments: &[String]) -> Outcome {
     shell::expect_none(arguments)?;
     let graph = Graph::read(None, &[], &[])?;
@@ -52,6 +53,7 @@ pub(crate) fn doc(arguments: &[String]) -> Outcome {
             document(&["--package".into(), library.name.clone(), "--features".into(), features.join(",")])?;
         }
     }
+    features_page::check()?;
     Ok(Done::Ran("no warnings".into()))
 }
 

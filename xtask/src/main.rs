@@ -8,6 +8,7 @@ mod bench;
 mod checks;
 mod elf;
 mod features;
+mod features_page;
 mod firmware;
 mod firmware_esp32;
 mod firmware_target;
