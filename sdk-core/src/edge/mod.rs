@@ -1,7 +1,7 @@
 //! Azure IoT Edge: what a module is told by its environment, and what it says to the parts of Edge beside it.
 //!
 //! A module has no key of its own. It finds its identity in environment variables ([`Environment`]), has the workload
-//! API of its device sign for it and name the roots to trust ([`workload`]), and speaks to the Edge hub, its gateway, as
+//! API of its device sign for it and name the roots to trust ([`workload`], asked at the [`pace`] it can bear), and speaks to the Edge hub, its gateway, as
 //! to an IoT hub. Through the gateway it may call direct methods of others ([`methods`]).
 //!
 //! Everything here is a mapping between values and bytes, in the caller's buffers. Nothing connects, waits or remembers.
@@ -10,6 +10,7 @@
 
 mod environment;
 pub mod methods;
+pub mod pace;
 pub mod workload;
 
 pub use environment::{API_VERSION, Environment, EnvironmentError, Module, UriError, Variable, WorkloadUri};

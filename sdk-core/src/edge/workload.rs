@@ -12,14 +12,6 @@ use crate::text::{Part, Sink, SinkFull, Text};
 /// Most bytes of an answer: a trust bundle holds a few certificates.
 pub const ANSWER_MAX: usize = 256 * 1024;
 
-/// Tries at a request that the service cuts off before it has answered, or finds itself too busy for.
-///
-/// It answers 10 at a time and closes what comes beyond (`Azure/iotedge`, `edgelet/edgelet-http/src/lib.rs`).
-pub const TRIES: u8 = 6;
-
-/// Width in milliseconds of the wait before the first repetition; each further one may wait twice as long.
-pub const PAUSE_MS: u32 = 50;
-
 impl<'a> Module<'a> {
     /// Returns path and query of the request that signs: `POST`, with [`put_sign_request`] as its body.
     #[must_use]

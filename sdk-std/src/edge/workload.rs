@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use steadfast_core::edge::workload::{self, ANSWER_MAX, PAUSE_MS, TRIES};
+use steadfast_core::edge::pace::{Next, Outcome, Tries, Trust};
+use steadfast_core::edge::workload::{self, ANSWER_MAX};
 use steadfast_core::text::{Counter, Sink, SinkFull, Text};
-use steadfast_core::{Failure, Instant, LocalFailure, Role, Timeouts, TlsFailure};
+use steadfast_core::{Failure, LocalFailure, Role, Timeouts, TlsFailure};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -18,9 +19,6 @@ use crate::clock;
 use crate::http::{Answer, Open, Request};
 use crate::signer::{Signer, Signing, SigningFailed};
 use crate::tls::{self, Tls};
-
-/// How long roots are used before they are asked for again.
-const ROOTS_LIFE: Duration = Duration::from_secs(3600);
 
 /// Port of HTTP (RFC 9110, section 4.2.1).
 const PORT: u16 = 80;
@@ -47,19 +45,17 @@ pub(crate) struct Workload {
     /// How long a signature, and the roots, may take.
     sign_patience: Duration,
     trust_patience: Duration,
-    roots: Mutex<Option<Roots>>,
+    roots: Mutex<Roots>,
     /// One request for the roots at a time.
     asking: tokio::sync::Mutex<()>,
 }
 
-/// Roots, and what is thought of them.
-#[derive(Clone)]
+/// The roots, and what is thought of them.
+#[derive(Clone, Default)]
 struct Roots {
-    text: Arc<str>,
-    tls: Tls,
-    at: Instant,
-    /// The gateway's certificate did not lead to them.
-    doubted: bool,
+    /// As they were named, and as they are used.
+    known: Option<(Arc<str>, Tls)>,
+    trust: Trust,
 }
 
 impl Workload {
@@ -80,19 +76,18 @@ impl Workload {
     /// Returns whom to trust: what is known, unless it is old or in doubt.
     pub(crate) async fn trust(&self) -> Result<Tls, Failure> {
         let _turn = self.asking.lock().await;
-        let known = self.roots().clone();
-        if let Some(known) = &known
-            && !known.doubted
-            && clock::now().since(known.at) < ROOTS_LIFE
+        let Roots { known, trust } = self.roots().clone();
+        if let Some((_, tls)) = &known
+            && !trust.is_due(clock::now())
         {
-            return Ok(known.tls.clone());
+            return Ok(tls.clone());
         }
         match (self.ask_for_roots().await, known) {
-            (Ok(text), known) => self.take_roots(&text, known),
+            (Ok(text), known) => self.take_roots(text, known),
             // Those of an hour ago are as good while the gateway's certificate leads to them.
-            (Err(Unasked { why, .. }), Some(known)) if !known.doubted => {
+            (Err(Unasked { why, .. }), Some((_, tls))) if trust.holds() => {
                 tracing::warn!(why, "the trusted roots cannot be asked for; going on with those known");
-                Ok(known.tls)
+                Ok(tls)
             }
             (Err(Unasked { failure, why }), _) => {
                 tracing::warn!(why, "the trusted roots are not known");
@@ -101,34 +96,30 @@ impl Workload {
         }
     }
 
-    /// Takes note of a certificate of the gateway that was not trusted: the Edge device may have renewed its own.
+    /// Takes note of a certificate of the gateway that was not trusted.
     pub(crate) fn doubt(&self, failure: TlsFailure) {
-        let about_roots = matches!(
-            failure,
-            TlsFailure::UnknownIssuer | TlsFailure::BadCertificate | TlsFailure::Expired | TlsFailure::NotYetValid
-        );
-        if about_roots && let Some(roots) = self.roots().as_mut() {
-            roots.doubted = true;
-        }
+        self.roots().trust.doubt(failure);
     }
 
-    fn take_roots(&self, text: &str, known: Option<Roots>) -> Result<Tls, Failure> {
-        let at = clock::now();
-        let roots = match known.filter(|known| *known.text == *text) {
-            Some(known) => Roots { at, doubted: false, ..known },
+    fn take_roots(&self, text: String, known: Option<(Arc<str>, Tls)>) -> Result<Tls, Failure> {
+        let known = match known.filter(|(known, _)| **known == *text) {
+            Some(known) => known,
             None => {
                 // Without roots of its own the gateway has a certificate that anybody can verify.
-                let tls = if text.is_empty() { Tls::system() } else { Tls::without_system_roots().and_pem(text) };
+                let system = text.is_empty();
+                let tls = if system { Tls::system() } else { Tls::without_system_roots().and_pem(text.as_str()) };
                 if let Err(error) = tls.config(None) {
                     tracing::error!(%error, "the workload API named roots of no use");
                     return Err(Failure::Local(LocalFailure::WorkloadRefused(0)));
                 }
                 tracing::info!("the workload API named the roots to trust");
-                Roots { text: text.into(), tls, at, doubted: false }
+                (text.into(), tls)
             }
         };
-        let tls = roots.tls.clone();
-        *self.roots() = Some(roots);
+        let tls = known.1.clone();
+        let mut roots = self.roots();
+        roots.known = Some(known);
+        roots.trust.named(clock::now());
         Ok(tls)
     }
 
@@ -144,41 +135,35 @@ impl Workload {
     /// Asks for something, and again for a moment when the service is too busy to answer. `patience` bounds it all.
     async fn ask(&self, method: &Method, path: &str, body: &Bytes, patience: Duration) -> Result<Bytes, Unasked> {
         let place = &self.module.place;
-        let mut unasked = Unasked {
-            failure: LocalFailure::WorkloadUnreachable,
-            why: format!("the workload API at {place} did not answer in time"),
-        };
-        let tries = async {
-            for count in 0..TRIES {
-                if count > 0 {
-                    sleep(pause(count)).await;
-                }
-                match self.ask_once(method, path, body).await {
-                    Ok(answer) if (200..300).contains(&answer.status) => return Some(answer.body),
+        let mut tries = Tries::new();
+        let mut why = format!("the workload API at {place} did not answer in time");
+        let asking = async {
+            loop {
+                let made = self.ask_once(method, path, body).await;
+                let outcome = match &made {
                     Ok(answer) => {
-                        let (status, message) = (answer.status, message(&answer));
-                        unasked.failure = LocalFailure::WorkloadRefused(status);
-                        unasked.why = format!("the workload API at {place} answered {status} {message}");
-                        if !workload::is_busy(status) {
-                            return None;
-                        }
+                        why = format!("the workload API at {place} answered {} {}", answer.status, message(answer));
+                        Outcome::Answered(answer.status)
                     }
                     Err(Unanswered::Absent(error)) => {
-                        unasked.failure = LocalFailure::WorkloadUnreachable;
-                        unasked.why = format!("the workload API at {place} is not there: {error}");
-                        return None;
+                        why = format!("the workload API at {place} is not there: {error}");
+                        Outcome::Absent
                     }
-                    // It closes connections that are too many for it.
                     Err(Unanswered::CutOff) => {
-                        unasked.failure = LocalFailure::WorkloadUnreachable;
-                        unasked.why = format!("the workload API at {place} ends every connection without an answer");
+                        why = format!("the workload API at {place} ends connections without an answer");
+                        Outcome::CutOff
                     }
+                };
+                match (tries.after(outcome, random()), made) {
+                    (Next::Read, Ok(answer)) => return Ok(answer.body),
+                    (Next::Repeat(pause), _) => sleep(pause).await,
+                    (Next::Fail(failure), _) => return Err(failure),
+                    _ => return Err(LocalFailure::WorkloadUnreachable),
                 }
             }
-            None
         };
-        let answer = timeout(patience, tries).await;
-        answer.ok().flatten().ok_or(unasked)
+        let asked = timeout(patience, asking).await;
+        asked.unwrap_or_else(|_| Err(tries.overdue())).map_err(|failure| Unasked { failure, why })
     }
 
     async fn ask_once(&self, method: &Method, path: &str, body: &Bytes) -> Result<Answer, Unanswered> {
@@ -201,7 +186,7 @@ impl Workload {
         }
     }
 
-    fn roots(&self) -> MutexGuard<'_, Option<Roots>> {
+    fn roots(&self) -> MutexGuard<'_, Roots> {
         self.roots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -241,13 +226,11 @@ async fn over_socket(_: &str) -> Result<Result<Open, Failure>, Unanswered> {
     Err(Unanswered::Absent(io::ErrorKind::Unsupported.into()))
 }
 
-/// The pause before the repetition of this number, drawn anew each time: all modules of a device are busy at once.
-fn pause(count: u8) -> Duration {
+/// Returns a random number, for a pause.
+fn random() -> u32 {
     let mut word = [0; 4];
     // Without randomness the pause is the longest.
-    let word = tls::provider().secure_random.fill(&mut word).map_or(u32::MAX, |()| u32::from_le_bytes(word));
-    let widest = u64::from(PAUSE_MS) << (count - 1).min(10);
-    Duration::from_millis((widest * u64::from(word)) >> 32) + Duration::from_millis(1)
+    tls::provider().secure_random.fill(&mut word).map_or(u32::MAX, |()| u32::from_le_bytes(word))
 }
 
 /// Returns what the service said was wrong.

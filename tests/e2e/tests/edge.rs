@@ -12,7 +12,7 @@ use e2e::{Actor, DEVICE, HUB_A, Pipe, Scene, key, on_every_pipe, policy, soon, t
 use hub_emulator::{Authority, Config, Emulator, HubConfig, Key, MessageToDevice, WorkloadApi};
 use steadfast::{
     BuildError, Builder, CallError, CallFailed, Device, Environment, EnvironmentError, Event, Failure, LocalFailure,
-    MethodAnswer, Methods, Subscriptions, TlsFailure, Variable,
+    MethodAnswer, Methods, Subscriptions, TlsFailure, Transport, Variable,
 };
 use tempfile::TempDir;
 
@@ -250,10 +250,20 @@ async fn a_crowd_that_starts_at_once_gets_all_its_signatures() {
 }
 
 #[tokio::test]
-async fn a_module_calls_methods_of_others_through_its_gateway() {
+async fn a_module_reaches_its_gateway_over_web_sockets_too() {
     let edge = Edge::start().await;
     let _api = edge.workload_api();
-    let caller = edge.run(Pipe::Bytes);
+    let https = edge.scene.emulator.https_addr().unwrap();
+    let builder = edge.builder(Pipe::Bytes).transport(Transport::WebSockets).resolve(GATEWAY, [https]);
+    let mut actor = Actor::start(&edge.scene, MODULE, builder, 10);
+    actor.send(5).await;
+    actor.delivered().await;
+    assert_eq!(actor.failures(), []);
+    actor.finish(&edge.scene).await;
+}
+
+/// Another module, with a key of its own, which answers the method `flush`.
+fn start_valve(edge: &Edge) -> Actor {
     let valve = edge.scene.builder(Pipe::Bytes).hub(HUB_A, DEVICE).module_id("valve").shared_key(&key().to_base64());
     let valve = Actor::start(&edge.scene, OTHER, valve.subscriptions(Subscriptions::METHODS), 10);
     let serving = valve.device.clone();
@@ -261,6 +271,15 @@ async fn a_module_calls_methods_of_others_through_its_gateway() {
         let methods = Methods::new().on("flush", |body| async { MethodAnswer::new(207, body) });
         methods.serve(&serving).await;
     });
+    valve
+}
+
+#[tokio::test]
+async fn a_module_calls_methods_of_others_through_its_gateway() {
+    let edge = Edge::start().await;
+    let _api = edge.workload_api();
+    let caller = edge.run(Pipe::Bytes);
+    let valve = start_valve(&edge);
     valve.up().await;
 
     let call = || caller.device.invoke_method(DEVICE, "flush", r#"{"litres":2}"#);
@@ -272,7 +291,23 @@ async fn a_module_calls_methods_of_others_through_its_gateway() {
     assert_eq!(unfit, CallFailed::Unfit(CallError::Wait));
     let no_gateway = soon(valve.device.invoke_method(DEVICE, "flush", "").into_future()).await.unwrap_err();
     assert_eq!(no_gateway, CallFailed::NoModule);
+
+    // The gateway waits for the one called, when it is asked to.
+    soon(valve.device.stop(Duration::ZERO)).await;
+    let away = soon(call().of_module("valve").into_future()).await.unwrap_err();
+    assert!(matches!(away, CallFailed::Refused { status: 404, .. }), "{away}");
+    let waiting = call().of_module("valve").connect_wait(Duration::from_secs(20));
+    let waiting = tokio::spawn(waiting.into_future());
+    let valve = start_valve(&edge);
+    assert_eq!(soon(waiting).await.unwrap().unwrap().status, 207);
+
+    edge.scene.emulator.set_listening(false);
+    let failed = soon(call().of_module("valve").into_future()).await.unwrap_err();
+    assert_eq!(failed, CallFailed::Failed(Failure::ConnectionRefused));
+    edge.scene.emulator.set_listening(true);
     edge.scene.emulator.hub(HUB_A).device(MODULE).set_auth(Key::from_seed("another key")).unwrap();
+    until("the port is open again", || std::net::TcpStream::connect(edge.scene.emulator.https_addr().unwrap()).is_ok())
+        .await;
     let refused = soon(call().of_module("valve").into_future()).await.unwrap_err();
     assert!(matches!(refused, CallFailed::Refused { status: 401, .. }), "{refused}");
     for actor in [caller, valve] {
