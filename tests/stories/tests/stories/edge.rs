@@ -1,6 +1,8 @@
 //! Modules of an IoT Edge device, whose tokens the workload API signs, and whose hub is a gateway beside them.
 
-use steadfast_core::{Advice, Event, Failure, LocalFailure, State};
+use steadfast_core::edge::pace::Trust;
+use steadfast_core::{Advice, Event, Failure, Instant, LocalFailure, State, TlsFailure};
+use steadfast_world::service::Greeting;
 use steadfast_world::{Reach, Signing, World};
 use stories::{days, hours, mins, secs, seeds};
 
@@ -133,4 +135,64 @@ fn modules_that_waited_for_the_workload_api_do_not_ask_it_all_at_once() {
     }
     // Seven a second would be even.
     assert!(seconds.iter().all(|count| *count <= 20), "{seconds:?}");
+}
+
+#[test]
+fn a_module_whose_key_was_made_anew_is_refused_until_the_workload_api_has_it_and_never_gives_up() {
+    seeds(10, |seed| {
+        let mut world = modules(seed, 1);
+        world.start();
+        world.run_until_up();
+        world.publish_many(3);
+        world.hub_mut(0).faults.greeting = Greeting::Code(5);
+        world.reset_all();
+        world.publish_many(3);
+        world.run_for(mins(20));
+        assert_eq!(world.status().last_failure, Some(Failure::ConnectRefused(5)));
+        assert!(world.registrations().is_empty(), "a module has no provisioning service to turn to");
+        let attempts = world.attempts().len();
+        assert!((3..=60).contains(&attempts), "{attempts} attempts in 20 minutes of refusals");
+        world.hub_mut(0).faults.greeting = Greeting::Judge;
+        let took = world.run_until_delivered();
+        assert!(took < mins(11), "{took:?}");
+        assert_eq!(world.ledger().delivered, 6);
+    });
+}
+
+#[test]
+fn a_renewed_certificate_of_the_gateway_is_trusted_at_the_attempt_after_the_new_roots_are_named() {
+    seeds(10, |seed| {
+        let mut world = modules(seed, 1);
+        let mut trust = Trust::new();
+        // The frontend asks before a connection when it is due.
+        trust.named(Instant::from_millis(world.now_ms()));
+        world.start();
+        world.run_until_up();
+        world.run_for(mins(10));
+        world.publish_many(3);
+        world.network().set(GATEWAY, Reach::Tls(TlsFailure::UnknownIssuer));
+        world.reset_all();
+        world.run_until_down();
+        let (lost, mut asked) = (world.now_ms(), 0);
+        while world.state() != State::Up {
+            let attempts = world.attempts().len();
+            let next = |world: &World| world.attempts().len() > attempts || world.state() == State::Up;
+            world.run_until("another attempt", mins(5), next);
+            let now = Instant::from_millis(world.now_ms());
+            if trust.is_due(now) {
+                asked += 1;
+                trust.named(now);
+                // The Edge device knows its new roots after five minutes.
+                if world.now_ms() - lost > 300_000 {
+                    world.network().set(GATEWAY, Reach::Open);
+                }
+            }
+            trust.doubt(TlsFailure::UnknownIssuer);
+        }
+        world.run_until_delivered();
+        let took = world.now_ms() - lost;
+        assert!((300_000..600_000).contains(&took), "{took} ms");
+        let attempts = world.attempts().len();
+        assert!(asked >= 2 && asked < attempts, "asked {asked} times, with {attempts} attempts");
+    });
 }
