@@ -15,9 +15,9 @@ use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, SignatureVerificationAlgorithm, UnixTime};
 use sha2::{Digest, Sha256};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{ASN1Time, FromDer, X509Certificate, X509Version};
 
 use crate::Error;
 
@@ -193,6 +193,25 @@ pub(crate) fn is_signed_by(chain: &[CertificateDer<'static>], pem: &str, unix: u
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).build();
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(unix));
     verifier.is_ok_and(|verifier| verifier.verify_client_cert(leaf, intermediates, now).is_ok())
+        || is_plain_and_signed_by(leaf, pem, unix)
+}
+
+/// Checks a certificate of version 1, which OpenSSL makes where it is told no extensions, and which the verifier of
+/// chains does not take: signed by the CA itself and valid.
+fn is_plain_and_signed_by(leaf: &CertificateDer<'_>, pem: &str, unix: u64) -> bool {
+    let Ok(root) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
+    let (Ok((_, leaf)), Ok((_, root))) = (X509Certificate::from_der(leaf), X509Certificate::from_der(&root)) else {
+        return false;
+    };
+    let valid = i64::try_from(unix).ok().and_then(|unix| ASN1Time::from_timestamp(unix).ok());
+    let key = &root.public_key().subject_public_key.data;
+    let signed = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+        algorithm.verify_signature(key, leaf.tbs_certificate.as_ref(), &leaf.signature_value.data).is_ok()
+    };
+    leaf.version() == X509Version::V1
+        && leaf.issuer() == root.subject()
+        && valid.is_some_and(|now| leaf.validity().is_valid_at(now))
+        && provider().signature_verification_algorithms.all.iter().any(signed)
 }
 
 /// Returns the SHA-256 thumbprint of a certificate in lower-case hexadecimal.
@@ -292,6 +311,26 @@ struct AnyClientCertificate {
     provider: Arc<CryptoProvider>,
 }
 
+impl AnyClientCertificate {
+    /// Verifies what the key of a certificate of version 1 signed.
+    fn verify_plain(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Option<HandshakeSignatureValid> {
+        let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+        let key = &parsed.public_key().subject_public_key.data;
+        let mapping = self.provider.signature_verification_algorithms.mapping;
+        let (_, algorithms) = mapping.iter().find(|(scheme, _)| *scheme == signature.scheme)?;
+        let signed = |algorithm: &&dyn SignatureVerificationAlgorithm| {
+            algorithm.verify_signature(key, message, signature.signature()).is_ok()
+        };
+        let valid = parsed.version() == X509Version::V1 && algorithms.iter().any(signed);
+        valid.then(HandshakeSignatureValid::assertion)
+    }
+}
+
 impl ClientCertVerifier for AnyClientCertificate {
     fn client_auth_mandatory(&self) -> bool {
         false
@@ -316,7 +355,9 @@ impl ClientCertVerifier for AnyClientCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, algorithms)
+            .or_else(|error| self.verify_plain(message, certificate, signature).ok_or(error))
     }
 
     fn verify_tls13_signature(
@@ -325,7 +366,9 @@ impl ClientCertVerifier for AnyClientCertificate {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+            .or_else(|error| self.verify_plain(message, certificate, signature).ok_or(error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

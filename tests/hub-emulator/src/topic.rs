@@ -20,12 +20,11 @@ impl<'a> UserName<'a> {
             let query = Query::read(query.trim_start_matches('?'));
             return Some(Self::Dps { id_scope: host, registration_id, query });
         }
-        let (identity, query) = match rest.find("/?") {
-            Some(at) => (&rest[..at], &rest[at + 2..]),
-            None => match rest.find("/api-version=") {
-                Some(at) => (&rest[..at], &rest[at + 1..]),
-                None => (rest.trim_end_matches('/'), ""),
-            },
+        // The documentation of IoT Hub writes the first, its older version the second, that of IoT Edge the third.
+        let forms = ["/?", "/api-version=", "?api-version="];
+        let (identity, query) = match forms.iter().find_map(|form| rest.find(form)) {
+            Some(at) => (&rest[..at], rest[at..].trim_start_matches(['/', '?'])),
+            None => (rest.trim_end_matches('/'), ""),
         };
         if host.is_empty() || identity.is_empty() || identity.split('/').count() > 2 {
             return None;
@@ -242,6 +241,7 @@ mod tests {
         for text in [
             "h.azure-devices.net/my_device/?api-version=2020-09-30&DeviceClientType=azsdk-c%2F1",
             "h.azure-devices.net/my_device/api-version=2020-09-30",
+            "h.azure-devices.net/my_device?api-version=2020-09-30",
             "h.azure-devices.net/my_device/?model-id=dtmi%3Aa%3Bb%3B1&api-version=2020-09-30",
         ] {
             let Some(UserName::Hub { host, identity, query }) = UserName::parse(text) else { panic!("{text}") };

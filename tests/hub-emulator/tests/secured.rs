@@ -8,6 +8,9 @@
 
 mod support;
 
+use std::path::Path;
+use std::process::Command;
+
 use bytes::BytesMut;
 use hub_emulator::{Authority, CloseReason, DeviceAuth, Fault, Flaw, HubConfig};
 use rumqttc::mqttbytes::v4::{Connect, Login};
@@ -76,6 +79,55 @@ async fn a_device_proves_itself_by_thumbprint() {
             client.accepted(connect.clone()).await;
         } else {
             assert_eq!(client.greet(connect.clone()).await, not_authorized());
+        }
+    }
+}
+
+/// Runs `openssl` in a folder.
+fn openssl(folder: &Path, arguments: &str) {
+    let done = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
+    let done = done.expect("openssl is installed");
+    assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[tokio::test]
+async fn a_certificate_without_extensions_proves_a_device_by_thumbprint_and_by_ca() {
+    let authority = Authority::new().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(path("ca-key.pem"), authority.key_pem()).unwrap();
+    for key in ["rsa:2048", "ec -pkeyopt ec_paramgen_curve:P-256"] {
+        let request = format!("req -new -newkey {key} -nodes -subj /CN={DEVICE} -keyout key.pem -out request.pem");
+        openssl(folder.path(), &request);
+        openssl(folder.path(), "x509 -req -in request.pem -signkey key.pem -days 30 -out own.pem");
+        openssl(
+            folder.path(),
+            "x509 -req -in request.pem -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 30 -out signed.pem",
+        );
+        openssl(folder.path(), "x509 -in own.pem -outform der -out own.der");
+        let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(std::fs::read(path("own.der")).unwrap());
+        let primary = digest.iter().map(|byte| format!("{byte:02X}")).collect();
+        let by_thumbprint = DeviceAuth::Thumbprint { primary, secondary: None };
+        let by_ca = DeviceAuth::CertificateAuthority { pem: authority.pem().to_owned(), common_name: None };
+        let hub = HubConfig::new(HUB).device(DEVICE, by_thumbprint);
+        let hub_b = HubConfig::new("hub-b").device(DEVICE, by_ca);
+        let emulator = start(hub_emulator::Config::new().hub_with(hub).hub_with(hub_b)).await;
+        let key = read("key.pem");
+        for (name, certificate, accepted) in
+            [(HUB, "own.pem", true), (HUB, "signed.pem", false), (HUB_B, "signed.pem", true), (HUB_B, "own.pem", false)]
+        {
+            let certificate = read(certificate);
+            let mut connect = Connect::new(DEVICE);
+            connect.login = Some(Login::new(user_name(name, DEVICE), ""));
+            let identity = Some((certificate.as_str(), key.as_str()));
+            let mut client = Client::tls(emulator.tls_addr(), emulator.ca_pem(), name, identity).await.unwrap();
+            if accepted {
+                client.accepted(connect).await;
+            } else {
+                assert_eq!(client.greet(connect).await, not_authorized());
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ use rumqttc::mqttbytes::v4::{
 use rumqttc::mqttbytes::{Error, QoS};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -68,7 +69,10 @@ pub(crate) async fn tls_stream_that(
         Some((certificate, key)) => {
             let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+            // Not checked against each other: certificates without extensions are not for rustls to read.
+            let key = rustls::crypto::ring::default_provider().key_provider.load_private_key(key).unwrap();
+            let own = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], key));
+            builder.with_client_cert_resolver(Arc::new(own))
         }
     };
     config.enable_sni = sends_name;
