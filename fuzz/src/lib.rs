@@ -8,6 +8,7 @@ pub mod connection_string;
 pub mod decode;
 pub mod differential;
 pub mod dps_json;
+pub mod edge;
 pub mod encode;
 pub mod files;
 pub mod hub;
@@ -25,6 +26,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("decode", decode::target),
     ("differential", differential::target),
     ("dps_json", dps_json::target),
+    ("edge", edge::target),
     ("encode", encode::target),
     ("files", files::target),
     ("hub", hub::target),
