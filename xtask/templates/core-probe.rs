@@ -23,6 +23,8 @@ extern "C" fn _start() -> ! {
         codec::run();
         #[cfg(feature = "signing")]
         signing::run();
+        #[cfg(feature = "files")]
+        files::run();
         #[cfg(feature = "ram")]
         black_box(&ram::LINK);
         black_box(());
@@ -44,7 +46,7 @@ extern "C" fn steadfast_panic() -> ! {
 }
 
 /// Bytes that the compiler does not know.
-#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec"))]
+#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec", feature = "files"))]
 static INPUT: [u8; 256] = [0; 256];
 
 #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
@@ -241,6 +243,71 @@ mod signing {
         if let Ok(key) = SymmetricKey::from_base64(black_box("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")) {
             black_box(key.sign(&Text::from(black_box("text"))));
         }
+    }
+}
+
+#[cfg(feature = "files")]
+mod files {
+    use core::hint::black_box;
+    use steadfast_core::files::{Body, Input, Options, Output, Upload, retry_after_secs};
+    use steadfast_core::{Failure, Instant, RetryPolicy, Seed};
+
+    pub(crate) fn run() {
+        let seed = Seed::new(black_box([7; 16]));
+        let memory = [0; 1024];
+        let upload = Upload::new(black_box("log.txt"), Options::DEFAULT, RetryPolicy::DEFAULT, seed, memory, now());
+        let Ok(mut upload) = upload else { return };
+        let mut buffer = [0; 2048];
+        loop {
+            let input = match upload.poll_output() {
+                Output::Home => Input::Home { hub: black_box("contoso.azure-devices.net"), device_id: black_box("pump-7") },
+                Output::Read { offset, len } => {
+                    black_box((offset, len));
+                    Input::Read { len: black_box(7) }
+                }
+                Output::Request(request) => {
+                    let attempt = request.attempt;
+                    black_box((request.method.as_str(), request.headers(), request.identity.is_some()));
+                    black_box(request.url(&mut buffer));
+                    if let Body::Document(document) = request.body {
+                        black_box(document.len());
+                        black_box(document.read(black_box(0), &mut buffer));
+                    }
+                    if black_box(true) {
+                        Input::Answer {
+                            attempt,
+                            status: black_box(200),
+                            retry_after_secs: retry_after_secs(black_box("7")),
+                            body: black_box(&super::INPUT),
+                        }
+                    } else {
+                        Input::Failed { attempt, failure: black_box(Failure::Network) }
+                    }
+                }
+                Output::Wait(at) => {
+                    black_box(at);
+                    upload.handle_timeout(now());
+                    continue;
+                }
+                Output::Progress(progress) => {
+                    black_box(progress);
+                    continue;
+                }
+                Output::Done(result) => {
+                    black_box((result.is_ok(), upload.blob()));
+                    return;
+                }
+                _ => return,
+            };
+            upload.handle_input(input, now());
+            if black_box(false) {
+                upload.cancel(now());
+            }
+        }
+    }
+
+    fn now() -> Instant {
+        Instant::from_millis(black_box(1))
     }
 }
 

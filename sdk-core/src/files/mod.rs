@@ -345,5 +345,5 @@ pub fn check_name(name: &str) -> Result<(), UploadError> {
 /// Reads the header Retry-After in seconds; a date counts as none (RFC 9110, section 10.2.3).
 #[must_use]
 pub fn retry_after_secs(value: &str) -> Option<u32> {
-    value.trim().parse().ok()
+    value.trim_ascii().parse().ok()
 }
