@@ -87,7 +87,8 @@ impl Dps {
 ///
 /// It needs to know where the device belongs ([`connection_string`](Self::connection_string), [`hub`](Self::hub),
 /// [`provision_with`](Self::provision_with) or [`broker`](Self::broker)) and, unless a connection string says it, how
-/// the device proves who it is. The last call of a kind counts. All else has a default.
+/// the device proves who it is. A module of IoT Edge knows both from its environment (feature `edge`). The last call of a
+/// kind counts. All else has a default.
 #[must_use]
 pub struct Builder {
     pub(crate) config: Config<Box<str>>,

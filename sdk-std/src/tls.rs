@@ -93,6 +93,20 @@ impl Tls {
         self.changed(|_, pem| pem.push(text.into()))
     }
 
+    /// Trusts the roots in this PEM text, and leaves out those that rustls cannot use: a bundle that somebody else put
+    /// together may hold some.
+    #[cfg(feature = "edge")]
+    pub(crate) fn of_bundle(text: &[u8]) -> Result<Self, TlsError> {
+        let mut roots = RootCertStore::empty();
+        let found = CertificateDer::pem_slice_iter(text).filter_map(Result::ok);
+        let (added, ignored) = roots.add_parsable_certificates(found);
+        if added == 0 {
+            return Err(TlsError::NoRoots);
+        }
+        tracing::debug!(added, ignored, "took roots from a bundle");
+        Ok(Self::with_config(client_config(&Arc::new(roots), None)?))
+    }
+
     fn of(source: Source) -> Self {
         Self(Arc::new(Trust { source, made: Mutex::new(None) }))
     }

@@ -106,12 +106,11 @@ impl Workload {
             Some(known) => known,
             None => {
                 // Without roots of its own the gateway has a certificate that anybody can verify.
-                let system = text.is_empty();
-                let tls = if system { Tls::system() } else { Tls::without_system_roots().and_pem(text.as_str()) };
-                if let Err(error) = tls.config(None) {
-                    tracing::error!(%error, "the workload API named roots of no use");
+                let tls = if text.is_empty() { Ok(Tls::system()) } else { Tls::of_bundle(text.as_bytes()) };
+                let Ok(tls) = tls else {
+                    tracing::error!("the workload API named roots of which none is of use");
                     return Err(Failure::Local(LocalFailure::WorkloadRefused(0)));
-                }
+                };
                 tracing::info!("the workload API named the roots to trust");
                 (text.into(), tls)
             }

@@ -227,6 +227,19 @@ async fn a_gateway_that_comes_back_with_another_root_is_trusted_once_the_workloa
 }
 
 #[tokio::test]
+async fn one_root_of_no_use_does_not_spoil_the_others() {
+    let edge = Edge::start().await;
+    let api = edge.workload_api();
+    let useless = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    api.set_trust_bundle(&[useless, edge.scene.emulator.ca_pem(), useless].concat());
+    let mut actor = edge.run(Pipe::Bytes);
+    actor.send(5).await;
+    actor.delivered().await;
+    assert_eq!(actor.failures(), []);
+    actor.finish(&edge.scene).await;
+}
+
+#[tokio::test]
 async fn a_crowd_that_starts_at_once_gets_all_its_signatures() {
     let edge = Edge::start().await;
     let api = edge.workload_api();
