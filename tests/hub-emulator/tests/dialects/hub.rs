@@ -435,10 +435,10 @@ async fn twin(dialect: &Dialect, client: &mut Client) {
 /// A method, a message and a change of the twin.
 async fn cloud(dialect: &Dialect, identity: &hub_emulator::DeviceHandle, client: &mut Client) {
     let payload = json!({"delay": 5});
-    let call = identity.invoke("reboot now", &payload, SOON);
+    let call = identity.invoke("thermo*reboot", &payload, SOON);
     let answer = async {
         let call = client.publish_packet().await;
-        let request = call.topic.strip_prefix("$iothub/methods/POST/reboot now/?$rid=").unwrap().to_owned();
+        let request = call.topic.strip_prefix("$iothub/methods/POST/thermo*reboot/?$rid=").unwrap().to_owned();
         assert_eq!(call.payload, "{\"delay\":5}");
         let id = if dialect.twin.acknowledged { 31 } else { 0 };
         client.send_bytes(&publish(&format!("$iothub/methods/res/-7/?$rid={request}"), id, b"")).await;
