@@ -82,8 +82,9 @@ impl Workload {
         {
             return Ok(tls.clone());
         }
-        match (self.ask_for_roots().await, known) {
-            (Ok(text), known) => self.take_roots(text, known),
+        let named = self.ask_for_roots().await.and_then(|text| self.take_roots(text, known.clone()));
+        match (named, known) {
+            (Ok(tls), _) => Ok(tls),
             // Those of an hour ago are as good while the gateway's certificate leads to them.
             (Err(Unasked { why, .. }), Some((_, tls))) if trust.holds() => {
                 tracing::warn!(why, "the trusted roots cannot be asked for; going on with those known");
@@ -101,16 +102,16 @@ impl Workload {
         self.roots().trust.doubt(failure);
     }
 
-    fn take_roots(&self, text: String, known: Option<(Arc<str>, Tls)>) -> Result<Tls, Failure> {
+    fn take_roots(&self, text: String, known: Option<(Arc<str>, Tls)>) -> Result<Tls, Unasked> {
         let known = match known.filter(|(known, _)| **known == *text) {
             Some(known) => known,
             None => {
                 // Without roots of its own the gateway has a certificate that anybody can verify.
                 let tls = if text.is_empty() { Ok(Tls::system()) } else { Tls::of_bundle(text.as_bytes()) };
-                let Ok(tls) = tls else {
-                    tracing::error!("the workload API named roots of which none is of use");
-                    return Err(Failure::Local(LocalFailure::WorkloadRefused(0)));
-                };
+                let tls = tls.map_err(|_| Unasked {
+                    failure: LocalFailure::WorkloadRefused(0),
+                    why: String::from("the workload API named roots of which none is of use"),
+                })?;
                 tracing::info!("the workload API named the roots to trust");
                 (text.into(), tls)
             }
