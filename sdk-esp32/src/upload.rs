@@ -40,13 +40,15 @@
 //!
 //! `svc::Client` (feature `embedded-svc`) is an [`Http`] over the HTTP client of that crate. What proves the device is taken
 //! from the configuration: a shared key signs by [`Board::sign`] and wants a wall clock, a certificate is shown to the hub
-//! and never to the storage. After a reboot the application uploads the file again; the hub counts the grant from before
-//! until it expires.
+//! and never to the storage. After a reboot the application uploads the file again, from its start or from a
+//! [`Checkpoint`] that it kept; the hub counts the grant from before until it expires.
 
 use core::fmt;
 use core::time::Duration;
 
-use steadfast_core::files::{self, Body, Input, Method, Options, Output, Progress, Report, Request, UploadError};
+use steadfast_core::files::{
+    self, Body, Checkpoint, Input, Method, Options, Output, Progress, Report, Request, UploadError,
+};
 use steadfast_core::{Attempt, Config, Credential, Failure, Instant, LocalFailure, Role, Seed};
 
 use crate::board::Board;
@@ -266,6 +268,19 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
         options.block_len = options.block_len.min(block.len());
         let core = files::Upload::new(name, options, config.retry, seed, grant, now)?;
         Ok(Self { core, config, block, scratch })
+    }
+
+    /// Returns where a later upload of the same file can go on, to be kept over reboots after a [`Poll::Progress`].
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        self.core.checkpoint()
+    }
+
+    /// Goes on where an upload of the same file under the same name, in blocks of the same length, was before a reboot.
+    /// Returns false, and begins at the start, when that cannot be done. To be called before the first
+    /// [`poll`](Self::poll).
+    pub fn resume(&mut self, checkpoint: Checkpoint) -> bool {
+        self.core.resume(checkpoint)
     }
 
     /// Answers [`Poll::Home`], by [`files::home`] in most cases.

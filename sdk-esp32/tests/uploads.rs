@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::task::{Context, Poll as Ready, Waker};
 
 use https::{HUB, Line, Net, Trouble};
-use steadfast_core::files::{Input, Obstacle, Options, Report, Stage, UploadError};
+use steadfast_core::files::{Checkpoint, Input, Obstacle, Options, Report, Stage, UploadError};
 use steadfast_core::{Config, Credential, Failure, LocalFailure, Seed, Service};
 use steadfast_esp32::Board as _;
 use steadfast_esp32::upload::svc::Client;
@@ -172,6 +172,41 @@ fn a_device_without_a_clock_waits_for_it() {
     let error = run(&net, &USUAL, &payload(10)[..], false).unwrap_err();
     assert_eq!(error, UploadError::GaveUp(Obstacle::Silent(Failure::Local(LocalFailure::ClockUnset))));
     assert!(net.look(|state| state.requests.is_empty()));
+}
+
+#[test]
+fn a_device_that_loses_power_goes_on_from_its_checkpoint() {
+    let net = Net::new([]);
+    let content = payload(1_000);
+    let mut kept = None;
+    for boot in 0..2 {
+        let (mut grant, mut block, mut scratch) = ([0; 256], [0; 300], [0; 700]);
+        let buffers = UploadBuffers { grant: &mut grant, block: &mut block, scratch: &mut scratch };
+        let mut board = net.clone();
+        let seed = Seed::from_number(boot);
+        let mut upload = Upload::new("log.txt", Options::DEFAULT, &SHARED_KEY, seed, buffers, board.now()).unwrap();
+        if let Some(bytes) = kept.take() {
+            assert!(upload.resume(Checkpoint::from_bytes(bytes).unwrap()));
+        }
+        let mut client = Client::new(net.clone());
+        for _ in 0..1_000 {
+            match upload.poll(&mut board, &mut content.as_slice(), &mut client) {
+                Poll::Home => upload.at_home(Input::Home { hub: HUB, device_id: DEVICE }, board.now()),
+                Poll::Progress(progress) => {
+                    kept = upload.checkpoint().map(Checkpoint::to_bytes);
+                    if boot == 0 && progress.blocks == 2 {
+                        break;
+                    }
+                }
+                Poll::Done(result) => assert_eq!(result.unwrap().bytes, 1_000),
+                Poll::Requested | Poll::Wait(_) | _ => {}
+            }
+        }
+    }
+    net.look(|state| {
+        assert_eq!(state.cloud.content("log.txt"), Some(content.as_slice()));
+        assert_eq!((state.cloud.blocks_taken(), state.cloud.successes()), (4, 1));
+    });
 }
 
 struct Broken;

@@ -17,6 +17,7 @@
 //! | the new grant is for another place, or the device moved to another hub | begins at the start of the file there |
 //! | the storage has dropped blocks (400 for their list) | begins at the start of the file, once |
 //! | the hub counts the upload as over (400, 404 for its success) | takes one more grant for the same place and tells of that |
+//! | the device reboots | goes on where a kept [`Checkpoint`] says, without one at the start of the file |
 //! | nothing goes forward for [`Options::patience`] | tells the hub, and ends |
 //!
 //! The loop around it, which a frontend has to write once:
@@ -72,11 +73,13 @@ use crate::link::{Home, Link};
 use crate::outbox::Outbox;
 use crate::time::Instant;
 
+mod checkpoint;
 mod document;
 mod grant;
 mod request;
 mod upload;
 
+pub use checkpoint::Checkpoint;
 pub use document::Document;
 pub use request::{Body, Identity, Method, Request, Uri};
 pub use upload::Upload;

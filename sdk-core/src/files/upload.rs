@@ -9,8 +9,8 @@ use super::document::{Content, Document};
 use super::grant::{Field, Grant, error_code};
 use super::request::{Body, Identity, Method, Piece, Request, Target, Uri};
 use super::{
-    BLOCK_MAX, BLOCKS_MAX, Input, Obstacle, Options, Output, Progress, Report, Stage, TOO_MANY_OPEN, UploadError,
-    check_name,
+    BLOCK_MAX, BLOCKS_MAX, Checkpoint, Input, Obstacle, Options, Output, Progress, Report, Stage, TOO_MANY_OPEN,
+    UploadError, check_name,
 };
 use crate::failure::{Failure, ProvisioningFailure};
 use crate::io::{Assignment, Attempt};
@@ -279,6 +279,34 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             }
             Step::Done(_) => {}
         }
+    }
+
+    /// Returns where a later upload of the same file can go on, once the storage has a whole block.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Checkpoint> {
+        let block_len = u32::try_from(self.options.block_len).ok()?;
+        let Progress { bytes, blocks, .. } = self.progress;
+        // The last block may be a short one, which has to be read again to find the end of the file.
+        let short = bytes < u64::from(blocks).saturating_mul(u64::from(block_len));
+        let blocks = blocks.saturating_sub(u32::from(short));
+        if blocks == 0 { None } else { Some(Checkpoint { place: self.place?, blocks, block_len }) }
+    }
+
+    /// Goes on where an upload of the same file under the same name was before a reboot. Whether it is the same file is for
+    /// the caller to know: what came before the checkpoint is not read again unless the upload has to begin anew.
+    ///
+    /// Returns false, and begins at the start, when the checkpoint is of another length of blocks, the file cannot be read
+    /// again, or the upload has begun.
+    pub fn resume(&mut self, checkpoint: Checkpoint) -> bool {
+        let Checkpoint { place, blocks, block_len } = checkpoint;
+        let fits = usize::try_from(block_len) == Ok(self.options.block_len) && (1..=BLOCKS_MAX).contains(&blocks);
+        if self.home.is_some() || !self.options.rereadable || !fits {
+            return false;
+        }
+        self.place = Some(place);
+        self.progress.blocks = blocks;
+        self.progress.bytes = u64::from(blocks).saturating_mul(u64::from(block_len));
+        true
     }
 
     /// Returns how far the upload is.

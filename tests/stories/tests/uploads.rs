@@ -74,13 +74,14 @@ fn a_fault_that_lasts_ends_in_patience_and_is_told() {
 fn whenever_it_is_cancelled_moved_or_rebooted_it_is_whole_or_told() {
     for at in 0..REQUESTS {
         for fault in UploadFault::ALL {
-            for what in 0..3 {
+            for what in 0..4 {
                 for world in scenes(17) {
                     let mut world = world.fault(at, fault);
                     world.run_until_made(at + 1);
                     match what {
                         0 => world.cancel(),
                         1 => world.home = Some(1),
+                        2 => world.reboot_with_checkpoint(),
                         _ => world.reboot(),
                     }
                     let cancelled = what == 0;
@@ -119,10 +120,11 @@ fn history(seed: u64) {
         if world.done().is_some() {
             break;
         }
-        match rng.between(0, 3) {
+        match rng.between(0, 4) {
             0 => world.home = Some(rng.index(2)),
             1 => world.home = None,
             2 => world.reboot(),
+            3 => world.reboot_with_checkpoint(),
             _ => {}
         }
         world.run_for(Duration::from_secs(rng.between(0, 60)));

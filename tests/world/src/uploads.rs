@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::Value;
-use steadfast_core::files::{Body, Input, Method, Options, Output, Report, Request, Upload, UploadError};
+use steadfast_core::files::{Body, Checkpoint, Input, Method, Options, Output, Report, Request, Upload, UploadError};
 use steadfast_core::{Failure, Instant, RetryPolicy, Seed};
 
 mod cloud;
@@ -119,6 +119,7 @@ pub struct Uploads {
     block: Vec<u8>,
     /// The source fails from this offset on.
     pub broken_at: Option<u64>,
+    checkpoint: Option<Checkpoint>,
     made: Vec<Made>,
     waits: VecDeque<u64>,
     boots: u64,
@@ -149,6 +150,7 @@ impl Uploads {
             upload: None,
             block: Vec::new(),
             broken_at: None,
+            checkpoint: None,
             made: Vec::new(),
             waits: VecDeque::new(),
             boots: 0,
@@ -241,6 +243,13 @@ impl Uploads {
         self.block.clear();
     }
 
+    /// Takes the device's memory away but for the checkpoint; the application uploads the file again from there.
+    pub fn reboot_with_checkpoint(&mut self) {
+        let kept = self.upload.as_ref().and_then(Upload::checkpoint);
+        self.reboot();
+        self.checkpoint = kept.and_then(|kept| Checkpoint::from_bytes(kept.to_bytes()));
+    }
+
     /// Cancels the upload.
     pub fn cancel(&mut self) {
         let now = Instant::from_millis(self.now_ms);
@@ -294,7 +303,14 @@ impl Uploads {
         let seed = Seed::from_number(self.seed ^ (self.boots << 32));
         let now = Instant::from_millis(self.now_ms);
         match Upload::new(FILE, self.options, self.policy, seed, vec![0; self.room], now) {
-            Ok(upload) => self.upload = Some(upload),
+            Ok(mut upload) => {
+                let resumed = self.checkpoint.take().map(|checkpoint| upload.resume(checkpoint));
+                self.demand(
+                    resumed != Some(!self.options.rereadable),
+                    "a checkpoint of a file that can be read is taken",
+                );
+                self.upload = Some(upload);
+            }
             Err(error) => self.done = Some(Err(error)),
         }
     }

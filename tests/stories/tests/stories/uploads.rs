@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use steadfast_core::files::{Obstacle, Stage, UploadError};
+use steadfast_core::files::{Obstacle, Options, Stage, Upload, UploadError};
+use steadfast_core::{Instant, RetryPolicy, Seed};
 use steadfast_world::uploads::{Purpose, UploadFault, Uploads};
 use stories::{hours, mins, secs, seeds};
 
@@ -156,6 +157,47 @@ fn a_device_that_reboots_uploads_again_and_the_file_is_whole() {
         assert!(world.is_whole(0));
         assert!(world.hubs[0].unclosed() <= 1, "the grant from before ends by itself");
     }
+}
+
+#[test]
+fn a_device_that_keeps_a_checkpoint_goes_on_where_it_was() {
+    for at in 1..=6 {
+        let mut world = Uploads::new(1, 3_500);
+        world.run_until_made(at);
+        world.reboot_with_checkpoint();
+        let report = world.run().unwrap();
+        assert_eq!((report.bytes, report.blocks), (3_500, 4));
+        // The short one at the end comes again.
+        assert_eq!(world.hubs[0].blocks_taken(), if at > 4 { 5 } else { 4 }, "rebooted after {at}");
+    }
+    // Blocks that are gone, or in another place, are brought again.
+    for fault in [UploadFault::BlocksDropped, UploadFault::Moved] {
+        let mut world = Uploads::new(1, 3_500).fault(3, fault);
+        world.run_until_made(3);
+        world.reboot_with_checkpoint();
+        world.run().unwrap();
+        assert!(world.is_whole(0) || world.is_whole(1));
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_file_is_not_taken() {
+    let mut world = Uploads::new(1, 3_500);
+    world.run_until_made(3);
+    let kept = world.upload().unwrap().checkpoint().unwrap();
+    for change in [|options: &mut Options| options.block_len = 999, |options: &mut Options| options.rereadable = false]
+    {
+        let mut options = Options::DEFAULT;
+        options.block_len = 1_000;
+        change(&mut options);
+        let now = Instant::ORIGIN;
+        let mut upload = Upload::new("f", options, RetryPolicy::DEFAULT, Seed::from_number(1), [0; 9], now).unwrap();
+        assert!(!upload.resume(kept));
+        assert_eq!(upload.progress().blocks, 0);
+    }
+    let mut begun = Uploads::new(1, 3_500);
+    begun.run_until_made(1);
+    assert_eq!(begun.upload().unwrap().checkpoint(), None, "the storage has nothing yet");
 }
 
 #[test]
