@@ -32,6 +32,7 @@ pub struct Config {
     pub(crate) clock: Clock,
     pub(crate) authority: Option<Authority>,
     pub(crate) ca_file: Option<PathBuf>,
+    pub(crate) revocation_list: Option<String>,
 }
 
 impl Default for Config {
@@ -59,6 +60,7 @@ impl Config {
             clock: Clock::default(),
             authority: None,
             ca_file: None,
+            revocation_list: None,
         }
     }
 
@@ -158,6 +160,13 @@ impl Config {
     /// Writes the CA certificate to this file at start.
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.ca_file = Some(path.into());
+        self
+    }
+
+    /// Names in every certificate of a service where the list of revoked ones is: an `http` address that leads to
+    /// `/ca.crl` of the control port. The C# SDK checks it when it provisions; nowhere by default.
+    pub fn revocation_list(mut self, address: &str) -> Self {
+        self.revocation_list = Some(address.to_owned());
         self
     }
 }

@@ -69,6 +69,14 @@ impl Control {
         self.shared.certificates.authority().pem()
     }
 
+    /// Returns the list of the certificates the emulator's CA revoked, as DER; it is empty.
+    ///
+    /// # Errors
+    /// [`Error::Certificate`] when it cannot be signed.
+    pub fn revocation_list(&self) -> Result<Vec<u8>, Error> {
+        self.shared.certificates.authority().revocation_list()
+    }
+
     /// Issues a client certificate from the emulator's CA; `common_name` must be the device or registration id.
     ///
     /// # Errors

@@ -56,7 +56,7 @@ impl Emulator {
     /// a port is taken, [`Error::Certificate`], [`Error::Write`].
     pub async fn start(config: Config) -> Result<Self, Error> {
         let authority = config.authority.clone().map_or_else(Authority::new, Ok)?;
-        let certificates = Certificates::new(authority, &config.names)?;
+        let certificates = Certificates::new(authority, &config.names, config.revocation_list.clone())?;
         let mut hubs = BTreeMap::new();
         for hub in &config.hubs {
             if !is_host_name(&hub.host) || hubs.insert(hub.host.clone(), Hub::new(hub.clone())).is_some() {

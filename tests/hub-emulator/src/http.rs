@@ -35,6 +35,8 @@ pub(crate) struct Request {
 pub(crate) enum Reply {
     Json(Value),
     Text(String),
+    /// As DER.
+    RevocationList(Vec<u8>),
 }
 
 /// Serves the control routes on a port of 127.0.0.1 (0 takes a free one) until the emulator stops.
@@ -74,15 +76,16 @@ async fn answer(control: Control, mut stream: TcpStream) {
         Err(_) => ("408 Request Timeout", Reply::Json(json!({ "error": "the request did not come in time" }))),
     };
     let (kind, body) = match reply {
-        Reply::Json(value) => ("application/json", format!("{value:#}\n")),
-        Reply::Text(text) => ("text/plain; charset=utf-8", text),
+        Reply::Json(value) => ("application/json", format!("{value:#}\n").into_bytes()),
+        Reply::Text(text) => ("text/plain; charset=utf-8", text.into_bytes()),
+        Reply::RevocationList(list) => ("application/pkix-crl", list),
     };
     let head = format!(
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
     // A client that is gone does not need the answer.
-    let _ = stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await;
+    let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
     let _ = stream.shutdown().await;
 }
 

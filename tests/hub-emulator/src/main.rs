@@ -131,6 +131,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     if let Some(port) = arguments.https_port {
         config = config.https_port(port);
     }
+    if arguments.control_port != 0 {
+        config = config.revocation_list(&format!("http://127.0.0.1:{}/ca.crl", arguments.control_port));
+    }
     if arguments.counts_only {
         config = config.ledger(LedgerMode::Counts);
     }

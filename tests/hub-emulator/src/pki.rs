@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
 };
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -149,7 +149,26 @@ impl Authority {
         })
     }
 
-    fn service_certificate(&self, names: &[String], flaw: Option<Flaw>) -> Result<CertifiedKey, Error> {
+    /// Returns the list of revoked certificates as DER: an empty one, good until 3000.
+    pub(crate) fn revocation_list(&self) -> Result<Vec<u8>, Error> {
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(3000, 1, 1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        Ok(params.signed_by(&self.inner.issuer).map_err(certificate_error)?.der().to_vec())
+    }
+
+    /// `revocations` is the address of the list of revoked certificates.
+    fn service_certificate(
+        &self,
+        names: &[String],
+        flaw: Option<Flaw>,
+        revocations: Option<&str>,
+    ) -> Result<CertifiedKey, Error> {
         let key = KeyPair::generate().map_err(certificate_error)?;
         let names = match flaw {
             Some(Flaw::WrongName) => vec!["another-name.invalid".to_owned()],
@@ -160,6 +179,8 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, names.first().map_or("localhost", String::as_str));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let point = |address: &str| CrlDistributionPoint { uris: vec![address.to_owned()] };
+        params.crl_distribution_points = revocations.map(point).into_iter().collect();
         match flaw {
             Some(Flaw::Expired) => params.not_after = date_time_ymd(2020, 1, 1),
             Some(Flaw::NotYetValid) => params.not_before = date_time_ymd(3000, 1, 1),
@@ -234,6 +255,8 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 #[derive(Debug)]
 pub(crate) struct Certificates {
     authority: Authority,
+    /// Where the list of revoked certificates is, if anywhere.
+    revocations: Option<String>,
     named: Mutex<Named>,
 }
 
@@ -248,13 +271,17 @@ struct Named {
 
 impl Certificates {
     /// `gateways` are the names any service may be reached by.
-    pub(crate) fn new(authority: Authority, gateways: &[String]) -> Result<Arc<Self>, Error> {
+    pub(crate) fn new(
+        authority: Authority,
+        gateways: &[String],
+        revocations: Option<String>,
+    ) -> Result<Arc<Self>, Error> {
         let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
         names.extend_from_slice(gateways);
-        let gateway = Arc::new(authority.service_certificate(&names, None)?);
+        let gateway = Arc::new(authority.service_certificate(&names, None, revocations.as_deref())?);
         let by_name = names.iter().map(|name| (name.clone(), Arc::clone(&gateway))).collect();
         let named = Named { gateways: names, by_name, nameless: None };
-        Ok(Arc::new(Self { authority, named: Mutex::new(named) }))
+        Ok(Arc::new(Self { authority, revocations, named: Mutex::new(named) }))
     }
 
     pub(crate) fn authority(&self) -> &Authority {
@@ -264,7 +291,7 @@ impl Certificates {
     /// Makes, or makes anew, the certificate of a service.
     pub(crate) fn add(&self, host: &str, flaw: Option<Flaw>) -> Result<(), Error> {
         let names = [host.to_owned()];
-        let certificate = Arc::new(self.authority.service_certificate(&names, flaw)?);
+        let certificate = Arc::new(self.authority.service_certificate(&names, flaw, self.revocations.as_deref())?);
         let mut named = self.lock();
         named.by_name.insert(host.to_owned(), certificate);
         named.nameless = None;
@@ -280,7 +307,8 @@ impl Certificates {
         if named.nameless.is_none() {
             let mut names = named.gateways.clone();
             names.extend(named.by_name.keys().filter(|name| !named.gateways.contains(name)).cloned());
-            named.nameless = self.authority.service_certificate(&names, None).ok().map(Arc::new);
+            let made = self.authority.service_certificate(&names, None, self.revocations.as_deref());
+            named.nameless = made.ok().map(Arc::new);
         }
         named.nameless.clone()
     }

@@ -20,6 +20,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/", "this list"),
     ("GET", "/status", "addresses, hubs, connected devices, counts of telemetry"),
     ("GET", "/ca.pem", "the CA certificate clients must trust"),
+    ("GET", "/ca.crl", "the list of revoked certificates, for clients that check; it is empty"),
     ("POST", "/certificates", "issues a device certificate: {\"common_name\":\"pump-7\"}"),
     ("POST", "/hubs", "adds a hub: {\"name\":\"hub-c\"}"),
     ("POST", "/hubs/{hub}/down", "closes everything and refuses connections"),
@@ -155,6 +156,7 @@ pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply,
         ("GET", []) => Ok(Reply::Text(help())),
         ("GET", ["status"]) => Ok(Reply::Json(status(control))),
         ("GET", ["ca.pem"]) => Ok(Reply::Text(control.ca_pem().to_owned())),
+        ("GET", ["ca.crl"]) => Ok(Reply::RevocationList(control.revocation_list()?)),
         ("POST", ["certificates"]) => {
             let certificate = control.device_certificate(text(&request.body, "common_name")?)?;
             Ok(Reply::Json(json!({

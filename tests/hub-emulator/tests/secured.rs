@@ -133,6 +133,29 @@ async fn a_certificate_without_extensions_proves_a_device_by_thumbprint_and_by_c
 }
 
 #[tokio::test]
+async fn certificates_name_the_list_of_revoked_ones_and_hold_against_it() {
+    const ADDRESS: &str = "http://127.0.0.1:8080/ca.crl";
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    for named in [true, false] {
+        let config = if named { config().revocation_list(ADDRESS) } else { config() };
+        let emulator = start(config).await;
+        write("ca.pem", emulator.ca_pem().as_bytes());
+        write("ca.crl", &emulator.revocation_list().unwrap());
+        openssl(folder.path(), "crl -inform der -in ca.crl -out crl.pem");
+        for (name, sends_name) in [(HUB, true), (DPS, true), (DPS, false)] {
+            let connecting = support::tls_stream_that(emulator.tls_addr(), emulator.ca_pem(), name, None, sends_name);
+            let stream = connecting.await.unwrap();
+            let leaf = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
+            assert_eq!(leaf.windows(ADDRESS.len()).any(|part| part == ADDRESS.as_bytes()), named);
+            write("leaf.der", &leaf);
+            openssl(folder.path(), "x509 -inform der -in leaf.der -out leaf.pem");
+            openssl(folder.path(), "verify -crl_check -CAfile ca.pem -CRLfile crl.pem leaf.pem");
+        }
+    }
+}
+
+#[tokio::test]
 async fn tls_is_cut_or_answered_with_a_page() {
     let emulator = start(config()).await;
     for fault in [Fault::CloseBeforeTls, Fault::HtmlInsteadOfTls] {
