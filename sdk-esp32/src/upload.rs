@@ -373,6 +373,9 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
                                 return Next::Request(token);
                             }
                             self.core.fail(UploadError::NoRoom { needed, room }, now);
+                            // Word to the hub is not given up by that.
+                            let failure = Failure::Local(LocalFailure::Buffer);
+                            self.core.handle_input(Input::Failed { attempt, failure }, now);
                         }
                         Err(failure) => self.core.handle_input(Input::Failed { attempt, failure }, now),
                     }

@@ -155,6 +155,13 @@ fn buffers_that_are_too_short_are_told_with_what_it_takes() {
             other => panic!("{scratch}: {other:?}"),
         }
     }
+    // Whatever fits and does not, it comes to an end.
+    for scratch in (0..700).step_by(3) {
+        let (_, result) = both(&[], &Setting { scratch, ..USUAL }, 1_000);
+        assert!(matches!(result, Ok(_) | Err(UploadError::NoRoom { .. })), "{scratch}: {result:?}");
+        let (_, result) = both(&[], &Setting { scratch, config: &CERTIFICATE, ..USUAL }, 1_000);
+        assert!(matches!(result, Ok(_) | Err(UploadError::NoRoom { .. })), "{scratch}: {result:?}");
+    }
     let (_, result) = both(&[], &Setting { block: 0, ..USUAL }, 1_000);
     assert_eq!(result.unwrap_err(), UploadError::TooLong);
 }
