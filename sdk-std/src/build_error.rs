@@ -54,6 +54,9 @@ pub enum BuildError {
     /// The workload API listens on a Unix socket, which this operating system does not have.
     #[cfg(feature = "edge")]
     NoUnixSockets,
+    /// A registration over HTTPS, or a TPM, without the Device Provisioning Service.
+    #[cfg(feature = "tpm")]
+    HttpsWithoutProvisioning,
     /// The operating system gave no randomness.
     NoRandomness,
 }
@@ -94,6 +97,10 @@ impl fmt::Display for BuildError {
             Self::NoUnixSockets => {
                 f.write_str("IOTEDGE_WORKLOADURI names a Unix socket, which this operating system does not have")
             }
+            #[cfg(feature = "tpm")]
+            Self::HttpsWithoutProvisioning => {
+                f.write_str("register_over_https and tpm need provision_with; a configured hub is not registered with")
+            }
             Self::NoRandomness => f.write_str("the operating system gave no randomness for the jitter"),
         }
     }
@@ -111,6 +118,8 @@ impl std::error::Error for BuildError {
             Self::Edge(error) => Some(error),
             #[cfg(feature = "edge")]
             Self::NoUnixSockets => None,
+            #[cfg(feature = "tpm")]
+            Self::HttpsWithoutProvisioning => None,
             Self::NoService
             | Self::NoCredential
             | Self::GroupKeyWithoutProvisioning

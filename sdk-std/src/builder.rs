@@ -100,6 +100,10 @@ pub struct Builder {
     overrides: Overrides,
     #[cfg(feature = "_https")]
     https_overrides: Overrides,
+    #[cfg(feature = "tpm")]
+    pub(crate) https_registration: bool,
+    #[cfg(feature = "tpm")]
+    pub(crate) tpm: Option<Arc<dyn crate::tpm::Tpm>>,
     proxy: Option<Proxy>,
     transport: Transport,
     port: Option<u16>,
@@ -131,6 +135,10 @@ impl Builder {
             overrides: Overrides::new(),
             #[cfg(feature = "_https")]
             https_overrides: Overrides::new(),
+            #[cfg(feature = "tpm")]
+            https_registration: false,
+            #[cfg(feature = "tpm")]
+            tpm: None,
             proxy: None,
             transport: Transport::Tcp,
             port: None,
@@ -380,6 +388,8 @@ impl Builder {
         };
         let memory = self.memory_source()?;
         let assignment = self.assignment_source()?;
+        #[cfg(feature = "tpm")]
+        let registrar = self.registrar()?;
         let setup = Setup {
             name: name(&self.config.service).into(),
             tls,
@@ -403,6 +413,8 @@ impl Builder {
             https: Box::new(self.https_overrides),
             #[cfg(feature = "edge")]
             workload: proven.workload,
+            #[cfg(feature = "tpm")]
+            registrar: registrar.map(Box::new),
             #[cfg(feature = "upload")]
             uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::files::AT_ONCE_MAX)),
             #[cfg(feature = "websocket")]
@@ -444,6 +456,19 @@ impl Builder {
     pub(crate) fn fail(mut self, error: BuildError) -> Self {
         self.error.get_or_insert(error);
         self
+    }
+
+    /// Who registers over HTTPS, if anybody.
+    #[cfg(feature = "tpm")]
+    fn registrar(&mut self) -> Result<Option<crate::registration::Registrar>, BuildError> {
+        if !self.https_registration {
+            return Ok(None);
+        }
+        let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {
+            return Err(BuildError::HttpsWithoutProvisioning);
+        };
+        let (id_scope, registration_id) = (id_scope.clone(), registration_id.clone());
+        Ok(Some(crate::registration::Registrar { id_scope, registration_id, tpm: self.tpm.take() }))
     }
 
     fn assignment_source(&mut self) -> Result<Option<Box<AssignmentFile>>, BuildError> {

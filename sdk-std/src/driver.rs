@@ -43,7 +43,7 @@ pub struct Driver {
     started: bool,
 }
 
-type Opening<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
+pub(crate) type Opening<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
 /// What begins TLS on a connection, and WebSockets after it.
 pub(crate) type Handshake = Box<dyn FnOnce(TcpStream) -> Opening<Stream> + Send>;
@@ -220,7 +220,10 @@ impl Driver {
         if let Some(Dial { attempt, host, port, role, shown }) = turn.dial.take() {
             tracing::debug!(device = %self.setup.name, %attempt, host, port, "connecting");
             let setup = Arc::clone(&self.setup);
-            self.work = Work::Dialling(attempt, Box::pin(setup.dial(host, port, role, shown)), shown);
+            self.work = match Arc::clone(&setup).register(&host, role, shown) {
+                Some(opening) => Work::Securing(attempt, opening, shown),
+                None => Work::Dialling(attempt, Box::pin(setup.dial(host, port, role, shown)), shown),
+            };
             turn.again = true;
         }
         if let Some(assignment) = turn.save.take()

@@ -91,6 +91,13 @@ impl Way {
         Self { patience, longest, ..self }
     }
 
+    /// Connects, so that what stands in the way is known before anything is asked.
+    #[cfg(feature = "tpm")]
+    pub(crate) async fn open(&mut self, setup: &Arc<Setup>, shown: bool) -> Result<(), Failure> {
+        self.open = Some(Open::to(setup, &self.host, self.port, shown).await?);
+        Ok(())
+    }
+
     /// Sends a request and returns the answer. `shown`: with the device's certificate.
     pub(crate) async fn send(
         &mut self,

@@ -65,6 +65,8 @@ mod pipe;
 mod pkcs11;
 mod proxy;
 mod receipt;
+#[cfg(feature = "tpm")]
+mod registration;
 #[cfg(feature = "rumqttc")]
 mod rumqttc;
 mod services;
@@ -73,6 +75,8 @@ mod shared;
 mod signer;
 mod tls;
 mod tokens;
+#[cfg(feature = "tpm")]
+mod tpm;
 #[cfg(feature = "upload")]
 mod upload;
 #[cfg(feature = "websocket")]
@@ -97,6 +101,8 @@ pub use services::{Desired, MethodCall, Report, Twin, TwinError};
 pub use signer::{KeyPair, SharedKey, Signer, Signing, SigningFailed};
 pub use tls::{ClientCertificate, Tls, TlsError};
 pub use tokens::{Obtaining, TokenRequest, TokenSource};
+#[cfg(feature = "tpm")]
+pub use tpm::{Tpm, TpmKeys, TpmWork};
 #[cfg(feature = "upload")]
 pub use upload::{Upload, UploadError, UploadProgress, UploadReport, UploadSource, UploadStep};
 

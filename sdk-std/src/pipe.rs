@@ -35,6 +35,9 @@ pub(crate) enum Stream {
     WebSocket(Box<crate::websocket::WebSocket>),
     #[cfg(feature = "rumqttc")]
     Client(Box<crate::rumqttc::ClientStream>),
+    /// A registration over HTTPS.
+    #[cfg(feature = "tpm")]
+    Registration(tokio::io::DuplexStream),
 }
 
 impl Stream {
@@ -46,6 +49,8 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_read(cx, buffer),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_read(cx, buffer),
+            #[cfg(feature = "tpm")]
+            Self::Registration(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
@@ -57,6 +62,8 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_write(cx, bytes),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_write(cx, bytes),
+            #[cfg(feature = "tpm")]
+            Self::Registration(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -68,6 +75,8 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_flush(cx),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_flush(cx),
+            #[cfg(feature = "tpm")]
+            Self::Registration(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -79,6 +88,8 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_shutdown(cx),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_shutdown(cx),
+            #[cfg(feature = "tpm")]
+            Self::Registration(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 
@@ -90,6 +101,8 @@ impl Stream {
             Self::WebSocket(_) => {}
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.leave(),
+            #[cfg(feature = "tpm")]
+            Self::Registration(_) => {}
         }
     }
 
@@ -101,6 +114,8 @@ impl Stream {
             Self::WebSocket(_) => 0,
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.held(),
+            #[cfg(feature = "tpm")]
+            Self::Registration(_) => 0,
         }
     }
 
@@ -112,6 +127,8 @@ impl Stream {
             Self::WebSocket(_) => false,
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.has_moved(),
+            #[cfg(feature = "tpm")]
+            Self::Registration(_) => false,
         }
     }
 }

@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::assignment_file::AssignmentFile;
 use crate::connect::{self, Overrides};
-use crate::driver::Handshake;
+use crate::driver::{Handshake, Opening};
 use crate::memory_file::MemoryFile;
 use crate::pipe::Stream;
 use crate::proxy::Proxy;
@@ -47,6 +47,9 @@ pub(crate) struct Setup {
     /// Who names the roots to trust, in place of `tls`.
     #[cfg(feature = "edge")]
     pub(crate) workload: Option<Arc<crate::edge::Workload>>,
+    /// Who registers over HTTPS.
+    #[cfg(feature = "tpm")]
+    pub(crate) registrar: Option<Box<crate::registration::Registrar>>,
     /// Places for uploads at the same time.
     #[cfg(feature = "upload")]
     pub(crate) uploads: Arc<tokio::sync::Semaphore>,
@@ -69,6 +72,18 @@ impl Setup {
             return Stream::Client(Box::new(crate::rumqttc::ClientStream::new(stream, limits)));
         }
         stream
+    }
+
+    /// Begins a registration over HTTPS; `None` where MQTT carries it.
+    #[cfg(feature = "tpm")]
+    pub(crate) fn register(self: Arc<Self>, host: &str, role: Role, shown: bool) -> Option<Opening<Stream>> {
+        let host = (role == Role::Provisioning && self.registrar.is_some()).then(|| host.to_owned())?;
+        Some(Box::pin(async move { crate::registration::open(self, host, shown).await.map(Stream::Registration) }))
+    }
+
+    #[cfg(not(feature = "tpm"))]
+    pub(crate) fn register(self: Arc<Self>, _: &str, _: Role, _: bool) -> Option<Opening<Stream>> {
+        None
     }
 
     /// Connects to `host`; returns what to do about TLS and WebSockets after that.

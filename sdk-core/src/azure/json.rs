@@ -321,6 +321,23 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Returns the value of a member of a JSON object; of members with the same name the last one counts.
+pub(crate) fn member<'a>(document: &'a [u8], name: &str) -> Option<Value<'a>> {
+    let mut reader = Reader::new(document);
+    if reader.next().ok()? != Some(Token::ObjectStart) {
+        return None;
+    }
+    let mut found = None;
+    // A document has fewer members than bytes.
+    while let Token::Key(key) = reader.next().ok()?? {
+        let value = reader.value().ok()?;
+        if key == *name {
+            found = Some(value);
+        }
+    }
+    reader.next().ok()?.is_none().then_some(found)?
+}
+
 /// A whole value as it is written in the document, without white space around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Value<'a>(&'a str);

@@ -4,6 +4,7 @@
 
 pub mod connection_string;
 pub mod dps;
+pub mod dps_https;
 pub mod hub;
 pub mod json;
 pub mod key_choice;

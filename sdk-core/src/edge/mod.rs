@@ -15,6 +15,7 @@ pub mod workload;
 
 pub use environment::{API_VERSION, Environment, EnvironmentError, Module, UriError, Variable, WorkloadUri};
 
+use crate::azure::json::member;
 use crate::text::{Sink, SinkFull};
 
 /// Writes a JSON string.
@@ -37,24 +38,6 @@ fn put_string(text: &str, out: &mut dyn Sink) -> Result<(), SinkFull> {
 
 const fn hex(digit: u8) -> u8 {
     if digit < 10 { b'0'.wrapping_add(digit) } else { b'a'.wrapping_add(digit).wrapping_sub(10) }
-}
-
-/// Returns the value of a member of a JSON object; of members with the same name the last one counts.
-fn member<'a>(document: &'a [u8], name: &str) -> Option<crate::azure::json::Value<'a>> {
-    use crate::azure::json::{Reader, Token};
-    let mut reader = Reader::new(document);
-    if reader.next().ok()? != Some(Token::ObjectStart) {
-        return None;
-    }
-    let mut found = None;
-    // A document has fewer members than bytes.
-    while let Token::Key(key) = reader.next().ok()?? {
-        let value = reader.value().ok()?;
-        if key == *name {
-            found = Some(value);
-        }
-    }
-    reader.next().ok()?.is_none().then_some(found)?
 }
 
 #[cfg(test)]

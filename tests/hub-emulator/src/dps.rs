@@ -66,6 +66,8 @@ pub(crate) struct Dps {
     /// Times of the registrations of the last minute, of all devices.
     registers: VecDeque<Duration>,
     polls: HashMap<String, VecDeque<Duration>>,
+    /// Keys that TPMs were given for their registrations, and for their hubs.
+    pub(crate) tpm_keys: HashMap<String, [crate::Key; 2]>,
 }
 
 impl Dps {
@@ -84,6 +86,7 @@ impl Dps {
             next_operation: 0,
             registers: VecDeque::new(),
             polls: HashMap::new(),
+            tpm_keys: HashMap::new(),
         }
     }
 
@@ -202,6 +205,8 @@ fn prove(
     proof: &Proof<'_>,
 ) -> Result<DeviceAuth, Refusal> {
     match &enrollment.attestation {
+        // The service offers it over HTTPS only.
+        Attestation::Tpm { .. } => Err(Refusal::NoToken),
         Attestation::Symmetric { primary, secondary } => {
             let own = |key: &crate::Key| if enrollment.group { key.derive(registration_id) } else { key.clone() };
             let (primary, secondary) = (own(primary), secondary.as_ref().map(own));

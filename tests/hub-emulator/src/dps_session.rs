@@ -27,10 +27,10 @@ pub(crate) struct DpsSession {
 }
 
 /// An answer: status, `retry-after`, body.
-struct Answer {
-    status: u16,
-    retry_after: Option<u64>,
-    body: Value,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) retry_after: Option<u64>,
+    pub(crate) body: Value,
 }
 
 impl DpsSession {
@@ -97,7 +97,7 @@ impl DpsSession {
         let host = dps.config.host.clone();
         let fault = dps.faults.strike(&host, id, |fault| is_of_requests(fault).then(|| fault.clone()));
         let (request, answer) = match topic {
-            DpsTopic::Register { request } => (request, self.register(dps, publish, fault.as_ref(), now)),
+            DpsTopic::Register { request } => (request, self.register(dps, &publish.payload, fault.as_ref(), now)),
             DpsTopic::Poll { request, operation } => {
                 (request, refusal_of(fault.as_ref(), self.unix).unwrap_or_else(|| self.poll(world, operation, now)))
             }
@@ -121,9 +121,10 @@ impl DpsSession {
         Flow::Go
     }
 
-    fn register(&self, dps: &mut Dps, publish: &Publish, fault: Option<&DpsFault>, now: Now) -> Answer {
+    /// Answers a registration with this body.
+    pub(crate) fn register(&self, dps: &mut Dps, body: &[u8], fault: Option<&DpsFault>, now: Now) -> Answer {
         let id = &self.registration_id;
-        let body: Option<Value> = match publish.payload.trim_ascii() {
+        let body: Option<Value> = match body.trim_ascii() {
             b"" => Some(json!({})),
             body => serde_json::from_slice(body).ok(),
         };
@@ -157,7 +158,8 @@ impl DpsSession {
         answer
     }
 
-    fn poll(&self, world: &mut World, operation: Option<&str>, now: Now) -> Answer {
+    /// Answers a question for the state of a registration.
+    pub(crate) fn poll(&self, world: &mut World, operation: Option<&str>, now: Now) -> Answer {
         let dps = &mut world.dps;
         let id = &self.registration_id;
         if dps.too_many_polls(id, now.since) {
@@ -262,12 +264,12 @@ impl DpsSession {
     }
 }
 
-fn error_answer(status: u16, unix: u64) -> Answer {
+pub(crate) fn error_answer(status: u16, unix: u64) -> Answer {
     let (code, message) = error_of(status);
     Answer { status, retry_after: None, body: error_body(code, message, unix) }
 }
 
-fn refusal_of(fault: Option<&DpsFault>, unix: u64) -> Option<Answer> {
+pub(crate) fn refusal_of(fault: Option<&DpsFault>, unix: u64) -> Option<Answer> {
     if let DpsFault::Throttled { retry_after } = fault? {
         return Some(Answer { retry_after: retry_after.map(u64::from), ..error_answer(429, unix) });
     }
@@ -277,7 +279,7 @@ fn refusal_of(fault: Option<&DpsFault>, unix: u64) -> Option<Answer> {
     None
 }
 
-fn is_of_requests(fault: &DpsFault) -> bool {
+pub(crate) fn is_of_requests(fault: &DpsFault) -> bool {
     matches!(
         fault,
         DpsFault::Throttled { .. }

@@ -20,6 +20,11 @@ pub enum Attestation {
     Thumbprint(String),
     /// By a client certificate signed by the CA of this PEM text, with the registration id as common name.
     CertificateAuthority(String),
+    /// By a TPM with this endorsement key, as it encodes it (individual enrollments only, over HTTPS only).
+    Tpm {
+        /// The public endorsement key.
+        endorsement_key: Vec<u8>,
+    },
 }
 
 /// An enrollment of DPS.

@@ -34,6 +34,7 @@ mod device_routes;
 mod dps;
 mod dps_handle;
 mod dps_session;
+mod dps_web;
 mod emulator;
 mod enrollment;
 mod error;
@@ -56,6 +57,7 @@ mod run;
 mod sas;
 mod serve;
 mod session;
+mod soft_tpm;
 mod storage;
 mod strict;
 mod telemetry;
@@ -87,6 +89,7 @@ pub use pki::{Authority, DeviceCertificate, Flaw};
 pub use report::{Counts, DeliveryReport, SequenceReport};
 pub use routes::{ROUTES as CONTROL_ROUTES, help as control_help};
 pub use sas::{Key, KeyError, percent_decode, percent_encode};
+pub use soft_tpm::SoftTpm;
 #[cfg(unix)]
 pub use workload::WorkloadApi;
 

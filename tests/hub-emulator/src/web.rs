@@ -8,6 +8,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::connect::Peer;
 use crate::connections::{Carrier, CloseReason};
+use crate::dps_web::{is_registration, registration};
 use crate::fault::Fault;
 use crate::files::file_request;
 use crate::frames::Frames;
@@ -15,6 +16,7 @@ use crate::http_message::{Conversation, Head, Response};
 use crate::module_calls::module_call;
 use crate::percent_decode;
 use crate::serve::Connection;
+use crate::session::Now;
 use crate::storage::storage_request;
 use crate::wire::{Transport, Wire};
 
@@ -110,7 +112,7 @@ impl Connection {
         head: &Head,
         peer: &Peer,
     ) -> Result<bool, CloseReason> {
-        let is_of_hub = head.path.starts_with("/devices/") || head.path.starts_with("/twins/");
+        let is_of_hub = head.path.starts_with("/devices/") || head.path.starts_with("/twins/") || is_registration(head);
         let cut = if is_of_hub { None } else { self.body_limit(head) };
         let Some(body) = conversation.body(head, cut).await.map_err(|error| reason_of(&error))? else {
             if cut.is_some() {
@@ -125,7 +127,10 @@ impl Connection {
             module_call(&self.shared, head, &body, peer, unix).await
         } else {
             let mut world = self.shared.lock();
-            if is_of_hub {
+            if is_registration(head) {
+                let now = Now { instant: std::time::Instant::now().into(), since: now };
+                registration(&mut world, head, &body, peer, unix, now)
+            } else if is_of_hub {
                 file_request(&mut world, head, &body, peer, unix, now)
             } else {
                 storage_request(&mut world, head, body, unix, now)

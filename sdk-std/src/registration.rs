@@ -1,0 +1,259 @@
+//! Registration over HTTPS: what the link says by MQTT to the Device Provisioning Service is said by HTTP, and what the
+//! service answers comes back as it would by MQTT.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hyper::Method;
+use steadfast_core::azure::dps_https::{self, Request as Asked};
+use steadfast_core::azure::sas::Resource;
+use steadfast_core::{Failure, LocalFailure, Role};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::http::{Answer, Request, Way};
+use crate::setup::Setup;
+use crate::tpm::Tpm;
+
+/// Bytes on their way between the link and here.
+const ROOM: usize = 16 * 1024;
+
+/// Longest packet of the link: a registration and its payload.
+const LONGEST: usize = 128 * 1024;
+
+/// Lifetime in seconds of a token for a registration.
+const TOKEN_SECS: u64 = 3600;
+
+/// Who registers.
+pub(crate) struct Registrar {
+    pub(crate) id_scope: Box<str>,
+    pub(crate) registration_id: Box<str>,
+    pub(crate) tpm: Option<Arc<dyn Tpm>>,
+}
+
+/// Connects to the service at `host`, and returns what the link takes for a connection of MQTT.
+pub(crate) async fn open(setup: Arc<Setup>, host: String, shown: bool) -> Result<DuplexStream, Failure> {
+    let mut way = Way::to(&host).ok_or(Failure::Unresolved)?;
+    way.open(&setup, shown).await?;
+    let (link, service) = duplex(ROOM);
+    tokio::spawn(async move {
+        let mut dialogue = Dialogue { setup, way, shown, token: Zeroizing::default(), service };
+        // An end without an answer is the end of the connection, which the link notices.
+        if let Err(error) = dialogue.run().await {
+            tracing::debug!(%error, "the registration ended");
+        }
+    });
+    Ok(link)
+}
+
+/// A dialogue under way.
+struct Dialogue {
+    setup: Arc<Setup>,
+    way: Way,
+    shown: bool,
+    /// The password of CONNECT: a token that is as good here.
+    token: Zeroizing<String>,
+    service: DuplexStream,
+}
+
+impl Dialogue {
+    /// Takes the link's packets to the end of them (MQTT 3.1.1, section 3).
+    async fn run(&mut self) -> std::io::Result<()> {
+        loop {
+            let first = self.service.read_u8().await?;
+            let mut packet = Zeroizing::new(vec![0; self.length().await?]);
+            self.service.read_exact(&mut packet).await?;
+            match first >> 4 {
+                1 => {
+                    self.token = Zeroizing::new(password(&packet).unwrap_or_default().into());
+                    self.service.write_all(&[0x20, 2, 0, 0]).await?;
+                }
+                3 => self.publish(first, &packet).await?,
+                8 if packet.len() > 2 => self.service.write_all(&[0x90, 3, packet[0], packet[1], 1]).await?,
+                12 => self.service.write_all(&[0xd0, 0]).await?,
+                4 => {}
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    async fn length(&mut self) -> std::io::Result<usize> {
+        let mut length = 0;
+        for place in 0..4 {
+            let byte = self.service.read_u8().await?;
+            length |= usize::from(byte & 0x7f) << (7 * place);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        if length > LONGEST { Err(std::io::ErrorKind::InvalidData.into()) } else { Ok(length) }
+    }
+
+    /// Asks what a publish asks, and publishes the answer.
+    async fn publish(&mut self, first: u8, packet: &[u8]) -> std::io::Result<()> {
+        let Some((topic, mut rest)) = field(packet) else { return Err(std::io::ErrorKind::InvalidData.into()) };
+        if first & 6 != 0
+            && let Some((id, behind)) = rest.split_at_checked(2)
+        {
+            self.service.write_all(&[0x40, 2, id[0], id[1]]).await?;
+            rest = behind;
+        }
+        let Some(asked) = Asked::parse(topic) else { return Ok(()) };
+        let (request_id, answer) = match asked {
+            Asked::Register { request_id } => (request_id, self.register(rest).await),
+            Asked::Poll { request_id, operation_id } => (request_id, self.poll(operation_id).await),
+        };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                tracing::warn!(device = %self.setup.name, %failure, "no answer to the registration");
+                return Err(std::io::ErrorKind::ConnectionAborted.into());
+            }
+        };
+        let topic = dps_https::response_topic(answer.status, request_id, answer.retry_after_secs).to_string();
+        let mut publish = vec![0x30];
+        let mut length = 2 + topic.len() + answer.body.len();
+        loop {
+            let more = length > 0x7f;
+            publish.push(u8::try_from(length & 0x7f).unwrap_or_default() | if more { 0x80 } else { 0 });
+            length >>= 7;
+            if !more {
+                break;
+            }
+        }
+        publish.extend_from_slice(&u16::try_from(topic.len()).unwrap_or_default().to_be_bytes());
+        publish.extend_from_slice(topic.as_bytes());
+        publish.extend_from_slice(&answer.body);
+        self.service.write_all(&publish).await
+    }
+
+    async fn register(&mut self, body: &[u8]) -> Result<Answer, Failure> {
+        let Some(tpm) = self.registrar().and_then(|registrar| registrar.tpm.clone()) else {
+            let body = Bytes::copy_from_slice(body);
+            return self.put(&body).await;
+        };
+        let keys = tpm.keys().await.map_err(|error| self.told(&error))?;
+        let [endorsement, storage] = [&keys.endorsement_key, &keys.storage_root_key].map(|key| STANDARD.encode(key));
+        let mut whole = b"{".to_vec();
+        whole.extend_from_slice(dps_https::tpm_member(&endorsement, &storage).to_string().as_bytes());
+        whole.extend_from_slice(body.strip_prefix(b"{").unwrap_or(b"}"));
+        let whole = Bytes::from(whole);
+        // Without a token, to be given the key that makes one.
+        self.token = Zeroizing::default();
+        let answer = self.put(&whole).await?;
+        let Some(wrapped) = dps_https::authentication_key(&answer.body).filter(|_| answer.status == 401) else {
+            return Ok(answer);
+        };
+        self.activate(&*tpm, Role::Provisioning, wrapped).await?;
+        self.token = self.sign(&*tpm).await?;
+        self.put(&whole).await
+    }
+
+    async fn poll(&mut self, operation_id: &str) -> Result<Answer, Failure> {
+        let operation_id = decoded(operation_id);
+        let Some(Registrar { id_scope, registration_id, tpm }) = self.registrar() else {
+            return Err(Failure::Local(LocalFailure::Credential));
+        };
+        let tpm = tpm.clone();
+        let path = dps_https::operation_path(id_scope, registration_id, &operation_id).to_string();
+        let answer = self.send(Method::GET, path, &Bytes::new()).await?;
+        if let (Some(tpm), Some(wrapped)) = (tpm, dps_https::hub_key(&answer.body)) {
+            // The link goes to its hub when it has the answer, and needs the key then.
+            self.activate(&*tpm, Role::Hub, wrapped).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn put(&mut self, body: &Bytes) -> Result<Answer, Failure> {
+        let Some(Registrar { id_scope, registration_id, .. }) = self.registrar() else {
+            return Err(Failure::Local(LocalFailure::Credential));
+        };
+        let path = dps_https::register_path(id_scope, registration_id).to_string();
+        self.send(Method::PUT, path, body).await
+    }
+
+    async fn send(&mut self, method: Method, path: String, body: &Bytes) -> Result<Answer, Failure> {
+        let mut request = Request::new(method, path)
+            .header("content-type", "application/json; charset=utf-8")
+            .header("accept", "application/json")
+            .header("user-agent", concat!("steadfast/", env!("CARGO_PKG_VERSION")));
+        if !self.token.is_empty() {
+            request = request.header("authorization", self.token.as_str());
+        }
+        self.way.send(&self.setup, self.shown, &request, body).await
+    }
+
+    async fn activate(&self, tpm: &dyn Tpm, role: Role, wrapped: &str) -> Result<(), Failure> {
+        let wrapped = STANDARD.decode(wrapped).map_err(|_| Failure::Local(LocalFailure::Credential))?;
+        tpm.activate(role, wrapped).await.map_err(|error| self.told(&error))
+    }
+
+    async fn sign(&self, tpm: &dyn Tpm) -> Result<Zeroizing<String>, Failure> {
+        let Some(Registrar { id_scope, registration_id, .. }) = self.registrar() else {
+            return Err(Failure::Local(LocalFailure::Credential));
+        };
+        let resource = Resource::Registration { id_scope, registration_id };
+        let expiry = clock::unix_secs() + TOKEN_SECS;
+        let text = resource.string_to_sign(expiry).to_string();
+        let signature = tpm.sign(Role::Provisioning, &text).await.map_err(|error| self.told(&error))?;
+        Ok(Zeroizing::new(resource.token(&signature, expiry).to_string()))
+    }
+
+    fn told(&self, error: &crate::signer::SigningFailed) -> Failure {
+        tracing::error!(device = %self.setup.name, %error, "the TPM failed");
+        error.failure()
+    }
+
+    fn registrar(&self) -> Option<&Registrar> {
+        self.setup.registrar.as_deref()
+    }
+}
+
+/// Takes a field with two bytes of length before it.
+fn field(packet: &[u8]) -> Option<(&str, &[u8])> {
+    let (length, rest) = packet.split_first_chunk()?;
+    let (text, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+    Some((std::str::from_utf8(text).ok()?, rest))
+}
+
+/// Returns the password of a CONNECT (MQTT 3.1.1, section 3.1): protocol, level, flags and keep-alive, then client id, user
+/// name and password. The link sends no will.
+fn password(connect: &[u8]) -> Option<&str> {
+    let (_, rest) = field(connect)?;
+    let (head, rest) = rest.split_at_checked(4)?;
+    if head[1] & 0xc4 != 0xc0 {
+        return None;
+    }
+    let (_, rest) = field(rest)?;
+    let (_, rest) = field(rest)?;
+    field(rest).map(|(password, _)| password)
+}
+
+/// Decodes percent-encoding of the link's own.
+fn decoded(text: &str) -> String {
+    let bytes: Vec<u8> = steadfast_core::azure::property_bag::Encoded::new(text).bytes().collect();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_password_of_a_connect_is_the_token() {
+        let connect = b"\x00\x04MQTT\x04\xc2\x00\xf0\x00\x01c\x00\x01u\x00\x03tok";
+        assert_eq!(password(connect), Some("tok"));
+        assert_eq!(password(b"\x00\x04MQTT\x04\x02\x00\xf0\x00\x01c"), None);
+        for end in 0..connect.len() {
+            assert_ne!(password(&connect[..end]), Some("tok"));
+        }
+    }
+
+    #[test]
+    fn what_the_link_encodes_is_decoded() {
+        assert_eq!(decoded("4.d0%2Fa6"), "4.d0/a6");
+    }
+}

@@ -1,0 +1,140 @@
+//! DPS over HTTPS: the same registrations as over MQTT, and those of devices with a TPM, which go no other way.
+
+use serde_json::{Value, json};
+
+use crate::config::DeviceAuth;
+use crate::connect::Peer;
+use crate::connections::Refusal;
+use crate::dps::{Dps, Proof, error_body, error_of};
+use crate::dps_session::{Answer, DpsSession, error_answer, is_of_requests, refusal_of};
+use crate::enrollment::Attestation;
+use crate::fault::DpsFault;
+use crate::http_message::{Head, Response};
+use crate::percent_decode;
+use crate::sas::{Key, Token, same_resource};
+use crate::session::Now;
+use crate::soft_tpm::wrap;
+use crate::world::World;
+
+/// Tells whether a request is one of DPS.
+pub(crate) fn is_registration(head: &Head) -> bool {
+    head.path.split('/').nth(2).is_some_and(|part| part.eq_ignore_ascii_case("registrations"))
+}
+
+/// Answers a request under `/{id scope}/registrations/`.
+pub(crate) fn registration(world: &mut World, head: &Head, body: &[u8], peer: &Peer, unix: u64, now: Now) -> Response {
+    let segments: Vec<String> = head.path.split('/').filter(|part| !part.is_empty()).map(percent_decode).collect();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let (id_scope, id, operation) = match segments.as_slice() {
+        [id_scope, _, id, "register"] if head.method == "PUT" => (*id_scope, (*id).to_owned(), None),
+        [id_scope, _, id, "operations", operation] if head.method == "GET" => {
+            (*id_scope, (*id).to_owned(), Some((*operation).to_owned()))
+        }
+        _ => return respond(error_answer(404, unix)),
+    };
+    if !head.query.contains_key("api-version") {
+        return respond(error_answer(400, unix));
+    }
+    let password = head.header("authorization").unwrap_or_default();
+    let proof = Proof { password, certificates: &peer.certificates, unix };
+    let verified = match endorsement_key(&world.dps, &id) {
+        Some((_, endorsement_key)) if password.is_empty() && operation.is_none() => {
+            return challenge(&mut world.dps, &id, &endorsement_key, body, unix);
+        }
+        Some((enrollment, _)) => by_tpm(&world.dps, enrollment, id_scope, &id, &proof),
+        None => world.dps.verify(id_scope, &id, &proof),
+    };
+    let session = DpsSession { registration_id: id.clone(), verified, subscribed: true, unix };
+    let dps = &mut world.dps;
+    let host = dps.config.host.clone();
+    let fault = dps.faults.strike(&host, &id, |fault| is_of_requests(fault).then(|| fault.clone()));
+    let mut answer = match &operation {
+        None => session.register(dps, body, fault.as_ref(), now),
+        Some(operation) => {
+            let refused = refusal_of(fault.as_ref(), unix);
+            refused.unwrap_or_else(|| session.poll(world, Some(operation), now))
+        }
+    };
+    if let Some((_, endorsement_key)) = endorsement_key(&world.dps, &id)
+        && let Some([_, hub_key]) = world.dps.tpm_keys.get(&id)
+        && answer.body["status"] == "assigned"
+    {
+        answer.body["registrationState"]["tpm"] = json!({ "authenticationKey": wrap(&endorsement_key, hub_key) });
+    }
+    if let Some(DpsFault::Body { text }) = &fault {
+        return Response::new(answer.status).body(text.clone());
+    }
+    let mut response = respond(answer);
+    if let (202, Some(operation)) = (response.status, operation_of(&response)) {
+        let location = format!("https://{host}/{id_scope}/registrations/{id}/operations/{operation}");
+        response = response.header("Location", location);
+    }
+    response
+}
+
+fn respond(answer: Answer) -> Response {
+    let response = Response::json(answer.status, &answer.body);
+    match answer.retry_after {
+        Some(seconds) => response.header("Retry-After", seconds.to_string()),
+        None => response,
+    }
+}
+
+fn operation_of(response: &Response) -> Option<String> {
+    let body: Value = serde_json::from_slice(&response.body).ok()?;
+    body["operationId"].as_str().map(str::to_owned)
+}
+
+/// Finds the enrollment of a TPM, and its endorsement key.
+fn endorsement_key(dps: &Dps, id: &str) -> Option<(usize, Vec<u8>)> {
+    let own = |name: &str| name.eq_ignore_ascii_case(id);
+    dps.enrollments.iter().enumerate().find_map(|(at, enrollment)| {
+        let Attestation::Tpm { endorsement_key } = &enrollment.attestation else { return None };
+        own(&enrollment.name).then(|| (at, endorsement_key.clone()))
+    })
+}
+
+/// Answers a registration without a token: with a key that only the TPM of the enrollment can unwrap.
+fn challenge(dps: &mut Dps, id: &str, endorsement_key: &[u8], body: &[u8], unix: u64) -> Response {
+    let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    let shown = body["tpm"]["endorsementKey"].as_str().map(str::to_owned).unwrap_or_default();
+    let complete = body["tpm"]["storageRootKey"].as_str().is_some_and(|key| !key.is_empty());
+    if Key::from_base64(&shown).is_ok() && !complete {
+        return respond(error_answer(400, unix));
+    }
+    if shown != Key::from_bytes(endorsement_key).to_base64() {
+        return respond(error_answer(401, unix));
+    }
+    let keys = dps.tpm_keys.entry(id.to_owned()).or_insert_with(|| [Key::random(), Key::random()]);
+    keys[0] = Key::random();
+    let (code, message) = error_of(401);
+    let mut body = error_body(code, message, unix);
+    body["authenticationKey"] = json!(wrap(endorsement_key, &keys[0]));
+    body["keyName"] = json!("registration");
+    Response::json(401, &body)
+}
+
+/// Checks the token that the key of the challenge signed.
+fn by_tpm(
+    dps: &Dps,
+    enrollment: usize,
+    id_scope: &str,
+    id: &str,
+    proof: &Proof<'_>,
+) -> Result<(usize, DeviceAuth), Refusal> {
+    if id_scope != dps.config.id_scope {
+        return Err(Refusal::WrongIdScope);
+    }
+    let token = Token::parse(proof.password).ok_or(Refusal::NoToken)?;
+    let [own, hub_key] = dps.tpm_keys.get(id).ok_or(Refusal::BadSignature)?;
+    if !same_resource(&token.resource(), &format!("{id_scope}/registrations/{id}")) {
+        return Err(Refusal::WrongResource);
+    }
+    if !token.is_signed_with(own) {
+        return Err(Refusal::BadSignature);
+    }
+    if token.expiry < proof.unix {
+        return Err(Refusal::Expired);
+    }
+    Ok((enrollment, DeviceAuth::Keys { primary: hub_key.clone(), secondary: None }))
+}
