@@ -145,7 +145,10 @@ mod tests {
             operation_path("0ne0", "pump-7", "4.a/b").to_string(),
             "/0ne0/registrations/pump-7/operations/4.a%2Fb?api-version=2019-03-31"
         );
-        assert_eq!(tpm_member("RUs=", "U1JL").to_string(), r#""tpm":{"endorsementKey":"RUs=","storageRootKey":"U1JL"},"#);
+        assert_eq!(
+            tpm_member("RUs=", "U1JL").to_string(),
+            r#""tpm":{"endorsementKey":"RUs=","storageRootKey":"U1JL"},"#
+        );
     }
 
     #[test]

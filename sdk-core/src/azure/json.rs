@@ -117,18 +117,22 @@ impl<'a> Reader<'a> {
     /// [`JsonError`]; the reader is then of no further use.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would invite going on after an error")]
     pub fn next(&mut self) -> Result<Option<Token<'a>>, JsonError> {
+        self.token().map_err(|problem| self.noticed(problem))
+    }
+
+    fn token(&mut self) -> Result<Option<Token<'a>>, Problem> {
         self.skip_space();
         if self.expect == Expect::Nothing {
-            return if self.peek().is_none() { Ok(None) } else { self.fail(Problem::Trailing) };
+            return if self.peek().is_none() { Ok(None) } else { Err(Problem::Trailing) };
         }
-        let Some(mut first) = self.peek() else { return self.fail(Problem::End) };
+        let Some(mut first) = self.peek() else { return Err(Problem::End) };
         if self.expect == Expect::CommaOrEnd && first == b',' {
             self.step();
             self.expect = if self.in_object() { Expect::Key } else { Expect::Value };
             self.skip_space();
             first = match self.peek() {
                 Some(byte) => byte,
-                None => return self.fail(Problem::End),
+                None => return Err(Problem::End),
             };
         }
         let object = self.in_object();
@@ -141,14 +145,14 @@ impl<'a> Reader<'a> {
                 let key = self.string()?;
                 self.skip_space();
                 if self.peek() != Some(b':') {
-                    return self.unexpected();
+                    return Err(Problem::Unexpected);
                 }
                 self.step();
                 self.expect = Expect::Value;
                 Ok(Some(Token::Key(key)))
             }
             (Expect::Value | Expect::ValueOrEnd, _) => self.start_value(first).map(Some),
-            _ => self.unexpected(),
+            _ => Err(Problem::Unexpected),
         }
     }
 
@@ -157,14 +161,18 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`JsonError`], also when no value comes next.
     pub fn value(&mut self) -> Result<Value<'a>, JsonError> {
+        self.whole().map_err(|problem| self.noticed(problem))
+    }
+
+    fn whole(&mut self) -> Result<Value<'a>, Problem> {
         self.skip_space();
         let start = self.at;
         let outside = self.depth;
         loop {
-            match self.next()? {
-                Some(Token::Key(_)) if self.depth == outside => return self.unexpected(),
-                Some(Token::ObjectEnd | Token::ArrayEnd) if self.depth < outside => return self.unexpected(),
-                None => return self.fail(Problem::End),
+            match self.token()? {
+                Some(Token::Key(_)) if self.depth == outside => return Err(Problem::Unexpected),
+                Some(Token::ObjectEnd | Token::ArrayEnd) if self.depth < outside => return Err(Problem::Unexpected),
+                None => return Err(Problem::End),
                 Some(_) if self.depth == outside => break,
                 Some(_) => {}
             }
@@ -174,11 +182,11 @@ impl<'a> Reader<'a> {
         Ok(Value(text.unwrap_or_default()))
     }
 
-    fn start_value(&mut self, first: u8) -> Result<Token<'a>, JsonError> {
+    fn start_value(&mut self, first: u8) -> Result<Token<'a>, Problem> {
         let token = match first {
             b'{' | b'[' => {
                 if self.depth == DEPTH_MAX {
-                    return self.fail(Problem::Depth);
+                    return Err(Problem::Depth);
                 }
                 self.step();
                 self.depth = self.depth.wrapping_add(1);
@@ -196,7 +204,7 @@ impl<'a> Reader<'a> {
         Ok(token)
     }
 
-    fn close(&mut self, token: Token<'a>) -> Result<Option<Token<'a>>, JsonError> {
+    fn close(&mut self, token: Token<'a>) -> Result<Option<Token<'a>>, Problem> {
         self.step();
         self.depth = self.depth.saturating_sub(1);
         self.objects >>= 1;
@@ -208,28 +216,28 @@ impl<'a> Reader<'a> {
         self.expect = if self.depth == 0 { Expect::Nothing } else { Expect::CommaOrEnd };
     }
 
-    fn string(&mut self) -> Result<Str<'a>, JsonError> {
+    fn string(&mut self) -> Result<Str<'a>, Problem> {
         self.step();
         let start = self.at;
         loop {
             match self.peek() {
-                None => return self.fail(Problem::End),
+                None => return Err(Problem::End),
                 Some(b'"') => break,
-                Some(0..=0x1f) => return self.fail(Problem::Control),
+                Some(0..=0x1f) => return Err(Problem::Control),
                 Some(b'\\') => {
                     self.step();
                     let digits = match self.peek() {
-                        None => return self.fail(Problem::End),
+                        None => return Err(Problem::End),
                         Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 0,
                         Some(b'u') => 4,
-                        Some(_) => return self.fail(Problem::Escape),
+                        Some(_) => return Err(Problem::Escape),
                     };
                     self.step();
                     for _ in 0..digits {
                         match self.peek() {
-                            None => return self.fail(Problem::End),
+                            None => return Err(Problem::End),
                             Some(byte) if byte.is_ascii_hexdigit() => self.step(),
-                            Some(_) => return self.fail(Problem::Escape),
+                            Some(_) => return Err(Problem::Escape),
                         }
                     }
                 }
@@ -238,13 +246,14 @@ impl<'a> Reader<'a> {
         }
         let bytes = self.input.get(start..self.at).unwrap_or_default();
         let Ok(text) = core::str::from_utf8(bytes) else {
-            return Err(JsonError { at: start, problem: Problem::Encoding });
+            self.at = start;
+            return Err(Problem::Encoding);
         };
         self.step();
         Ok(Str(text))
     }
 
-    fn number(&mut self) -> Result<Number<'a>, JsonError> {
+    fn number(&mut self) -> Result<Number<'a>, Problem> {
         let start = self.at;
         if self.peek() == Some(b'-') {
             self.step();
@@ -270,10 +279,10 @@ impl<'a> Reader<'a> {
         Ok(Number(core::str::from_utf8(bytes).unwrap_or_default()))
     }
 
-    fn digits(&mut self) -> Result<(), JsonError> {
+    fn digits(&mut self) -> Result<(), Problem> {
         match self.peek() {
-            None => return self.fail(Problem::End),
-            Some(byte) if !byte.is_ascii_digit() => return self.unexpected(),
+            None => return Err(Problem::End),
+            Some(byte) if !byte.is_ascii_digit() => return Err(Problem::Unexpected),
             Some(_) => {}
         }
         while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
@@ -282,12 +291,12 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8], token: Token<'a>) -> Result<Token<'a>, JsonError> {
+    fn word(&mut self, word: &[u8], token: Token<'a>) -> Result<Token<'a>, Problem> {
         for byte in word {
             match self.peek() {
-                None => return self.fail(Problem::End),
+                None => return Err(Problem::End),
                 Some(found) if found == *byte => self.step(),
-                Some(_) => return self.unexpected(),
+                Some(_) => return Err(Problem::Unexpected),
             }
         }
         Ok(token)
@@ -312,12 +321,8 @@ impl<'a> Reader<'a> {
         self.at = self.at.wrapping_add(1);
     }
 
-    fn unexpected<T>(&self) -> Result<T, JsonError> {
-        self.fail(Problem::Unexpected)
-    }
-
-    fn fail<T>(&self, problem: Problem) -> Result<T, JsonError> {
-        Err(JsonError { at: self.at, problem })
+    fn noticed(&self, problem: Problem) -> JsonError {
+        JsonError { at: self.at, problem }
     }
 }
 
