@@ -11,7 +11,7 @@ use crate::connections::CloseReason;
 use crate::control::MethodAnswer;
 use crate::inbox::{Inbox, completed};
 use crate::operations::Operation;
-use crate::topic::{Feed, Query};
+use crate::topic::{Feed, Query, is_below};
 use crate::twin::Twin;
 
 /// An identity of a hub: a device, or a module under the name `device/module`.
@@ -109,6 +109,11 @@ impl Device {
     pub(crate) fn subscribed(&self, feed: Feed) -> Option<u8> {
         let of_feed = self.subscriptions.iter().filter(|subscription| subscription.feeds.contains(&feed));
         of_feed.map(|subscription| subscription.qos).max()
+    }
+
+    /// Tells whether this identity is subscribed to a topic of a feed.
+    pub(crate) fn takes(&self, feed: Feed, topic: &str) -> bool {
+        self.subscriptions.iter().any(|one| one.feeds.contains(&feed) && is_below(topic, &one.filter))
     }
 
     /// Tells whether the device is connected and takes what comes on this feed.

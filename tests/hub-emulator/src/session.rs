@@ -243,7 +243,9 @@ impl HubSession {
                 },
             },
         };
-        let answers = fault != Some(TwinFault::Silent) && device.subscribed(Feed::TwinAnswers).is_some();
+        let told_version = version.map(|version| format!("&$version={version}")).unwrap_or_default();
+        let topic = format!("$iothub/twin/res/{status}/?$rid={request}{told_version}{hint}");
+        let answers = fault != Some(TwinFault::Silent) && device.takes(Feed::TwinAnswers, &topic);
         let told = answers.then_some(status);
         let operation = match patch {
             None => Operation::TwinRead { status: told },
@@ -253,8 +255,6 @@ impl HubSession {
         if !answers {
             return;
         }
-        let version = version.map(|version| format!("&$version={version}")).unwrap_or_default();
-        let topic = format!("$iothub/twin/res/{status}/?$rid={request}{version}{hint}");
         match admission {
             Admission::After(wait) if !wait.is_zero() => {
                 out.later(now.instant + wait, Later::Publish { topic, payload: body });
@@ -284,7 +284,7 @@ impl HubSession {
             let feeds = Feed::of(&filter.path, &self.identity);
             let known = device.subscriptions.iter().position(|subscription| subscription.filter == filter.path);
             let too_many = known.is_none() && device.subscriptions.len() >= limit;
-            if refused || feeds.is_empty() || too_many {
+            if refused || feeds.is_none() || too_many {
                 if !refused && undocumented == Undocumented::Close {
                     return protocol(if too_many { "too many filters" } else { "undocumented filter" });
                 }
@@ -293,7 +293,8 @@ impl HubSession {
             }
             let qos = if filter.qos == QoS::AtMostOnce { QoS::AtMostOnce } else { QoS::AtLeastOnce };
             codes.push(SubscribeReasonCode::Success(qos));
-            let subscription = Subscription { filter: filter.path.clone(), feeds, qos: qos as u8 };
+            let subscription =
+                Subscription { filter: filter.path.clone(), feeds: feeds.unwrap_or_default(), qos: qos as u8 };
             match known {
                 Some(at) => device.subscriptions[at] = subscription,
                 None => device.subscriptions.push(subscription),

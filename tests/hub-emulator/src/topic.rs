@@ -130,23 +130,38 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// Returns what a filter brings to the identity `identity`; nothing when it is not a documented one.
-    pub(crate) fn of(filter: &str, identity: &str) -> &'static [Self] {
+    /// Returns what a filter brings to the identity `identity`; none when it is neither documented nor in use.
+    pub(crate) fn of(filter: &str, identity: &str) -> Option<&'static [Self]> {
         match filter {
-            "$iothub/methods/POST/#" => return &[Self::Methods],
-            "$iothub/twin/res/#" => return &[Self::TwinAnswers],
-            "$iothub/twin/PATCH/properties/desired/#" => return &[Self::Desired],
-            "$iothub/credentials/res/#" => return &[Self::Credentials],
+            // The documented filter, then that of the CircuitPython and IoT Central clients.
+            "$iothub/methods/POST/#" | "$iothub/methods/#" => return Some(&[Self::Methods]),
+            "$iothub/twin/res/#" => return Some(&[Self::TwinAnswers]),
+            "$iothub/twin/PATCH/properties/desired/#" => return Some(&[Self::Desired]),
+            // The nanoFramework SDK asks for both at once.
+            "$iothub/twin/#" => return Some(&[Self::TwinAnswers, Self::Desired]),
+            "$iothub/credentials/res/#" => return Some(&[Self::Credentials]),
             _ => {}
         }
-        match own_part(filter, identity) {
-            Some("/messages/devicebound/#" | "/messages/deviceBound/#") => &[Self::CloudToDevice],
-            Some("/inputs/#") if identity.contains('/') => &[Self::Inputs],
+        // The CircuitPython client wants to hear of success only.
+        let status = filter.strip_prefix("$iothub/twin/res/").and_then(|rest| rest.strip_suffix("/#"));
+        if status.is_some_and(|status| status.len() == 3 && status.bytes().all(|digit| digit.is_ascii_digit())) {
+            return Some(&[Self::TwinAnswers]);
+        }
+        match own_part(filter, identity)? {
+            "/messages/devicebound/#" | "/messages/deviceBound/#" => Some(&[Self::CloudToDevice]),
+            // Samples ask for what they send themselves, and get nothing.
+            "/messages/events/#" => Some(&[]),
+            "/inputs/#" if identity.contains('/') => Some(&[Self::Inputs]),
             // The modules of the C# and C SDKs ask for all of theirs at once.
-            Some("/#") if identity.contains('/') => &[Self::CloudToDevice, Self::Inputs],
-            _ => &[],
+            "/#" if identity.contains('/') => Some(&[Self::CloudToDevice, Self::Inputs]),
+            _ => None,
         }
     }
+}
+
+/// Tells whether a topic is one that a filter which ends with `#` asks for, and that filter has no other wildcard.
+pub(crate) fn is_below(topic: &str, filter: &str) -> bool {
+    topic.starts_with(filter.trim_end_matches('#'))
 }
 
 /// Returns what follows the name of the identity in a filter, where `+` may stand for a part of the name.
@@ -289,18 +304,28 @@ mod tests {
 
     #[test]
     fn filters_with_a_wildcard_for_the_own_name_are_documented() {
-        assert_eq!(Feed::of("devices/+/messages/devicebound/#", "d"), [Feed::CloudToDevice]);
-        assert_eq!(Feed::of("devices/d/messages/devicebound/#", "d"), [Feed::CloudToDevice]);
-        assert_eq!(Feed::of("devices/d/modules/m/messages/devicebound/#", "d/m"), [Feed::CloudToDevice]);
-        assert_eq!(Feed::of("devices/+/modules/+/inputs/#", "d/m"), [Feed::Inputs]);
-        assert_eq!(Feed::of("devices/d/modules/m/#", "d/m"), [Feed::CloudToDevice, Feed::Inputs]);
+        for (filter, identity, feeds) in [
+            ("devices/+/messages/devicebound/#", "d", &[Feed::CloudToDevice][..]),
+            ("devices/d/messages/devicebound/#", "d", &[Feed::CloudToDevice]),
+            ("devices/d/messages/events/#", "d", &[]),
+            ("devices/d/modules/m/messages/devicebound/#", "d/m", &[Feed::CloudToDevice]),
+            ("devices/+/modules/+/inputs/#", "d/m", &[Feed::Inputs]),
+            ("devices/d/modules/m/#", "d/m", &[Feed::CloudToDevice, Feed::Inputs]),
+            ("$iothub/twin/#", "d", &[Feed::TwinAnswers, Feed::Desired]),
+            ("$iothub/twin/res/200/#", "d", &[Feed::TwinAnswers]),
+            ("$iothub/methods/#", "d", &[Feed::Methods]),
+        ] {
+            assert_eq!(Feed::of(filter, identity), Some(feeds), "{filter}");
+        }
         for (filter, identity) in [
             ("devices/e/messages/devicebound/#", "d"),
             ("devices/d/modules/n/#", "d/m"),
             ("devices/d/#", "d"),
+            ("$iothub/#", "d"),
+            ("$iothub/twin/res/2x0/#", "d"),
             ("#", "d"),
         ] {
-            assert_eq!(Feed::of(filter, identity), [], "{filter}");
+            assert_eq!(Feed::of(filter, identity), None, "{filter}");
         }
     }
 

@@ -73,3 +73,27 @@ async fn request_ids_are_any_text_and_come_back_as_they_were() {
     client.send(Packet::PingReq).await;
     assert_eq!(client.packet().await, Packet::PingResp);
 }
+
+// adafruit/Adafruit_CircuitPython_AzureIoT: adafruit_azureiot/iot_mqtt.py; filters of the same kind are in IoT Central's samples.
+#[tokio::test]
+async fn filters_beside_the_documented_ones_bring_what_they_name_and_no_more() {
+    let emulator = start(config()).await;
+    let mut client = Client::device(&emulator).await;
+    for filter in ["$iothub/methods/#", "$iothub/twin/res/200/#", "devices/dev-1/messages/events/#"] {
+        client.subscribed(filter).await;
+    }
+    let ask = |topic: &str, body: &'static [u8]| {
+        Packet::Publish(Publish::from_bytes(topic, QoS::AtMostOnce, Bytes::from_static(body)))
+    };
+    client.send(ask("$iothub/twin/PATCH/properties/reported/?$rid=0", b"{\"a\":1}")).await;
+    client.send(ask("$iothub/twin/GET/?$rid=1", b" ")).await;
+    let answer = client.publish_packet().await;
+    assert_eq!(answer.topic, "$iothub/twin/res/200/?$rid=1", "and not the 204 of the report");
+    client.delivered("m").await;
+    let device = emulator.hub(HUB).device(DEVICE);
+    let calling = tokio::spawn(async move { device.invoke("m", &serde_json::Value::Null, support::SOON).await });
+    let call = client.publish_packet().await;
+    let request = call.topic.strip_prefix("$iothub/methods/POST/m/").unwrap();
+    client.send(ask(&format!("$iothub/methods/res/200/{request}"), b"{}")).await;
+    assert_eq!(calling.await.unwrap().unwrap().status, 200);
+}

@@ -294,6 +294,21 @@ fn dialects() -> Vec<Dialect> {
             ..COMMON
         },
         Dialect {
+            name: "nanoFramework",
+            sources: &["nanoframework/nanoFramework.Azure.Devices: nanoFramework.Azure.Devices.Client/DeviceClient.cs"],
+            query: "/?api-version=2021-04-12&model-id=dtmi%3acom%3aexample%3aThermostat%3b1",
+            model: Some("dtmi:com:example:Thermostat;1"),
+            keep_alive: 60,
+            filters: &[&[
+                ("devices/Dev-1/messages/devicebound/#", 1),
+                ("$iothub/twin/#", 1),
+                ("$iothub/methods/POST/#", 1),
+            ]],
+            message: "devices/Dev-1/messages/events/%24.mid=m-1",
+            gives_back: Some("$iothub/twin/#"),
+            ..COMMON
+        },
+        Dialect {
             name: "documented by hand",
             sources: &["MicrosoftDocs/azure-docs: articles/iot/iot-mqtt-connect-to-iot-hub.md"],
             // Without the question mark, as the documentation of 2017 wrote it and browsers' MQTT clients copied it.
