@@ -24,8 +24,10 @@
 mod builder;
 mod contract;
 mod device;
+mod dial;
 mod drive;
 mod heap_outbox;
+mod look;
 mod network;
 mod oracle;
 mod rng;
