@@ -3,6 +3,7 @@
 
 use e2e::EdgePlace;
 use e2e::sdk::{DPS, HUB, Language, STEP, STORAGE, Sdk, inside};
+use e2e::until;
 use hub_emulator::{Authority, Config, DeviceAuth, DpsConfig, Emulator, HubConfig, Key, MessageToDevice, Operation};
 use serde_json::{Value, json};
 
@@ -110,7 +111,8 @@ async fn session(emulator: &Emulator, name: &str, setup: &Value) {
     }
     sdk.step("done").await;
     sdk.ended().await;
-    assert_eq!(module.waiting().expect("it exists"), 0, "the SDK acknowledged the message to its input");
+    until("the SDK has acknowledged the message to its input", || module.waiting().is_ok_and(|waiting| waiting == 0))
+        .await;
     let completed = |operation: &Operation| matches!(operation, Operation::MessageCompleted { .. });
     assert_eq!(emulator.ledger().operations_of(&id).iter().filter(|operation| completed(operation)).count(), 1);
 }

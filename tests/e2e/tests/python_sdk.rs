@@ -1,6 +1,7 @@
 //! The official Python device SDK, unmodified, judges the emulator: what passes here is worth testing against.
 
 use e2e::sdk::{DPS, HUB, Language, STEP, STORAGE, Sdk, inside};
+use e2e::until;
 use hub_emulator::{Attestation, Authority, Carrier, Config, DpsConfig, Emulator, Enrollment, Fault, Key, Operation};
 use serde_json::{Value, json};
 
@@ -106,7 +107,7 @@ async fn session(emulator: &Emulator, id: &str, setup: &Value) {
     assert_eq!((&message["id"], &message["correlation"]), (&json!("m-1"), &json!("corr/1")));
     assert_eq!((&message["properties"]["note"], &message["payload"]), (&json!("a b,d"), &json!("clouds say hi")));
     assert_eq!(sdk.step("desired").await["patch"], json!({"interval": 30, "$version": 3}));
-    assert_eq!(device.waiting().expect("the device exists"), 0, "the SDK acknowledged the message");
+    until("the SDK has acknowledged the message", || device.waiting().is_ok_and(|waiting| waiting == 0)).await;
 
     let stored = sdk.step("uploaded").await;
     assert_eq!((&stored["status"], &stored["blob"]), (&json!(201), &json!(format!("{id}/log.txt"))));
