@@ -14,32 +14,36 @@ pub fn unix_secs(text: &str) -> Option<u64> {
             if !fraction.is_empty() && fraction.len() <= 9 && fraction.iter().all(u8::is_ascii_digit) => {}
         _ => return None,
     }
-    let mut numbers = [0_u32; 6];
-    let mut places = numbers.iter_mut();
-    let mut number = places.next()?;
+    let mut before = [0_u32; 5];
+    let mut places = before.iter_mut();
+    let mut second = 0_u32;
     for (byte, form) in time.iter().zip(FORM) {
-        let digit = byte.wrapping_sub(b'0');
-        if *form != b'0' {
-            if byte != form {
-                return None;
-            }
-            number = places.next()?;
-        } else if digit > 9 {
-            return None;
+        // 0 to 9 for a digit where one belongs, and 0 for the right separator.
+        let digit = u32::from(byte ^ form);
+        if *form == b'0' && digit <= 9 {
+            second = second.wrapping_mul(10).wrapping_add(digit);
+        } else if digit == 0 {
+            *places.next()? = second;
+            second = 0;
         } else {
-            *number = number.wrapping_mul(10).wrapping_add(u32::from(digit));
+            return None;
         }
     }
-    let [year, month, day, hour, minute, second] = numbers;
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let [year, month, day, hour, minute] = before;
+    // Of years that a hundred divides, sixteen divides those that four hundred do.
+    let leap = if year % 100 == 0 { year % 16 == 0 } else { year % 4 == 0 };
     let days_of_month = match month {
         2 if leap => 29,
         2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
+        _ => (month ^ (month >> 3)) & 1 | 30,
     };
-    if year < 1970 || day == 0 || day > days_of_month || hour > 23 || minute > 59 || second > 60 {
+    let in_range = year >= 1970
+        && month.wrapping_sub(1) < 12
+        && day.wrapping_sub(1) < days_of_month
+        && hour < 24
+        && minute < 60
+        && second <= 60;
+    if !in_range {
         return None;
     }
 
