@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::Method;
-use steadfast_core::azure::dps_https::{self, Request as Asked};
+use steadfast_core::azure::dps_https::{self, Attestation, Request as Asked, Step};
 use steadfast_core::azure::sas::Resource;
 use steadfast_core::{Failure, LocalFailure, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
@@ -131,7 +131,7 @@ impl Dialogue {
     }
 
     async fn register(&mut self, body: &[u8]) -> Result<Answer, Failure> {
-        let Some(tpm) = self.registrar().and_then(|registrar| registrar.tpm.clone()) else {
+        let Some(tpm) = self.tpm() else {
             let body = Bytes::copy_from_slice(body);
             return self.put(&body).await;
         };
@@ -143,24 +143,33 @@ impl Dialogue {
         let whole = Bytes::from(whole);
         // Without a token, to be given the key that makes one.
         self.token = Zeroizing::default();
-        let answer = self.put(&whole).await?;
-        let Some(wrapped) = dps_https::authentication_key(&answer.body).filter(|_| answer.status == 401) else {
-            return Ok(answer);
-        };
-        self.activate(&*tpm, Role::Provisioning, wrapped).await?;
-        self.token = self.sign(&*tpm).await?;
-        self.put(&whole).await
+        let mut attestation = Attestation::new();
+        loop {
+            let answer = self.put(&whole).await?;
+            match attestation.judge(answer.status, &answer.body) {
+                Step::RegisterAgain(wrapped) => {
+                    self.activate(&*tpm, Role::Provisioning, wrapped).await?;
+                    self.token = self.sign(&*tpm).await?;
+                }
+                Step::TakeHubKey(wrapped) => {
+                    self.activate(&*tpm, Role::Hub, wrapped).await?;
+                    return Ok(answer);
+                }
+                Step::Answer => return Ok(answer),
+            }
+        }
     }
 
     async fn poll(&mut self, operation_id: &str) -> Result<Answer, Failure> {
         let operation_id = decoded(operation_id);
-        let Some(Registrar { id_scope, registration_id, tpm }) = self.registrar() else {
+        let Some(Registrar { id_scope, registration_id, .. }) = self.registrar() else {
             return Err(Failure::Local(LocalFailure::Credential));
         };
-        let tpm = tpm.clone();
         let path = dps_https::operation_path(id_scope, registration_id, &operation_id).to_string();
         let answer = self.send(Method::GET, path, &Bytes::new()).await?;
-        if let (Some(tpm), Some(wrapped)) = (tpm, dps_https::hub_key(&answer.body)) {
+        if let Some(tpm) = self.tpm()
+            && let Step::TakeHubKey(wrapped) = Attestation::new().judge(answer.status, &answer.body)
+        {
             // The link goes to its hub when it has the answer, and needs the key then.
             self.activate(&*tpm, Role::Hub, wrapped).await?;
         }
@@ -205,6 +214,10 @@ impl Dialogue {
     fn told(&self, error: &crate::signer::SigningFailed) -> Failure {
         tracing::error!(device = %self.setup.name, %error, "the TPM failed");
         error.failure()
+    }
+
+    fn tpm(&self) -> Option<Arc<dyn Tpm>> {
+        self.registrar()?.tpm.clone()
     }
 
     fn registrar(&self) -> Option<&Registrar> {

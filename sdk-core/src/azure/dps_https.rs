@@ -5,9 +5,9 @@
 //! azure-iot-sdk-c, `provisioning_client/src/prov_transport_http_client.c`):
 //!
 //! 1. without a token, with both public keys of its TPM ([`tpm_member`]). The service answers 401 and a key that only that
-//!    TPM can take out of its wrapping ([`authentication_key`]);
+//!    TPM can take out of its wrapping;
 //! 2. with a token signed by that key, to the same effect as any other device. The assignment brings the key for the hub,
-//!    wrapped likewise ([`hub_key`]).
+//!    wrapped likewise. [`Attestation`] tells the one from the other.
 
 use super::dps::API_VERSION;
 use super::json::{Str, Value, member};
@@ -63,14 +63,12 @@ pub fn tpm_member<'a>(endorsement_key: &'a str, storage_root_key: &'a str) -> Te
 }
 
 /// Returns the wrapped key that a 401 brings for the second registration, in base64; `None` for a refusal.
-#[must_use]
-pub fn authentication_key(body: &[u8]) -> Option<&str> {
+fn authentication_key(body: &[u8]) -> Option<&str> {
     wrapped(member(body, "authenticationKey")?)
 }
 
 /// Returns the wrapped key for the hub that an assignment brings to a device with a TPM, in base64.
-#[must_use]
-pub fn hub_key(body: &[u8]) -> Option<&str> {
+fn hub_key(body: &[u8]) -> Option<&str> {
     let state = member(body, "registrationState")?;
     let tpm = member(state.raw().as_bytes(), "tpm")?;
     wrapped(member(tpm.raw().as_bytes(), "authenticationKey")?)
@@ -78,6 +76,52 @@ pub fn hub_key(body: &[u8]) -> Option<&str> {
 
 fn wrapped(value: Value<'_>) -> Option<&str> {
     value.as_str().and_then(Str::plain).filter(|key| !key.is_empty() && key.len() <= WRAPPED_KEY_MAX)
+}
+
+/// A registration with a TPM: what each answer of the service asks for before it goes on.
+///
+/// ```
+/// use steadfast_core::azure::dps_https::{Attestation, Step};
+///
+/// let mut attestation = Attestation::new();
+/// let challenge = br#"{"authenticationKey":"QUJD","keyName":"registration"}"#;
+/// assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QUJD"));
+/// // A second one is a refusal like any other.
+/// assert_eq!(attestation.judge(401, challenge), Step::Answer);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attestation {
+    challenged: bool,
+}
+
+/// What an answer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a frontend has to know all of them")]
+pub enum Step<'a> {
+    /// Have the TPM take this wrapped key for the registration, sign a token with it, and register again with that.
+    RegisterAgain(&'a str),
+    /// Have the TPM take this wrapped key for the hub, then hand the answer to the link.
+    TakeHubKey(&'a str),
+    /// Hand the answer to the link.
+    Answer,
+}
+
+impl Attestation {
+    /// Begins a registration.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { challenged: false }
+    }
+
+    /// Judges an answer of the service to a registration or to a question for its state.
+    pub fn judge<'a>(&mut self, status: u16, body: &'a [u8]) -> Step<'a> {
+        if status == 401 {
+            let wrapped = authentication_key(body).filter(|_| !self.challenged);
+            self.challenged = true;
+            return wrapped.map_or(Step::Answer, Step::RegisterAgain);
+        }
+        hub_key(body).filter(|_| status < 300).map_or(Step::Answer, Step::TakeHubKey)
+    }
 }
 
 /// Returns the topic that an answer over MQTT would have.
@@ -163,6 +207,18 @@ mod tests {
         assert_eq!(hub_key(br#"{"registrationState":{"tpm":null}}"#), None);
         let long = std::format!(r#"{{"authenticationKey":"{}"}}"#, "A".repeat(WRAPPED_KEY_MAX + 1));
         assert_eq!(authentication_key(long.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_registration_is_repeated_once_and_its_assignment_brings_the_key_for_the_hub() {
+        let mut attestation = Attestation::new();
+        assert_eq!(attestation.judge(429, b"{}"), Step::Answer);
+        assert_eq!(attestation.judge(401, br#"{"authenticationKey":"QQ=="}"#), Step::RegisterAgain("QQ=="));
+        assert_eq!(attestation.judge(202, br#"{"operationId":"4.a","status":"assigning"}"#), Step::Answer);
+        let assigned = br#"{"status":"assigned","registrationState":{"tpm":{"authenticationKey":"Qg=="}}}"#;
+        assert_eq!(attestation.judge(200, assigned), Step::TakeHubKey("Qg=="));
+        assert_eq!(attestation.judge(500, assigned), Step::Answer);
+        assert_eq!(Attestation::new().judge(401, b"{}"), Step::Answer, "a refusal without a key is one");
     }
 
     #[test]

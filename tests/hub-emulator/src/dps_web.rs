@@ -37,17 +37,17 @@ pub(crate) fn registration(world: &mut World, head: &Head, body: &[u8], peer: &P
     }
     let password = head.header("authorization").unwrap_or_default();
     let proof = Proof { password, certificates: &peer.certificates, unix };
+    let host = world.dps.config.host.clone();
+    let fault = world.dps.faults.strike(&host, &id, |fault| is_of_requests(fault).then(|| fault.clone()));
     let verified = match endorsement_key(&world.dps, &id) {
-        Some((_, endorsement_key)) if password.is_empty() && operation.is_none() => {
-            return challenge(&mut world.dps, &id, &endorsement_key, body, unix);
+        Some((_, endorsement_key)) if password.is_empty() && operation.is_none() && fault.is_none() => {
+            return challenge(&mut world.dps, id_scope, &id, &endorsement_key, body, unix, now);
         }
         Some((enrollment, _)) => by_tpm(&world.dps, enrollment, id_scope, &id, &proof),
         None => world.dps.verify(id_scope, &id, &proof),
     };
     let session = DpsSession { registration_id: id.clone(), verified, subscribed: true, unix };
     let dps = &mut world.dps;
-    let host = dps.config.host.clone();
-    let fault = dps.faults.strike(&host, &id, |fault| is_of_requests(fault).then(|| fault.clone()));
     let mut answer = match &operation {
         None => session.register(dps, body, fault.as_ref(), now),
         Some(operation) => {
@@ -95,7 +95,21 @@ fn endorsement_key(dps: &Dps, id: &str) -> Option<(usize, Vec<u8>)> {
 }
 
 /// Answers a registration without a token: with a key that only the TPM of the enrollment can unwrap.
-fn challenge(dps: &mut Dps, id: &str, endorsement_key: &[u8], body: &[u8], unix: u64) -> Response {
+fn challenge(
+    dps: &mut Dps,
+    id_scope: &str,
+    id: &str,
+    endorsement_key: &[u8],
+    body: &[u8],
+    unix: u64,
+    now: Now,
+) -> Response {
+    if let Some(seconds) = dps.too_many_registers(now.since) {
+        return respond(Answer { retry_after: Some(seconds), ..error_answer(429, unix) });
+    }
+    if id_scope != dps.config.id_scope {
+        return respond(error_answer(401, unix));
+    }
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let shown = body["tpm"]["endorsementKey"].as_str().map(str::to_owned).unwrap_or_default();
     let complete = body["tpm"]["storageRootKey"].as_str().is_some_and(|key| !key.is_empty());
@@ -105,11 +119,12 @@ fn challenge(dps: &mut Dps, id: &str, endorsement_key: &[u8], body: &[u8], unix:
     if shown != Key::from_bytes(endorsement_key).to_base64() {
         return respond(error_answer(401, unix));
     }
-    let keys = dps.tpm_keys.entry(id.to_owned()).or_insert_with(|| [Key::random(), Key::random()]);
-    keys[0] = Key::random();
+    let keys = [Key::random(), Key::random()];
+    let wrapped = wrap(endorsement_key, &keys[0]);
+    dps.tpm_keys.insert(id.to_owned(), keys);
     let (code, message) = error_of(401);
     let mut body = error_body(code, message, unix);
-    body["authenticationKey"] = json!(wrap(endorsement_key, &keys[0]));
+    body["authenticationKey"] = json!(wrapped);
     body["keyName"] = json!("registration");
     Response::json(401, &body)
 }
