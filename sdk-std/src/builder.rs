@@ -401,9 +401,9 @@ impl Builder {
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
             patience: self.config.timeouts.connect,
-            #[cfg(feature = "_https")]
+            #[cfg(feature = "_requests")]
             signing: self.config.timeouts.sign,
-            #[cfg(feature = "_https")]
+            #[cfg(feature = "_requests")]
             token: if let Credential::Token(token) = &self.config.credential {
                 Some(zeroize::Zeroizing::new(String::from(&**token)))
             } else {
@@ -447,9 +447,9 @@ impl Builder {
         let shared = Arc::new(Shared::new(link));
         let setup = Arc::new(setup);
         let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
-        #[cfg(feature = "_https")]
+        #[cfg(feature = "_requests")]
         return Ok((Device::new(shared, setup), driver));
-        #[cfg(not(feature = "_https"))]
+        #[cfg(not(feature = "_requests"))]
         Ok((Device::new(shared), driver))
     }
 

@@ -16,7 +16,7 @@ use crate::builder::Builder;
 use crate::clock;
 use crate::inbox::Inbound;
 use crate::receipt::{Receipt, Undelivered};
-#[cfg(feature = "_https")]
+#[cfg(feature = "_requests")]
 use crate::setup::Setup;
 use crate::shared::{End, Shared, wake};
 
@@ -48,22 +48,22 @@ use crate::shared::{End, Shared, wake};
 #[derive(Clone)]
 pub struct Device {
     shared: Arc<Shared>,
-    #[cfg(feature = "_https")]
+    #[cfg(feature = "_requests")]
     setup: Arc<Setup>,
 }
 
 impl Device {
-    #[cfg(feature = "_https")]
+    #[cfg(feature = "_requests")]
     pub(crate) const fn new(shared: Arc<Shared>, setup: Arc<Setup>) -> Self {
         Self { shared, setup }
     }
 
-    #[cfg(not(feature = "_https"))]
+    #[cfg(not(feature = "_requests"))]
     pub(crate) const fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
     }
 
-    #[cfg(feature = "_https")]
+    #[cfg(feature = "_requests")]
     pub(crate) const fn setup(&self) -> &Arc<Setup> {
         &self.setup
     }

@@ -36,10 +36,10 @@ pub(crate) struct Setup {
     /// How long the link waits for a connection.
     pub(crate) patience: Duration,
     /// How long the key holder has to sign.
-    #[cfg(feature = "_https")]
+    #[cfg(feature = "_requests")]
     pub(crate) signing: Duration,
     /// The finished token of a connection string.
-    #[cfg(feature = "_https")]
+    #[cfg(feature = "_requests")]
     pub(crate) token: Option<zeroize::Zeroizing<String>>,
     /// Addresses of hosts for HTTPS.
     #[cfg(feature = "_https")]

@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use steadfast_core::Role;
 use steadfast_core::azure::sas;
-#[cfg(feature = "_https")]
+#[cfg(feature = "_requests")]
 use steadfast_core::{Failure, LocalFailure, azure::sas::Resource};
-#[cfg(feature = "_https")]
+#[cfg(feature = "_requests")]
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use crate::clock;
-#[cfg(feature = "_https")]
+#[cfg(feature = "_requests")]
 use crate::setup::Setup;
 use crate::signer::{Signer, SigningFailed};
 
 /// Lifetime in seconds of a token for one request.
-#[cfg(feature = "_https")]
+#[cfg(feature = "_requests")]
 const TOKEN_SECS: u64 = 600;
 
 /// What a [`TokenSource`] returns.
@@ -98,7 +98,7 @@ impl fmt::Debug for Prover {
 }
 
 /// Makes a token for one HTTPS request; `None` for a device that proves itself with its certificate.
-#[cfg(feature = "_https")]
+#[cfg(feature = "_requests")]
 pub(crate) async fn for_request(
     setup: &Setup,
     resource: &Resource<'_>,
