@@ -82,15 +82,20 @@ pub enum Token<'a> {
     Null,
 }
 
-/// What may come next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Expect {
-    Value,
-    ValueOrEnd,
+/// What a token is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    ObjectStart,
+    ObjectEnd,
+    ArrayStart,
+    ArrayEnd,
     Key,
-    KeyOrEnd,
-    CommaOrEnd,
-    Nothing,
+    String,
+    Number,
+    True,
+    False,
+    Null,
+    End,
 }
 
 /// Reads one document token by token.
@@ -98,7 +103,10 @@ enum Expect {
 pub struct Reader<'a> {
     input: &'a [u8],
     at: usize,
-    expect: Expect,
+    /// Where the text of the latest key, string or number begins and ends.
+    token: (usize, usize),
+    /// What may come next: [`VALUE`], [`KEY`], [`COMMA`] and [`END`], or nothing.
+    expect: u8,
     depth: u8,
     /// Bit 0 tells whether the innermost container is an object, bit 1 the one around it, and so on.
     objects: u32,
@@ -108,7 +116,7 @@ impl<'a> Reader<'a> {
     /// Starts before the first byte of `input`.
     #[must_use]
     pub fn new(input: &'a [u8]) -> Self {
-        Self { input, at: 0, expect: Expect::Value, depth: 0, objects: 0 }
+        Self { input, at: 0, token: (0, 0), expect: VALUE, depth: 0, objects: 0 }
     }
 
     /// Returns the next token, or `None` after the end of the whole document.
@@ -117,43 +125,24 @@ impl<'a> Reader<'a> {
     /// [`JsonError`]; the reader is then of no further use.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would invite going on after an error")]
     pub fn next(&mut self) -> Result<Option<Token<'a>>, JsonError> {
-        self.token().map_err(|problem| self.noticed(problem))
-    }
-
-    fn token(&mut self) -> Result<Option<Token<'a>>, Problem> {
-        self.skip_space();
-        if self.expect == Expect::Nothing {
-            return if self.peek().is_none() { Ok(None) } else { Err(Problem::Trailing) };
-        }
-        let Some(mut first) = self.peek() else { return Err(Problem::End) };
-        if self.expect == Expect::CommaOrEnd && first == b',' {
-            self.step();
-            self.expect = if self.in_object() { Expect::Key } else { Expect::Value };
-            self.skip_space();
-            first = match self.peek() {
-                Some(byte) => byte,
-                None => return Err(Problem::End),
-            };
-        }
-        let object = self.in_object();
-        match (self.expect, first) {
-            (Expect::KeyOrEnd, b'}') => self.close(Token::ObjectEnd),
-            (Expect::CommaOrEnd, b'}') if object => self.close(Token::ObjectEnd),
-            (Expect::ValueOrEnd, b']') => self.close(Token::ArrayEnd),
-            (Expect::CommaOrEnd, b']') if !object => self.close(Token::ArrayEnd),
-            (Expect::Key | Expect::KeyOrEnd, b'"') => {
-                let key = self.string()?;
-                self.skip_space();
-                if self.peek() != Some(b':') {
-                    return Err(Problem::Unexpected);
-                }
-                self.step();
-                self.expect = Expect::Value;
-                Ok(Some(Token::Key(key)))
-            }
-            (Expect::Value | Expect::ValueOrEnd, _) => self.start_value(first).map(Some),
-            _ => Err(Problem::Unexpected),
-        }
+        let kind = match self.advance() {
+            Ok(kind) => kind,
+            Err(problem) => return Err(self.error(problem)),
+        };
+        let text = self.text();
+        Ok(Some(match kind {
+            Kind::ObjectStart => Token::ObjectStart,
+            Kind::ObjectEnd => Token::ObjectEnd,
+            Kind::ArrayStart => Token::ArrayStart,
+            Kind::ArrayEnd => Token::ArrayEnd,
+            Kind::Key => Token::Key(Str(text)),
+            Kind::String => Token::String(Str(text)),
+            Kind::Number => Token::Number(Number(text)),
+            Kind::True => Token::Bool(true),
+            Kind::False => Token::Bool(false),
+            Kind::Null => Token::Null,
+            Kind::End => return Ok(None),
+        }))
     }
 
     /// Reads the whole value that comes next, however deep, and returns it as it is written.
@@ -161,159 +150,180 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`JsonError`], also when no value comes next.
     pub fn value(&mut self) -> Result<Value<'a>, JsonError> {
-        self.whole().map_err(|problem| self.noticed(problem))
-    }
-
-    fn whole(&mut self) -> Result<Value<'a>, Problem> {
         self.skip_space();
         let start = self.at;
         let outside = self.depth;
         loop {
-            match self.token()? {
-                Some(Token::Key(_)) if self.depth == outside => return Err(Problem::Unexpected),
-                Some(Token::ObjectEnd | Token::ArrayEnd) if self.depth < outside => return Err(Problem::Unexpected),
-                None => return Err(Problem::End),
-                Some(_) if self.depth == outside => break,
-                Some(_) => {}
-            }
+            let problem = match self.advance() {
+                Err(problem) => problem,
+                Ok(Kind::End) => Problem::Unexpected,
+                Ok(Kind::Key) if self.depth == outside => Problem::Unexpected,
+                Ok(_) if self.depth > outside => continue,
+                Ok(_) if self.depth == outside => break,
+                Ok(_) => Problem::Unexpected,
+            };
+            return Err(self.error(problem));
         }
-        // Numbers, strings and brackets were checked to be UTF-8.
-        let text = self.input.get(start..self.at).and_then(|bytes| core::str::from_utf8(bytes).ok());
-        Ok(Value(text.unwrap_or_default()))
+        self.token = (start, self.at);
+        Ok(Value(self.text()))
     }
 
-    fn start_value(&mut self, first: u8) -> Result<Token<'a>, Problem> {
-        let token = match first {
-            b'{' | b'[' => {
+    /// Goes on to the next token and remembers where its text stands: that of a string without its quotes.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn advance(&mut self) -> Result<Kind, Problem> {
+        self.skip_space();
+        let object = self.objects & 1 == 1;
+        if self.expect & COMMA != 0 && self.eat(b',') {
+            self.expect = if object { KEY } else { VALUE };
+            self.skip_space();
+        }
+        let start = self.at;
+        let may = self.expect;
+        let kind = match self.peek() {
+            _ if may == 0 && start >= self.input.len() => return Ok(Kind::End),
+            _ if may == 0 => return Err(Problem::Trailing),
+            b'}' if object && may & END != 0 => Kind::ObjectEnd,
+            b']' if !object && may & END != 0 => Kind::ArrayEnd,
+            b'"' if may & KEY != 0 => Kind::Key,
+            _ if may & VALUE == 0 => return Err(Problem::Unexpected),
+            b'{' => Kind::ObjectStart,
+            b'[' => Kind::ArrayStart,
+            b'"' => Kind::String,
+            b't' => Kind::True,
+            b'f' => Kind::False,
+            b'n' => Kind::Null,
+            _ => Kind::Number,
+        };
+        match kind {
+            Kind::ObjectStart | Kind::ArrayStart => {
                 if self.depth == DEPTH_MAX {
                     return Err(Problem::Depth);
                 }
                 self.step();
                 self.depth = self.depth.wrapping_add(1);
-                self.objects = (self.objects << 1) | u32::from(first == b'{');
-                self.expect = if first == b'{' { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
-                return Ok(if first == b'{' { Token::ObjectStart } else { Token::ArrayStart });
+                let object = kind == Kind::ObjectStart;
+                self.objects = (self.objects << 1) | u32::from(object);
+                self.expect = if object { KEY | END } else { VALUE | END };
+                return Ok(kind);
             }
-            b'"' => Token::String(self.string()?),
-            b't' => self.word(b"true", Token::Bool(true))?,
-            b'f' => self.word(b"false", Token::Bool(false))?,
-            b'n' => self.word(b"null", Token::Null)?,
-            _ => Token::Number(self.number()?),
-        };
-        self.end_value();
-        Ok(token)
+            Kind::ObjectEnd | Kind::ArrayEnd => {
+                self.step();
+                self.depth = self.depth.saturating_sub(1);
+                self.objects >>= 1;
+            }
+            Kind::Key | Kind::String => {
+                self.string()?;
+                if kind == Kind::Key {
+                    self.skip_space();
+                    self.expect = VALUE;
+                    return if self.eat(b':') { Ok(kind) } else { Err(Problem::Unexpected) };
+                }
+            }
+            Kind::True | Kind::False | Kind::Null | Kind::Number | Kind::End => {
+                let good = match kind {
+                    Kind::True => self.word(b"true"),
+                    Kind::False => self.word(b"false"),
+                    Kind::Null => self.word(b"null"),
+                    Kind::Number => self.number(),
+                    Kind::ObjectStart | Kind::ObjectEnd | Kind::ArrayStart | Kind::ArrayEnd => false,
+                    Kind::Key | Kind::String | Kind::End => false,
+                };
+                if !good {
+                    return Err(Problem::Unexpected);
+                }
+                self.token = (start, self.at);
+            }
+        }
+        self.expect = if self.depth == 0 { 0 } else { COMMA | END };
+        Ok(kind)
     }
 
-    fn close(&mut self, token: Token<'a>) -> Result<Option<Token<'a>>, Problem> {
-        self.step();
-        self.depth = self.depth.saturating_sub(1);
-        self.objects >>= 1;
-        self.end_value();
-        Ok(Some(token))
-    }
-
-    fn end_value(&mut self) {
-        self.expect = if self.depth == 0 { Expect::Nothing } else { Expect::CommaOrEnd };
-    }
-
-    fn string(&mut self) -> Result<Str<'a>, Problem> {
+    fn string(&mut self) -> Result<(), Problem> {
         self.step();
         let start = self.at;
         loop {
             match self.peek() {
-                None => return Err(Problem::End),
-                Some(b'"') => break,
-                Some(0..=0x1f) => return Err(Problem::Control),
-                Some(b'\\') => {
+                b'"' => break,
+                0..=0x1f => return Err(Problem::Control),
+                b'\\' => {
                     self.step();
                     let digits = match self.peek() {
-                        None => return Err(Problem::End),
-                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 0,
-                        Some(b'u') => 4,
-                        Some(_) => return Err(Problem::Escape),
+                        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 0,
+                        b'u' => 4,
+                        _ => return Err(Problem::Escape),
                     };
                     self.step();
                     for _ in 0..digits {
-                        match self.peek() {
-                            None => return Err(Problem::End),
-                            Some(byte) if byte.is_ascii_hexdigit() => self.step(),
-                            Some(_) => return Err(Problem::Escape),
+                        if !self.peek().is_ascii_hexdigit() {
+                            return Err(Problem::Escape);
                         }
+                        self.step();
                     }
                 }
-                Some(_) => self.step(),
+                _ => self.step(),
             }
         }
-        let bytes = self.input.get(start..self.at).unwrap_or_default();
-        let Ok(text) = core::str::from_utf8(bytes) else {
+        self.token = (start, self.at);
+        if self.text().len() != self.at.wrapping_sub(start) {
             self.at = start;
             return Err(Problem::Encoding);
-        };
+        }
         self.step();
-        Ok(Str(text))
-    }
-
-    fn number(&mut self) -> Result<Number<'a>, Problem> {
-        let start = self.at;
-        if self.peek() == Some(b'-') {
-            self.step();
-        }
-        // RFC 8259, section 6: no leading zeros.
-        if self.peek() == Some(b'0') {
-            self.step();
-        } else {
-            self.digits()?;
-        }
-        if self.peek() == Some(b'.') {
-            self.step();
-            self.digits()?;
-        }
-        if matches!(self.peek(), Some(b'e' | b'E')) {
-            self.step();
-            if matches!(self.peek(), Some(b'+' | b'-')) {
-                self.step();
-            }
-            self.digits()?;
-        }
-        let bytes = self.input.get(start..self.at).unwrap_or_default();
-        Ok(Number(core::str::from_utf8(bytes).unwrap_or_default()))
-    }
-
-    fn digits(&mut self) -> Result<(), Problem> {
-        match self.peek() {
-            None => return Err(Problem::End),
-            Some(byte) if !byte.is_ascii_digit() => return Err(Problem::Unexpected),
-            Some(_) => {}
-        }
-        while self.peek().is_some_and(|byte| byte.is_ascii_digit()) {
-            self.step();
-        }
         Ok(())
     }
 
-    fn word(&mut self, word: &[u8], token: Token<'a>) -> Result<Token<'a>, Problem> {
-        for byte in word {
-            match self.peek() {
-                None => return Err(Problem::End),
-                Some(found) if found == *byte => self.step(),
-                Some(_) => return Err(Problem::Unexpected),
-            }
+    /// Goes behind a number, and tells whether it is one.
+    fn number(&mut self) -> bool {
+        self.eat(b'-');
+        // RFC 8259, section 6: no leading zeros.
+        if !self.eat(b'0') && !self.digits() || self.eat(b'.') && !self.digits() {
+            return false;
         }
-        Ok(token)
+        if !self.eat(b'e') && !self.eat(b'E') {
+            return true;
+        }
+        if !self.eat(b'+') {
+            self.eat(b'-');
+        }
+        self.digits()
     }
 
-    fn in_object(&self) -> bool {
-        self.objects & 1 == 1
+    /// Goes behind the digits that come next, and tells whether there is one.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn digits(&mut self) -> bool {
+        let start = self.at;
+        while self.peek().is_ascii_digit() {
+            self.step();
+        }
+        self.at != start
     }
 
+    /// Goes behind `word`, or up to where it is another one, and tells which.
+    fn word(&mut self, word: &[u8]) -> bool {
+        word.iter().all(|byte| self.eat(*byte))
+    }
+
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
             self.step();
         }
     }
 
-    fn peek(&self) -> Option<u8> {
-        self.input.get(self.at).copied()
+    /// Goes on when `byte` comes next, and tells whether it did.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn eat(&mut self, byte: u8) -> bool {
+        let found = self.peek() == byte;
+        if found {
+            self.step();
+        }
+        found
+    }
+
+    /// Returns the next byte; at the end 0, which may stand nowhere.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn peek(&self) -> u8 {
+        self.input.get(self.at).copied().unwrap_or(0)
     }
 
     /// Goes on by a byte that is there, so that the offset stays within the document.
@@ -321,10 +331,25 @@ impl<'a> Reader<'a> {
         self.at = self.at.wrapping_add(1);
     }
 
-    fn noticed(&self, problem: Problem) -> JsonError {
+    /// Returns the text of the token; numbers and brackets are ASCII, and strings were checked.
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn text(&self) -> &'a str {
+        let (start, end) = self.token;
+        self.input.get(start..end).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
+    }
+
+    /// Returns the error of the place where the reader stands: at the end nothing else is wrong than that it came.
+    fn error(&self, problem: Problem) -> JsonError {
+        let problem = if self.at >= self.input.len() { Problem::End } else { problem };
         JsonError { at: self.at, problem }
     }
 }
+
+const VALUE: u8 = 1;
+const KEY: u8 = 2;
+const COMMA: u8 = 4;
+/// The end of the innermost object or array.
+const END: u8 = 8;
 
 /// Returns the value of a member of a JSON object; of members with the same name the last one counts.
 pub(crate) fn member<'a>(document: &'a [u8], name: &str) -> Option<Value<'a>> {
