@@ -53,6 +53,11 @@ impl Server {
         Peer::new(stream)
     }
 
+    /// Drops the connections that wait, such as those of devices that are gone.
+    pub async fn turn_away(&self) {
+        while timeout(Duration::from_millis(50), self.listener.accept()).await.is_ok() {}
+    }
+
     /// Accepts a connection and its CONNECT.
     pub async fn welcome(&self, session_present: bool) -> Peer<TcpStream> {
         let mut peer = self.accept().await;
