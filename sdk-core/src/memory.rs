@@ -29,6 +29,9 @@ impl Memory {
     /// Bytes of it.
     pub const LEN: usize = 24;
 
+    /// A device that is back within this time has not been off long enough for an outage to be over, however young that was.
+    pub(crate) const REBOOT_SECS: u64 = 60;
+
     /// Longest time off that counts, in seconds: a week.
     pub(crate) const LONGEST_OFF_SECS: u64 = 7 * 86_400;
 

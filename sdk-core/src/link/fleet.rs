@@ -75,8 +75,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Gives the link what it remembered before a reboot: to be called before the first [`Link::start`], and after
     /// [`Link::set_wall_clock`] if the clock is set already.
     ///
-    /// When the clocks tell that the device was off for longer than its trouble had lasted, only the hint counts: the
-    /// trouble may well be over. Otherwise the back-off goes on where it was, and the first attempt is spread as one
+    /// When the clocks tell that the device was off for longer than its trouble had lasted, and for more than a minute, only
+    /// the hint counts: the trouble may well be over. Otherwise the back-off goes on where it was, and the first attempt is spread as one
     /// after overload is. It waits for [`crate::RetryPolicy::spread_cap`] at most.
     pub fn restore_memory(&mut self, memory: Memory, now: Instant) {
         let now = self.tick(now);
@@ -91,7 +91,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             }
             _ => 0,
         };
-        if off <= u64::from(memory.away_secs.max(memory.overloaded_secs.unwrap_or(0))) {
+        let lasted = u64::from(memory.away_secs.max(memory.overloaded_secs.unwrap_or(0)));
+        if off <= lasted.max(Memory::REBOOT_SECS) {
             self.hub_backoff.recall(&memory, u32::try_from(off).unwrap_or(u32::MAX), now);
             self.ladder.fruitless = memory.fruitless;
         }
