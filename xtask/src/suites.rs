@@ -5,7 +5,8 @@ use crate::{Done, Outcome, features, shell, tools};
 use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 
-/// Installs what is missing and runs every suite, doc tests and the replay of the fuzz corpora included.
+/// Installs what is missing and runs every suite, doc tests and the replay of the fuzz corpora included. A library with
+/// features is tested with all of them.
 ///
 /// Tests find in their environment `STEADFAST_PYTHON`, the Python with the official SDK, `STEADFAST_NODE_MODULES`, the
 /// folder of modules with the official Node SDK, and `STEADFAST_SKIPS`, a file to which a test that lacks its means
@@ -21,13 +22,16 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 
     let mut report = Report::default();
     let graph = Graph::read(None, &[], &[])?;
-    let mut sets = vec![vec![String::from("--workspace")]];
+    let mut most = vec![String::from("--workspace")];
+    let mut sets = Vec::new();
     for library in graph.libraries() {
         let features = features::all(library);
         if !features.is_empty() {
+            most.extend([String::from("--exclude"), library.name.clone()]);
             sets.push(["--package", &library.name, "--features", &features.join(",")].map(String::from).to_vec());
         }
     }
+    sets.insert(0, most);
     for set in sets {
         let mut command = shell::cargo(["test", "--locked", "--no-fail-fast"]);
         command.args(set).env("STEADFAST_SKIPS", &skips);
