@@ -11,7 +11,7 @@
 //! | the same while overload is remembered, as after a reboot | `0 ..= w`, `w` as after further overload, at most `spread_cap` |
 //! | the service was not reached | `w/2 ..= w`, `w = clamp((now - lost) / 4, floor, unreachable_cap)` |
 //! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_spread` without a hint `S` |
-//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint; no cap |
+//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint, and `overload_cap` for the first, none by default |
 //! | silence that may be overload, at first | as the first evidence of overload |
 //! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
@@ -120,6 +120,9 @@ pub struct RetryPolicy {
     pub unreachable_cap: Duration,
     /// Width of the first delay after evidence of overload, and least `w` after that. Default 60 s.
     pub overload_spread: Duration,
+    /// Greatest `w` after evidence of overload, but for a hint's `S / 4`. Default [`Duration::MAX`], no cap: a fleet that
+    /// returns sooner than its age tells keeps the service down.
+    pub overload_cap: Duration,
     /// `w` after the first refusal. Default 60 s.
     pub refused_first: Duration,
     /// Greatest `w` after refusals. Default 1 h.
@@ -139,6 +142,7 @@ impl RetryPolicy {
         floor: Duration::from_secs(1),
         unreachable_cap: Duration::from_secs(120),
         overload_spread: Duration::from_secs(60),
+        overload_cap: Duration::MAX,
         refused_first: Duration::from_secs(60),
         refused_cap: Duration::from_secs(3600),
         retry_after_cap: Duration::from_secs(3600),
@@ -170,6 +174,10 @@ impl RetryPolicy {
         ..Self::DEFAULT
     };
 
+    /// For the modules of an IoT Edge device, which have its gateway to themselves: as [`AGGRESSIVE`](Self::AGGRESSIVE),
+    /// and back within 20 s of overload too. For nobody else: a fleet with a cap on overload may never come back.
+    pub const EDGE: Self = Self { overload_cap: Duration::from_secs(20), ..Self::AGGRESSIVE };
+
     /// Returns this policy with every time divided by `divisor`, for demonstrations and tests against a local hub.
     ///
     /// A divisor of 0 counts as 1.
@@ -181,6 +189,7 @@ impl RetryPolicy {
             floor: part(self.floor),
             unreachable_cap: part(self.unreachable_cap),
             overload_spread: part(self.overload_spread),
+            overload_cap: part(self.overload_cap),
             refused_first: part(self.refused_first),
             refused_cap: part(self.refused_cap),
             retry_after_cap: part(self.retry_after_cap),
@@ -227,7 +236,7 @@ impl RetryPolicy {
     fn overload_width(&self, occasion: &Occasion) -> u32 {
         let age = short_millis(occasion.overloaded.unwrap_or_default());
         let least = occasion.spread.map_or(short_millis(self.overload_spread), |spread| short_millis(spread) >> 2);
-        (age >> 1).max(least)
+        (age >> 1).min(short_millis(self.overload_cap)).max(least)
     }
 }
 
@@ -275,6 +284,21 @@ mod tests {
         assert_eq!(range(backoff, Failure::Lost, false, 20), (30_000, 60_000));
         assert_eq!(range(backoff, Failure::Lost, false, 10 + 7_200), (1_800_000, 3_600_000));
         assert_eq!(range(backoff, Failure::ConnectTimeout, false, 10 + 7_200), (1_800_000, 3_600_000));
+    }
+
+    #[test]
+    fn a_cap_on_overload_binds_all_but_the_hint() {
+        let capped = RetryPolicy::EDGE;
+        let hour = |spread| Occasion {
+            cause: Cause::Overload,
+            away: Duration::from_secs(3_600),
+            overloaded: Some(Duration::from_secs(3_600)),
+            refusals: 0,
+            spread,
+        };
+        assert_eq!(capped.delay(&hour(None), u32::MAX), Duration::from_secs(20));
+        assert_eq!(capped.delay(&hour(None), 0), Duration::from_secs(10));
+        assert_eq!(capped.delay(&hour(Some(Duration::from_secs(400))), u32::MAX), Duration::from_secs(100));
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::env;
 use std::fmt;
 use std::sync::Arc;
 
-use steadfast_core::Timeouts;
 use steadfast_core::edge::{Environment, Module, Variable, WorkloadUri};
+use steadfast_core::{RetryPolicy, Timeouts};
 
 use crate::build_error::BuildError;
 use crate::builder::Builder;
@@ -29,7 +29,8 @@ impl Device {
     ///
     /// The parts of an Edge device start in any order. When workload API or gateway is not up yet, the module waits for it
     /// at the link's pace, with [`LocalFailure::WorkloadUnreachable`](crate::LocalFailure::WorkloadUnreachable) in its
-    /// status, and takes messages meanwhile. The roots are asked for again once an hour, and whenever the gateway's
+    /// status, and takes messages meanwhile. It is back within 20 s of any outage of its gateway
+    /// ([`RetryPolicy::EDGE`]; [`Builder::retry`] sets another pace). The roots are asked for again once an hour, and whenever the gateway's
     /// certificate is not trusted, so that a renewed device certificate needs no restart of its modules.
     ///
     /// ```no_run
@@ -60,12 +61,17 @@ impl Builder {
     /// variables of the process.
     ///
     /// It sets hub, module, gateway, credential and, unless [`tls`](Self::tls) does, whom to trust. A module that is not
-    /// told of a gateway connects to the IoT hub and trusts the operating system's roots.
+    /// told of a gateway connects to the IoT hub and trusts the operating system's roots. One behind a gateway is among a
+    /// few on a service of their own: its back-off is [`RetryPolicy::EDGE`] when [`retry`](Self::retry) set no other
+    /// one than the default before.
     pub fn edge(mut self, environment: &Environment<'_>) -> Self {
         match environment {
             Environment::Module(module) => {
                 self = self.hub(module.hub_host_name, module.device_id).module_id(module.module_id);
                 self.config.gateway = module.gateway_host_name.map(Into::into);
+                if self.config.gateway.is_some() && self.config.retry == RetryPolicy::DEFAULT {
+                    self.config.retry = RetryPolicy::EDGE;
+                }
                 self.by_workload(EdgeModule::of(module))
             }
             Environment::Debug { connection_string, ca_file } => {

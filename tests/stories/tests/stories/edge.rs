@@ -1,7 +1,7 @@
 //! Modules of an IoT Edge device, whose tokens the workload API signs, and whose hub is a gateway beside them.
 
 use steadfast_core::edge::pace::Trust;
-use steadfast_core::{Advice, Event, Failure, Instant, LocalFailure, State, TlsFailure};
+use steadfast_core::{Advice, Event, Failure, Instant, LocalFailure, RetryPolicy, State, TlsFailure};
 use steadfast_world::service::Greeting;
 use steadfast_world::{Reach, Signing, World};
 use stories::{days, hours, mins, secs, seeds};
@@ -12,7 +12,11 @@ const AWAY: LocalFailure = LocalFailure::WorkloadUnreachable;
 /// Modules of one Edge device; the world's devices stand for them.
 fn modules(seed: u64, count: usize) -> World {
     let builder = World::builder().seed(seed).devices(count).fixed_hub();
-    let mut world = builder.configure(|config| config.gateway = Some(GATEWAY.into())).build();
+    let builder = builder.configure(|config| {
+        config.gateway = Some(GATEWAY.into());
+        config.retry = RetryPolicy::EDGE;
+    });
+    let mut world = builder.build();
     let hub = world.hub(0).name().to_owned();
     world.network().add_gateway(GATEWAY, &hub);
     world
@@ -60,11 +64,30 @@ fn a_refusal_of_the_workload_api_is_outlasted_at_a_slow_pace_for_as_long_as_it_t
         }
         let delays = world.delays_ms();
         let slowest = delays.iter().rev().take(20).copied().max().unwrap_or_default();
-        assert!((60_000..=120_000).contains(&slowest), "{slowest} ms apart after a day");
+        assert!((10_000..=20_000).contains(&slowest), "{slowest} ms apart after a day");
         world.publish("21.5");
         world.set_signing(Signing::Prompt);
         let took = world.run_until_delivered();
-        assert!(took < secs(125), "{took:?}");
+        assert!(took < secs(25), "{took:?}");
+    });
+}
+
+#[test]
+fn a_gateway_that_goes_right_after_the_module_came_is_found_again_within_seconds_of_its_return() {
+    seeds(20, |seed| {
+        let mut world = modules(seed, 1);
+        world.start();
+        world.run_until_up();
+        world.run_for(secs(5));
+        world.network().set(GATEWAY, Reach::ClosedAfterTls);
+        world.reset_all();
+        world.run_for(hours(3));
+        world.network().set(GATEWAY, Reach::Refused);
+        world.run_for(hours(3));
+        world.network().set(GATEWAY, Reach::Open);
+        world.publish("21.5");
+        let took = world.run_until_delivered();
+        assert!(took < secs(25), "{took:?}");
     });
 }
 
