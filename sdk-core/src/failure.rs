@@ -129,6 +129,9 @@ pub enum LocalFailure {
     Signing,
     /// The key holder did not answer in time.
     SigningTimeout,
+    /// The key holder has no key of this device for the hub, such as a TPM that was cleared or whose kept keys are gone.
+    /// A registration brings another one.
+    NoKey,
     /// The credential cannot be read, such as a missing or unreadable certificate file.
     Credential,
     /// No local port, descriptor or memory for a connection.
@@ -225,6 +228,7 @@ impl Failure {
             Self::Provisioning(failure) => failure.disposition(),
             Self::Local(failure) => match failure {
                 LocalFailure::Credential => Disposition::RefreshCredential,
+                LocalFailure::NoKey => Disposition::Reprovision,
                 LocalFailure::ClockUnset
                 | LocalFailure::Signing
                 | LocalFailure::SigningTimeout
@@ -419,6 +423,7 @@ impl fmt::Display for LocalFailure {
             Self::ClockUnset => "the wall clock is not set",
             Self::Signing => "the key holder did not sign",
             Self::SigningTimeout => "the key holder did not answer",
+            Self::NoKey => "the key holder has no key for the hub",
             Self::Credential => "the credential cannot be read",
             Self::Resources => "no port, descriptor or memory for a connection",
             Self::Buffer => "a packet does not fit the buffer",
@@ -473,6 +478,9 @@ mod tests {
             (Failure::Provisioning(ProvisioningFailure::UnsupportedProfile), D::Retry, C::Refused),
             (Failure::Local(LocalFailure::ClockUnset), D::Retry, C::Local),
             // What stands between says nothing of the hub.
+            // A TPM has no key for the hub but the one that a registration brings (azure-docs
+            // iot-dps/concepts-tpm-attestation.md).
+            (Failure::Local(LocalFailure::NoKey), D::Reprovision, C::Local),
             (Failure::Local(LocalFailure::ProxyAuthentication), D::Retry, C::Local),
             (Failure::Local(LocalFailure::ProxyRefused(403)), D::Retry, C::Local),
             // An Edge device starts its parts in any order, and mends a module's identity by itself.

@@ -37,7 +37,7 @@ pub(crate) enum Stream {
     Client(Box<crate::rumqttc::ClientStream>),
     /// A registration over HTTPS.
     #[cfg(feature = "tpm")]
-    Registration(tokio::io::DuplexStream),
+    Registration(crate::registration::Line),
 }
 
 impl Stream {
@@ -50,7 +50,7 @@ impl Stream {
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_read(cx, buffer),
             #[cfg(feature = "tpm")]
-            Self::Registration(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Registration(line) => line.poll_read(cx, buffer),
         }
     }
 
@@ -63,7 +63,7 @@ impl Stream {
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_write(cx, bytes),
             #[cfg(feature = "tpm")]
-            Self::Registration(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Registration(line) => Pin::new(&mut line.stream).poll_write(cx, bytes),
         }
     }
 
@@ -76,7 +76,7 @@ impl Stream {
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_flush(cx),
             #[cfg(feature = "tpm")]
-            Self::Registration(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Registration(line) => Pin::new(&mut line.stream).poll_flush(cx),
         }
     }
 
@@ -89,7 +89,7 @@ impl Stream {
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_shutdown(cx),
             #[cfg(feature = "tpm")]
-            Self::Registration(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Registration(line) => Pin::new(&mut line.stream).poll_shutdown(cx),
         }
     }
 
@@ -291,6 +291,9 @@ impl Connection {
 
     /// What the end of the connection means.
     pub(crate) fn failure(&self, error: &io::Error) -> Failure {
+        if let Some(failure) = error.get_ref().and_then(|error| error.downcast_ref()) {
+            return *failure;
+        }
         // Before TLS was up the error would have ended the handshake: of the alerts, only one about the certificate
         // shown comes after it (RFC 8446, section 4.4.2.4).
         match tls::failure(error, self.shown) {

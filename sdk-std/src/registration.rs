@@ -1,7 +1,10 @@
 //! Registration over HTTPS: what the link says by MQTT to the Device Provisioning Service is said by HTTP, and what the
 //! service answers comes back as it would by MQTT.
 
-use std::sync::Arc;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -9,8 +12,8 @@ use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::azure::dps_https::{self, Attestation, Request as Asked, Step};
 use steadfast_core::azure::sas::Resource;
-use steadfast_core::{Failure, LocalFailure, Role};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, Role};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use zeroize::Zeroizing;
 
 use crate::clock;
@@ -24,9 +27,6 @@ const ROOM: usize = 16 * 1024;
 /// Longest packet of the link: a registration and its payload.
 const LONGEST: usize = 128 * 1024;
 
-/// Lifetime in seconds of a token for a registration.
-const TOKEN_SECS: u64 = 3600;
-
 /// Who registers.
 pub(crate) struct Registrar {
     pub(crate) id_scope: Box<str>,
@@ -34,19 +34,41 @@ pub(crate) struct Registrar {
     pub(crate) tpm: Option<Arc<dyn Tpm>>,
 }
 
-/// Connects to the service at `host`, and returns what the link takes for a connection of MQTT.
-pub(crate) async fn open(setup: Arc<Setup>, host: String, shown: bool) -> Result<DuplexStream, Failure> {
+/// What the link takes for a connection of MQTT.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) stream: DuplexStream,
+    /// Why the other end is gone, where more is known than that it is.
+    told: Arc<OnceLock<Failure>>,
+}
+
+impl Line {
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        Poll::Ready(match self.told.get() {
+            Some(failure) if buffer.filled().len() == before => Err(io::Error::other(*failure)),
+            _ => Ok(()),
+        })
+    }
+}
+
+/// Connects to the service at `host`.
+pub(crate) async fn open(setup: Arc<Setup>, host: String, shown: bool) -> Result<Line, Failure> {
     let mut way = Way::to(&host).ok_or(Failure::Unresolved)?;
     way.open(&setup, shown).await?;
-    let (link, service) = duplex(ROOM);
+    let (stream, service) = duplex(ROOM);
+    let told = Arc::new(OnceLock::new());
+    let line = Line { stream, told: Arc::clone(&told) };
     tokio::spawn(async move {
-        let mut dialogue = Dialogue { setup, way, shown, token: Zeroizing::default(), service };
+        let (token, attestation) = (Zeroizing::default(), Attestation::new());
+        let mut dialogue = Dialogue { setup, way, shown, token, attestation, service, told };
         // An end without an answer is the end of the connection, which the link notices.
         if let Err(error) = dialogue.run().await {
             tracing::debug!(%error, "the registration ended");
         }
     });
-    Ok(link)
+    Ok(line)
 }
 
 /// A dialogue under way.
@@ -54,14 +76,16 @@ struct Dialogue {
     setup: Arc<Setup>,
     way: Way,
     shown: bool,
-    /// The password of CONNECT: a token that is as good here.
+    /// The password of CONNECT, a token that is as good here, or the one the TPM signed.
     token: Zeroizing<String>,
+    attestation: Attestation,
     service: DuplexStream,
+    told: Arc<OnceLock<Failure>>,
 }
 
 impl Dialogue {
     /// Takes the link's packets to the end of them (MQTT 3.1.1, section 3).
-    async fn run(&mut self) -> std::io::Result<()> {
+    async fn run(&mut self) -> io::Result<()> {
         loop {
             let first = self.service.read_u8().await?;
             let mut packet = Zeroizing::new(vec![0; self.length().await?]);
@@ -80,7 +104,7 @@ impl Dialogue {
         }
     }
 
-    async fn length(&mut self) -> std::io::Result<usize> {
+    async fn length(&mut self) -> io::Result<usize> {
         let mut length = 0;
         for place in 0..4 {
             let byte = self.service.read_u8().await?;
@@ -89,12 +113,12 @@ impl Dialogue {
                 break;
             }
         }
-        if length > LONGEST { Err(std::io::ErrorKind::InvalidData.into()) } else { Ok(length) }
+        if length > LONGEST { Err(io::ErrorKind::InvalidData.into()) } else { Ok(length) }
     }
 
     /// Asks what a publish asks, and publishes the answer.
-    async fn publish(&mut self, first: u8, packet: &[u8]) -> std::io::Result<()> {
-        let Some((topic, mut rest)) = field(packet) else { return Err(std::io::ErrorKind::InvalidData.into()) };
+    async fn publish(&mut self, first: u8, packet: &[u8]) -> io::Result<()> {
+        let Some((topic, mut rest)) = field(packet) else { return Err(io::ErrorKind::InvalidData.into()) };
         if first & 6 != 0
             && let Some((id, behind)) = rest.split_at_checked(2)
         {
@@ -102,6 +126,7 @@ impl Dialogue {
             rest = behind;
         }
         let Some(asked) = Asked::parse(topic) else { return Ok(()) };
+        self.attestation.begin(&asked);
         let (request_id, answer) = match asked {
             Asked::Register { request_id } => (request_id, self.register(rest).await),
             Asked::Poll { request_id, operation_id } => (request_id, self.poll(operation_id).await),
@@ -110,7 +135,10 @@ impl Dialogue {
             Ok(answer) => answer,
             Err(failure) => {
                 tracing::warn!(device = %self.setup.name, %failure, "no answer to the registration");
-                return Err(std::io::ErrorKind::ConnectionAborted.into());
+                if matches!(failure, Failure::Local(_) | Failure::Provisioning(_)) {
+                    let _ = self.told.set(failure);
+                }
+                return Err(io::ErrorKind::ConnectionAborted.into());
             }
         };
         let topic = dps_https::response_topic(answer.status, request_id, answer.retry_after_secs).to_string();
@@ -137,16 +165,11 @@ impl Dialogue {
         };
         let keys = tpm.keys().await.map_err(|error| self.told(&error))?;
         let [endorsement, storage] = [&keys.endorsement_key, &keys.storage_root_key].map(|key| STANDARD.encode(key));
-        let mut whole = b"{".to_vec();
-        whole.extend_from_slice(dps_https::tpm_member(&endorsement, &storage).to_string().as_bytes());
-        whole.extend_from_slice(body.strip_prefix(b"{").unwrap_or(b"}"));
-        let whole = Bytes::from(whole);
-        // Without a token, to be given the key that makes one.
-        self.token = Zeroizing::default();
-        let mut attestation = Attestation::new();
+        let body = std::str::from_utf8(body).map_err(|_| Failure::Local(LocalFailure::Buffer))?;
+        let whole = Bytes::from(dps_https::tpm_body(body, &endorsement, &storage).to_string());
         loop {
             let answer = self.put(&whole).await?;
-            match attestation.judge(answer.status, &answer.body) {
+            match self.attestation.judge(answer.status, &answer.body) {
                 Step::RegisterAgain(wrapped) => {
                     self.activate(&*tpm, Role::Provisioning, wrapped).await?;
                     self.token = self.sign(&*tpm).await?;
@@ -168,7 +191,7 @@ impl Dialogue {
         let path = dps_https::operation_path(id_scope, registration_id, &operation_id).to_string();
         let answer = self.send(Method::GET, path, &Bytes::new()).await?;
         if let Some(tpm) = self.tpm()
-            && let Step::TakeHubKey(wrapped) = Attestation::new().judge(answer.status, &answer.body)
+            && let Step::TakeHubKey(wrapped) = self.attestation.judge(answer.status, &answer.body)
         {
             // The link goes to its hub when it has the answer, and needs the key then.
             self.activate(&*tpm, Role::Hub, wrapped).await?;
@@ -189,14 +212,15 @@ impl Dialogue {
             .header("content-type", "application/json; charset=utf-8")
             .header("accept", "application/json")
             .header("user-agent", concat!("steadfast/", env!("CARGO_PKG_VERSION")));
-        if !self.token.is_empty() {
+        let bare = self.tpm().is_some() && !self.attestation.has_token();
+        if !bare && !self.token.is_empty() {
             request = request.header("authorization", self.token.as_str());
         }
         self.way.send(&self.setup, self.shown, &request, body).await
     }
 
     async fn activate(&self, tpm: &dyn Tpm, role: Role, wrapped: &str) -> Result<(), Failure> {
-        let wrapped = STANDARD.decode(wrapped).map_err(|_| Failure::Local(LocalFailure::Credential))?;
+        let wrapped = STANDARD.decode(wrapped).map_err(|_| Failure::Provisioning(ProvisioningFailure::BadAnswer))?;
         tpm.activate(role, wrapped).await.map_err(|error| self.told(&error))
     }
 
@@ -205,7 +229,7 @@ impl Dialogue {
             return Err(Failure::Local(LocalFailure::Credential));
         };
         let resource = Resource::Registration { id_scope, registration_id };
-        let expiry = clock::unix_secs() + TOKEN_SECS;
+        let expiry = clock::unix_secs() + dps_https::TOKEN_LIFETIME.as_secs();
         let text = resource.string_to_sign(expiry).to_string();
         let signature = tpm.sign(Role::Provisioning, &text).await.map_err(|error| self.told(&error))?;
         Ok(Zeroizing::new(resource.token(&signature, expiry).to_string()))

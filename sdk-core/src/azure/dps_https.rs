@@ -4,10 +4,15 @@
 //! the one there: [`response_topic`]. A device with a TPM registers twice (Device Provisioning Service, "TPM attestation";
 //! azure-iot-sdk-c, `provisioning_client/src/prov_transport_http_client.c`):
 //!
-//! 1. without a token, with both public keys of its TPM ([`tpm_member`]). The service answers 401 and a key that only that
+//! 1. without a token, with both public keys of its TPM ([`tpm_body`]). The service answers 401 and a key that only that
 //!    TPM can take out of its wrapping;
 //! 2. with a token signed by that key, to the same effect as any other device. The assignment brings the key for the hub,
 //!    wrapped likewise. [`Attestation`] tells the one from the other.
+//!
+//! An outage at any request of this ends the whole of it, and the next registration begins anew, without a token: a wrapped
+//! key serves for the exchange that brought it, whatever the service has made of it since.
+
+use core::time::Duration;
 
 use super::dps::API_VERSION;
 use super::json::{Str, Value, member};
@@ -15,6 +20,10 @@ use crate::text::{Part, Text};
 
 /// TCP port (Device Provisioning Service, "symmetric keys over HTTPS").
 pub const PORT: u16 = 443;
+
+/// Lifetime of the token for the second registration (azure-iot-sdk-c, `prov_device_ll_client.c`,
+/// `SAS_TOKEN_DEFAULT_LIFETIME`: 2,400 or 3,600 s, by its version).
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Longest wrapped key, in characters of base64: one from a TPM 2.0 has about 1,000.
 pub const WRAPPED_KEY_MAX: usize = 4096;
@@ -49,16 +58,17 @@ pub fn operation_path<'a>(id_scope: &'a str, registration_id: &'a str, operation
     ])
 }
 
-/// Returns the member that follows the brace in the body of a registration with a TPM, a comma after it: both public keys
-/// in base64, as the TPM encodes them (`TPM2B_PUBLIC`).
+/// Returns the body of a registration with a TPM: `body`, which [`super::dps::register_body`] made, and in it both public
+/// keys in base64, as the TPM encodes them (`TPM2B_PUBLIC`).
 #[must_use]
-pub fn tpm_member<'a>(endorsement_key: &'a str, storage_root_key: &'a str) -> Text<'a> {
+pub fn tpm_body<'a>(body: &'a str, endorsement_key: &'a str, storage_root_key: &'a str) -> Text<'a> {
     Text::of([
-        Part::Plain("\"tpm\":{\"endorsementKey\":\""),
+        Part::Plain("{\"tpm\":{\"endorsementKey\":\""),
         Part::Plain(endorsement_key),
         Part::Plain("\",\"storageRootKey\":\""),
         Part::Plain(storage_root_key),
         Part::Plain("\"},"),
+        Part::Plain(body.strip_prefix('{').unwrap_or(body)),
     ])
 }
 
@@ -78,14 +88,19 @@ fn wrapped(value: Value<'_>) -> Option<&str> {
     value.as_str().and_then(Str::plain).filter(|key| !key.is_empty() && key.len() <= WRAPPED_KEY_MAX)
 }
 
-/// A registration with a TPM: what each answer of the service asks for before it goes on.
+/// A registration with a TPM: which requests go without a token, and what each answer asks for before the next one.
+///
+/// Each request of the link begins with [`begin`](Self::begin); a connection has one of these for all of them.
 ///
 /// ```
-/// use steadfast_core::azure::dps_https::{Attestation, Step};
+/// use steadfast_core::azure::dps_https::{Attestation, Request, Step};
 ///
 /// let mut attestation = Attestation::new();
+/// attestation.begin(&Request::Register { request_id: 1 });
+/// assert!(!attestation.has_token());
 /// let challenge = br#"{"authenticationKey":"QUJD","keyName":"registration"}"#;
 /// assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QUJD"));
+/// assert!(attestation.has_token());
 /// // A second one is a refusal like any other.
 /// assert_eq!(attestation.judge(401, challenge), Step::Answer);
 /// ```
@@ -98,7 +113,8 @@ pub struct Attestation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "a frontend has to know all of them")]
 pub enum Step<'a> {
-    /// Have the TPM take this wrapped key for the registration, sign a token with it, and register again with that.
+    /// Have the TPM take this wrapped key for the registration, sign a token with it ([`TOKEN_LIFETIME`]), and register
+    /// again with that.
     RegisterAgain(&'a str),
     /// Have the TPM take this wrapped key for the hub, then hand the answer to the link.
     TakeHubKey(&'a str),
@@ -107,10 +123,23 @@ pub enum Step<'a> {
 }
 
 impl Attestation {
-    /// Begins a registration.
+    /// Begins a connection.
     #[must_use]
     pub const fn new() -> Self {
         Self { challenged: false }
+    }
+
+    /// Takes a request of the link: a registration begins without a token, to be given the key that makes one.
+    pub const fn begin(&mut self, request: &Request<'_>) {
+        if matches!(request, Request::Register { .. }) {
+            self.challenged = false;
+        }
+    }
+
+    /// Tells whether the next request carries the token.
+    #[must_use]
+    pub const fn has_token(&self) -> bool {
+        self.challenged
     }
 
     /// Judges an answer of the service to a registration or to a question for its state.
@@ -190,8 +219,8 @@ mod tests {
             "/0ne0/registrations/pump-7/operations/4.a%2Fb?api-version=2019-03-31"
         );
         assert_eq!(
-            tpm_member("RUs=", "U1JL").to_string(),
-            r#""tpm":{"endorsementKey":"RUs=","storageRootKey":"U1JL"},"#
+            tpm_body(r#"{"registrationId":"pump-7"}"#, "RUs=", "U1JL").to_string(),
+            r#"{"tpm":{"endorsementKey":"RUs=","storageRootKey":"U1JL"},"registrationId":"pump-7"}"#
         );
     }
 
@@ -219,6 +248,20 @@ mod tests {
         assert_eq!(attestation.judge(200, assigned), Step::TakeHubKey("Qg=="));
         assert_eq!(attestation.judge(500, assigned), Step::Answer);
         assert_eq!(Attestation::new().judge(401, b"{}"), Step::Answer, "a refusal without a key is one");
+    }
+
+    #[test]
+    fn each_registration_begins_without_a_token_and_is_polled_with_it() {
+        let mut attestation = Attestation::new();
+        let challenge = br#"{"authenticationKey":"QQ=="}"#;
+        for request_id in 1..=2 {
+            attestation.begin(&Request::Register { request_id });
+            assert!(!attestation.has_token());
+            assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QQ=="));
+            attestation.begin(&Request::Poll { request_id, operation_id: "4.a" });
+            assert!(attestation.has_token());
+            assert_eq!(attestation.judge(401, challenge), Step::Answer, "a question for the state is no registration");
+        }
     }
 
     #[test]

@@ -294,7 +294,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 return span(u64::from(scale(word, 0, short_millis(rules.spread))));
             }
         }
-        if self.is_out_of_reach(failure, was_up) && self.may_register() {
+        let keyless = failure.disposition() == Disposition::Reprovision;
+        if (keyless || self.is_out_of_reach(failure, was_up)) && self.may_register() {
             self.ladder.wanted = true;
         }
         delay

@@ -100,12 +100,15 @@ async fn a_tpm_that_the_enrollment_does_not_name_is_refused(pipe: Pipe) {
 async fn a_tpm_that_fails_is_told_and_asked_again(pipe: Pipe) {
     let chip = Chip::default();
     let scene = scene(enrollment(&chip)).await;
+    chip.broken.store(true, Ordering::Relaxed);
     let mut actor = run(&scene, member(&scene, pipe).tpm(chip.clone()));
+    let told = |status: &steadfast::Status| status.last_failure == Some(Failure::Local(LocalFailure::Signing));
+    actor.status("told in the middle of the registration", told).await;
+    chip.broken.store(false, Ordering::Relaxed);
     actor.up().await;
     chip.broken.store(true, Ordering::Relaxed);
     scene.emulator.hub(HUB_A).device(DEVICE).disconnect(false).unwrap();
     actor.send(5).await;
-    let told = |status: &steadfast::Status| status.last_failure == Some(Failure::Local(LocalFailure::Signing));
     actor.status("told", told).await;
     chip.broken.store(false, Ordering::Relaxed);
     actor.delivered().await;
