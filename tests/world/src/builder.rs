@@ -3,17 +3,18 @@
 use std::rc::Rc;
 
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Seed, Service};
+use steadfast_core::{Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Role, Seed, Service};
 
 use crate::device::{Device, Feed, Shared};
+use crate::https::Chip;
 use crate::network::Network;
 use crate::oracle::Oracle;
 use crate::rng::Rng;
-use crate::service::{Dps, Hub};
+use crate::service::{Dps, Hub, key_of};
 use crate::world::{DefaultOutbox, World};
 use crate::{EPOCH_SECS, world};
 
-const ID_SCOPE: &str = "0ne00ABCDEF";
+pub(crate) const ID_SCOPE: &str = "0ne00ABCDEF";
 const DPS_HOST: &str = steadfast_core::azure::dps::GLOBAL_HOST;
 
 /// Sets up a [`World`]; by default one device with a shared key, two hubs and a provisioning service that assigns the
@@ -25,6 +26,8 @@ pub struct Builder {
     hubs: usize,
     kind: Kind,
     certificate: bool,
+    https: bool,
+    tpm: bool,
     restored: bool,
     start_ms: u64,
     clock_offset_secs: Option<i64>,
@@ -48,6 +51,8 @@ impl Builder {
             hubs: 2,
             kind: Kind::Provisioned,
             certificate: false,
+            https: false,
+            tpm: false,
             restored: false,
             start_ms: 0,
             clock_offset_secs: Some(0),
@@ -90,6 +95,20 @@ impl Builder {
     pub const fn certificate(mut self) -> Self {
         self.certificate = true;
         self
+    }
+
+    /// Has devices register over HTTPS.
+    #[must_use]
+    pub const fn over_https(mut self) -> Self {
+        self.https = true;
+        self
+    }
+
+    /// Gives devices a TPM instead of a shared key. They register over HTTPS.
+    #[must_use]
+    pub const fn tpm(mut self) -> Self {
+        self.tpm = true;
+        self.over_https()
     }
 
     /// Gives devices the assignment to the first hub, as after a reboot.
@@ -156,12 +175,22 @@ impl Builder {
         let mut devices = Vec::new();
         for number in 0..self.devices {
             let id = format!("pump-{}", number + 7);
-            let key = (!self.certificate).then(|| {
+            let key = (!self.certificate && !self.tpm).then(|| {
                 let master = SymmetricKey::from_bytes(b"the key of the enrollment group!").expect("a good length");
                 Rc::new(master.derive(&id))
             });
             dps.enroll(&id, key.clone(), hubs[0].name(), EPOCH_SECS);
-            hubs[0].add(&id, key.clone());
+            let mut chip = self.tpm.then(|| Chip::new(format!("RUsg{number:04}")));
+            if let Some(chip) = &mut chip {
+                dps.enroll_tpm(&id, &chip.endorsement_key);
+                if self.restored {
+                    let kept = key_of(b"a key that outlived the reboot!!");
+                    chip.keep(Role::Hub, Rc::clone(&kept));
+                    hubs[0].add(&id, Some(kept));
+                }
+            } else {
+                hubs[0].add(&id, key.clone());
+            }
             let config = Rc::new(self.config(&id));
             let seed = if self.one_seed { 0 } else { self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64) };
             let outbox = make(number);
@@ -192,6 +221,8 @@ impl Builder {
                 key,
                 second_key: None,
                 choices: Default::default(),
+                https: self.https,
+                chip,
                 feed: self.feed,
                 signing: Default::default(),
                 uplink: None,

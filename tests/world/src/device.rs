@@ -7,6 +7,7 @@ use steadfast_core::{
     Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Provisioned, Role, Settings,
 };
 
+use crate::https::{Chip, Dialogue};
 use crate::oracle::Oracle;
 use crate::service::Key;
 
@@ -136,6 +137,10 @@ pub(crate) struct Device<O> {
     pub(crate) second_key: Option<Key>,
     /// Which of the two to sign with, for the provisioning service and for the hub.
     pub(crate) choices: [KeyChoice; 2],
+    /// It registers over HTTPS.
+    pub(crate) https: bool,
+    /// The TPM that signs for it, in place of a key.
+    pub(crate) chip: Option<Chip>,
     pub(crate) feed: Feed,
     pub(crate) signing: Signing,
     pub(crate) uplink: Option<Uplink>,
@@ -183,4 +188,6 @@ pub(crate) struct Connection {
     pub(crate) last_to_device: u64,
     pub(crate) sent_connect: bool,
     pub(crate) sent_disconnect: bool,
+    /// A registration over HTTPS, which ends at the frontend.
+    pub(crate) dialogue: Option<Dialogue>,
 }

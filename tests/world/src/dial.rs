@@ -1,6 +1,6 @@
 //! A device's way to a service: the signature, and the connection.
 
-use steadfast_core::{Attempt, Failure, Outbox, Role};
+use steadfast_core::{Attempt, Failure, LocalFailure, Outbox, Role};
 
 use crate::device::{AttemptRecord, Connection, Feed, Signing};
 use crate::drive::{Arrival, Item};
@@ -9,10 +9,14 @@ use crate::way::Way;
 use crate::world::{World, millis};
 
 impl<O: Outbox> World<O> {
-    pub(crate) fn sign(&mut self, number: usize, attempt: Attempt, signature: [u8; 32]) {
+    pub(crate) fn sign(&mut self, number: usize, attempt: Attempt, signature: Result<[u8; 32], LocalFailure>) {
+        let signed = match signature {
+            Ok(signature) => Arrival::Signed(signature),
+            Err(why) => Arrival::Failed(Failure::Local(why)),
+        };
         let (after, what) = match self.devices[number].signing {
-            Signing::Prompt => (0, Arrival::Signed(signature)),
-            Signing::After(after) => (after, Arrival::Signed(signature)),
+            Signing::Prompt => (0, signed),
+            Signing::After(after) => (after, signed),
             Signing::Never => return,
             Signing::Fails(why) => (0, Arrival::Failed(Failure::Local(why))),
         };
@@ -72,6 +76,7 @@ impl<O: Outbox> World<O> {
                 last_to_device: ready,
                 sent_connect: false,
                 sent_disconnect: false,
+                dialogue: (role == Role::Provisioning && self.devices[number].https).then(Default::default),
             },
         );
         let mut arrive = |at, what| self.schedule(at, Item::Input { device: number, attempt, connection, what });

@@ -4,11 +4,13 @@ use std::cmp::Ordering;
 
 use rumqttc::mqttbytes::v4;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
-use steadfast_core::{Action, Attempt, Event, Failure, Input, Instant, Outbox, Output, Received, Role, State};
+use steadfast_core::{
+    Action, Attempt, Event, Failure, Input, Instant, LocalFailure, Outbox, Output, Received, Role, State,
+};
 
 use crate::EPOCH_SECS;
 use crate::device::{Feed, Inbound, TICK_MS, Told};
-use crate::service::{ConnectionId, Reaction, Reply};
+use crate::service::{ConnectionId, HttpAnswer, HttpRequest, HttpsFault, Reaction, Reply};
 use crate::world::World;
 
 /// Most outputs of one drain beside a window of publishes.
@@ -24,6 +26,8 @@ pub(crate) enum Item {
     ToService { connection: ConnectionId, bytes: Vec<u8> },
     ClientGone { connection: ConnectionId },
     React(Reaction),
+    Request { connection: ConnectionId, request: HttpRequest, fault: Option<HttpsFault> },
+    Answered { connection: ConnectionId, answer: HttpAnswer },
     Tick { connection: ConnectionId },
 }
 
@@ -67,7 +71,7 @@ impl Ord for Scheduled {
 
 /// An action, freed from the link it borrows.
 enum Deed {
-    Sign(Attempt, [u8; 32]),
+    Sign(Attempt, Result<[u8; 32], LocalFailure>),
     Connect(Attempt, String, Role),
     Send(Attempt, Vec<u8>),
     Close(Attempt),
@@ -88,8 +92,10 @@ impl<O: Outbox> World<O> {
         let Some(Scheduled { order, item, .. }) = self.queue.pop() else { return false };
         let device = match &item {
             Item::Wake { device, .. } | Item::Input { device, .. } => Some(*device),
-            Item::Tick { connection } => self.connections.get(connection).map(|known| known.device),
-            Item::ToService { .. } | Item::ClientGone { .. } | Item::React(_) => None,
+            Item::Tick { connection } | Item::Answered { connection, .. } => {
+                self.connections.get(connection).map(|known| known.device)
+            }
+            Item::Request { .. } | Item::ToService { .. } | Item::ClientGone { .. } | Item::React(_) => None,
         };
         if let Some(asleep) = device.map(|device| self.devices[device].asleep_until).filter(|until| *until > self.now) {
             self.queue.push(Scheduled { at: asleep, order, item });
@@ -101,6 +107,8 @@ impl<O: Outbox> World<O> {
             Item::ToService { connection, bytes } => self.serve(connection, &bytes),
             Item::ClientGone { connection } => self.client_gone(connection),
             Item::React(reaction) => self.react(reaction),
+            Item::Request { connection, request, fault } => self.requested(connection, &request, fault),
+            Item::Answered { connection, answer } => self.answered(connection, &answer),
             Item::Tick { connection } => self.tick(connection),
         }
         true
@@ -172,7 +180,8 @@ impl<O: Outbox> World<O> {
                         let second = device.choices[usize::from(role == Role::Hub)].choose(refusals) == 1;
                         let key = device.second_key.as_ref().filter(|_| second).or(device.key.as_ref());
                         let signature = key.map_or([0; 32], |key| key.sign(&text));
-                        Deed::Sign(attempt, signature)
+                        let chip = device.chip.as_ref().filter(|_| role == Role::Hub);
+                        Deed::Sign(attempt, chip.map_or(Ok(signature), |chip| chip.sign(role, &text)))
                     }
                     Action::Connect { attempt, endpoint } => {
                         Deed::Connect(attempt, endpoint.host.to_owned(), endpoint.role)

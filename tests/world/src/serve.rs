@@ -23,7 +23,9 @@ impl<O: Outbox> World<O> {
                 Err(error) => self.fail(number, &format!("the service cannot read what came: {error}")),
             };
             let host = connection.host.clone();
-            let reactions = if role == Role::Provisioning {
+            let reactions = if connection.dialogue.is_some() {
+                self.translate(id, packet)
+            } else if role == Role::Provisioning {
                 let reactions = self.dps.packet(id, packet, unix_secs, now);
                 self.object(number, self.dps.objections());
                 reactions
@@ -88,7 +90,7 @@ impl<O: Outbox> World<O> {
         reactions
     }
 
-    fn object(&self, number: usize, objections: &[String]) {
+    pub(crate) fn object(&self, number: usize, objections: &[String]) {
         if let Some(first) = objections.first() {
             self.fail(number, &format!("the service objects: {first}"));
         }

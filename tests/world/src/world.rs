@@ -10,6 +10,7 @@ use steadfast_core::{Address, Failure, Instant, Message, MessageId, Outbox, Publ
 use crate::builder::Builder;
 use crate::device::{Connection, Device, DeviceLink, Signing, TICK_MS, Uplink};
 use crate::drive::{Arrival, Item, Scheduled};
+use crate::https::Chip;
 use crate::network::{Network, Reach};
 use crate::rng::Rng;
 use crate::service::{ConnectionId, Dps, Hub, Key, Reaction, Twin};
@@ -271,6 +272,14 @@ impl<O: Outbox> World<O> {
         self.dps.set_key(&id, self.devices[0].second_key.clone());
     }
 
+    /// Returns the TPM of the first device.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn chip(&mut self) -> &mut Chip {
+        self.devices[0].chip.as_mut().expect("the builder gave it one")
+    }
+
     /// Sets how the holder of the key answers.
     pub fn set_signing(&mut self, signing: Signing) {
         self.devices[0].signing = signing;
@@ -351,7 +360,10 @@ impl<O: Outbox> World<O> {
     pub fn move_device(&mut self, from: usize, to: usize) {
         let (id, key) = self.identity();
         let hub = self.hubs[to].name().to_owned();
-        self.hubs[to].add(&id, key);
+        // A device with a TPM is made known to its hub by its registration.
+        if self.devices[0].chip.is_none() {
+            self.hubs[to].add(&id, key);
+        }
         let unix_secs = self.unix_secs();
         self.dps.assign(&id, &hub, unix_secs);
         self.hub_acts(from, |hub| hub.remove(&id));

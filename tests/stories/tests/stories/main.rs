@@ -5,6 +5,7 @@ mod delivery;
 mod edge;
 mod herd;
 mod hostile_input;
+mod https;
 mod identities;
 mod inbound;
 mod keep_alive;

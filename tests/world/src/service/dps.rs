@@ -8,6 +8,7 @@ use rumqttc::mqttbytes::v4::{
 };
 use steadfast_core::azure::sas::Resource;
 
+use super::dps_https::{Asked, Attested, HttpsFault};
 use super::token::verify;
 use super::{ConnectionId, Key, Reaction, Reply};
 
@@ -71,8 +72,10 @@ pub enum DpsFault {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Enrollment {
-    /// The key, or none for a client certificate.
+    /// The key, or none for a client certificate and for a TPM.
     pub key: Option<Key>,
+    /// The endorsement key of the TPM that proves the device, if one does.
+    pub tpm: Option<String>,
     /// Host name of the hub.
     pub hub: String,
     /// When the registration last changed, in seconds since 1970.
@@ -86,23 +89,27 @@ pub struct Dps {
     pub next_faults: VecDeque<DpsFault>,
     /// What happens to every other one.
     pub fault: DpsFault,
-    id_scope: String,
-    enrollments: BTreeMap<String, Enrollment>,
+    /// What happens to requests over HTTPS by their number, from 0.
+    pub(super) https_faults: BTreeMap<usize, HttpsFault>,
+    pub(super) attested: BTreeMap<String, Attested>,
+    pub(super) requests: Vec<Asked>,
+    pub(super) id_scope: String,
+    pub(super) enrollments: BTreeMap<String, Enrollment>,
     connections: HashMap<ConnectionId, Connection>,
-    registrations: Vec<(u64, String)>,
-    polls: Vec<u64>,
-    payloads: Vec<String>,
-    objections: Vec<String>,
+    pub(super) registrations: Vec<(u64, String)>,
+    pub(super) polls: Vec<u64>,
+    pub(super) payloads: Vec<String>,
+    pub(super) objections: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
-struct Connection {
-    registration_id: String,
-    token: Result<(), ()>,
-    subscribed: bool,
-    fault: DpsFault,
-    asked: u32,
-    operation: String,
+pub(super) struct Connection {
+    pub(super) registration_id: String,
+    pub(super) token: Result<(), ()>,
+    pub(super) subscribed: bool,
+    pub(super) fault: DpsFault,
+    pub(super) asked: u32,
+    pub(super) operation: String,
 }
 
 impl Dps {
@@ -112,6 +119,9 @@ impl Dps {
         Self {
             next_faults: VecDeque::new(),
             fault: DpsFault::None,
+            https_faults: BTreeMap::new(),
+            attested: BTreeMap::new(),
+            requests: Vec::new(),
             id_scope: id_scope.to_owned(),
             enrollments: BTreeMap::new(),
             connections: HashMap::new(),
@@ -124,7 +134,7 @@ impl Dps {
 
     /// Enrolls a device for a hub.
     pub fn enroll(&mut self, registration_id: &str, key: Option<Key>, hub: &str, unix_secs: u64) {
-        let enrollment = Enrollment { key, hub: hub.to_owned(), updated_secs: unix_secs };
+        let enrollment = Enrollment { key, tpm: None, hub: hub.to_owned(), updated_secs: unix_secs };
         self.enrollments.insert(registration_id.to_owned(), enrollment);
     }
 
@@ -270,13 +280,13 @@ impl Dps {
     }
 }
 
-enum Answer {
+pub(super) enum Answer {
     Send { status: u16, retry_after_secs: Option<u32>, body: String },
     Silence,
     Close,
 }
 
-fn respond(known: &mut Connection, enrollment: &Enrollment, unix_secs: u64) -> Answer {
+pub(super) fn respond(known: &mut Connection, enrollment: &Enrollment, unix_secs: u64) -> Answer {
     let time = timestamp(unix_secs);
     let refusal = |code: u32| {
         format!("{{\"errorCode\":{code},\"trackingId\":\"8ad0463c\",\"message\":\"No.\",\"timestampUtc\":\"{time}\"}}")

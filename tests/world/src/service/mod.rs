@@ -1,6 +1,7 @@
 //! Models of the services: pure reactions to packets, without network and clock.
 
 mod dps;
+mod dps_https;
 mod hub;
 mod hub_faults;
 mod token;
@@ -12,6 +13,8 @@ use rumqttc::mqttbytes::v4;
 use steadfast_core::azure::sas::SymmetricKey;
 
 pub use dps::{Dps, DpsFault, Enrollment};
+pub use dps_https::{Asked, HttpAnswer, HttpRequest, HttpsFault};
+pub(crate) use dps_https::{key_of, unwrap};
 pub use hub::{Delivery, Hub, Receipt};
 pub use hub_faults::{Acks, Greeting, HubFaults, PublishFault, SubscribeFault};
 pub use twin::{MethodAnswer, Twin, TwinFault, merge};
