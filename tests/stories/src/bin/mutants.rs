@@ -4,8 +4,10 @@
 //! `cargo run -p stories --bin mutants` works offline in a directory of its own under the target directory. It exits
 //! with 1 when a mistake went unnoticed, when one no longer fits the sources, or when the tests fail without one.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use std::{env, fs, io};
 
@@ -262,7 +264,7 @@ fn first_failure(
         let mut command = Command::new(program);
         command.args(arguments).current_dir(copy);
         command.env("STEADFAST_SEEDS", "100").env("STEADFAST_DEPTH", "6").env("RUST_BACKTRACE", "0");
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         if !passes(&mut command)? {
             return Ok(Some(suite));
         }
@@ -285,17 +287,31 @@ fn build(copy: &Path, place: &Path, suite: &str) -> Result<PathBuf, String> {
     }
 }
 
-/// Returns whether the command succeeds in time.
+/// Returns whether every test passes in time. The first that fails is enough, and the rest is not waited for.
 fn passes(command: &mut Command) -> Result<bool, String> {
-    let mut child = command.spawn().map_err(|error| format!("a suite does not start: {error}"))?;
+    let io = |error: io::Error| format!("a suite does not run: {error}");
+    let mut child = command.spawn().map_err(io)?;
+    let (told, lines) = mpsc::channel();
+    let output = child.stdout.take().ok_or("a suite has no output")?;
+    let reader = std::thread::spawn(move || {
+        // Whoever listens has gone once a test has failed.
+        BufReader::new(output).lines().map_while(Result::ok).take_while(|line| told.send(line.clone()).is_ok()).count()
+    });
     let end = Instant::now() + PATIENCE;
-    while Instant::now() < end {
-        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            return Ok(status.success());
+    let failed = loop {
+        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            Ok(line) if line.ends_with("FAILED") => break true,
+            Ok(_) => {}
+            Err(RecvTimeoutError::Disconnected) => break false,
+            // A suite that hangs has noticed something as well.
+            Err(RecvTimeoutError::Timeout) => break true,
         }
-        std::thread::sleep(Duration::from_millis(50));
+    };
+    drop(lines);
+    if failed {
+        child.kill().map_err(io)?;
     }
-    // A suite that hangs has noticed something as well.
-    child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
-    Ok(false)
+    let status = child.wait().map_err(io)?;
+    reader.join().map_err(|_| "a suite's output is not text")?;
+    Ok(!failed && status.success())
 }
