@@ -15,8 +15,6 @@ mod transmit;
 
 use core::time::Duration;
 
-use heapless::Vec;
-
 use self::account::Account;
 use self::clock::{CLOCK_SET_SECS, WallClock};
 use self::events::Events;
@@ -35,8 +33,9 @@ use crate::timer::{Deadline, TimerReason, Timers};
 pub use deliver::{Message, PublishError};
 pub use home::{Direct, Home, Provisioned};
 
-/// Most inbound QoS 1 messages that wait for [`Link::acknowledge`].
-const INBOUND: usize = 16;
+/// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: all 50 that an IoT hub keeps for a device, and what
+/// else comes.
+const INBOUND: usize = 64;
 
 /// One device's link to its hub, across reconnects, moves to other hubs and reboots.
 ///
@@ -69,7 +68,7 @@ pub struct Link<O, S, H = Provisioned> {
     ladder: Ladder,
     session: Session,
     wire: Wire,
-    inbound: Vec<Inbound, INBOUND>,
+    inbound: Inbound,
     events: Events,
     pending: Pending,
     clock: WallClock,
@@ -138,7 +137,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             session,
             outbox,
             wire: Wire::new(now),
-            inbound: Vec::new(),
+            inbound: Inbound::new(),
             events: Events::new(),
             pending: Pending::default(),
             clock: WallClock::default(),
@@ -250,11 +249,14 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// whether it was taken.
     pub fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
         self.tick(now);
-        if attempt != self.attempt {
-            return false;
-        }
-        let waiting = self.inbound.iter_mut().find(|inbound| inbound.packet_id == packet_id && !inbound.handled);
-        waiting.map(|inbound| inbound.handled = true).is_some()
+        attempt == self.attempt && self.inbound.handle(packet_id)
+    }
+
+    /// Tells the link that an inbound message will not be acknowledged on this connection: the service sends it again on
+    /// a later one, and the acknowledgements of the messages behind it wait for it no longer. Returns whether it was
+    /// waited for.
+    pub fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool {
+        attempt == self.attempt && self.inbound.abandon(packet_id)
     }
 
     /// Tells the link what happened during an attempt; inputs of older attempts are ignored.

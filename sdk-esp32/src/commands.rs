@@ -72,6 +72,12 @@ macro_rules! commands {
             self.engine.acknowledge(ack, now)
         }
 
+        /// Tells the link that a message will not be acknowledged on this connection: the service sends it again on a later
+        /// one. Without this, the acknowledgements of all messages after it wait, since MQTT wants them in order.
+        pub fn abandon(&mut self, ack: Ack) -> bool {
+            self.engine.abandon(ack)
+        }
+
         /// Takes note that the network below is gone, such as on a loss of Wi-Fi, instead of waiting for a keep-alive.
         pub fn network_lost(&mut self) {
             if self.stream.take().is_some() {

@@ -149,7 +149,7 @@ pub struct Message<'a> {
     pub payload: &'a [u8],
     /// Whether the service has sent it before.
     pub dup: bool,
-    /// What `acknowledge` wants when the message is handled. Without an acknowledgement the service sends it again.
+    /// What `acknowledge` wants when the message is handled, and `abandon` when it is to be sent again.
     pub ack: Ack,
 }
 
@@ -181,7 +181,7 @@ pub struct CloudToDevice<'a> {
     pub dup: bool,
     /// Whether the application has acknowledged it before, as far as the latest message ids are remembered.
     pub duplicate: bool,
-    /// What `acknowledge` wants when the message is handled. Without an acknowledgement the service sends it again.
+    /// What `acknowledge` wants when the message is handled, and `abandon` when it is to be sent again.
     pub ack: Ack,
 }
 
@@ -197,7 +197,7 @@ pub struct ModuleInput<'a> {
     pub payload: &'a [u8],
     /// Whether the service has sent it before.
     pub dup: bool,
-    /// What `acknowledge` wants when the message is handled. Without an acknowledgement the service sends it again.
+    /// What `acknowledge` wants when the message is handled, and `abandon` when it is to be sent again.
     pub ack: Ack,
 }
 
@@ -493,6 +493,10 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
 
     pub(crate) fn acknowledge(&mut self, ack: Ack, now: Instant) -> bool {
         ack.packet_id.is_some_and(|packet_id| self.link.acknowledge(packet_id, ack.attempt, now))
+    }
+
+    pub(crate) fn abandon(&mut self, ack: Ack) -> bool {
+        ack.packet_id.is_some_and(|packet_id| self.link.core_mut().abandon(packet_id, ack.attempt))
     }
 }
 

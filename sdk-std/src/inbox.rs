@@ -62,8 +62,9 @@ fn text(encoded: Encoded<'_>) -> String {
 
 /// A message from the service.
 ///
-/// One of QoS 1 is to be [acknowledged](Self::acknowledge) once it is handled; dropped without that, the service sends
-/// it again on a later connection, and the acknowledgements of later ones wait, since MQTT wants them in order.
+/// One of QoS 1 is to be [acknowledged](Self::acknowledge) once it is handled. Dropped without that it is abandoned: the
+/// service sends it again on a later connection. Acknowledgements go out in the order in which the messages came, as MQTT
+/// wants them: those of later ones wait while it is neither acknowledged nor dropped.
 pub struct Inbound {
     body: Body,
     shared: Arc<Shared>,
@@ -138,9 +139,17 @@ impl Inbound {
     /// Returns false when the connection it came on has ended: the service sends it again. A message of QoS 0 needs no
     /// acknowledgement and returns true.
     #[expect(clippy::must_use_candidate, reason = "the acknowledgement is the point")]
-    pub fn acknowledge(self) -> bool {
-        let Some((packet_id, attempt)) = self.body.owed else { return true };
+    pub fn acknowledge(mut self) -> bool {
+        let Some((packet_id, attempt)) = self.body.owed.take() else { return true };
         self.shared.command(|inner| inner.link.acknowledge(packet_id, attempt, clock::now()))
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        if let Some((packet_id, attempt)) = self.body.owed.take() {
+            self.shared.command(|inner| inner.link.abandon(packet_id, attempt));
+        }
     }
 }
 

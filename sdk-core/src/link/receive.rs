@@ -1,6 +1,6 @@
 //! What comes from the service.
 
-use super::state::{Inbound, Phase};
+use super::state::Phase;
 use super::{Home, Link};
 use crate::config::{Settings, Subscriptions};
 use crate::failure::Failure;
@@ -160,13 +160,12 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if self.account.role() == Role::Provisioning {
             return self.take_provisioning_answer(publish.topic, publish.payload);
         }
-        if let Some(packet_id) = publish.packet_id {
-            let inbound = Inbound { packet_id, handled: false };
-            if self.inbound.push(inbound).is_err() {
-                // Not acknowledged, so the service sends it again on a later connection.
-                self.events.report(Event::InboundOverflow);
-                return None;
-            }
+        if let Some(packet_id) = publish.packet_id
+            && !self.inbound.push(packet_id)
+        {
+            // Not acknowledged, so the service sends it again on a later connection.
+            self.events.report(Event::InboundOverflow);
+            return None;
         }
         let mqtt::Received { topic, payload, packet_id, dup, .. } = publish;
         Some(Received::Message { topic, payload, packet_id, dup })

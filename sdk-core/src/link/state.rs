@@ -1,5 +1,8 @@
 //! What a link knows of its attempt, its session and its trouble.
 
+use heapless::Vec;
+
+use super::INBOUND;
 use crate::failure::Failure;
 use crate::io::Attempt;
 use crate::mqtt::PacketId;
@@ -129,11 +132,12 @@ pub(super) struct Pending {
     pub(super) connect: bool,
 }
 
-/// An inbound QoS 1 message that the application has.
-#[derive(Clone, Copy, Debug)]
+/// Inbound QoS 1 messages that the application has, the oldest first.
+#[derive(Clone, Debug)]
 pub(super) struct Inbound {
-    pub(super) packet_id: PacketId,
-    pub(super) handled: bool,
+    owed: Vec<PacketId, INBOUND>,
+    /// A bit for each, from the lowest: the application is done with it.
+    handled: u64,
 }
 
 /// What ended the last good time and what happened since.
@@ -143,6 +147,72 @@ pub(super) struct Trouble {
     pub(super) last: Option<Failure>,
     pub(super) failures: u32,
 }
+
+impl Inbound {
+    pub(super) const fn new() -> Self {
+        Self { owed: Vec::new(), handled: 0 }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.owed.clear();
+        self.handled = 0;
+    }
+
+    /// Returns whether there was room.
+    pub(super) fn push(&mut self, packet_id: PacketId) -> bool {
+        self.owed.push(packet_id).is_ok()
+    }
+
+    /// Notes that the application is done with a message, and returns whether it was not before.
+    pub(super) fn handle(&mut self, packet_id: PacketId) -> bool {
+        let place = self.place(packet_id);
+        self.handled |= place.map_or(0, bit);
+        place.is_some()
+    }
+
+    /// Forgets a message that is not to be acknowledged, and returns whether it was not yet.
+    pub(super) fn abandon(&mut self, packet_id: PacketId) -> bool {
+        let place = self.place(packet_id);
+        if let Some(place) = place {
+            self.remove(place);
+        }
+        place.is_some()
+    }
+
+    /// The acknowledgement that is due, if the application is done with the oldest message.
+    pub(super) fn due(&mut self) -> Option<PacketId> {
+        let packet_id = *self.owed.first()?;
+        if self.handled & 1 == 0 {
+            return None;
+        }
+        self.remove(0);
+        Some(packet_id)
+    }
+
+    fn place(&self, packet_id: PacketId) -> Option<usize> {
+        let mut bits = self.handled;
+        self.owed.iter().position(|owed| {
+            let waits = bits & 1 == 0;
+            bits >>= 1;
+            waits && *owed == packet_id
+        })
+    }
+
+    fn remove(&mut self, place: usize) {
+        // The comparison lets the compiler leave the panic out.
+        if place < self.owed.len() {
+            self.owed.remove(place);
+            let below = bit(place).wrapping_sub(1);
+            self.handled = (self.handled & below) | ((self.handled >> 1) & !below);
+        }
+    }
+}
+
+fn bit(place: usize) -> u64 {
+    u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0)
+}
+
+const _: () = assert!(INBOUND == u64::BITS as usize, "there is a bit for each");
 
 impl Session {
     pub(super) fn new<O: Outbox>(outbox: &O, rng: &mut Rng, now: Instant) -> Self {

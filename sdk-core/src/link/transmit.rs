@@ -7,7 +7,6 @@ use crate::io::{Action, Output, Role};
 use crate::link::receive::SUBSCRIBE_IDS;
 use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe};
 use crate::outbox::{MessageId, Outbox};
-use crate::queue::pop_front;
 
 /// What comes next, decided before anything is borrowed for it.
 enum Next {
@@ -84,9 +83,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if room < SMALL_PACKET {
             return None;
         }
-        if let Some(front) = self.inbound.first().filter(|inbound| inbound.handled) {
-            let packet_id = front.packet_id;
-            pop_front(&mut self.inbound);
+        if let Some(packet_id) = self.inbound.due() {
             return Some(Next::Acknowledge(packet_id));
         }
         if self.wire.subscribe != 0 {

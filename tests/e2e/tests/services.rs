@@ -20,6 +20,7 @@ on_every_pipe!(
     methods_are_answered_each_by_its_handler,
     an_answer_that_comes_after_its_connection_is_dropped,
     messages_to_the_device_come_until_they_are_acknowledged,
+    a_message_dropped_unread_holds_up_no_other_of_a_full_queue,
     a_message_whose_acknowledgement_was_lost_is_known_again,
     an_operator_orders_a_spread_and_a_registration,
 );
@@ -224,6 +225,28 @@ async fn messages_to_the_device_come_until_they_are_acknowledged(pipe: Pipe) {
     assert_eq!((message.message_id().unwrap().as_str(), message.is_duplicate()), ("one", false));
     assert!(message.acknowledge());
     until("the queue is empty", || cloud.waiting().unwrap() == 0).await;
+    actor.finish(&scene).await;
+}
+
+async fn a_message_dropped_unread_holds_up_no_other_of_a_full_queue(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    scene.emulator.hub(HUB_A).down().unwrap();
+    actor.status("down", |status| status.state != State::Up).await;
+    for number in 0..50 {
+        cloud.send(&[], number.to_string().as_bytes()).unwrap();
+    }
+    scene.emulator.hub(HUB_A).up().unwrap();
+    drop(soon(actor.device.receive()).await.unwrap());
+    for number in 1..50 {
+        let message = soon(actor.device.receive()).await.unwrap();
+        assert_eq!(message.payload(), number.to_string().as_bytes());
+        assert!(message.acknowledge());
+    }
+    until("only the dropped one waits", || cloud.waiting().unwrap() == 1).await;
+    cut(&actor, &cloud).await;
+    assert!(soon(actor.device.receive()).await.unwrap().acknowledge());
     actor.finish(&scene).await;
 }
 

@@ -106,14 +106,65 @@ fn an_acknowledgement_from_before_a_reconnection_is_dropped() {
 }
 
 #[test]
-fn more_than_the_link_can_track_is_reported_and_comes_later() {
-    let mut world = up(5);
+fn an_abandoned_message_holds_nothing_up_and_comes_again_on_the_next_connection() {
+    let mut world = up(9);
     world.set_acknowledging(false);
-    for number in 0..20 {
+    for number in 0..5 {
         world.send_to_device(0, &number.to_string(), true);
     }
     world.run_for(secs(2));
-    assert_eq!(world.inbound().len(), 16);
+    let received = world.inbound().to_vec();
+    let place = |place: usize| (received[place].packet_id.unwrap(), received[place].attempt);
+    for handled in [1, 4, 2] {
+        let (packet_id, attempt) = place(handled);
+        assert!(world.command(0, |link, now| link.acknowledge(packet_id, attempt, now)));
+    }
+    for abandoned in [0, 3] {
+        let (packet_id, attempt) = place(abandoned);
+        assert!(world.command(0, |link, _| link.abandon(packet_id, attempt)));
+        assert!(!world.command(0, |link, _| link.abandon(packet_id, attempt)));
+        assert!(!world.command(0, |link, now| link.acknowledge(packet_id, attempt, now)));
+    }
+    world.run_for(secs(2));
+    world.set_acknowledging(true);
+    world.reset_all();
+    world.run_until_down();
+    world.run_until_up();
+    world.run_for(secs(2));
+    assert_eq!(bodies(&world)[5..], ["0", "3"]);
+}
+
+#[test]
+fn a_full_queue_of_a_hub_comes_on_one_connection() {
+    let mut world = up(10);
+    world.set_acknowledging(false);
+    for number in 0..50 {
+        world.send_to_device(0, &number.to_string(), true);
+    }
+    world.run_for(secs(2));
+    assert_eq!(world.inbound().len(), 50);
+    let received = world.inbound().to_vec();
+    for message in received.iter().rev() {
+        let (packet_id, attempt) = (message.packet_id.unwrap(), message.attempt);
+        assert!(world.command(0, |link, now| link.acknowledge(packet_id, attempt, now)));
+    }
+    world.run_for(secs(2));
+    world.reset_all();
+    world.run_until_down();
+    world.run_until_up();
+    world.run_for(secs(2));
+    assert_eq!(world.inbound().len(), 50);
+}
+
+#[test]
+fn more_than_the_link_can_track_is_reported_and_comes_later() {
+    let mut world = up(5);
+    world.set_acknowledging(false);
+    for number in 0..80 {
+        world.send_to_device(0, &number.to_string(), true);
+    }
+    world.run_for(secs(2));
+    assert_eq!(world.inbound().len(), 64);
     assert!(world.count(|event| matches!(event, Event::InboundOverflow)) > 0);
     world.set_acknowledging(true);
     world.reset_all();
@@ -123,7 +174,7 @@ fn more_than_the_link_can_track_is_reported_and_comes_later() {
     let mut all = bodies(&world);
     all.sort_unstable();
     all.dedup();
-    assert_eq!(all.len(), 20);
+    assert_eq!(all.len(), 80);
 }
 
 #[test]

@@ -92,6 +92,8 @@ struct Outbound {
     topic: String,
     payload: Vec<u8>,
     sent: bool,
+    /// A later one was acknowledged on this connection.
+    passed: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -271,6 +273,7 @@ impl Hub {
                 topic: topic.to_owned(),
                 payload: payload.to_vec(),
                 sent: false,
+                passed: false,
             });
             connection.map_or_else(Vec::new, |connection| self.flush(connection, client_id, false))
         } else {
@@ -301,11 +304,13 @@ impl Hub {
             Packet::Subscribe(subscribe) => self.subscribe(connection, &client_id, &subscribe),
             Packet::PubAck(ack) => {
                 let session = self.sessions.entry(client_id).or_default();
-                let first_sent = session.outbound.iter().find(|message| message.sent).map(|message| message.packet_id);
-                if first_sent != Some(ack.pkid) {
-                    self.objections.push(format!("PUBACK {} although {first_sent:?} is due", ack.pkid));
-                }
-                session.outbound.retain(|message| message.packet_id != ack.pkid);
+                let named = |message: &Outbound| message.packet_id == ack.pkid && message.sent && !message.passed;
+                let Some(at) = session.outbound.iter().position(named) else {
+                    self.objections.push(format!("PUBACK {} is out of order", ack.pkid));
+                    return Vec::new();
+                };
+                session.outbound.remove(at);
+                session.outbound.iter_mut().take(at).for_each(|before| before.passed = true);
                 Vec::new()
             }
             Packet::PingReq if self.faults.mute => Vec::new(),
@@ -496,6 +501,7 @@ impl Hub {
         let due = outbound.iter_mut().filter(|message| (anew || !message.sent) && session.wants(&message.topic));
         let reactions = due.map(|message| {
             let dup = core::mem::replace(&mut message.sent, true);
+            message.passed = false;
             let mut publish =
                 Publish::from_bytes(&*message.topic, QoS::AtLeastOnce, Bytes::copy_from_slice(&message.payload));
             publish.pkid = message.packet_id;
