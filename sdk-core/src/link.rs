@@ -54,26 +54,28 @@ const INBOUND: usize = 64;
 /// Each connection attempt has a number. The frontend stamps every input with the number of the attempt it belongs to;
 /// inputs of older attempts change nothing.
 #[derive(Clone, Debug)]
+// In the order of use: what is near the start is reached with short instructions, and the outbox may be kilobytes long.
+#[repr(C)]
 pub struct Link<O, S, H = Provisioned> {
-    account: Account<S, H>,
-    outbox: O,
-    rng: Rng,
-    now: Instant,
-    attempt: Attempt,
     phase: Phase,
-    phase_since: Instant,
     plan: Option<Plan>,
-    timers: Timers,
+    attempt: Attempt,
+    now: Instant,
+    phase_since: Instant,
+    rng: Rng,
+    pending: Pending,
+    wire: Wire,
+    session: Session,
     hub_backoff: Backoff,
     ladder: Ladder,
-    session: Session,
-    wire: Wire,
-    inbound: Inbound,
-    events: Events,
-    pending: Pending,
     clock: WallClock,
+    timers: Timers,
     ledger: Ledger,
     trouble: Trouble,
+    events: Events,
+    inbound: Inbound,
+    account: Account<S, H>,
+    outbox: O,
 }
 
 impl<O: Outbox, S: Settings> Link<O, S> {

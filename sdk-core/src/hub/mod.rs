@@ -58,18 +58,20 @@ const FRAME: usize = 192;
 ///
 /// `B` is memory of the frontend's choice: one piece for reported properties that wait, one for answers that wait.
 #[derive(Clone, Debug)]
+// In the order of use, with the buffers last, as in `Link`.
+#[repr(C)]
 pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
-    link: Link<O, S, H>,
-    twin: Twin,
-    reports: Reports<B>,
-    methods: Methods<B>,
-    recent: Recent,
-    events: Vec<Event, EVENTS>,
-    obedience: Option<Obedience<Self>>,
+    turn: Turn,
     /// The attempt whose connection is up.
     up: Option<Attempt>,
-    turn: Turn,
     now: Instant,
+    twin: Twin,
+    obedience: Option<Obedience<Self>>,
+    events: Vec<Event, EVENTS>,
+    recent: Recent,
+    link: Link<O, S, H>,
+    reports: Reports<B>,
+    methods: Methods<B>,
 }
 
 /// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
