@@ -35,7 +35,8 @@ impl Telemetry {
     /// Makes a message without properties. The hub takes at most 262,144 bytes: the body, the values of system
     /// properties, names and values of application properties, the 16 bytes of the message id made for a message without
     /// one, and the 24 of a creation time stamped on it. What is larger is refused before it is accepted, with
-    /// [`PublishError::TooLarge`](crate::PublishError::TooLarge).
+    /// [`PublishError::TooLarge`](crate::PublishError::TooLarge). Properties travel in the topic, which has room for 65,151
+    /// bytes of them, percent-encoded; longer ones are [`PublishError::LongProperties`](crate::PublishError::LongProperties).
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), ..Self::default() }
     }

@@ -93,6 +93,13 @@ pub enum PublishError {
         /// Most bytes allowed.
         limit: usize,
     },
+    /// The property bag is longer, encoded, than a topic has room for.
+    LongProperties {
+        /// Bytes of the encoded bag.
+        size: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
     /// The property bag is not encoded as it has to be.
     BadProperties(BagError),
     /// The topic is empty, too long, or has a wildcard or U+0000.
@@ -108,6 +115,9 @@ impl fmt::Display for PublishError {
         match self {
             Self::Full => f.write_str("the outbox is full; wait for a delivery and try again"),
             Self::TooLarge { size, limit } => write!(f, "the message counts {size} bytes; the limit is {limit}"),
+            Self::LongProperties { size, limit } => {
+                write!(f, "the properties are {size} bytes when encoded; the limit is {limit}")
+            }
             Self::BadProperties(error) => write!(f, "properties: {error}"),
             Self::BadTopic => f.write_str("the topic is empty, longer than 65535 bytes, or has a wildcard or U+0000"),
             Self::NoTelemetryEndpoint => f.write_str("a broker has no telemetry endpoint; name a topic"),
@@ -168,10 +178,17 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     fn check(&self, message: &Message<'_>, stamped: bool) -> Result<(), PublishError> {
+        // The longest the frame around a message can be: a module's topic with both ids at their limit, a message id and
+        // a creation time.
+        const FRAME: usize = 384;
+        const BAG_MAX: usize = MAX_FIELD_LEN - FRAME;
         let config = self.account.config();
         match message.address {
             Address::Telemetry(_) if self.account.is_broker() => return Err(PublishError::NoTelemetryEndpoint),
             Address::Telemetry(bag) => {
+                if bag.len() > BAG_MAX {
+                    return Err(PublishError::LongProperties { size: bag.len(), limit: BAG_MAX });
+                }
                 property_bag::check_encoded(bag).map_err(PublishError::BadProperties)?;
                 let own_id = if hub::has_message_id(bag) { 0 } else { hub::MESSAGE_ID_SIZE };
                 let stamp = if stamped { hub::CREATION_TIME_SIZE } else { 0 };
@@ -187,9 +204,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 }
             }
         }
-        // The longest the frame around a message can be: a module's topic with both ids at their limit, a message id and
-        // a creation time.
-        const FRAME: usize = 384;
         let size = message.address.text().len().saturating_add(message.payload.len()).saturating_add(FRAME);
         if size > config.max_outbound {
             return Err(PublishError::TooLarge { size, limit: config.max_outbound });

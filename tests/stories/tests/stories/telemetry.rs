@@ -98,6 +98,21 @@ fn the_size_limit_is_exact_to_the_byte_and_counts_what_the_link_adds() {
 }
 
 #[test]
+fn properties_that_no_topic_has_room_for_are_refused_and_break_no_connection() {
+    let mut world = stamping();
+    world.start();
+    world.run_until_up();
+    let bag = |len: usize| format!("k={}", "v".repeat(len - 2));
+    let longest = 65_535 - 384;
+    let refused = world.publish_as(0, Message::telemetry(&bag(longest + 1), b"x")).unwrap_err();
+    assert_eq!(refused, PublishError::LongProperties { size: longest + 1, limit: longest });
+    assert_eq!(refused.to_string(), "the properties are 65152 bytes when encoded; the limit is 65151");
+    world.publish_as(0, Message::telemetry(&bag(longest), b"x")).unwrap();
+    world.run_until_delivered();
+    assert_eq!(world.hub(0).receipts().len(), 1);
+}
+
+#[test]
 fn shortcuts_say_what_builders_say() {
     let mut buffer = [0; 64];
     let mut bag = PropertyBag::new(&mut buffer);
