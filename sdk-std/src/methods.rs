@@ -90,9 +90,9 @@ impl Methods {
 
     /// Answers calls until the device's driver ends; several at a time.
     ///
-    /// A method without a handler is answered with 404, a handler that panics with 500. Answers that come after the
-    /// call's connection has ended are dropped with a warning in the log. Dropping the future drops the handlers that
-    /// run.
+    /// A method without a handler is answered with 404; with 500 one whose handler panics, or answers with what is no JSON
+    /// or larger than 128 KiB, with a warning in the log. Answers that come after the call's connection has ended are
+    /// dropped with a warning. Dropping the future drops the handlers that run.
     pub async fn serve(&self, device: &Device) {
         let mut running = JoinSet::new();
         loop {

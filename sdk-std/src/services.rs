@@ -401,11 +401,12 @@ impl MethodCall {
     /// Answers with a status, usually an HTTP-like one, and a body of JSON or nothing.
     ///
     /// # Errors
-    /// [`RespondError`] when the call's connection has ended, which the caller was told, or the body does not fit; the
-    /// answer is not sent, to this call or any other.
+    /// [`RespondError`] when the call's connection has ended, which the caller was told, or the body does not fit or is no
+    /// JSON; the answer is not sent, to this call or any other. A caller who still waits is answered with 500.
     pub fn respond(mut self, status: u16, body: &[u8]) -> Result<(), RespondError> {
-        self.answered = true;
-        self.shared.command(|inner| inner.link.respond(self.waiting.id, status, body, clock::now()))
+        let taken = self.shared.command(|inner| inner.link.respond(self.waiting.id, status, body, clock::now()));
+        self.answered = taken.is_ok();
+        taken
     }
 }
 

@@ -6,6 +6,7 @@ use core::time::Duration;
 use heapless::{String, Vec};
 
 use super::reports::remove_front;
+use crate::azure::json::{JsonError, Problem, Reader};
 use crate::azure::services;
 use crate::io::Attempt;
 use crate::queue::pop_front;
@@ -40,6 +41,8 @@ pub enum RespondError {
     ConnectionLost,
     /// The call was answered already, or the service has stopped waiting for the answer.
     NotOpen,
+    /// The body is neither JSON nor empty: the service would tell the caller so instead of passing it on.
+    Json(JsonError),
     /// The body is larger than the service, or the frontend's buffer, takes.
     TooLarge {
         /// Bytes of the body.
@@ -56,6 +59,7 @@ impl fmt::Display for RespondError {
         match self {
             Self::ConnectionLost => f.write_str("the connection the method call came on has ended"),
             Self::NotOpen => f.write_str("the method call is answered already, or nobody waits for it any more"),
+            Self::Json(error) => write!(f, "the answer to a method call: {error}"),
             Self::TooLarge { size, limit } => write!(f, "the answer has {size} bytes; the limit is {limit}"),
             Self::Full => f.write_str("other answers wait to be sent; try again"),
         }
@@ -169,6 +173,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
         if body.len() > limit {
             return Err(RespondError::TooLarge { size: body.len(), limit });
         }
+        check_json(body)?;
         let free = self.buffer.as_mut().get_mut(used..).unwrap_or_default();
         if Slice::new(free).put(body).is_err() || self.order.push(id.number).is_err() {
             return Err(RespondError::Full);
@@ -228,6 +233,19 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
     }
 }
 
+/// Checks that a body is JSON or empty, as deep as this library reads.
+fn check_json(body: &[u8]) -> Result<(), RespondError> {
+    let mut reader = Reader::new(body);
+    while !body.is_empty() {
+        match reader.next() {
+            Ok(Some(_)) => {}
+            Ok(None) | Err(JsonError { problem: Problem::Depth, .. }) => break,
+            Err(error) => return Err(RespondError::Json(error)),
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,11 +270,11 @@ mod tests {
     fn answers_go_out_in_their_order_each_to_its_call() {
         let (mut methods, attempt) = table();
         let [a, b, c] = ["a", "b", "c"].map(|request| open(&mut methods, request, attempt));
-        assert_eq!(methods.respond(c, 200, b"third"), Ok(()));
-        assert_eq!(methods.respond(a, 500, b"first"), Ok(()));
-        assert_eq!(methods.take_next(), Some(("c", 200, &b"third"[..])));
+        assert_eq!(methods.respond(c, 200, b"3"), Ok(()));
+        assert_eq!(methods.respond(a, 500, b"1"), Ok(()));
+        assert_eq!(methods.take_next(), Some(("c", 200, &b"3"[..])));
         assert_eq!(methods.respond(b, 204, b""), Ok(()));
-        assert_eq!(methods.take_next(), Some(("a", 500, &b"first"[..])));
+        assert_eq!(methods.take_next(), Some(("a", 500, &b"1"[..])));
         methods.finish_sent();
         assert_eq!(methods.take_next(), Some(("b", 204, &b""[..])));
         methods.finish_sent();
@@ -269,15 +287,15 @@ mod tests {
         let (mut methods, attempt) = table();
         let queued = open(&mut methods, "1", attempt);
         let late = open(&mut methods, "2", attempt);
-        methods.respond(queued, 200, b"queued").unwrap();
+        methods.respond(queued, 200, b"4").unwrap();
         assert_eq!(methods.disconnected(), 2);
         assert_eq!(methods.respond(late, 200, b""), Err(RespondError::ConnectionLost));
         methods.connected(attempt.next());
         assert_eq!(methods.respond(late, 200, b""), Err(RespondError::ConnectionLost));
         assert_eq!(methods.take_next(), None);
         let new = open(&mut methods, "2", attempt.next());
-        methods.respond(new, 200, b"new").unwrap();
-        assert_eq!(methods.take_next(), Some(("2", 200, &b"new"[..])));
+        methods.respond(new, 200, b"5").unwrap();
+        assert_eq!(methods.take_next(), Some(("2", 200, &b"5"[..])));
     }
 
     #[test]
@@ -303,11 +321,25 @@ mod tests {
         let (mut methods, attempt) = table();
         let [a, b] = ["a", "b"].map(|request| open(&mut methods, request, attempt));
         assert_eq!(methods.respond(a, 200, &[0; 17]), Err(RespondError::TooLarge { size: 17, limit: 16 }));
-        methods.respond(a, 200, &[1; 12]).unwrap();
-        assert_eq!(methods.respond(b, 200, &[2; 5]), Err(RespondError::Full));
+        methods.respond(a, 200, &[b'1'; 12]).unwrap();
+        assert_eq!(methods.respond(b, 200, &[b'2'; 5]), Err(RespondError::Full));
         methods.take_next();
-        assert_eq!(methods.respond(b, 200, &[2; 5]), Ok(()));
-        assert_eq!(methods.take_next(), Some(("b", 200, &[2; 5][..])));
+        assert_eq!(methods.respond(b, 200, &[b'2'; 5]), Ok(()));
+        assert_eq!(methods.take_next(), Some(("b", 200, &[b'2'; 5][..])));
+    }
+
+    #[test]
+    fn a_body_that_is_no_json_is_refused_before_the_caller_sees_it() {
+        let (mut methods, attempt) = table();
+        let call = open(&mut methods, "a", attempt);
+        for body in ["done", "{'a':1}", "[1,", "1 2", " "] {
+            let refused = methods.respond(call, 200, body.as_bytes());
+            assert!(matches!(refused, Err(RespondError::Json(_))), "{body:?}: {refused:?}");
+        }
+        // Deeper than the reader goes, it is the application's word that counts.
+        let deep = check_json(&[&[b'['; 40][..], &[b']'; 40]].concat());
+        assert_eq!(deep, Ok(()));
+        assert_eq!(methods.respond(call, 200, b" \"done\" "), Ok(()));
     }
 
     #[test]

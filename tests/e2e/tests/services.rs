@@ -18,6 +18,7 @@ on_every_pipe!(
     reported_properties_wait_and_arrive_merged,
     reported_properties_follow_a_device_to_another_hub,
     methods_are_answered_each_by_its_handler,
+    an_answer_that_cannot_be_sent_is_told_to_the_caller_and_takes_no_place,
     an_answer_that_comes_after_its_connection_is_dropped,
     messages_to_the_device_come_until_they_are_acknowledged,
     a_message_dropped_unread_holds_up_no_other_of_a_full_queue,
@@ -184,6 +185,29 @@ async fn methods_are_answered_each_by_its_handler(pipe: Pipe) {
     assert_eq!(told(unknown).0, 404);
     assert_eq!(told(stuck).0, 504);
     assert_eq!(told(broken).0, 500);
+    actor.finish(&scene).await;
+    soon(serving).await.unwrap();
+}
+
+async fn an_answer_that_cannot_be_sent_is_told_to_the_caller_and_takes_no_place(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    let device = actor.device.clone();
+    let serving = tokio::spawn(async move {
+        let methods = Methods::new()
+            .on("text", |_| async { MethodAnswer::ok("done") })
+            .on("huge", |_| async { MethodAnswer::ok(vec![b'1'; 200_000]) })
+            .on("echo", |body| async { MethodAnswer::ok(body) });
+        methods.serve(&device).await;
+    });
+    let limit = Duration::from_secs(20);
+    for _ in 0..5 {
+        for method in ["text", "huge"] {
+            assert_eq!(cloud.invoke(method, &json!(1), limit).await.unwrap().status, 500, "{method}");
+        }
+    }
+    assert_eq!(cloud.invoke("echo", &json!(1), limit).await.unwrap().status, 200);
     actor.finish(&scene).await;
     soon(serving).await.unwrap();
 }

@@ -337,10 +337,10 @@ fn an_answer_never_crosses_to_another_connection() {
         world.run_for(secs(1));
         assert_eq!(respond(&mut world, late, 200, b"late"), Err(RespondError::ConnectionLost));
         let (new, _) = next_call(&world);
-        respond(&mut world, new, 200, b"new").unwrap();
+        respond(&mut world, new, 200, b"\"new\"").unwrap();
         world.run_for(secs(1));
         let answers: Vec<_> = world.hub(0).answers().iter().map(|answer| answer.body.clone()).collect();
-        assert_eq!(answers, [b"new".to_vec()]);
+        assert_eq!(answers, [b"\"new\"".to_vec()]);
         assert!(world.count(|event| matches!(event, Event::CallsDropped { .. })) >= 1);
     });
 }
