@@ -120,7 +120,7 @@ pub(super) fn check(patch: &[u8]) -> Result<(), ReportError> {
 }
 
 fn key_len(key: Str<'_>) -> Result<usize, ReportError> {
-    let bad = |character: char| character.is_ascii_control() || matches!(character, '.' | '$' | ' ');
+    let bad = |character: char| character.is_control() || matches!(character, '.' | '$' | ' ');
     let len = len(key);
     if len == 0 || len > KEY_MAX || key.chars().any(bad) { Err(ReportError::BadKey) } else { Ok(len) }
 }
@@ -149,6 +149,7 @@ mod tests {
             (r#"{"$version":1}"#.to_owned(), Err(ReportError::BadKey)),
             (r#"{"a b":1}"#.to_owned(), Err(ReportError::BadKey)),
             (r#"{"a\u0001":1}"#.to_owned(), Err(ReportError::BadKey)),
+            (r#"{"a\u0085":1}"#.to_owned(), Err(ReportError::BadKey)),
             (r#"{"":1}"#.to_owned(), Err(ReportError::BadKey)),
             (format!(r#"{{"a":"{}"}}"#, "x".repeat(4096)), Ok(())),
             (format!(r#"{{"a":"{}"}}"#, "x".repeat(4097)), Err(ReportError::LongString)),

@@ -461,8 +461,11 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
 
     /// Carries out the command that orders a registration.
     fn obey_command(&mut self, call: CallId, payload: &[u8]) {
-        let _ = self.methods.respond(call, pnp::PENDING, b"");
-        self.obey(Order::reprovision(payload));
+        let provisioned = self.link.is_provisioned();
+        let _ = self.methods.respond(call, if provisioned { pnp::PENDING } else { pnp::REJECTED }, b"");
+        if provisioned {
+            self.obey(Order::reprovision(payload));
+        }
     }
 
     /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
@@ -470,15 +473,16 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
         let orders = self.obedience.map_or(Orders::NONE, |obedience| obedience.orders);
         for property in pnp::properties(desired) {
             let (Some(component), Some(name)) = (property.component, property.name.plain()) else { continue };
-            let Some(order) = Order::property(name, property.value).filter(|_| component == COMPONENT) else {
+            let Some((_, order)) = Order::property(name, property.value)
+                .filter(|(kind, _)| component == COMPONENT && orders.contains(*kind))
+            else {
                 continue;
             };
-            if !orders.contains(order.kind()) {
-                continue;
+            let status = if order.is_some() { pnp::APPLIED } else { pnp::REJECTED };
+            if let Some(order) = order {
+                self.obey(order);
             }
-            self.obey(order);
             let value = property.value.raw();
-            let status = pnp::APPLIED;
             let component = Some(COMPONENT);
             let mut buffer = [0; 160];
             let acknowledgement = Acknowledgement { component, name, value, status, version, description: "" };

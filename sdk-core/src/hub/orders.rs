@@ -3,11 +3,13 @@
 //! They belong to the Plug and Play component `steadfast`:
 //!
 //! * command `steadfast*reprovision`, body empty or `{"spread":600}`: the device asks the Device Provisioning Service
-//!   for its hub again, at a moment drawn from that many seconds (default 30). Answered 202.
+//!   for its hub again, at a moment drawn from that many seconds (default 30). Answered 202; 400 by a device whose hub is
+//!   configured.
 //! * writable property `spread`, whole seconds: as [`crate::Link::set_spread`].
 //! * writable property `logLevel`: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, for the application to follow.
 //!
-//! Properties come as `{"steadfast":{"__t":"c","spread":900}}` and are acknowledged as the convention asks.
+//! Properties come as `{"steadfast":{"__t":"c","spread":900}}` and are acknowledged as the convention asks: with 200, and
+//! with 400 when the value is none of these.
 
 use core::time::Duration;
 
@@ -81,12 +83,15 @@ pub enum Order {
 }
 
 impl Order {
-    /// Reads a writable property of the component.
-    pub(super) fn property(name: &str, value: Value<'_>) -> Option<Self> {
+    /// Reads a writable property of the component: its kind, and the order if the value is one. A property that is taken
+    /// away orders nothing.
+    pub(super) fn property(name: &str, value: Value<'_>) -> Option<(Orders, Option<Self>)> {
+        if value.is_null() {
+            return None;
+        }
         match name {
-            "spread" => Some(Self::Spread(Duration::from_secs(value.as_u64()?))),
+            "spread" => Some((Orders::SPREAD, value.as_u64().map(|secs| Self::Spread(Duration::from_secs(secs))))),
             "logLevel" => {
-                let level = value.as_str()?;
                 let levels = [
                     ("error", LogLevel::Error),
                     ("warn", LogLevel::Warn),
@@ -94,7 +99,9 @@ impl Order {
                     ("debug", LogLevel::Debug),
                     ("trace", LogLevel::Trace),
                 ];
-                levels.into_iter().find(|(name, _)| level == *name).map(|(_, level)| Self::LogLevel(level))
+                let named = |level: &(&str, LogLevel)| value.as_str().is_some_and(|text| text == level.0);
+                let level = levels.into_iter().find(named).map(|(_, level)| Self::LogLevel(level));
+                Some((Orders::LOG_LEVEL, level))
             }
             _ => None,
         }
@@ -106,13 +113,5 @@ impl Order {
         let spread = pnp::properties(text).find(|property| property.name == "spread");
         let secs = spread.and_then(|property| property.value.as_u64());
         Self::Reprovision(secs.map_or(DEFAULT_SPREAD, Duration::from_secs))
-    }
-
-    pub(super) const fn kind(self) -> Orders {
-        match self {
-            Self::Reprovision(_) => Orders::REPROVISION,
-            Self::Spread(_) => Orders::SPREAD,
-            Self::LogLevel(_) => Orders::LOG_LEVEL,
-        }
     }
 }

@@ -29,6 +29,10 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.account.is_broker()
     }
 
+    pub(crate) fn is_provisioned(&self) -> bool {
+        self.account.is_provisioned()
+    }
+
     pub(crate) fn device_id(&self) -> &str {
         self.account.device_id()
     }

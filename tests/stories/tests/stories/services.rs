@@ -367,6 +367,41 @@ fn a_completed_message_that_comes_again_is_known_and_an_abandoned_one_is_new() {
 }
 
 #[test]
+fn an_order_that_makes_no_sense_is_refused_in_the_twin_and_one_taken_back_is_left_alone() {
+    let mut world = up(8);
+    world.command(0, |link, _| link.allow_orders(Orders::ALL));
+    world.desire(0, &json!({"steadfast": {"__t": "c", "spread": "soon", "logLevel": "verbose", "other": 1}}), false);
+    world.run_for(secs(5));
+    let refused =
+        json!({"spread": {"value": "soon", "ac": 400, "av": 2}, "logLevel": {"value": "verbose", "ac": 400, "av": 2}});
+    let mut reported = world.twin(0).reported["steadfast"].clone();
+    reported.as_object_mut().unwrap().remove("__t");
+    assert_eq!(reported, refused);
+    let version = world.twin(0).reported_version;
+    world.desire(0, &json!({"steadfast": {"__t": "c", "spread": null, "logLevel": null}}), false);
+    world.run_for(secs(5));
+    assert_eq!(world.twin(0).reported_version, version);
+    assert_eq!(world.count(|event| matches!(event, Event::Ordered(_))), 0);
+}
+
+#[test]
+fn an_order_to_register_is_refused_by_a_device_whose_hub_is_configured() {
+    let builder = World::builder().configure(|config| {
+        let (host, device_id) = ("hub-a.azure-devices.net".to_owned(), "pump-7".to_owned());
+        config.service = steadfast_core::Service::Hub { host, device_id };
+        config.subscriptions = Subscriptions::ALL;
+    });
+    let mut world = builder.build();
+    world.command(0, |link, _| link.allow_orders(Orders::ALL));
+    world.start();
+    world.run_until_up();
+    world.call(0, "steadfast*reprovision", "1", b"");
+    world.run_for(mins(2));
+    assert_eq!(world.hub(0).answers()[0].status, 400);
+    assert_eq!(world.count(|event| matches!(event, Event::Ordered(_) | Event::Down(_))), 0);
+}
+
+#[test]
 fn orders_are_carried_out_only_when_they_are_allowed() {
     for allowed in [false, true] {
         let mut world = up(8);
