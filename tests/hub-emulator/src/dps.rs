@@ -66,8 +66,19 @@ pub(crate) struct Dps {
     /// Times of the registrations of the last minute, of all devices.
     registers: VecDeque<Duration>,
     polls: HashMap<String, VecDeque<Duration>>,
-    /// Keys that TPMs were given for their registrations, and for their hubs.
-    pub(crate) tpm_keys: HashMap<String, [crate::Key; 2]>,
+    /// What TPMs were given, by registration id.
+    pub(crate) tpm_keys: HashMap<String, TpmKeys>,
+}
+
+/// What a TPM was given.
+#[derive(Debug)]
+pub(crate) struct TpmKeys {
+    /// The key that it signs the registration with.
+    pub(crate) own: crate::Key,
+    /// The key that it is given for its hub.
+    pub(crate) hub: crate::Key,
+    /// The storage root key that it showed.
+    pub(crate) storage_root_key: Vec<u8>,
 }
 
 impl Dps {

@@ -1,11 +1,13 @@
 //! DPS over HTTPS: the same registrations as over MQTT, and those of devices with a TPM, which go no other way.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::config::DeviceAuth;
 use crate::connect::Peer;
 use crate::connections::Refusal;
-use crate::dps::{Dps, Proof, error_body, error_of};
+use crate::dps::{Dps, Proof, TpmKeys, error_body, error_of};
 use crate::dps_session::{Answer, DpsSession, error_answer, is_of_requests, refusal_of};
 use crate::enrollment::Attestation;
 use crate::fault::DpsFault;
@@ -13,7 +15,8 @@ use crate::http_message::{Head, Response};
 use crate::percent_decode;
 use crate::sas::{Key, Token, same_resource};
 use crate::session::Now;
-use crate::soft_tpm::wrap;
+use crate::soft_tpm;
+use crate::tpm_wrap::{WrappingKey, wrap_for_tpm};
 use crate::world::World;
 
 /// Tells whether a request is one of DPS.
@@ -56,10 +59,11 @@ pub(crate) fn registration(world: &mut World, head: &Head, body: &[u8], peer: &P
         }
     };
     if let Some((_, endorsement_key)) = endorsement_key(&world.dps, &id)
-        && let Some([_, hub_key]) = world.dps.tpm_keys.get(&id)
+        && let Some(keys) = world.dps.tpm_keys.get(&id)
         && answer.body["status"] == "assigned"
     {
-        answer.body["registrationState"]["tpm"] = json!({ "authenticationKey": wrap(&endorsement_key, hub_key) });
+        let wrapped = wrap(&endorsement_key, &keys.storage_root_key, &keys.hub);
+        answer.body["registrationState"]["tpm"] = json!({ "authenticationKey": wrapped });
     }
     if let Some(DpsFault::Body { text }) = &fault {
         return Response::new(answer.status).body(text.clone());
@@ -112,21 +116,32 @@ fn challenge(
     }
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let shown = body["tpm"]["endorsementKey"].as_str().map(str::to_owned).unwrap_or_default();
-    let complete = body["tpm"]["storageRootKey"].as_str().is_some_and(|key| !key.is_empty());
-    if Key::from_base64(&shown).is_ok() && !complete {
+    let storage_root_key = body["tpm"]["storageRootKey"].as_str().and_then(|key| STANDARD.decode(key).ok());
+    let storage_root_key = storage_root_key.filter(|key| !key.is_empty()).unwrap_or_default();
+    if Key::from_base64(&shown).is_ok() && storage_root_key.is_empty() {
         return respond(error_answer(400, unix));
     }
     if shown != Key::from_bytes(endorsement_key).to_base64() {
         return respond(error_answer(401, unix));
     }
-    let keys = [Key::random(), Key::random()];
-    let wrapped = wrap(endorsement_key, &keys[0]);
+    let keys = TpmKeys { own: Key::random(), hub: Key::random(), storage_root_key };
+    let Some(wrapped) = wrap(endorsement_key, &keys.storage_root_key, &keys.own) else {
+        return respond(error_answer(400, unix));
+    };
     dps.tpm_keys.insert(id.to_owned(), keys);
     let (code, message) = error_of(401);
     let mut body = error_body(code, message, unix);
     body["authenticationKey"] = json!(wrapped);
     body["keyName"] = json!("registration");
     Response::json(401, &body)
+}
+
+/// Wraps a key for a TPM in base64; for what stands for one if the endorsement key is that of none.
+fn wrap(endorsement_key: &[u8], storage_root_key: &[u8], key: &Key) -> Option<String> {
+    if WrappingKey::parse(endorsement_key).is_none() {
+        return soft_tpm::wrap(endorsement_key, key);
+    }
+    wrap_for_tpm(endorsement_key, storage_root_key, key).map(|wrapped| STANDARD.encode(wrapped))
 }
 
 /// Checks the token that the key of the challenge signed.
@@ -141,15 +156,15 @@ fn by_tpm(
         return Err(Refusal::WrongIdScope);
     }
     let token = Token::parse(proof.password).ok_or(Refusal::NoToken)?;
-    let [own, hub_key] = dps.tpm_keys.get(id).ok_or(Refusal::BadSignature)?;
+    let keys = dps.tpm_keys.get(id).ok_or(Refusal::BadSignature)?;
     if !same_resource(&token.resource(), &format!("{id_scope}/registrations/{id}")) {
         return Err(Refusal::WrongResource);
     }
-    if !token.is_signed_with(own) {
+    if !token.is_signed_with(&keys.own) {
         return Err(Refusal::BadSignature);
     }
     if token.expiry < proof.unix {
         return Err(Refusal::Expired);
     }
-    Ok((enrollment, DeviceAuth::Keys { primary: hub_key.clone(), secondary: None }))
+    Ok((enrollment, DeviceAuth::Keys { primary: keys.hub.clone(), secondary: None }))
 }

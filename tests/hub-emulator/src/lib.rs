@@ -62,6 +62,7 @@ mod storage;
 mod strict;
 mod telemetry;
 mod topic;
+mod tpm_wrap;
 mod twin;
 mod web;
 mod wire;
@@ -90,6 +91,7 @@ pub use report::{Counts, DeliveryReport, SequenceReport};
 pub use routes::{ROUTES as CONTROL_ROUTES, help as control_help};
 pub use sas::{Key, KeyError, percent_decode, percent_encode};
 pub use soft_tpm::SoftTpm;
+pub use tpm_wrap::wrap_for_tpm;
 #[cfg(unix)]
 pub use workload::WorkloadApi;
 

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use hub_emulator::{
-    Authority, Config, DpsConfig, Emulator, Enrollment, Error, HubConfig, Key, LedgerMode, Rate, control_help,
-    serve_control,
+    Attestation, Authority, Config, DpsConfig, Emulator, Enrollment, Error, HubConfig, Key, LedgerMode, Rate,
+    control_help, serve_control,
 };
 #[cfg(unix)]
 use hub_emulator::{Hub, WorkloadApi};
@@ -33,6 +35,10 @@ struct Arguments {
     /// Individual enrollment, `ID` with a random key or `ID=BASE64KEY`, assigned to the first hub.
     #[arg(long = "enroll", value_name = "ID[=KEY]")]
     individuals: Vec<String>,
+    /// Individual enrollment of a device with a TPM, by its public endorsement key (`TPM2B_PUBLIC`): `ID=BASE64KEY`,
+    /// assigned to the first hub. It registers on the port of HTTPS.
+    #[arg(long = "tpm", value_name = "ID=KEY")]
+    tpms: Vec<String>,
     /// Registers a module at the first hub, and serves the workload API that its Edge device would have for it on a Unix
     /// socket: `DEVICE/MODULE=SOCKET`; may be given several times. Its gateway is `localhost`.
     #[cfg(unix)]
@@ -120,6 +126,9 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     }
     for (id, key) in &individuals {
         config = config.enroll(Enrollment::individual(id, key.clone()));
+    }
+    for text in &arguments.tpms {
+        config = config.enroll(parse_tpm(text)?);
     }
     for name in &arguments.names {
         config = config.gateway_name(name);
@@ -261,6 +270,12 @@ fn parse_keyed(text: &str) -> Result<(String, Key), Error> {
             Ok((name.to_owned(), key))
         }
     }
+}
+
+fn parse_tpm(text: &str) -> Result<Enrollment, Error> {
+    let parts = text.split_once('=').and_then(|(id, key)| Some((id, STANDARD.decode(key).ok()?)));
+    let (id, endorsement_key) = parts.ok_or_else(|| Error::Request(format!("{text}: expected ID=BASE64KEY")))?;
+    Ok(Enrollment::individual_with(id, Attestation::Tpm { endorsement_key }))
 }
 
 fn parse_rate(text: &str) -> Result<Rate, String> {

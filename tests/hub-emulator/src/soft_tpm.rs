@@ -1,6 +1,7 @@
 //! What stands for a TPM in tests: it alone can unwrap the keys that are wrapped for its endorsement key.
 //!
-//! The form of a wrapped key is the emulator's own (X25519, HMAC-SHA256), not that of `TPM2_MakeCredential`.
+//! The form of a wrapped key is the emulator's own (X25519, HMAC-SHA256); a real one is wrapped for by [`crate::tpm_wrap`].
+//! This one needs no program beside the test, and can be made to fail.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -70,9 +71,9 @@ impl std::fmt::Debug for SoftTpm {
     }
 }
 
-/// Wraps a key for the TPM with this endorsement key, in base64; empty for what is no endorsement key.
-pub(crate) fn wrap(endorsement_key: &[u8], key: &Key) -> String {
-    let Ok(endorsement_key) = <[u8; BYTES]>::try_from(endorsement_key) else { return String::new() };
+/// Wraps a key for the TPM with this endorsement key, in base64; `None` for what is no endorsement key.
+pub(crate) fn wrap(endorsement_key: &[u8], key: &Key) -> Option<String> {
+    let endorsement_key = <[u8; BYTES]>::try_from(endorsement_key).ok()?;
     let ephemeral = secret();
     let public = PublicKey::from(&ephemeral);
     let shared = ephemeral.diffie_hellman(&PublicKey::from(endorsement_key));
@@ -80,7 +81,7 @@ pub(crate) fn wrap(endorsement_key: &[u8], key: &Key) -> String {
     let (stream, _) = derive(shared.as_bytes(), public.as_bytes(), &[]);
     let sealed = mix(&plain, &stream);
     let (_, seal) = derive(shared.as_bytes(), public.as_bytes(), &sealed);
-    STANDARD.encode([public.as_bytes().as_slice(), &sealed, &seal].concat())
+    Some(STANDARD.encode([public.as_bytes().as_slice(), &sealed, &seal].concat()))
 }
 
 fn secret() -> StaticSecret {
@@ -116,7 +117,7 @@ mod tests {
     fn only_the_tpm_a_key_was_wrapped_for_unwraps_it() {
         let (tpm, other) = (SoftTpm::new(), SoftTpm::new());
         let key = Key::from_seed("a key");
-        let mut wrapped = STANDARD.decode(wrap(&tpm.endorsement_key(), &key)).unwrap();
+        let mut wrapped = STANDARD.decode(wrap(&tpm.endorsement_key(), &key).unwrap()).unwrap();
         assert_eq!(tpm.sign(0, "text"), None);
         assert!(!other.activate(0, &wrapped));
         assert!(tpm.activate(0, &wrapped));
