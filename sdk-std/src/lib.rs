@@ -77,6 +77,8 @@ mod tls;
 mod tokens;
 #[cfg(feature = "tpm")]
 mod tpm;
+#[cfg(feature = "tpm2")]
+mod tpm2;
 #[cfg(feature = "upload")]
 mod upload;
 #[cfg(feature = "websocket")]
@@ -103,6 +105,8 @@ pub use tls::{ClientCertificate, Tls, TlsError};
 pub use tokens::{Obtaining, TokenRequest, TokenSource};
 #[cfg(feature = "tpm")]
 pub use tpm::{Tpm, TpmKeys, TpmWork};
+#[cfg(feature = "tpm2")]
+pub use tpm2::{Tpm2, Tpm2Error, Tpm2Handles};
 #[cfg(feature = "upload")]
 pub use upload::{Upload, UploadError, UploadProgress, UploadReport, UploadSource, UploadStep};
 

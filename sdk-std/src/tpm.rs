@@ -34,12 +34,22 @@ impl fmt::Debug for TpmKeys {
 ///
 /// The service wraps each key for the endorsement key of the enrollment. The two keys of a device, for the Device
 /// Provisioning Service and for the hub, are kept apart and outlive a restart, so that a device with a kept assignment
-/// goes straight to its hub.
+/// goes straight to its hub. One that finds no key for the hub says so by [`LocalFailure::NoKey`], which leads to a
+/// registration, and any other failure by [`SigningFailed::new`].
+///
+/// `Tpm2` (feature `tpm2`) is one over the kernel's device.
+///
+/// [`LocalFailure::NoKey`]: steadfast_core::LocalFailure::NoKey
 pub trait Tpm: Send + Sync + 'static {
     /// Returns the public keys.
     fn keys(&self) -> TpmWork<TpmKeys>;
 
-    /// Unwraps a key (`TPM2_ActivateCredential` and `TPM2_Import`) and keeps it for `role`, in place of the one before.
+    /// Unwraps a key (`TPM2_ActivateCredential` and `TPM2_Import`) and keeps it for `role`, in place of the one before; that
+    /// one stays when it fails.
+    ///
+    /// `wrapped` is what the service sent, in the order in which the official SDKs take it apart: `TPM2B_ID_OBJECT` and
+    /// `TPM2B_ENCRYPTED_SECRET`, which give the key of the inner wrapping; `TPM2B_PRIVATE`, the key as a duplicate, and
+    /// `TPM2B_ENCRYPTED_SECRET`, which opens its outer wrapping; `TPM2B_PUBLIC`; then a text of no use here.
     fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()>;
 
     /// Signs `text` by HMAC-SHA256 with the key for `role` (`TPM2_HMAC`).

@@ -30,6 +30,7 @@ const NEEDS: &[Need] = &[
     },
     Need { sign: Sign::Program("openssl"), package: "openssl", why: "keys in every form of PEM" },
     Need { sign: Sign::Program("softhsm2-util"), package: "softhsm2", why: "keys in a PKCS#11 token" },
+    Need { sign: Sign::Program("swtpm"), package: "swtpm", why: "a TPM 2.0" },
     Need { sign: Sign::Program("ip"), package: "iproute2", why: "network faults" },
     Need { sign: Sign::Program("node"), package: "nodejs", why: "the official Node SDK as a judge" },
     Need { sign: Sign::Program("npm"), package: "npm", why: "installs the official Node SDK" },

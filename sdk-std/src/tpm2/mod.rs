@@ -1,0 +1,173 @@
+//! A TPM 2.0 through the kernel, and no library between.
+
+mod error;
+mod keys;
+mod line;
+mod primary;
+mod wire;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use steadfast_core::Role;
+use tokio::task::spawn_blocking;
+
+pub use self::error::Tpm2Error;
+use self::keys::Kept;
+use self::line::Line;
+use self::primary::Primary;
+use crate::signer::{Signing, SigningFailed};
+use crate::tpm::{Tpm, TpmKeys, TpmWork};
+
+/// A TPM 2.0, for [`Builder::tpm`](crate::Builder::tpm).
+///
+/// What the service wraps for it is unwrapped by the TPM (`TPM2_ActivateCredential`, `TPM2_Import`) and kept in files that
+/// this TPM alone can read, one for the registration and one for the hub; the keys themselves never leave it. Tokens are
+/// signed by it (`TPM2_HMAC`, in a sequence where the text is longer than one command holds). It is used for a moment at a
+/// time, about once an hour; nothing is held in between.
+///
+/// ```no_run
+/// use steadfast::{Device, Dps, Tpm2};
+///
+/// let tpm = Tpm2::open("/dev/tpmrm0", "/var/lib/pump/keys")?;
+/// let (device, driver) = Device::builder()
+///     .provision_with(Dps::new("0ne00ABCDEF", "pump-7"))
+///     .tpm(tpm)
+///     .assignment_file("/var/lib/pump/assignment")
+///     .build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Tpm2(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    directory: PathBuf,
+    handles: Tpm2Handles,
+    keys: TpmKeys,
+    /// Bytes of text that one command holds.
+    buffer: usize,
+    /// One piece of work at a time: a TPM without a resource manager has room for few keys.
+    turn: Mutex<()>,
+}
+
+/// Persistent handles of the keys that a TPM makes itself, RSA with 2,048 bits both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "a TPM takes part with these two")]
+pub struct Tpm2Handles {
+    /// The endorsement key. Default 0x8101_0001.
+    pub endorsement_key: u32,
+    /// The storage root key. Default 0x8100_0001.
+    pub storage_root_key: u32,
+}
+
+impl Tpm2Handles {
+    /// Where the TCG TPM v2.0 Provisioning Guidance (section 7.8) has them, and azure-iot-sdk-c looks for them.
+    pub const DEFAULT: Self = Self { endorsement_key: 0x8101_0001, storage_root_key: 0x8100_0001 };
+}
+
+impl Default for Tpm2Handles {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl Tpm2 {
+    /// Opens a TPM: a device of the kernel, best `/dev/tpmrm0`, which several programs share; or a Unix socket on which
+    /// swtpm listens. The device's keys are kept in `directory`, which has to be there.
+    ///
+    /// Where the TPM lacks its endorsement key or its storage root key, it makes them and keeps them from then on; that
+    /// may take a minute. Its hierarchies must have no passwords. The call blocks.
+    ///
+    /// # Errors
+    /// [`Tpm2Error`] says what is wrong with the TPM or the directory.
+    pub fn open(path: impl AsRef<Path>, directory: impl Into<PathBuf>) -> Result<Self, Tpm2Error> {
+        Self::open_with(path, directory, Tpm2Handles::DEFAULT)
+    }
+
+    /// Like [`open`](Self::open), with the two keys at other handles: where the usual ones hold keys of another kind.
+    ///
+    /// # Errors
+    /// [`Tpm2Error`] says what is wrong with the TPM or the directory.
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        directory: impl Into<PathBuf>,
+        handles: Tpm2Handles,
+    ) -> Result<Self, Tpm2Error> {
+        let (path, directory) = (path.as_ref().to_owned(), directory.into());
+        if !directory.is_dir() {
+            return Err(Tpm2Error::Directory(format!("{} is no directory", directory.display())));
+        }
+        let mut line = Line::open(&path)?;
+        let endorsement_key = Primary::Endorsement.at(handles.endorsement_key, &mut line)?;
+        let storage_root_key = Primary::StorageRoot.at(handles.storage_root_key, &mut line)?;
+        let buffer = keys::input_buffer(&mut line)?;
+        let keys = TpmKeys { endorsement_key, storage_root_key };
+        Ok(Self(Arc::new(Inner { path, directory, handles, keys, buffer, turn: Mutex::new(()) })))
+    }
+
+    /// Returns the public endorsement key (`TPM2B_PUBLIC`); an enrollment names it in base64.
+    #[must_use]
+    pub fn endorsement_key(&self) -> &[u8] {
+        &self.0.keys.endorsement_key
+    }
+
+    /// Does `work` where it may block.
+    fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner, &mut Line) -> Result<T, Tpm2Error> + Send + 'static,
+    ) -> TpmWork<T> {
+        let inner = Arc::clone(&self.0);
+        Box::pin(async move {
+            let done = spawn_blocking(move || {
+                let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
+                Line::open(&inner.path).and_then(|mut line| work(&inner, &mut line))
+            });
+            let done = done.await.map_err(|_| SigningFailed::new("the runtime ends"))?;
+            done.map_err(|error| error.told())
+        })
+    }
+}
+
+impl Tpm for Tpm2 {
+    fn keys(&self) -> TpmWork<TpmKeys> {
+        Box::pin(std::future::ready(Ok(self.0.keys.clone())))
+    }
+
+    fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()> {
+        self.work(move |inner, line| {
+            let Tpm2Handles { endorsement_key, storage_root_key } = inner.handles;
+            Kept::unwrap(line, endorsement_key, storage_root_key, &wrapped)?.write(&inner.directory, role)
+        })
+    }
+
+    fn sign(&self, role: Role, text: &str) -> Signing {
+        let text = text.to_owned();
+        self.work(move |inner, line| {
+            let kept = Kept::read(&inner.directory, role)?;
+            kept.sign(line, inner.handles.storage_root_key, inner.buffer, text.as_bytes()).map_err(keys::of_kept)
+        })
+    }
+}
+
+impl fmt::Debug for Tpm2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tpm2({})", self.0.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tpm_that_is_not_there_and_a_directory_that_is_none_are_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let nowhere = directory.path().join("tpmrm0");
+        let error = Tpm2::open(&nowhere, directory.path()).unwrap_err();
+        assert_eq!(error, Tpm2Error::Absent(nowhere.clone()));
+        let error = Tpm2::open(&nowhere, directory.path().join("keys")).unwrap_err();
+        assert!(matches!(error, Tpm2Error::Directory(_)), "{error}");
+    }
+}
