@@ -144,6 +144,7 @@ mod tests {
             ("[1]".to_owned(), Err(ReportError::NotAnObject)),
             ("7".to_owned(), Err(ReportError::NotAnObject)),
             (nested(10), Ok(())),
+            (nested(11), Ok(())),
             (nested(12), Err(ReportError::TooDeep)),
             (r#"{"a.b":1}"#.to_owned(), Err(ReportError::BadKey)),
             (r#"{"$version":1}"#.to_owned(), Err(ReportError::BadKey)),

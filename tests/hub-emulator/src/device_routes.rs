@@ -4,33 +4,56 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::cloud::{Ack, MessageToDevice};
-use crate::control::Hub;
+use crate::config::DeviceAuth;
+use crate::control::{Control, Hub};
 use crate::device_handle::DeviceHandle;
 use crate::http::{Reply, Request};
-use crate::routes::{bad, body_json, done, read_key, resets, text, unknown};
+use crate::routes::{bad, body_json, done, read, read_key, resets, text, unknown};
 use crate::{Error, Key};
 
-/// Registers an identity and answers with its connection string.
-pub(crate) fn register(hub: &Hub, body: &Value) -> Result<Reply, Error> {
-    let id = text(body, "id")?;
-    let key = match body.get("key").and_then(Value::as_str) {
-        Some(key) => read_key(key)?,
-        None => Key::random(),
-    };
-    hub.add_device(id, key.clone())?;
-    Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), id, &key) })))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewDevice {
+    id: String,
+    key: Option<String>,
+    secondary: Option<String>,
+    thumbprint: Option<String>,
+    #[serde(default)]
+    ca: bool,
 }
 
-/// Returns the connection string of a device or module.
-fn connection_string(host: &str, id: &str, key: &Key) -> String {
+/// Registers an identity and answers with its connection string.
+pub(crate) fn register(control: &Control, hub: &Hub, body: &Value) -> Result<Reply, Error> {
+    let NewDevice { id, key, secondary, thumbprint, ca } = read(body)?;
+    let auth = match (key, thumbprint, ca) {
+        (key, None, false) => {
+            let primary = key.map_or_else(|| Ok(Key::random()), |key| read_key(&key))?;
+            DeviceAuth::Keys { primary, secondary: secondary.map(|key| read_key(&key)).transpose()? }
+        }
+        (None, Some(primary), false) => DeviceAuth::Thumbprint { primary, secondary },
+        (None, None, true) => DeviceAuth::CertificateAuthority { pem: control.ca_pem().to_owned(), common_name: None },
+        _ => return Err(bad("a device has a `key`, a `thumbprint` or the emulator's `ca`, and one of them only")),
+    };
+    hub.add_device(&id, auth.clone())?;
+    let key = if let DeviceAuth::Keys { primary, .. } = &auth { Some(primary) } else { None };
+    Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), &id, key) })))
+}
+
+/// Returns the connection string of a device or module, of one without a key for use with its certificate.
+fn connection_string(host: &str, id: &str, key: Option<&Key>) -> String {
     let identity = match id.split_once('/') {
         None => format!("DeviceId={id}"),
         Some((device, module)) => format!("DeviceId={device};ModuleId={module}"),
     };
-    format!("HostName={host};{identity};SharedAccessKey={}", key.to_base64())
+    match key {
+        Some(key) => format!("HostName={host};{identity};SharedAccessKey={}", key.to_base64()),
+        None => format!("HostName={host};{identity};x509=true"),
+    }
 }
 
 /// Acts on `/hubs/{hub}/devices/{id}/...`; a module's id is `{device}/modules/{module}` in a path.
@@ -70,7 +93,7 @@ pub(crate) async fn device_route(hub: &Hub, request: &Request, id: &str, action:
                 None => Key::random(),
             };
             device.rotate_key(key.clone())?;
-            return Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), &id, &key) })));
+            return Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), &id, Some(&key)) })));
         }
         ("POST", ["forget-session"]) => device.forget_session()?,
         _ => return Err(unknown(request)),
@@ -83,7 +106,11 @@ async fn call(device: &DeviceHandle, name: &str, body: &Value) -> Result<Reply, 
     let payload = body.get("payload").unwrap_or(&Value::Null);
     let (connect_limit, limit) = (millis("connect_timeout_ms", 0), millis("timeout_ms", 30_000));
     let answer = device.invoke_within(name, payload, connect_limit, limit).await?;
-    Ok(Reply::Json(json!({ "status": answer.status, "payload": body_json(&answer.payload) })))
+    let mut reply = json!({ "status": answer.status, "payload": body_json(&answer.payload) });
+    if !answer.payload.is_empty() && serde_json::from_slice::<IgnoredAny>(&answer.payload).is_err() {
+        reply["problem"] = json!("the answer is neither JSON nor empty: at the service the call fails");
+    }
+    Ok(Reply::Json(reply))
 }
 
 fn message(body: &Value) -> Result<MessageToDevice, Error> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::config::HubConfig;
 use crate::control::Control;
 use crate::device_routes::{device_route, register};
-use crate::enrollment::Enrollment;
+use crate::enrollment::{Attestation, Enrollment};
 use crate::fault::{DpsFault, Fault, FaultId, Injection};
 use crate::http::{Reply, Request};
 use crate::ledger::Receipt;
@@ -38,7 +38,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/hubs/{hub}/devices",
-        "registers a device or module, gives its connection string: {\"id\":\"pump-7/filter\",\"key\":null}",
+        "registers a device or module, gives its connection string: {\"id\":\"pump-7/filter\",\"key\":null,\"secondary\":null}; \"thumbprint\" for \"key\" or \"ca\":true for a certificate",
     ),
     (
         "GET",
@@ -89,7 +89,11 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
         "injects a fault of DPS: {\"fault\":{\"kind\":\"throttled\",\"retry_after\":5},\"device\":\"pump-7\"}",
     ),
     ("GET", "/dps/registrations", "all registration requests"),
-    ("POST", "/dps/enrollments", "adds one: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}"),
+    (
+        "POST",
+        "/dps/enrollments",
+        "adds one: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}; \"thumbprint\" for \"key\" or \"ca\":true for certificates",
+    ),
     ("DELETE", "/dps/enrollments/{name}", "removes it"),
     ("POST", "/dps/enrollments/{name}/repoint", "assigns to another hub: {\"hub\":\"hub-b\"}"),
     ("POST", "/dps/enrollments/{name}/disable", "answers `disabled`"),
@@ -128,7 +132,11 @@ struct NewEnrollment {
     name: String,
     #[serde(default)]
     group: bool,
-    key: String,
+    key: Option<String>,
+    secondary: Option<String>,
+    thumbprint: Option<String>,
+    #[serde(default)]
+    ca: bool,
     hub: Option<String>,
     device_id: Option<String>,
     payload: Option<Value>,
@@ -266,7 +274,7 @@ async fn hub_route(control: &Control, request: &Request, hub: &str, rest: &[&str
         ("POST", ["forget-sessions"]) => hub.forget_sessions()?,
         ("POST", ["disconnect"]) => hub.disconnect_all(resets(request))?,
         ("GET", ["devices"]) => return Ok(Reply::Json(json!(hub.devices()?))),
-        ("POST", ["devices"]) => return register(&hub, &request.body),
+        ("POST", ["devices"]) => return register(control, &hub, &request.body),
         (_, ["devices", id, action @ ..]) => return device_route(&hub, request, id, action).await,
         _ => return Err(unknown(request)),
     }
@@ -288,9 +296,24 @@ fn dps_route(control: &Control, request: &Request, rest: &[&str]) -> Result<Repl
         ("GET", ["registrations"]) => return Ok(Reply::Json(json!(dps.registrations()))),
         ("POST", ["enrollments"]) => {
             let new: NewEnrollment = read(&request.body)?;
-            let key = read_key(&new.key)?;
-            let mut enrollment =
-                if new.group { Enrollment::group(&new.name, key) } else { Enrollment::individual(&new.name, key) };
+            let attestation = match (new.key, new.thumbprint, new.ca) {
+                (Some(key), None, false) => {
+                    let secondary = new.secondary.map(|key| read_key(&key)).transpose()?;
+                    Attestation::Symmetric { primary: read_key(&key)?, secondary }
+                }
+                (None, Some(thumbprint), false) if !new.group => Attestation::Thumbprint(thumbprint),
+                (None, None, true) => Attestation::CertificateAuthority(control.ca_pem().to_owned()),
+                _ => {
+                    return Err(bad(
+                        "an enrollment has a `key`, a `thumbprint` (of one device) or the emulator's `ca`, and one of them only",
+                    ));
+                }
+            };
+            let mut enrollment = if new.group {
+                Enrollment::group_with(&new.name, attestation)
+            } else {
+                Enrollment::individual_with(&new.name, attestation)
+            };
             if let Some(hub) = &new.hub {
                 control.world(|world| world.hub(&crate::config::hub_host(hub)).map(|_| ()))?;
                 enrollment = enrollment.hub(hub);
@@ -318,6 +341,9 @@ fn dps_route(control: &Control, request: &Request, rest: &[&str]) -> Result<Repl
 fn add_fault(control: &Control, new: NewFault<Fault>) -> Result<Reply, Error> {
     let NewFault { fault, hub, device, times, after } = new;
     let injection = injection(fault, times, after);
+    if let Some(hub) = hub.as_ref().filter(|hub| *hub != "dps") {
+        control.world(|world| world.hub(&crate::config::hub_host(hub)).map(|_| ()))?;
+    }
     let id = match (hub, device) {
         (None, None) => control.inject(injection),
         (Some(hub), None) if hub == "dps" => control.dps().inject_connection(injection),
@@ -417,7 +443,7 @@ pub(crate) fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Error> {
     body.get(name).and_then(Value::as_str).ok_or_else(|| bad(&format!("`{name}` must be a text")))
 }
 
-fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Error> {
+pub(crate) fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Error> {
     T::deserialize(body).map_err(|error| bad(&error.to_string()))
 }
 

@@ -127,12 +127,61 @@ async fn dps_is_controlled_by_http() {
 }
 
 #[tokio::test]
+async fn devices_and_enrollments_with_certificates_are_added_by_http() {
+    let emulator = start(config()).await;
+    let curl = Curl::new(&emulator).await;
+    let certificate = curl.done("POST", "/certificates", json!({"common_name": "x1"})).await;
+    let by_thumbprint = json!({"id": "x1", "thumbprint": certificate["thumbprint"]});
+    for (body, id) in [(by_thumbprint, "x1"), (json!({"id": "x2", "ca": true}), "x2")] {
+        let answer = curl.done("POST", "/hubs/hub-a/devices", body).await;
+        assert_eq!(answer["connectionString"], format!("HostName={HUB};DeviceId={id};x509=true"));
+    }
+    let second = curl.done("POST", "/certificates", json!({"common_name": "x2"})).await;
+    for (id, shown, opens) in [("x1", &certificate, true), ("x2", &second, true), ("x2", &certificate, false)] {
+        let pem = (shown["certificate"].as_str().unwrap(), shown["key"].as_str().unwrap());
+        let mut client = Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, Some(pem)).await.unwrap();
+        let mut connect = Connect::new(id);
+        connect.login = Some(Login::new(support::user_name(HUB, id), ""));
+        assert_eq!(client.greet(connect).await != not_authorized(), opens, "{id}");
+    }
+    let group = json!({"name": "line-x", "group": true, "ca": true});
+    let one = json!({"name": "x1", "thumbprint": certificate["thumbprint"]});
+    for enrollment in [group, one] {
+        curl.done("POST", "/dps/enrollments", enrollment).await;
+    }
+}
+
+#[tokio::test]
+async fn an_answer_to_a_call_that_is_no_json_is_named_to_whoever_called() {
+    let emulator = start(config()).await;
+    let curl = Curl::new(&emulator).await;
+    let mut client = Client::device(&emulator).await;
+    client.subscribed("$iothub/methods/POST/#").await;
+    let path = format!("/hubs/hub-a/devices/{DEVICE}/methods/status");
+    for (answer, named) in [(&b"done"[..], true), (b"\"done\"", false), (b"", false)] {
+        let call = curl.done("POST", &path, json!({"timeout_ms": 20_000}));
+        let respond = async {
+            let topic = client.publish_packet().await.topic;
+            let (_, request) = topic.split_once("$rid=").unwrap();
+            let id = client.publish(&format!("$iothub/methods/res/200/?$rid={request}"), answer).await;
+            client.acknowledged(id).await;
+        };
+        let (told, ()) = tokio::join!(call, respond);
+        assert_eq!(told["problem"].is_string(), named, "{told}");
+    }
+}
+
+#[tokio::test]
 async fn bad_requests_get_clear_answers() {
     let emulator = start(config()).await;
     let curl = Curl::new(&emulator).await;
     let cases = [
         ("POST", "/faults", json!({"fault": {"kind": "no-such"}}), "no-such"),
         ("POST", "/faults", json!({"fault": {"kind": "half-open"}, "device": "d"}), "needs its `hub`"),
+        ("POST", "/faults", json!({"fault": {"kind": "half-open"}, "hub": "hub-z"}), "hub-z"),
+        ("POST", "/hubs/hub-a/devices", json!({"id": "d", "keys": "AAAA"}), "keys"),
+        ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "AAAA", "ca": true}), "one of them only"),
+        ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "thumbprint": "00"}), "one of them only"),
         ("POST", "/hubs", json!({"name": "bad name"}), "bad name"),
         ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "!"}), "base64"),
         ("POST", "/hubs/hub-z/down", Value::Null, "hub-z"),
