@@ -362,8 +362,16 @@ impl<T: AsRef<str>> Config<T> {
         if let Some(model_id) = &self.model_id {
             names::check_model_id(model_id.as_ref())?;
         }
+        if let Some(product_info) = &self.product_info {
+            names::check_product(product_info.as_ref())?;
+        }
         if let Some(payload) = &self.provisioning_payload {
-            dps::check_payload(payload.as_ref()).map_err(ConfigError::ProvisioningPayload)?;
+            let payload = payload.as_ref();
+            let limit = dps::REQUEST_MAX.min(self.max_outbound).saturating_sub(dps::REQUEST_FRAME);
+            if payload.len() > limit {
+                return Err(ConfigError::LongPayload { size: payload.len(), limit });
+            }
+            dps::check_payload(payload).map_err(ConfigError::ProvisioningPayload)?;
         }
         let within = |setting, time: Duration, least: u64, most: u64| {
             if (least..=most).contains(&millis(time)) {
@@ -432,6 +440,13 @@ pub enum ConfigError {
     Name(NameError),
     /// The provisioning payload is not a JSON object.
     ProvisioningPayload(AnswerError),
+    /// The provisioning payload is larger than the service, or the frontend's buffer, takes.
+    LongPayload {
+        /// Its length in bytes.
+        size: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
     /// A time is out of its range.
     OutOfRange {
         /// Which.
@@ -462,6 +477,9 @@ impl fmt::Display for ConfigError {
         match self {
             Self::Name(error) => error.fmt(f),
             Self::ProvisioningPayload(error) => write!(f, "provisioning payload: {error}"),
+            Self::LongPayload { size, limit } => {
+                write!(f, "provisioning payload is {size} bytes; the limit is {limit}")
+            }
             Self::OutOfRange { setting, value_ms, least_ms, most_ms } => {
                 write!(f, "{setting} is {value_ms} ms; it must be {least_ms} to {most_ms} ms")
             }
@@ -473,7 +491,7 @@ impl fmt::Display for ConfigError {
                 f.write_str("a direct link has no room for an assignment; make one that can be provisioned")
             }
             Self::SubscriptionNotForIdentity => {
-                f.write_str("modules have no cloud-to-device messages and devices have no inputs; leave that subscription out")
+                f.write_str("modules have no cloud-to-device messages and devices no inputs: take Subscriptions::MODULE or ALL, or part of it")
             }
             Self::NoClientId => {
                 f.write_str("a broker keeps no session for an empty client id; name one or ask for a clean session")

@@ -72,7 +72,7 @@ impl Dps {
         Self { host: host.into(), ..self }
     }
 
-    /// Sets the JSON object that a custom allocation is sent with each registration.
+    /// Sets the JSON object that a custom allocation is sent with each registration, at most 97,984 bytes.
     pub fn payload(self, json: &str) -> Self {
         Self { payload: Some(json.into()), ..self }
     }
@@ -211,7 +211,7 @@ impl Builder {
         self
     }
 
-    /// Sets the product information shown to the service. Default `steadfast/` and the version.
+    /// Sets the product information shown to the service, at most 128 bytes. Default `steadfast/` and the version.
     pub fn product_info(mut self, text: &str) -> Self {
         self.config.product_info = Some(text.into());
         self
@@ -362,8 +362,9 @@ impl Builder {
             return Err(BuildError::NoCredential);
         }
         self.config.port = self.port.unwrap_or_else(|| self.transport.port());
-        self.config.check()?;
+        // Its words are those for a host name with scheme or port.
         self.check_hosts()?;
+        self.config.check()?;
         if self.outbox.messages == 0 || self.outbox.bytes == 0 {
             return Err(BuildError::NoOutbox);
         }

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use steadfast::{BuildError, Builder, ClientCertificate, Device, Dps, Seed, Tls, TlsError};
+use steadfast::{BuildError, Builder, ClientCertificate, Device, Dps, Seed, Subscriptions, Tls, TlsError};
 
 /// The key of the bytes 0 to 31.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -29,6 +29,7 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
     let junk = directory.path().join("junk.pem");
     std::fs::write(&junk, "junk").unwrap();
     let here = "127.0.0.1:1".parse().unwrap();
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(97_985 - 8));
     let table = [
         (Device::builder(), "say where the device belongs"),
         (hub(), "say how the device proves who it is"),
@@ -46,6 +47,14 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
         (hub().shared_key(KEY).resolve("a", []), "resolve names no address for a"),
         (Device::builder().broker("mqtt://a", "c").anonymous(), "\"mqtt://a\" is neither a host name nor an address"),
         (Device::builder().broker("", "c").anonymous(), "\"\" is neither a host name nor an address"),
+        (Device::builder().hub("https://a.net", "d").shared_key(KEY), "leave out scheme and port"),
+        (Device::builder().hub("a.net:8883", "d").shared_key(KEY), "leave out scheme and port"),
+        (hub().shared_key(KEY).subscriptions(Subscriptions::INPUTS), "take Subscriptions::MODULE or ALL"),
+        (hub().shared_key(KEY).product_info(&"x".repeat(129)), "the product information is 129 bytes; at most 128"),
+        (
+            Device::builder().provision_with(Dps::new("0ne00AB12CD", "pump-7").payload(&large)).shared_key(KEY),
+            "provisioning payload is 97985 bytes; the limit is 97984",
+        ),
         (hub().shared_key(KEY).plaintext_unprotected(), "without TLS the key's token or the password"),
         (hub().shared_key(KEY).gateway("192.168.1.9").plaintext_unprotected(), "readable on the way to 192.168.1.9"),
         (

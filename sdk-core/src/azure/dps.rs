@@ -81,6 +81,11 @@ pub fn poll_topic(request_id: u32, operation_id: &str) -> Text<'_> {
     ])
 }
 
+/// Largest request, in bytes (Device Provisioning Service, `iot-dps-limits.md`).
+pub const REQUEST_MAX: usize = 96 * 1024;
+/// No registration is longer beside its payload, topic included.
+pub const REQUEST_FRAME: usize = 320;
+
 /// Checks a caller's registration payload: it must be one JSON object.
 ///
 /// # Errors

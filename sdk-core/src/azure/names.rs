@@ -26,6 +26,9 @@ pub const MODEL_ID_MAX: usize = 128;
 /// Longest operation id taken from the provisioning service, in bytes. Seen are 55; the limit is this library's.
 pub const OPERATION_ID_MAX: usize = 128;
 
+/// Longest product information taken, in bytes. It stands in the user name; the limit is this library's.
+pub const PRODUCT_MAX: usize = 128;
+
 /// What a name is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -46,6 +49,8 @@ pub enum Name {
     Model,
     /// Operation id of a registration.
     Operation,
+    /// Product information.
+    Product,
 }
 
 impl Name {
@@ -60,6 +65,7 @@ impl Name {
             Self::IdScope => ID_SCOPE_MAX,
             Self::Model => MODEL_ID_MAX,
             Self::Operation => OPERATION_ID_MAX,
+            Self::Product => PRODUCT_MAX,
         }
     }
 }
@@ -75,6 +81,7 @@ impl fmt::Display for Name {
             Self::IdScope => "id scope",
             Self::Model => "model id",
             Self::Operation => "operation id",
+            Self::Product => "product information",
         })
     }
 }
@@ -246,6 +253,14 @@ pub fn check_model_id(id: &str) -> Result<(), NameError> {
     let (major, minor) = scan::split_once(version, b'.').unwrap_or((version, "1"));
     let numbered = is_version(major) && (minor == "0" || is_version(minor));
     if numbered && scan::split(path, b':').all(is_segment) { Ok(()) } else { Err(form) }
+}
+
+/// Checks product information: any text of at most [`PRODUCT_MAX`] bytes, also none.
+///
+/// # Errors
+/// [`NameError`] for a longer one.
+pub fn check_product(text: &str) -> Result<(), NameError> {
+    if text.is_empty() { Ok(()) } else { check(Name::Product, text, |_| true) }
 }
 
 /// Checks an operation id that the provisioning service gave: 1 to [`OPERATION_ID_MAX`] visible ASCII characters.
