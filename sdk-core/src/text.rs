@@ -138,14 +138,17 @@ impl<'a> From<&'a str> for Text<'a> {
 
 impl fmt::Display for Text<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Shown<'f, 'g>(&'f mut fmt::Formatter<'g>);
-        impl Sink for Shown<'_, '_> {
-            fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
-                let text = core::str::from_utf8(bytes).map_err(|_| SinkFull)?;
-                self.0.write_str(text).map_err(|_| SinkFull)
-            }
-        }
         self.write(&mut Shown(f)).map_err(|_| fmt::Error)
+    }
+}
+
+/// A [`Sink`] that shows what it takes.
+pub(crate) struct Shown<'f, 'g>(pub(crate) &'f mut fmt::Formatter<'g>);
+
+impl Sink for Shown<'_, '_> {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
+        let text = core::str::from_utf8(bytes).map_err(|_| SinkFull)?;
+        self.0.write_str(text).map_err(|_| SinkFull)
     }
 }
 

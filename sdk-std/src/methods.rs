@@ -38,6 +38,13 @@ impl MethodAnswer {
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::new(200, body)
     }
+
+    /// Makes an answer of a status and `value` as JSON; 500 without a body when the value cannot be written, such as a map
+    /// whose keys are no strings.
+    #[cfg(feature = "json")]
+    pub fn json_of(status: u16, value: &(impl serde::Serialize + ?Sized)) -> Self {
+        serde_json::to_vec(value).map_or_else(|_| Self::new(FAILED, ""), |body| Self::new(status, body))
+    }
 }
 
 type Handling = Pin<Box<dyn Future<Output = MethodAnswer> + Send>>;
@@ -78,6 +85,50 @@ impl Methods {
     {
         self.handlers.insert(name.to_owned(), Box::new(move |body| Box::pin(handler(body))));
         self
+    }
+
+    /// Adds a method whose body is read as JSON and whose answer is written as JSON, with status 200; what a handler
+    /// refuses is answered as it says.
+    ///
+    /// A body that is no `T` is answered with 400 and the reason, `{"error":"..."}`; an empty one counts as `null`, which
+    /// `()` and an `Option` are.
+    ///
+    /// ```no_run
+    /// use steadfast::{MethodAnswer, Methods};
+    ///
+    /// #[derive(serde::Deserialize)]
+    /// struct Interval {
+    ///     seconds: u64,
+    /// }
+    ///
+    /// let methods = Methods::new().on_json("setInterval", |wish: Interval| async move {
+    ///     if wish.seconds == 0 {
+    ///         return Err(MethodAnswer::json_of(400, "the interval must be above 0"));
+    ///     }
+    ///     Ok(serde_json::json!({ "seconds": wish.seconds }))
+    /// });
+    /// ```
+    #[cfg(feature = "json")]
+    #[must_use]
+    pub fn on_json<T, A, F, R>(self, name: &str, handler: F) -> Self
+    where
+        T: serde::de::DeserializeOwned,
+        A: serde::Serialize,
+        F: Fn(T) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<A, MethodAnswer>> + Send + 'static,
+    {
+        self.on(name, move |body| {
+            let wish = serde_json::from_slice(if body.is_empty() { b"null" } else { &body });
+            let handling = wish.map(&handler);
+            async move {
+                match handling {
+                    Ok(handling) => {
+                        handling.await.map_or_else(|refusal| refusal, |answer| MethodAnswer::json_of(200, &answer))
+                    }
+                    Err(error) => MethodAnswer::json_of(400, &serde_json::json!({ "error": error.to_string() })),
+                }
+            }
+        })
     }
 
     /// Sets how long a handler may take before the call is answered with 504 and the handler dropped. Default 30 s,

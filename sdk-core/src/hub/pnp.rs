@@ -3,9 +3,11 @@
 //! Forms: `iot/concepts-convention.md`. A component's object carries the marker `"__t":"c"`; a command of a component
 //! is the method `component*command`; an acknowledgement of a writable property has `ac`, `av` and `ad`.
 
+use core::fmt;
+
 use super::reports::members;
 use crate::azure::json::{Str, Value};
-use crate::text::{Sink, SinkFull, Slice};
+use crate::text::{Shown, Sink, SinkFull, Slice};
 
 /// Status of a writable property that was applied.
 pub const APPLIED: u16 = 200;
@@ -57,7 +59,7 @@ pub fn command(method: &str) -> (Option<&str>, &str) {
     }
 }
 
-/// The acknowledgement of a writable property, a patch for [`crate::HubLink::report`].
+/// The acknowledgement of a writable property, a patch for [`crate::HubLink::report`]; its `Display` is that patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the members are those of the convention")]
 pub struct Acknowledgement<'a> {
@@ -84,7 +86,7 @@ impl Acknowledgement<'_> {
         buffer.get(..len)
     }
 
-    fn put(&self, out: &mut Slice<'_>) -> Result<(), SinkFull> {
+    fn put(&self, out: &mut dyn Sink) -> Result<(), SinkFull> {
         if let Some(component) = self.component {
             out.put(b"{")?;
             put_string(component, out)?;
@@ -107,8 +109,14 @@ impl Acknowledgement<'_> {
     }
 }
 
+impl fmt::Display for Acknowledgement<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.put(&mut Shown(f)).map_err(|_| fmt::Error)
+    }
+}
+
 /// Writes a JSON string.
-fn put_string(text: &str, out: &mut Slice<'_>) -> Result<(), SinkFull> {
+fn put_string(text: &str, out: &mut dyn Sink) -> Result<(), SinkFull> {
     out.put(b"\"")?;
     for character in text.chars() {
         match character {
@@ -125,6 +133,7 @@ fn put_string(text: &str, out: &mut Slice<'_>) -> Result<(), SinkFull> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::string::ToString;
     use std::vec::Vec;
 
     #[test]
@@ -143,6 +152,7 @@ mod tests {
         let expected = br#"{"thermo":{"__t":"c","target":{"value":21.5,"ac":200,"av":3,"ad":"a \"b\""}}}"#;
         assert_eq!(ack.write(&mut buffer), Some(&expected[..]));
         assert_eq!(ack.write(&mut [0; 20]), None);
+        assert_eq!(ack.to_string().as_bytes(), expected);
     }
 
     #[test]

@@ -18,6 +18,7 @@ on_every_pipe!(
     reported_properties_wait_and_arrive_merged,
     reported_properties_follow_a_device_to_another_hub,
     methods_are_answered_each_by_its_handler,
+    typed_handlers_read_and_write_json,
     an_answer_that_cannot_be_sent_is_told_to_the_caller_and_takes_no_place,
     an_answer_that_comes_after_its_connection_is_dropped,
     messages_to_the_device_come_until_they_are_acknowledged,
@@ -185,6 +186,34 @@ async fn methods_are_answered_each_by_its_handler(pipe: Pipe) {
     assert_eq!(told(unknown).0, 404);
     assert_eq!(told(stuck).0, 504);
     assert_eq!(told(broken).0, 500);
+    actor.finish(&scene).await;
+    soon(serving).await.unwrap();
+}
+
+async fn typed_handlers_read_and_write_json(pipe: Pipe) {
+    let scene = Scene::at_hub().await;
+    let (actor, cloud) = run(&scene, pipe);
+    actor.up().await;
+    let device = actor.device.clone();
+    let serving = tokio::spawn(async move {
+        let methods = Methods::new()
+            .on_json("double", |number: u32| async move {
+                number.checked_mul(2).ok_or_else(|| MethodAnswer::json_of(422, "too large"))
+            })
+            .on_json("now", |(): ()| async { Ok([1, 2]) });
+        methods.serve(&device).await;
+    });
+    let limit = Duration::from_secs(20);
+    let call = async |method, payload: &Value| {
+        let answer = cloud.invoke(method, payload, limit).await.unwrap();
+        (answer.status, serde_json::from_slice::<Value>(&answer.payload).unwrap())
+    };
+    assert_eq!(call("double", &json!(21)).await, (200, json!(42)));
+    assert_eq!(call("double", &json!(u32::MAX)).await, (422, json!("too large")));
+    assert_eq!(call("now", &Value::Null).await, (200, json!([1, 2])));
+    let (status, reason) = call("double", &json!("x")).await;
+    assert_eq!(status, 400);
+    assert!(reason["error"].as_str().unwrap().contains("expected u32"), "{reason}");
     actor.finish(&scene).await;
     soon(serving).await.unwrap();
 }

@@ -40,23 +40,20 @@ fn methods(interval: &Arc<AtomicU64>) -> Methods {
             let status = json!({ "milliseconds": read.load(Ordering::Relaxed), "version": env!("CARGO_PKG_VERSION") });
             async move { MethodAnswer::ok(status.to_string()) }
         })
-        .on("setInterval", move |body| {
+        // A body that is no JSON is answered with 400 and the reason; `T` can be any type that serde reads.
+        .on_json("setInterval", move |wish: Value| {
             let interval = Arc::clone(&write);
-            async move { set_interval(&interval, &body) }
+            async move { set_interval(&interval, &wish) }
         })
 }
 
-fn set_interval(interval: &AtomicU64, body: &[u8]) -> MethodAnswer {
-    let wish: Value = match serde_json::from_slice(body) {
-        Ok(wish) => wish,
-        Err(error) => return MethodAnswer::new(400, json!({ "problem": error.to_string() }).to_string()),
-    };
+fn set_interval(interval: &AtomicU64, wish: &Value) -> Result<Value, MethodAnswer> {
     let Some(milliseconds @ 10..=60_000) = wish["milliseconds"].as_u64() else {
-        return MethodAnswer::new(400, json!({ "problem": "milliseconds must be 10 to 60000" }).to_string());
+        return Err(MethodAnswer::json_of(400, &json!({ "problem": "milliseconds must be 10 to 60000" })));
     };
     let before = interval.swap(milliseconds, Ordering::Relaxed);
     say("device", format_args!("measures every {milliseconds} ms"));
-    MethodAnswer::ok(json!({ "before": before }).to_string())
+    Ok(json!({ "before": before }))
 }
 
 async fn measure(device: &Device, interval: &AtomicU64) -> Outcome {
