@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it is")]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -209,6 +209,42 @@ async fn a_tpm_signs_texts_of_any_length_with_the_key_of_each_role() {
         }
         assert_eq!(again.sign(*role, "text").await, Ok(key.sign(b"text")));
     }
+}
+
+/// Shows the TPM of a machine as a character device.
+struct CharacterDevice(Child, PathBuf);
+
+impl CharacterDevice {
+    fn of(machine: &Machine) -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/python/tpm_device.py");
+        let mut python = Command::new("python3");
+        let mut shown = python.arg(script).arg(machine.socket()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut path = String::new();
+        BufReader::new(shown.stdout.take().unwrap()).read_line(&mut path).unwrap();
+        Self(shown, path.trim().into())
+    }
+}
+
+impl Drop for CharacterDevice {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_tpm_is_spoken_to_through_a_device_as_through_a_socket() {
+    let machine = Machine::new();
+    let key = Key::random();
+    let device = CharacterDevice::of(&machine);
+    let tpm = Tpm2::open(&device.1, machine.keys()).unwrap();
+    tpm.activate(Role::Hub, wrapped_for(&tpm, &key).await).await.unwrap();
+    let text = "x".repeat(3000);
+    assert_eq!(tpm.sign(Role::Hub, &text).await, Ok(key.sign(text.as_bytes())));
+    drop(device);
+    let by_socket = machine.open();
+    assert_eq!(by_socket.endorsement_key(), tpm.endorsement_key());
+    assert_eq!(by_socket.sign(Role::Hub, &text).await, Ok(key.sign(text.as_bytes())));
 }
 
 #[tokio::test]
