@@ -1,6 +1,7 @@
 //! Bodies of the provisioning service, and the JSON reader under them.
 
 use steadfast_core::azure::dps::{Answer, AnswerError};
+use steadfast_core::azure::dps_https::{Attestation, Step, WRAPPED_KEY_MAX};
 use steadfast_core::azure::json::{DEPTH_MAX, JsonError, Reader, Token};
 use steadfast_core::azure::names;
 
@@ -12,6 +13,7 @@ pub fn target(data: &[u8]) {
     let Some((&choice, body)) = data.split_first() else { return };
     let tokens = check_tokens(body);
     let status = [200, 202, 400, 401, 404, 429, 500, 503][usize::from(choice & 7)];
+    check_attestation(status, body);
     match Answer::parse(status, body) {
         Ok(answer) => {
             assert!(tokens.is_ok(), "an answer is a JSON document");
@@ -20,6 +22,23 @@ pub fn target(data: &[u8]) {
         Err(AnswerError::Json(error)) => assert_eq!(tokens, Err(error)),
         Err(error) => assert!(error.to_string().starts_with("the "), "{error:?} is explained"),
     }
+}
+
+/// Takes the body as an answer to a device with a TPM, twice.
+fn check_attestation(status: u16, body: &[u8]) {
+    let mut attestation = Attestation::new();
+    let first = attestation.judge(status, body);
+    match first {
+        Step::RegisterAgain(wrapped) | Step::TakeHubKey(wrapped) => {
+            assert_eq!(matches!(first, Step::RegisterAgain(_)), status == 401);
+            assert!(status == 401 || status < 300);
+            assert!((1..=WRAPPED_KEY_MAX).contains(&wrapped.len()));
+            assert!(body.windows(wrapped.len()).any(|part| part == wrapped.as_bytes()));
+        }
+        Step::Answer => {}
+    }
+    let again = if status == 401 { Step::Answer } else { first };
+    assert_eq!(attestation.judge(status, body), again, "one challenge is all");
 }
 
 /// Reads the whole document token by token, and again as one value.
