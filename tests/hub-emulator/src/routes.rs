@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -92,7 +94,7 @@ pub const ROUTES: &[(&str, &str, &str)] = &[
     (
         "POST",
         "/dps/enrollments",
-        "adds one: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}; \"thumbprint\" for \"key\" or \"ca\":true for certificates",
+        "adds one: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}; \"thumbprint\" for \"key\" or \"ca\":true for certificates, \"tpm\" with an endorsement key in base64",
     ),
     ("DELETE", "/dps/enrollments/{name}", "removes it"),
     ("POST", "/dps/enrollments/{name}/repoint", "assigns to another hub: {\"hub\":\"hub-b\"}"),
@@ -137,6 +139,7 @@ struct NewEnrollment {
     thumbprint: Option<String>,
     #[serde(default)]
     ca: bool,
+    tpm: Option<String>,
     hub: Option<String>,
     device_id: Option<String>,
     payload: Option<Value>,
@@ -296,16 +299,20 @@ fn dps_route(control: &Control, request: &Request, rest: &[&str]) -> Result<Repl
         ("GET", ["registrations"]) => return Ok(Reply::Json(json!(dps.registrations()))),
         ("POST", ["enrollments"]) => {
             let new: NewEnrollment = read(&request.body)?;
-            let attestation = match (new.key, new.thumbprint, new.ca) {
-                (Some(key), None, false) => {
+            let attestation = match (new.key, new.thumbprint, new.ca, new.tpm) {
+                (Some(key), None, false, None) => {
                     let secondary = new.secondary.map(|key| read_key(&key)).transpose()?;
                     Attestation::Symmetric { primary: read_key(&key)?, secondary }
                 }
-                (None, Some(thumbprint), false) if !new.group => Attestation::Thumbprint(thumbprint),
-                (None, None, true) => Attestation::CertificateAuthority(control.ca_pem().to_owned()),
+                (None, Some(thumbprint), false, None) if !new.group => Attestation::Thumbprint(thumbprint),
+                (None, None, false, Some(key)) if !new.group => {
+                    let endorsement_key = STANDARD.decode(key).map_err(|_| bad("an endorsement key must be base64"))?;
+                    Attestation::Tpm { endorsement_key }
+                }
+                (None, None, true, None) => Attestation::CertificateAuthority(control.ca_pem().to_owned()),
                 _ => {
                     return Err(bad(
-                        "an enrollment has a `key`, a `thumbprint` (of one device) or the emulator's `ca`, and one of them only",
+                        "an enrollment has a `key`, a `thumbprint` or `tpm` (of one device) or the emulator's `ca`, and one of them only",
                     ));
                 }
             };

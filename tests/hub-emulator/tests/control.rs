@@ -127,7 +127,7 @@ async fn dps_is_controlled_by_http() {
 }
 
 #[tokio::test]
-async fn devices_and_enrollments_with_certificates_are_added_by_http() {
+async fn devices_and_enrollments_with_certificates_and_tpms_are_added_by_http() {
     let emulator = start(config()).await;
     let curl = Curl::new(&emulator).await;
     let certificate = curl.done("POST", "/certificates", json!({"common_name": "x1"})).await;
@@ -146,7 +146,8 @@ async fn devices_and_enrollments_with_certificates_are_added_by_http() {
     }
     let group = json!({"name": "line-x", "group": true, "ca": true});
     let one = json!({"name": "x1", "thumbprint": certificate["thumbprint"]});
-    for enrollment in [group, one] {
+    let chip = json!({"name": "x3", "tpm": "AAAA"});
+    for enrollment in [group, one, chip] {
         curl.done("POST", "/dps/enrollments", enrollment).await;
     }
 }
@@ -182,6 +183,8 @@ async fn bad_requests_get_clear_answers() {
         ("POST", "/hubs/hub-a/devices", json!({"id": "d", "keys": "AAAA"}), "keys"),
         ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "AAAA", "ca": true}), "one of them only"),
         ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "thumbprint": "00"}), "one of them only"),
+        ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "tpm": "AAAA"}), "one of them only"),
+        ("POST", "/dps/enrollments", json!({"name": "d", "tpm": "!"}), "an endorsement key must be base64"),
         ("POST", "/hubs", json!({"name": "bad name"}), "bad name"),
         ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "!"}), "base64"),
         ("POST", "/hubs/hub-z/down", Value::Null, "hub-z"),
@@ -240,7 +243,9 @@ async fn the_program_prints_what_a_device_needs_and_keeps_its_ca() {
         assert!(timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap().success());
     }
     assert_eq!(authorities[0], authorities[1]);
-    let output = Command::new(env!("CARGO_BIN_EXE_hub-emulator")).args(["--hub", "no good"]).output().await.unwrap();
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("\"no good"));
+    for (option, value, told) in [("--hub", "no good", "\"no good"), ("--tpm", "pump-7", "expected ID=BASE64KEY")] {
+        let output = Command::new(env!("CARGO_BIN_EXE_hub-emulator")).args([option, value]).output().await.unwrap();
+        assert!(!output.status.success());
+        assert!(String::from_utf8_lossy(&output.stderr).contains(told), "{output:?}");
+    }
 }
