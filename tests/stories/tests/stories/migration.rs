@@ -221,7 +221,8 @@ fn an_unreachable_hub_sends_the_device_to_provisioning_after_twenty_to_forty_min
         assert_eq!(world.registrations().len(), 1, "seed {seed}: {:?}", world.registrations());
         assert!(world.attempts()[asked..].iter().any(|attempt| attempt.role == Role::Hub));
     });
-    assert!(first.iter().all(|at| (20 * 60..=42 * 60).contains(at)), "{first:?}");
+    // An attempt that is due waits for the end of the one before, and both are up to two minutes apart.
+    assert!(first.iter().all(|at| (20 * 60..=44 * 60).contains(at)), "{first:?}");
     let (least, most) = (first.iter().min().unwrap(), first.iter().max().unwrap());
     assert!(most - least > 10 * 60, "{first:?}");
 }
