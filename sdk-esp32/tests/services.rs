@@ -57,6 +57,7 @@ trait Frontend {
     fn respond(&mut self, call: CallId, status: u16, body: &[u8]) -> Result<(), RespondError>;
     fn get_twin(&mut self) -> bool;
     fn acknowledge(&mut self, ack: Ack) -> bool;
+    fn abandon(&mut self, ack: Ack) -> bool;
     fn state(&self) -> State;
     fn delivered(&self) -> u64;
     fn balances(&self) -> bool;
@@ -127,6 +128,10 @@ macro_rules! commands {
             self.0.acknowledge(ack)
         }
 
+        fn abandon(&mut self, ack: Ack) -> bool {
+            self.0.abandon(ack)
+        }
+
         fn state(&self) -> State {
             self.0.link().state()
         }
@@ -194,6 +199,7 @@ both! {
     methods_are_answered_each_on_its_own
     an_answer_that_comes_after_its_connection_is_dropped
     a_message_whose_acknowledgement_was_lost_is_known_again
+    an_abandoned_message_comes_again_and_holds_up_no_other
     services_survive_every_way_of_cutting_bytes
     a_break_at_every_byte_of_the_services_loses_nothing
     a_stall_at_every_byte_of_the_services_loses_nothing
@@ -414,6 +420,22 @@ fn a_message_whose_acknowledgement_was_lost_is_known_again<F: Frontend>() {
     cut(&net);
     for _ in 0..200 {
         assert!(!matches!(device.poll(Duration::from_secs(1)), Got::Message { .. }), "it was acknowledged");
+    }
+}
+
+fn an_abandoned_message_comes_again_and_holds_up_no_other<F: Frontend>() {
+    let net = Net::new();
+    let mut device: F = up(&net);
+    let [one, two] = ["one", "two"].map(|id| {
+        net.borrow_mut().send_with(&format!("%24.mid={id}"), b"open the valve");
+        message(&mut device).2
+    });
+    assert!(device.acknowledge(two) && device.abandon(one) && !device.abandon(one));
+    device.poll(Duration::from_secs(1));
+    cut(&net);
+    assert_eq!(message(&mut device).0, "%24.mid=one");
+    for _ in 0..200 {
+        assert!(!matches!(device.poll(Duration::from_secs(1)), Got::Message { .. }), "the other was acknowledged");
     }
 }
 
