@@ -15,27 +15,22 @@
 //! * What it had not reported when an error came is dropped: an acknowledgement among that means one repetition.
 //! * Deadlines, pings and the back-off are the link's; its own are out of reach or switched off.
 
-use std::collections::{HashMap, VecDeque};
+mod client;
+mod half;
+
 use std::fmt;
-use std::future::{Future, poll_fn};
 use std::io;
 use std::mem;
-use std::pin::{Pin, pin};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::ops::ControlFlow;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use ::rumqttc::mqttbytes::v4::{Connect, Packet, PingReq, Publish};
-use ::rumqttc::mqttbytes::{Error, QoS};
-use ::rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, Incoming, MqttOptions, Outgoing, Request, StateError, Transport,
-};
+use ::rumqttc::mqttbytes::Error;
+use ::rumqttc::mqttbytes::v4::Packet;
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::ReadBuf;
 
+use self::client::Client;
 use crate::pipe::Stream;
-use crate::tls;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the feature `rumqttc` needs the abstract sockets of Linux");
@@ -51,23 +46,21 @@ pub(crate) struct Limits {
     pub(crate) outbound: usize,
 }
 
+impl Limits {
+    /// Most requests handed over and not reported.
+    const fn open(self) -> u16 {
+        self.window.saturating_add(SPARE)
+    }
+}
+
 /// Ids and requests beside those of the window: subscriptions, acknowledgements, provisioning requests.
 const SPARE: u16 = 64;
 
 /// Most bytes of the link that wait to be handed over, one packet that is longer apart, and most that wait for the link.
 const BACKLOG: usize = 64 * 1024;
 
-/// Most bytes moved in one go.
-const CHUNK: usize = 16 * 1024;
-
 /// Rounds in one poll before other tasks get their turn.
 const ROUNDS: usize = 16;
-
-/// rumqttc's own patience, in seconds: far beyond every deadline of the link.
-const PATIENCE_SECS: u64 = 7 * 86_400;
-
-/// No packet begins with this byte: it stands for what the event loop could not read.
-const NONSENSE: u8 = 0;
 
 /// A connection over the client pipe.
 pub(crate) struct ClientStream {
@@ -84,54 +77,6 @@ pub(crate) struct ClientStream {
     /// Bytes went to the service since the last look.
     moved: bool,
     leaving: bool,
-}
-
-/// An event loop at work.
-struct Client {
-    requests: AsyncClient,
-    work: Pin<Box<dyn Future<Output = ConnectionError> + Send>>,
-    board: Arc<Mutex<Board>>,
-    near: Near,
-    to_far: Half,
-    to_near: Half,
-    /// Bytes wait in the TLS layer.
-    unflushed: bool,
-    /// Ids of the link for the publishes handed over and not reported, in their order; likewise for subscriptions.
-    publishes: VecDeque<u16>,
-    subscribes: VecDeque<u16>,
-    /// Ids of the link by those of the event loop.
-    publish_ids: HashMap<u16, u16>,
-    subscribe_ids: HashMap<u16, u16>,
-    /// Bytes handed over, and bytes gone to the service.
-    given: usize,
-    gone: usize,
-}
-
-/// What the event loop and the rest of the pipe tell each other.
-#[derive(Default)]
-struct Board {
-    events: VecDeque<Event>,
-    /// Requests handed over and not reported.
-    open: usize,
-    /// The link wants a ping.
-    ping: bool,
-}
-
-/// This side of the socket within the process.
-enum Near {
-    Listening(UnixListener),
-    Open(UnixStream),
-}
-
-/// One direction of the way between the socket and the service.
-#[derive(Default)]
-struct Half {
-    bytes: Vec<u8>,
-    sent: usize,
-    /// Nothing more comes.
-    ended: bool,
-    /// The end was passed on.
-    closed: bool,
 }
 
 impl ClientStream {
@@ -194,10 +139,7 @@ impl ClientStream {
         if self.end.is_some() {
             return 0;
         }
-        let between = self
-            .client
-            .as_ref()
-            .map_or(0, |client| client.given.saturating_sub(client.gone).saturating_add(usize::from(client.unflushed)));
+        let between = self.client.as_ref().map_or(0, Client::held);
         self.outgoing.len().saturating_add(between)
     }
 
@@ -232,8 +174,7 @@ impl ClientStream {
     fn hand_over(&mut self) -> io::Result<bool> {
         let mut any = false;
         loop {
-            let room = usize::from(self.limits.window).saturating_add(usize::from(SPARE));
-            if self.client.as_ref().is_some_and(|client| client.board().open >= room) {
+            if self.client.as_ref().is_some_and(|client| client.open() >= usize::from(self.limits.open())) {
                 return Ok(any);
             }
             let before = self.outgoing.len();
@@ -263,13 +204,12 @@ impl ClientStream {
         };
         let mut progress = client.carry(cx, &mut self.far, self.incoming.len() < BACKLOG)?;
         self.moved |= progress;
-        let failed = client.work.as_mut().poll(cx);
-        progress |= client.report(&mut self.incoming);
-        if let Poll::Ready(error) = failed {
-            explain(&error, &mut self.incoming);
-            tracing::debug!(%error, "rumqttc's event loop has ended");
-            self.over(None);
-            return Ok(true);
+        match client.work(cx, &mut self.incoming) {
+            ControlFlow::Continue(reported) => progress |= reported,
+            ControlFlow::Break(()) => {
+                self.over(None);
+                progress = true;
+            }
         }
         Ok(progress)
     }
@@ -295,272 +235,4 @@ impl fmt::Debug for ClientStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientStream").field("far", &self.far).finish_non_exhaustive()
     }
-}
-
-impl Client {
-    /// Starts an event loop that will send this CONNECT, of `len` bytes.
-    fn start(connect: Connect, limits: Limits, len: usize) -> io::Result<Self> {
-        let mut name = [0; 16];
-        tls::provider().secure_random.fill(&mut name).map_err(|_| io::Error::other("no randomness"))?;
-        let name = format!("\0steadfast-{:032x}", u128::from_ne_bytes(name));
-        let near = Near::Listening(UnixListener::bind(&name)?);
-        let mut options = MqttOptions::new(connect.client_id, name, 0);
-        options
-            .set_transport(Transport::unix())
-            .set_keep_alive(Duration::from_secs(connect.keep_alive.into()))
-            .set_clean_session(connect.clean_session)
-            .set_max_packet_size(limits.inbound, limits.outbound)
-            .set_inflight(limits.window.saturating_add(SPARE))
-            .set_manual_acks(true);
-        if let Some(login) = connect.login {
-            options.set_credentials(login.username, login.password);
-        }
-        let room = usize::from(limits.window).saturating_add(usize::from(SPARE));
-        let (requests, mut events) = AsyncClient::new(options, room);
-        events.network_options.set_connection_timeout(PATIENCE_SECS);
-        let board = Arc::<Mutex<Board>>::default();
-        let work = Box::pin(work(events, Arc::clone(&board)));
-        Ok(Self {
-            requests,
-            work,
-            board,
-            near,
-            to_far: Half::default(),
-            to_near: Half::default(),
-            unflushed: false,
-            publishes: VecDeque::new(),
-            subscribes: VecDeque::new(),
-            publish_ids: HashMap::new(),
-            subscribe_ids: HashMap::new(),
-            given: len,
-            gone: 0,
-        })
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board> {
-        lock(&self.board)
-    }
-
-    /// Hands one packet of the link over, of `len` bytes.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a client sends no other packet with QoS 0 and 1")]
-    fn hand_over(&mut self, packet: Packet, len: usize) -> io::Result<()> {
-        let refused = |error: ::rumqttc::ClientError| io::Error::new(io::ErrorKind::InvalidInput, error);
-        match packet {
-            Packet::Publish(publish) if publish.qos != QoS::ExactlyOnce => {
-                let payload = Vec::from(publish.payload);
-                self.requests.try_publish(publish.topic, publish.qos, publish.retain, payload).map_err(refused)?;
-                if publish.qos == QoS::AtLeastOnce {
-                    self.publishes.push_back(publish.pkid);
-                }
-            }
-            Packet::Subscribe(subscribe) => {
-                let filter = subscribe.filters.into_iter().next().ok_or(io::ErrorKind::InvalidInput)?;
-                self.requests.try_subscribe(filter.path, filter.qos).map_err(refused)?;
-                self.subscribes.push_back(subscribe.pkid);
-            }
-            Packet::PubAck(ack) => {
-                let mut acknowledged = Publish::new("", QoS::AtLeastOnce, Vec::new());
-                acknowledged.pkid = ack.pkid;
-                self.requests.try_ack(&acknowledged).map_err(refused)?;
-            }
-            Packet::PingReq => {
-                if !mem::replace(&mut self.board().ping, true) {
-                    self.given = self.given.saturating_add(len);
-                }
-                return Ok(());
-            }
-            Packet::Disconnect => self.requests.try_disconnect().map_err(refused)?,
-            _ => return Err(io::ErrorKind::InvalidInput.into()),
-        }
-        self.given = self.given.saturating_add(len);
-        self.board().open += 1;
-        Ok(())
-    }
-
-    /// Moves bytes in both directions. Returns whether any went to the service, or whether anything else happened.
-    fn carry(&mut self, cx: &mut Context<'_>, far: &mut Stream, has_room: bool) -> io::Result<bool> {
-        let mut progress = false;
-        let near = match &mut self.near {
-            Near::Open(near) => near,
-            Near::Listening(listener) => {
-                let Poll::Ready(accepted) = listener.poll_accept(cx) else { return Ok(false) };
-                let (stream, _) = accepted?;
-                let ours = i32::try_from(std::process::id()).ok();
-                if stream.peer_cred()?.pid() == ours && ours.is_some() {
-                    self.near = Near::Open(stream);
-                }
-                return Ok(true);
-            }
-        };
-        let sent = self.to_far.fill(|buffer| Pin::new(&mut *near).poll_read(cx, buffer))?;
-        progress |= sent;
-        let gone = self.to_far.drain(|bytes| far.poll_write(cx, bytes))?;
-        self.gone = self.gone.saturating_add(gone);
-        self.unflushed |= gone > 0;
-        if self.unflushed
-            && let Poll::Ready(flushed) = far.poll_flush(cx)
-        {
-            flushed?;
-            self.unflushed = false;
-        }
-        progress |= gone > 0;
-        if has_room {
-            progress |= self.to_near.fill(|buffer| far.poll_read(cx, buffer))?;
-        }
-        // The event loop may have gone meanwhile, and says why itself.
-        progress |= self.to_near.drain(|bytes| Pin::new(&mut *near).poll_write(cx, bytes)).is_ok_and(|moved| moved > 0);
-        if self.to_near.ended && self.to_near.is_empty() && !self.to_near.closed {
-            self.to_near.closed = Pin::new(&mut *near).poll_shutdown(cx).is_ready();
-            progress = true;
-        }
-        Ok(progress)
-    }
-
-    /// Puts what the event loop reports together as packets for the link. Returns whether there was anything.
-    fn report(&mut self, incoming: &mut BytesMut) -> bool {
-        let events = mem::take(&mut self.board().events);
-        let any = !events.is_empty();
-        for event in events {
-            match event {
-                Event::Outgoing(outgoing) => self.note(&outgoing),
-                Event::Incoming(Incoming::PubAck(mut ack)) => {
-                    if let Some(id) = self.publish_ids.remove(&ack.pkid) {
-                        ack.pkid = id;
-                        put(&Packet::PubAck(ack), incoming);
-                    }
-                }
-                Event::Incoming(Incoming::SubAck(mut ack)) => {
-                    if let Some(id) = self.subscribe_ids.remove(&ack.pkid) {
-                        ack.pkid = id;
-                        put(&Packet::SubAck(ack), incoming);
-                    }
-                }
-                Event::Incoming(packet) => put(&packet, incoming),
-            }
-        }
-        any
-    }
-
-    /// Takes note of a request that is on its way.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else was asked for, or it is still open")]
-    fn note(&mut self, outgoing: &Outgoing) {
-        match outgoing {
-            // A publish of QoS 0 has no id.
-            Outgoing::Publish(0) => {}
-            Outgoing::Publish(id) => {
-                if let Some(of_link) = self.publishes.pop_front() {
-                    self.publish_ids.insert(*id, of_link);
-                }
-            }
-            Outgoing::Subscribe(id) => {
-                if let Some(of_link) = self.subscribes.pop_front() {
-                    self.subscribe_ids.insert(*id, of_link);
-                }
-            }
-            Outgoing::PubAck(_) | Outgoing::PingReq | Outgoing::Disconnect => {}
-            _ => return,
-        }
-        let mut board = self.board();
-        board.open = board.open.saturating_sub(1);
-    }
-}
-
-impl Half {
-    fn is_empty(&self) -> bool {
-        self.sent == self.bytes.len()
-    }
-
-    /// Reads when there is nothing left to write. Returns whether there was anything.
-    fn fill(&mut self, read: impl FnOnce(&mut ReadBuf<'_>) -> Poll<io::Result<()>>) -> io::Result<bool> {
-        if !self.is_empty() || self.ended {
-            return Ok(false);
-        }
-        let mut space = [mem::MaybeUninit::uninit(); CHUNK];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        let Poll::Ready(result) = read(&mut buffer) else { return Ok(false) };
-        result?;
-        self.bytes = buffer.filled().to_vec();
-        self.sent = 0;
-        self.ended = self.bytes.is_empty();
-        Ok(true)
-    }
-
-    /// Writes what was read. Returns how many bytes that moved.
-    fn drain(&mut self, mut write: impl FnMut(&[u8]) -> Poll<io::Result<usize>>) -> io::Result<usize> {
-        let before = self.sent;
-        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match write(rest) {
-                Poll::Pending => break,
-                Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(moved) => self.sent += moved?,
-            }
-        }
-        let moved = self.sent - before;
-        if self.is_empty() {
-            self.bytes = Vec::new();
-            self.sent = 0;
-        }
-        Ok(moved)
-    }
-}
-
-/// Polls the event loop until its first error.
-async fn work(mut events: EventLoop, board: Arc<Mutex<Board>>) -> ConnectionError {
-    let mut greeted = false;
-    loop {
-        let next = {
-            let mut poll = pin!(events.poll());
-            poll_fn(|cx| {
-                if let Poll::Ready(event) = poll.as_mut().poll(cx) {
-                    return Poll::Ready(Some(event));
-                }
-                // With no request open it only waits for bytes and requests: there it can be left without losing any.
-                let mut board = lock(&board);
-                let ping = greeted && board.open == 0 && mem::take(&mut board.ping);
-                if ping { Poll::Ready(None) } else { Poll::Pending }
-            })
-            .await
-        };
-        match next {
-            Some(Ok(event)) => {
-                if matches!(event, Event::Incoming(Incoming::ConnAck(_))) {
-                    greeted = true;
-                    // Its pings come regardless of traffic; the link asks for its own.
-                    events.mqtt_options.set_keep_alive(Duration::ZERO);
-                }
-                lock(&board).events.push_back(event);
-            }
-            Some(Err(error)) => return error,
-            None => {
-                lock(&board).open += 1;
-                events.pending.push_back(Request::PingReq(PingReq));
-            }
-        }
-    }
-}
-
-/// Puts what ended the event loop in the service's own words, where it was the service's word.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all else is an end of the connection")]
-fn explain(error: &ConnectionError, incoming: &mut BytesMut) {
-    match error {
-        ConnectionError::ConnectionRefused(code) => incoming.extend_from_slice(&[0x20, 2, 0, *code as u8]),
-        ConnectionError::MqttState(StateError::Deserialization(Error::InvalidConnectReturnCode(code))) => {
-            incoming.extend_from_slice(&[0x20, 2, 0, *code]);
-        }
-        ConnectionError::MqttState(StateError::Deserialization(_) | StateError::WrongPacket) => {
-            incoming.extend_from_slice(&[NONSENSE]);
-        }
-        ConnectionError::NotConnAck(packet) => put(packet, incoming),
-        _ => {}
-    }
-}
-
-fn put(packet: &Packet, incoming: &mut BytesMut) {
-    if packet.write(incoming, usize::MAX).is_err() {
-        incoming.extend_from_slice(&[NONSENSE]);
-    }
-}
-
-fn lock(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
-    board.lock().unwrap_or_else(PoisonError::into_inner)
 }
