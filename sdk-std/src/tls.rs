@@ -1,23 +1,28 @@
 //! What is trusted, what is shown, and what a failure of TLS means.
 
+mod certificate;
+mod failure;
+
 use std::fmt;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, SignatureScheme};
-use steadfast_core::{Instant, TlsFailure};
-use zeroize::Zeroizing;
+use rustls::{ClientConfig, RootCertStore, SignatureScheme};
+use steadfast_core::Instant;
 
 use crate::clock;
+
+pub(crate) use self::certificate::CertificateSource;
+pub use self::certificate::ClientCertificate;
+pub(crate) use self::failure::failure;
 
 /// Whom the device trusts to be its service.
 ///
@@ -191,161 +196,6 @@ impl fmt::Debug for Tls {
     }
 }
 
-/// The certificate with which the device proves who it is, and its key.
-#[derive(Clone)]
-pub struct ClientCertificate(Pem);
-
-#[derive(Clone)]
-enum Pem {
-    Files {
-        chain: PathBuf,
-        key: PathBuf,
-    },
-    Texts {
-        chain: Arc<[u8]>,
-        key: Arc<Zeroizing<Vec<u8>>>,
-    },
-    #[cfg(feature = "pkcs11")]
-    Token {
-        chain: PathBuf,
-        key: crate::pkcs11::TokenKey,
-    },
-}
-
-impl ClientCertificate {
-    /// Takes the chain, the device's certificate first, and the key from PEM files.
-    ///
-    /// They are read again at each attempt to connect, so they can be replaced while the device runs, each by a rename.
-    /// While only one of them has been, or one is damaged, the device goes on with the pair before. Keys are taken in
-    /// PKCS#8, SEC1 and PKCS#1.
-    #[must_use]
-    pub fn from_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
-        Self(Pem::Files { chain: chain.into(), key: key.into() })
-    }
-
-    /// Takes the chain, the device's certificate first, and the key from PEM texts.
-    #[must_use]
-    pub fn from_pem(chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        let chain: Vec<u8> = chain.into();
-        Self(Pem::Texts { chain: chain.into(), key: Arc::new(Zeroizing::new(key.into())) })
-    }
-
-    #[cfg(feature = "pkcs11")]
-    pub(crate) const fn in_token(chain: PathBuf, key: crate::pkcs11::TokenKey) -> Self {
-        Self(Pem::Token { chain, key })
-    }
-}
-
-impl fmt::Debug for ClientCertificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Pem::Files { chain, .. } => write!(f, "ClientCertificate({})", chain.display()),
-            Pem::Texts { .. } => f.write_str("ClientCertificate(text)"),
-            #[cfg(feature = "pkcs11")]
-            Pem::Token { chain, .. } => write!(f, "ClientCertificate({}, key in a token)", chain.display()),
-        }
-    }
-}
-
-/// A device's certificate and the configuration last made with it.
-pub(crate) struct CertificateSource {
-    certificate: ClientCertificate,
-    made: Mutex<Option<Shown>>,
-}
-
-/// A configuration, and what it was made of.
-struct Shown {
-    fingerprint: u64,
-    roots: Arc<RootCertStore>,
-    pair: Arc<CertifiedKey>,
-    config: Arc<ClientConfig>,
-}
-
-impl CertificateSource {
-    pub(crate) const fn new(certificate: ClientCertificate) -> Self {
-        Self { certificate, made: Mutex::new(None) }
-    }
-
-    fn config(&self, roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, TlsError> {
-        let mut slot = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = slot.as_ref().map(|shown| shown.fingerprint);
-        let (fingerprint, pair) = match (self.certificate.read(known), slot.as_ref()) {
-            (Ok(Read::Same), Some(shown)) => (shown.fingerprint, Arc::clone(&shown.pair)),
-            (Ok(Read::New(fingerprint, pair)), _) => (fingerprint, pair),
-            // Only one of the two files may have been replaced so far.
-            (Err(error), Some(shown)) => {
-                tracing::warn!(%error, "the device's certificate cannot be read; going on with the one before");
-                (shown.fingerprint, Arc::clone(&shown.pair))
-            }
-            (Err(error), None) => return Err(error),
-            (Ok(Read::Same), None) => return Err(TlsError::Unusable(String::from("nothing was read"))),
-        };
-        if let Some(shown) = slot.as_ref()
-            && Arc::ptr_eq(&shown.pair, &pair)
-            && Arc::ptr_eq(&shown.roots, roots)
-        {
-            return Ok(Arc::clone(&shown.config));
-        }
-        let config = client_config(roots, Some(&pair))?;
-        *slot = Some(Shown { fingerprint, roots: Arc::clone(roots), pair, config: Arc::clone(&config) });
-        Ok(config)
-    }
-}
-
-/// What a certificate and its key were found to be.
-enum Read {
-    /// What they were before.
-    Same,
-    New(u64, Arc<CertifiedKey>),
-}
-
-impl ClientCertificate {
-    /// Reads both, and takes them apart unless they are what `known` is the fingerprint of.
-    fn read(&self, known: Option<u64>) -> Result<Read, TlsError> {
-        let (chain_text, key_text, name) = match &self.0 {
-            Pem::Files { chain, key } => {
-                warn_of_open_key(key);
-                (read(chain)?, Arc::new(Zeroizing::new(read(key)?)), chain.display().to_string())
-            }
-            Pem::Texts { chain, key } => (chain.to_vec(), Arc::clone(key), String::from("the text given")),
-            #[cfg(feature = "pkcs11")]
-            Pem::Token { chain, key } => {
-                let text = read(chain)?;
-                let fingerprint = fingerprint(std::iter::once(text.as_slice()));
-                if known == Some(fingerprint) {
-                    return Ok(Read::Same);
-                }
-                let key = key.load().map_err(|error| TlsError::Unusable(error.to_string()))?;
-                let chain = chain_of(&text, chain.display().to_string())?;
-                return Ok(Read::New(fingerprint, Arc::new(CertifiedKey::new(chain, key))));
-            }
-        };
-        let fingerprint = fingerprint([chain_text.as_slice(), key_text.as_slice()].into_iter());
-        if known == Some(fingerprint) {
-            return Ok(Read::Same);
-        }
-        let chain = chain_of(&chain_text, name)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_text)
-            .map_err(|error| TlsError::Pem { what: String::from("the private key"), problem: error.to_string() })?;
-        let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
-        Ok(Read::New(fingerprint, Arc::new(pair)))
-    }
-}
-
-/// Shows one certificate to every server that asks for one.
-#[derive(Debug)]
-struct Show(Arc<CertifiedKey>);
-
-impl ResolvesClientCert for Show {
-    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(Arc::clone(&self.0))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
 /// The settings of TLS cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -397,6 +247,20 @@ fn unusable(error: rustls::Error) -> TlsError {
     TlsError::Unusable(error.to_string())
 }
 
+/// Shows one certificate to every server that asks for one.
+#[derive(Debug)]
+struct Show(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Show {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
 fn client_config(roots: &Arc<RootCertStore>, pair: Option<&Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(provider()))
         .with_safe_default_protocol_versions()
@@ -408,18 +272,6 @@ fn client_config(roots: &Arc<RootCertStore>, pair: Option<&Arc<CertifiedKey>>) -
     };
     config.resumption = Resumption::in_memory_sessions(SESSIONS);
     Ok(Arc::new(config))
-}
-
-/// Reads a chain of certificates.
-fn chain_of(text: &[u8], name: String) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    match chain {
-        Ok(chain) if chain.is_empty() => {
-            Err(TlsError::Pem { what: name, problem: String::from("there is no certificate in it") })
-        }
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(TlsError::Pem { what: name, problem: error.to_string() }),
-    }
 }
 
 fn add_system_roots(roots: &mut RootCertStore) {
@@ -452,69 +304,4 @@ fn fingerprint<'a>(texts: impl Iterator<Item = &'a [u8]>) -> u64 {
         text.hash(&mut hasher);
     }
     hasher.finish()
-}
-
-#[cfg(unix)]
-fn warn_of_open_key(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let Ok(metadata) = fs::metadata(path) else { return };
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), mode = format_args!("{mode:o}"), "others can read the private key; set its mode to 600");
-    }
-}
-
-#[cfg(not(unix))]
-fn warn_of_open_key(_: &Path) {}
-
-/// Says what an error of TLS was about, if it was one of TLS. `shown`: the device showed a certificate.
-#[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the handshake")]
-pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {
-    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
-    Some(match error {
-        rustls::Error::InvalidCertificate(error) => certificate_failure(error),
-        rustls::Error::AlertReceived(alert) => alert_failure(*alert, shown),
-        rustls::Error::PeerIncompatible(_) => TlsFailure::Incompatible,
-        _ => TlsFailure::Handshake,
-    })
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the certificate")]
-fn certificate_failure(error: &CertificateError) -> TlsFailure {
-    match error {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFailure::NotYetValid,
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFailure::WrongName,
-        // The signature is wrong when a root of that name has another key, as after a private authority was made anew.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFailure::UnknownIssuer,
-        CertificateError::Revoked => TlsFailure::Revoked,
-        _ => TlsFailure::BadCertificate,
-    }
-}
-
-#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are faults of the handshake")]
-fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
-    match alert {
-        // RFC 8446, section 6.2: sent when a certificate was asked for and none came.
-        AlertDescription::CertificateRequired => TlsFailure::ClientCertificateRefused,
-        // RFC 8446, section 6.2, and RFC 5246, section 7.2.2: about the certificate shown; a server of TLS 1.2 says
-        // handshake_failure or access_denied as well.
-        AlertDescription::BadCertificate
-        | AlertDescription::UnsupportedCertificate
-        | AlertDescription::CertificateRevoked
-        | AlertDescription::CertificateExpired
-        | AlertDescription::CertificateUnknown
-        | AlertDescription::UnknownCA
-        | AlertDescription::AccessDenied
-        | AlertDescription::DecryptError
-        | AlertDescription::HandshakeFailure
-            if shown =>
-        {
-            TlsFailure::ClientCertificateRefused
-        }
-        AlertDescription::HandshakeFailure
-        | AlertDescription::ProtocolVersion
-        | AlertDescription::InsufficientSecurity => TlsFailure::Incompatible,
-        _ => TlsFailure::Handshake,
-    }
 }

@@ -1,0 +1,180 @@
+//! What the device shows: its certificate and key, read anew when they change.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, RootCertStore};
+use zeroize::Zeroizing;
+
+use super::{TlsError, client_config, fingerprint, provider, read, unusable};
+
+/// The certificate with which the device proves who it is, and its key.
+#[derive(Clone)]
+pub struct ClientCertificate(Pem);
+
+#[derive(Clone)]
+enum Pem {
+    Files {
+        chain: PathBuf,
+        key: PathBuf,
+    },
+    Texts {
+        chain: Arc<[u8]>,
+        key: Arc<Zeroizing<Vec<u8>>>,
+    },
+    #[cfg(feature = "pkcs11")]
+    Token {
+        chain: PathBuf,
+        key: crate::pkcs11::TokenKey,
+    },
+}
+
+impl ClientCertificate {
+    /// Takes the chain, the device's certificate first, and the key from PEM files.
+    ///
+    /// They are read again at each attempt to connect, so they can be replaced while the device runs, each by a rename.
+    /// While only one of them has been, or one is damaged, the device goes on with the pair before. Keys are taken in
+    /// PKCS#8, SEC1 and PKCS#1.
+    #[must_use]
+    pub fn from_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        Self(Pem::Files { chain: chain.into(), key: key.into() })
+    }
+
+    /// Takes the chain, the device's certificate first, and the key from PEM texts.
+    #[must_use]
+    pub fn from_pem(chain: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        let chain: Vec<u8> = chain.into();
+        Self(Pem::Texts { chain: chain.into(), key: Arc::new(Zeroizing::new(key.into())) })
+    }
+
+    #[cfg(feature = "pkcs11")]
+    pub(crate) const fn in_token(chain: PathBuf, key: crate::pkcs11::TokenKey) -> Self {
+        Self(Pem::Token { chain, key })
+    }
+}
+
+impl fmt::Debug for ClientCertificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Pem::Files { chain, .. } => write!(f, "ClientCertificate({})", chain.display()),
+            Pem::Texts { .. } => f.write_str("ClientCertificate(text)"),
+            #[cfg(feature = "pkcs11")]
+            Pem::Token { chain, .. } => write!(f, "ClientCertificate({}, key in a token)", chain.display()),
+        }
+    }
+}
+
+/// A device's certificate and the configuration last made with it.
+pub(crate) struct CertificateSource {
+    certificate: ClientCertificate,
+    made: Mutex<Option<Shown>>,
+}
+
+/// A configuration, and what it was made of.
+struct Shown {
+    fingerprint: u64,
+    roots: Arc<RootCertStore>,
+    pair: Arc<CertifiedKey>,
+    config: Arc<ClientConfig>,
+}
+
+impl CertificateSource {
+    pub(crate) const fn new(certificate: ClientCertificate) -> Self {
+        Self { certificate, made: Mutex::new(None) }
+    }
+
+    pub(super) fn config(&self, roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, TlsError> {
+        let mut slot = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = slot.as_ref().map(|shown| shown.fingerprint);
+        let (fingerprint, pair) = match (self.certificate.read(known), slot.as_ref()) {
+            (Ok(Read::Same), Some(shown)) => (shown.fingerprint, Arc::clone(&shown.pair)),
+            (Ok(Read::New(fingerprint, pair)), _) => (fingerprint, pair),
+            // Only one of the two files may have been replaced so far.
+            (Err(error), Some(shown)) => {
+                tracing::warn!(%error, "the device's certificate cannot be read; going on with the one before");
+                (shown.fingerprint, Arc::clone(&shown.pair))
+            }
+            (Err(error), None) => return Err(error),
+            (Ok(Read::Same), None) => return Err(TlsError::Unusable(String::from("nothing was read"))),
+        };
+        if let Some(shown) = slot.as_ref()
+            && Arc::ptr_eq(&shown.pair, &pair)
+            && Arc::ptr_eq(&shown.roots, roots)
+        {
+            return Ok(Arc::clone(&shown.config));
+        }
+        let config = client_config(roots, Some(&pair))?;
+        *slot = Some(Shown { fingerprint, roots: Arc::clone(roots), pair, config: Arc::clone(&config) });
+        Ok(config)
+    }
+}
+
+/// What a certificate and its key were found to be.
+enum Read {
+    /// What they were before.
+    Same,
+    New(u64, Arc<CertifiedKey>),
+}
+
+impl ClientCertificate {
+    /// Reads both, and takes them apart unless they are what `known` is the fingerprint of.
+    fn read(&self, known: Option<u64>) -> Result<Read, TlsError> {
+        let (chain_text, key_text, name) = match &self.0 {
+            Pem::Files { chain, key } => {
+                warn_of_open_key(key);
+                (read(chain)?, Arc::new(Zeroizing::new(read(key)?)), chain.display().to_string())
+            }
+            Pem::Texts { chain, key } => (chain.to_vec(), Arc::clone(key), String::from("the text given")),
+            #[cfg(feature = "pkcs11")]
+            Pem::Token { chain, key } => {
+                let text = read(chain)?;
+                let fingerprint = fingerprint(std::iter::once(text.as_slice()));
+                if known == Some(fingerprint) {
+                    return Ok(Read::Same);
+                }
+                let key = key.load().map_err(|error| TlsError::Unusable(error.to_string()))?;
+                let chain = chain_of(&text, chain.display().to_string())?;
+                return Ok(Read::New(fingerprint, Arc::new(CertifiedKey::new(chain, key))));
+            }
+        };
+        let fingerprint = fingerprint([chain_text.as_slice(), key_text.as_slice()].into_iter());
+        if known == Some(fingerprint) {
+            return Ok(Read::Same);
+        }
+        let chain = chain_of(&chain_text, name)?;
+        let key = PrivateKeyDer::from_pem_slice(&key_text)
+            .map_err(|error| TlsError::Pem { what: String::from("the private key"), problem: error.to_string() })?;
+        let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
+        Ok(Read::New(fingerprint, Arc::new(pair)))
+    }
+}
+
+/// Reads a chain of certificates.
+fn chain_of(text: &[u8], name: String) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
+    match chain {
+        Ok(chain) if chain.is_empty() => {
+            Err(TlsError::Pem { what: name, problem: String::from("there is no certificate in it") })
+        }
+        Ok(chain) => Ok(chain),
+        Err(error) => Err(TlsError::Pem { what: name, problem: error.to_string() }),
+    }
+}
+
+#[cfg(unix)]
+fn warn_of_open_key(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let Ok(metadata) = fs::metadata(path) else { return };
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), mode = format_args!("{mode:o}"), "others can read the private key; set its mode to 600");
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_of_open_key(_: &Path) {}

@@ -1,0 +1,58 @@
+//! What an error of TLS means.
+
+use std::io;
+
+use rustls::{AlertDescription, CertificateError};
+use steadfast_core::TlsFailure;
+
+/// Says what an error of TLS was about, if it was one of TLS. `shown`: the device showed a certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the handshake")]
+pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    Some(match error {
+        rustls::Error::InvalidCertificate(error) => certificate_failure(error),
+        rustls::Error::AlertReceived(alert) => alert_failure(*alert, shown),
+        rustls::Error::PeerIncompatible(_) => TlsFailure::Incompatible,
+        _ => TlsFailure::Handshake,
+    })
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the certificate")]
+fn certificate_failure(error: &CertificateError) -> TlsFailure {
+    match error {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFailure::NotYetValid,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFailure::WrongName,
+        // The signature is wrong when a root of that name has another key, as after a private authority was made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFailure::UnknownIssuer,
+        CertificateError::Revoked => TlsFailure::Revoked,
+        _ => TlsFailure::BadCertificate,
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are faults of the handshake")]
+fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
+    match alert {
+        // RFC 8446, section 6.2: sent when a certificate was asked for and none came.
+        AlertDescription::CertificateRequired => TlsFailure::ClientCertificateRefused,
+        // RFC 8446, section 6.2, and RFC 5246, section 7.2.2: about the certificate shown; a server of TLS 1.2 says
+        // handshake_failure or access_denied as well.
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateExpired
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::UnknownCA
+        | AlertDescription::AccessDenied
+        | AlertDescription::DecryptError
+        | AlertDescription::HandshakeFailure
+            if shown =>
+        {
+            TlsFailure::ClientCertificateRefused
+        }
+        AlertDescription::HandshakeFailure
+        | AlertDescription::ProtocolVersion
+        | AlertDescription::InsufficientSecurity => TlsFailure::Incompatible,
+        _ => TlsFailure::Handshake,
+    }
+}
