@@ -1,36 +1,30 @@
 //! From settings to a device, with every mistake reported before the first packet.
 
+mod build;
+mod dps;
+mod network;
+mod proof;
+
 use std::fmt;
 use std::path::PathBuf;
+#[cfg(feature = "tpm")]
 use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast_core::azure::connection_string::{self, ConnectionString};
-use steadfast_core::azure::dps;
 use steadfast_core::hub::orders::Orders;
 use steadfast_core::{
-    Config, Credential, HubLink, Link, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Settings, Subscriptions,
-    Timeouts, Usage,
+    Config, Credential, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions, Timeouts, Usage,
 };
 
-use crate::assignment_file::AssignmentFile;
 use crate::build_error::BuildError;
-use crate::clock;
 use crate::connect::Overrides;
-use crate::device::Device;
-use crate::driver::Driver;
-use crate::memory_file::MemoryFile;
-use crate::memory_outbox::MemoryOutbox;
 use crate::proxy::Proxy;
-use crate::setup::Setup;
-use crate::shared::{Shared, SharedConfig};
-use crate::tls::{self, Tls};
+use crate::tls::Tls;
 
-mod network;
-mod proof;
-
-pub use network::Transport;
-use proof::Proof;
+pub use self::dps::Dps;
+pub use self::network::Transport;
+use self::proof::Proof;
 
 /// Most messages the outbox holds unless the builder says otherwise.
 const OUTBOX_MESSAGES: usize = 1000;
@@ -44,46 +38,7 @@ const SERVICE_BYTES: usize = 128 * 1024;
 /// Most publishes without acknowledgement unless the builder says otherwise.
 const WINDOW: u16 = 100;
 
-/// A registration with the Device Provisioning Service.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct Dps {
-    host: Box<str>,
-    id_scope: Box<str>,
-    registration_id: Box<str>,
-    payload: Option<Box<str>>,
-    hub_suffix: Option<Box<str>>,
-}
-
-impl Dps {
-    /// Names the id scope, such as `0ne00AB12CD`, and the registration id, in lower case.
-    pub fn new(id_scope: &str, registration_id: &str) -> Self {
-        Self {
-            host: dps::GLOBAL_HOST.into(),
-            id_scope: id_scope.into(),
-            registration_id: registration_id.into(),
-            payload: None,
-            hub_suffix: None,
-        }
-    }
-
-    /// Names the service's host, for a private or sovereign one. Default: that of the public cloud.
-    pub fn host(self, host: &str) -> Self {
-        Self { host: host.into(), ..self }
-    }
-
-    /// Sets the JSON object that a custom allocation is sent with each registration, at most 97,984 bytes.
-    pub fn payload(self, json: &str) -> Self {
-        Self { payload: Some(json.into()), ..self }
-    }
-
-    /// Takes assigned hubs only in this domain, such as `azure-devices.net`. Default: any.
-    pub fn only_hubs_in(self, domain: &str) -> Self {
-        Self { hub_suffix: Some(domain.into()), ..self }
-    }
-}
-
-/// Describes a device. Made by [`Device::builder`].
+/// Describes a device. Made by [`Device::builder`](crate::Device::builder).
 ///
 /// It needs to know where the device belongs ([`connection_string`](Self::connection_string), [`hub`](Self::hub),
 /// [`provision_with`](Self::provision_with) or [`broker`](Self::broker)) and, unless a connection string says it, how
@@ -227,14 +182,14 @@ impl Builder {
     }
 
     /// Allows an operator to give orders by the twin and by a method: to register anew, to spread, to log more. Default
-    /// none; see [`steadfast_core::hub::orders`] for their form and [`Device::next_order`].
+    /// none; see [`steadfast_core::hub::orders`] for their form and [`Device::next_order`](crate::Device::next_order).
     pub const fn allow_orders(mut self, orders: Orders) -> Self {
         self.orders = orders;
         self
     }
 
     /// Sets the subscriptions to hold whenever the link is up. Default none; what comes is taken with
-    /// [`Device::receive`].
+    /// [`Device::receive`](crate::Device::receive).
     pub const fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
         self.config.subscriptions = subscriptions;
         self
@@ -345,164 +300,9 @@ impl Builder {
         self
     }
 
-    /// Makes the device and the driver that works for it.
-    ///
-    /// Reads the files named, and the operating system's roots if nobody has in this process.
-    ///
-    /// # Errors
-    /// [`BuildError`] for the first thing that is missing or wrong; nothing was sent.
-    pub fn build(mut self) -> Result<(Device, Driver), BuildError> {
-        if let Some(error) = self.error.take() {
-            return Err(error);
-        }
-        if !self.placed {
-            return Err(BuildError::NoService);
-        }
-        if !self.proven {
-            return Err(BuildError::NoCredential);
-        }
-        self.config.port = self.port.unwrap_or_else(|| self.transport.port());
-        // Its words are those for a host name with scheme or port.
-        self.check_hosts()?;
-        self.config.check()?;
-        if self.outbox.messages == 0 || self.outbox.bytes == 0 {
-            return Err(BuildError::NoOutbox);
-        }
-        let proven = self.proof()?;
-        #[cfg(feature = "edge")]
-        let asked = proven.workload.is_some();
-        #[cfg(not(feature = "edge"))]
-        let asked = false;
-        let tls = if self.plaintext {
-            self.check_plaintext()?;
-            None
-        } else {
-            let tls = self.tls.take().unwrap_or_default();
-            if !asked {
-                tls.config(proven.certificate.as_deref()).map_err(BuildError::Tls)?;
-            }
-            Some(tls)
-        };
-        let seed = match self.seed {
-            Some(seed) => seed,
-            None => random_seed()?,
-        };
-        let memory = self.memory_source()?;
-        let assignment = self.assignment_source()?;
-        #[cfg(feature = "tpm")]
-        let registrar = self.registrar()?;
-        let setup = Setup {
-            name: name(&self.config.service).into(),
-            tls,
-            certificate: proven.certificate,
-            overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
-            prover: proven.prover,
-            assignment,
-            memory,
-            loopback: !matches!(self.config.credential, Credential::Anonymous),
-            proxy: self.proxy.take().map(Box::new),
-            patience: self.config.timeouts.connect,
-            #[cfg(feature = "_requests")]
-            signing: self.config.timeouts.sign,
-            #[cfg(feature = "_requests")]
-            token: if let Credential::Token(token) = &self.config.credential {
-                Some(zeroize::Zeroizing::new(String::from(&**token)))
-            } else {
-                None
-            },
-            #[cfg(feature = "_https")]
-            https: Box::new(self.https_overrides),
-            #[cfg(feature = "edge")]
-            workload: proven.workload,
-            #[cfg(feature = "tpm")]
-            registrar: registrar.map(Box::new),
-            #[cfg(feature = "upload")]
-            uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::files::AT_ONCE_MAX)),
-            #[cfg(feature = "websocket")]
-            broker: matches!(self.config.service, Service::Broker { .. }),
-            #[cfg(feature = "websocket")]
-            web_sockets: self.transport.is_web_sockets(),
-            #[cfg(feature = "rumqttc")]
-            client: self.over_rumqttc.then_some(crate::rumqttc::Limits {
-                window: self.config.window,
-                inbound: self.config.max_inbound,
-                outbound: self.config.max_outbound,
-            }),
-        };
-        let now = clock::now();
-        let config = SharedConfig::new(Arc::new(self.config));
-        let room =
-            |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
-        let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
-        let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
-        let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
-        let mut link = HubLink::new(link, reports, answers);
-        link.allow_orders(self.orders);
-        link.set_wall_clock(clock::unix_secs(), now);
-        if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
-            link.restore_assignment(kept);
-        }
-        if let Some(kept) = setup.memory.as_ref().and_then(|file| file.load()) {
-            link.restore_memory(kept, now);
-        }
-        let shared = Arc::new(Shared::new(link));
-        let setup = Arc::new(setup);
-        let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
-        #[cfg(feature = "_requests")]
-        return Ok((Device::new(shared, setup), driver));
-        #[cfg(not(feature = "_requests"))]
-        Ok((Device::new(shared), driver))
-    }
-
     pub(crate) fn fail(mut self, error: BuildError) -> Self {
         self.error.get_or_insert(error);
         self
-    }
-
-    /// Who registers over HTTPS, if anybody.
-    #[cfg(feature = "tpm")]
-    fn registrar(&mut self) -> Result<Option<crate::registration::Registrar>, BuildError> {
-        if !self.https_registration {
-            return Ok(None);
-        }
-        let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {
-            return Err(BuildError::HttpsWithoutProvisioning);
-        };
-        let (id_scope, registration_id) = (id_scope.clone(), registration_id.clone());
-        Ok(Some(crate::registration::Registrar { id_scope, registration_id, tpm: self.tpm.take() }))
-    }
-
-    fn assignment_source(&mut self) -> Result<Option<Box<AssignmentFile>>, BuildError> {
-        let Some(path) = self.assignment.take() else { return Ok(None) };
-        let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {
-            return Err(BuildError::AssignmentWithoutProvisioning);
-        };
-        if path.file_name().is_none() {
-            return Err(BuildError::AssignmentPath(path));
-        }
-        Ok(Some(Box::new(AssignmentFile::new(path, id_scope, registration_id))))
-    }
-
-    fn memory_source(&mut self) -> Result<Option<Box<MemoryFile>>, BuildError> {
-        let beside = || {
-            let path = self.assignment.as_ref()?;
-            let mut name = path.file_name()?.to_owned();
-            name.push(".back-off");
-            Some(path.with_file_name(name))
-        };
-        let Some(path) = self.memory.take().or_else(beside) else { return Ok(None) };
-        if path.file_name().is_none() {
-            return Err(BuildError::MemoryPath(path));
-        }
-        let owner = match &self.config.service {
-            Service::Hub { host, device_id } => {
-                format!("{host} {device_id} {}", self.config.module_id.as_deref().unwrap_or_default())
-            }
-            Service::Provisioned { id_scope, registration_id, .. } => format!("{id_scope} {registration_id}"),
-            Service::Broker { host, client_id } => format!("{host} {client_id}"),
-            _ => String::new(),
-        };
-        Ok(Some(Box::new(MemoryFile::new(path, &owner))))
     }
 }
 
@@ -514,19 +314,4 @@ impl fmt::Debug for Builder {
             .field("credential", &self.config.credential)
             .finish_non_exhaustive()
     }
-}
-
-fn name(service: &Service<Box<str>>) -> &str {
-    match service {
-        Service::Hub { device_id, .. } => device_id,
-        Service::Provisioned { registration_id, .. } => registration_id,
-        Service::Broker { client_id, .. } => client_id,
-        _ => "",
-    }
-}
-
-fn random_seed() -> Result<Seed, BuildError> {
-    let mut entropy = [0; 16];
-    tls::provider().secure_random.fill(&mut entropy).map_err(|_| BuildError::NoRandomness)?;
-    Ok(Seed::new(entropy))
 }

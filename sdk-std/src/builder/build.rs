@@ -1,0 +1,189 @@
+//! From the settings to the device: checks, files, randomness.
+
+use std::sync::Arc;
+
+use steadfast_core::{Credential, HubLink, Link, Seed, Service, Settings, Subscriptions};
+
+use super::Builder;
+use crate::assignment_file::AssignmentFile;
+use crate::build_error::BuildError;
+use crate::clock;
+use crate::device::Device;
+use crate::driver::Driver;
+use crate::memory_file::MemoryFile;
+use crate::memory_outbox::MemoryOutbox;
+use crate::setup::Setup;
+use crate::shared::{Shared, SharedConfig};
+use crate::tls;
+
+impl Builder {
+    /// Makes the device and the driver that works for it.
+    ///
+    /// Reads the files named, and the operating system's roots if nobody has in this process.
+    ///
+    /// # Errors
+    /// [`BuildError`] for the first thing that is missing or wrong; nothing was sent.
+    pub fn build(mut self) -> Result<(Device, Driver), BuildError> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        if !self.placed {
+            return Err(BuildError::NoService);
+        }
+        if !self.proven {
+            return Err(BuildError::NoCredential);
+        }
+        self.config.port = self.port.unwrap_or_else(|| self.transport.port());
+        // Its words are those for a host name with scheme or port.
+        self.check_hosts()?;
+        self.config.check()?;
+        if self.outbox.messages == 0 || self.outbox.bytes == 0 {
+            return Err(BuildError::NoOutbox);
+        }
+        let proven = self.proof()?;
+        #[cfg(feature = "edge")]
+        let asked = proven.workload.is_some();
+        #[cfg(not(feature = "edge"))]
+        let asked = false;
+        let tls = if self.plaintext {
+            self.check_plaintext()?;
+            None
+        } else {
+            let tls = self.tls.take().unwrap_or_default();
+            if !asked {
+                tls.config(proven.certificate.as_deref()).map_err(BuildError::Tls)?;
+            }
+            Some(tls)
+        };
+        let seed = match self.seed {
+            Some(seed) => seed,
+            None => random_seed()?,
+        };
+        let memory = self.memory_source()?;
+        let assignment = self.assignment_source()?;
+        #[cfg(feature = "tpm")]
+        let registrar = self.registrar()?;
+        let setup = Setup {
+            name: name(&self.config.service).into(),
+            tls,
+            certificate: proven.certificate,
+            overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
+            prover: proven.prover,
+            assignment,
+            memory,
+            loopback: !matches!(self.config.credential, Credential::Anonymous),
+            proxy: self.proxy.take().map(Box::new),
+            patience: self.config.timeouts.connect,
+            #[cfg(feature = "_requests")]
+            signing: self.config.timeouts.sign,
+            #[cfg(feature = "_requests")]
+            token: if let Credential::Token(token) = &self.config.credential {
+                Some(zeroize::Zeroizing::new(String::from(&**token)))
+            } else {
+                None
+            },
+            #[cfg(feature = "_https")]
+            https: Box::new(self.https_overrides),
+            #[cfg(feature = "edge")]
+            workload: proven.workload,
+            #[cfg(feature = "tpm")]
+            registrar: registrar.map(Box::new),
+            #[cfg(feature = "upload")]
+            uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::files::AT_ONCE_MAX)),
+            #[cfg(feature = "websocket")]
+            broker: matches!(self.config.service, Service::Broker { .. }),
+            #[cfg(feature = "websocket")]
+            web_sockets: self.transport.is_web_sockets(),
+            #[cfg(feature = "rumqttc")]
+            client: self.over_rumqttc.then_some(crate::rumqttc::Limits {
+                window: self.config.window,
+                inbound: self.config.max_inbound,
+                outbound: self.config.max_outbound,
+            }),
+        };
+        let now = clock::now();
+        let config = SharedConfig::new(Arc::new(self.config));
+        let room =
+            |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
+        let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
+        let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
+        let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
+        let mut link = HubLink::new(link, reports, answers);
+        link.allow_orders(self.orders);
+        link.set_wall_clock(clock::unix_secs(), now);
+        if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
+            link.restore_assignment(kept);
+        }
+        if let Some(kept) = setup.memory.as_ref().and_then(|file| file.load()) {
+            link.restore_memory(kept, now);
+        }
+        let shared = Arc::new(Shared::new(link));
+        let setup = Arc::new(setup);
+        let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
+        #[cfg(feature = "_requests")]
+        return Ok((Device::new(shared, setup), driver));
+        #[cfg(not(feature = "_requests"))]
+        Ok((Device::new(shared), driver))
+    }
+
+    /// Who registers over HTTPS, if anybody.
+    #[cfg(feature = "tpm")]
+    fn registrar(&mut self) -> Result<Option<crate::registration::Registrar>, BuildError> {
+        if !self.https_registration {
+            return Ok(None);
+        }
+        let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {
+            return Err(BuildError::HttpsWithoutProvisioning);
+        };
+        let (id_scope, registration_id) = (id_scope.clone(), registration_id.clone());
+        Ok(Some(crate::registration::Registrar { id_scope, registration_id, tpm: self.tpm.take() }))
+    }
+
+    fn assignment_source(&mut self) -> Result<Option<Box<AssignmentFile>>, BuildError> {
+        let Some(path) = self.assignment.take() else { return Ok(None) };
+        let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {
+            return Err(BuildError::AssignmentWithoutProvisioning);
+        };
+        if path.file_name().is_none() {
+            return Err(BuildError::AssignmentPath(path));
+        }
+        Ok(Some(Box::new(AssignmentFile::new(path, id_scope, registration_id))))
+    }
+
+    fn memory_source(&mut self) -> Result<Option<Box<MemoryFile>>, BuildError> {
+        let beside = || {
+            let path = self.assignment.as_ref()?;
+            let mut name = path.file_name()?.to_owned();
+            name.push(".back-off");
+            Some(path.with_file_name(name))
+        };
+        let Some(path) = self.memory.take().or_else(beside) else { return Ok(None) };
+        if path.file_name().is_none() {
+            return Err(BuildError::MemoryPath(path));
+        }
+        let owner = match &self.config.service {
+            Service::Hub { host, device_id } => {
+                format!("{host} {device_id} {}", self.config.module_id.as_deref().unwrap_or_default())
+            }
+            Service::Provisioned { id_scope, registration_id, .. } => format!("{id_scope} {registration_id}"),
+            Service::Broker { host, client_id } => format!("{host} {client_id}"),
+            _ => String::new(),
+        };
+        Ok(Some(Box::new(MemoryFile::new(path, &owner))))
+    }
+}
+
+fn name(service: &Service<Box<str>>) -> &str {
+    match service {
+        Service::Hub { device_id, .. } => device_id,
+        Service::Provisioned { registration_id, .. } => registration_id,
+        Service::Broker { client_id, .. } => client_id,
+        _ => "",
+    }
+}
+
+fn random_seed() -> Result<Seed, BuildError> {
+    let mut entropy = [0; 16];
+    tls::provider().secure_random.fill(&mut entropy).map_err(|_| BuildError::NoRandomness)?;
+    Ok(Seed::new(entropy))
+}
