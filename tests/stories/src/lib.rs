@@ -1,6 +1,6 @@
 //! Stories of the link in virtual time: each test tells one behaviour, as its name says.
 //!
-//! `tests/stories` holds the stories by theme, `tests/exhaustive.rs` every short history of a tiny link, and
+//! `tests/stories` holds the stories by theme, `tests/exhaustive` every short history of a tiny link, and
 //! `tests/histories.rs` long random ones. The binary `mutants` proves that they notice mistakes.
 
 use std::time::Duration;

@@ -1,123 +1,19 @@
-//! Every short history of a tiny link: an outbox of two messages, a window of two, and all that a service, a network,
-//! an application and the time can do to it in a few steps.
-//!
-//! After each step the link's promises are checked (safety). From every state that is reached, a service that is well
-//! from then on brings the link up and gets every message (liveness).
+//! The scene: the link's promises, demanded after each step.
 
-#![expect(clippy::unwrap_used, reason = "what the scene itself set up is there")]
-
-use std::collections::HashSet;
-
-use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
+use steadfast_core::mqtt::{Incoming, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Attempt, Config, Credential, Event, Failure, Input, Instant, Lane, Link, Message, MessageId,
-    Outbox as _, Output, RamOutbox, Role, Seed, Service, State, Subscriptions,
+    Action, Assignment, Attempt, Config, Event, Failure, Input, Instant, Lane, Link, Message, MessageId, Outbox as _,
+    Output, RamOutbox, Role, Seed, State, Subscriptions,
 };
+
+use crate::line::{Line, Sent};
+use crate::step::Step;
 
 type Tiny = Link<RamOutbox<2, 8>, &'static Config<&'static str>>;
 
-static HUB: Config<&str> = {
-    let mut config = Config::new(Service::Hub { host: "hub-a.example", device_id: "pump-7" }, Credential::Certificate);
-    config.window = 2;
-    config.subscriptions = Subscriptions::METHODS;
-    config
-};
-
-static PROVISIONED: Config<&str> = {
-    let service = Service::Provisioned { host: "dps.example", id_scope: "0ne00ABCDEF", registration_id: "pump-7" };
-    let mut config = Config::new(service, Credential::Certificate);
-    config.window = 2;
-    config
-};
-
-/// One thing that can happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    /// The application publishes, in either lane.
-    Publish,
-    Urgent,
-    /// The time of the next deadline comes.
-    Deadline,
-    /// The transport is up.
-    Ready,
-    /// CONNACK: a new session, a kept one, or a refusal.
-    Fresh,
-    Resumed,
-    Refused,
-    /// SUBACK.
-    Granted,
-    /// PUBACK of the oldest, or the newest, publish on the connection that has none.
-    AckOldest,
-    AckNewest,
-    /// PUBACK of a message that is not in flight, or once more.
-    AckAgain,
-    /// The connection, or the attempt, fails.
-    Lost,
-    /// PUBACK and CONNACK of an older attempt.
-    Late,
-    /// The application stops, or starts.
-    Stop,
-    Start,
-    /// An operator orders a registration.
-    Order,
-    /// The provisioning service names the same hub, or another, or is throttled.
-    Same,
-    Other,
-    Throttled,
-}
-
-const AT_HUB: [Step; 15] = [
-    Step::Publish,
-    Step::Urgent,
-    Step::Deadline,
-    Step::Ready,
-    Step::Fresh,
-    Step::Resumed,
-    Step::Refused,
-    Step::Granted,
-    Step::AckOldest,
-    Step::AckNewest,
-    Step::AckAgain,
-    Step::Lost,
-    Step::Late,
-    Step::Stop,
-    Step::Start,
-];
-
-const MOVING: [Step; 12] = [
-    Step::Publish,
-    Step::Deadline,
-    Step::Ready,
-    Step::Fresh,
-    Step::Resumed,
-    Step::Refused,
-    Step::AckOldest,
-    Step::Lost,
-    Step::Order,
-    Step::Same,
-    Step::Other,
-    Step::Throttled,
-];
-
-/// A transport and what passed over it.
-#[derive(Clone, Debug)]
-struct Line {
-    attempt: Attempt,
-    role: Role,
-    ready: bool,
-    connect: bool,
-    greeted: bool,
-    resumed: bool,
-    subscribe: Option<PacketId>,
-    granted: bool,
-    request: Option<String>,
-    /// Message, packet id and whether it was acknowledged.
-    sent: Vec<(u64, PacketId, bool)>,
-}
-
 /// The tiny link with its service, its application and its oracle.
 #[derive(Clone)]
-struct Scene {
+pub(crate) struct Scene {
     link: Tiny,
     now: u64,
     line: Option<Line>,
@@ -135,11 +31,11 @@ struct Scene {
     delivered: Vec<u64>,
     published: u32,
     healthy: bool,
-    path: Vec<Step>,
+    pub(crate) path: Vec<Step>,
 }
 
 impl Scene {
-    fn new(config: &'static Config<&'static str>) -> Self {
+    pub(crate) fn new(config: &'static Config<&'static str>) -> Self {
         let mut link = Link::new(config, RamOutbox::new(), Seed::from_number(11), Instant::ORIGIN).unwrap();
         link.restore_assignment(Assignment::new("hub-a.example", "pump-7").unwrap());
         link.start(Instant::ORIGIN);
@@ -167,7 +63,7 @@ impl Scene {
     }
 
     /// Does `step`, if it makes sense now; returns whether it did.
-    fn take(&mut self, step: Step) -> bool {
+    pub(crate) fn take(&mut self, step: Step) -> bool {
         let now = Instant::from_millis(self.now);
         let line = self.line.clone();
         let greeting = line.as_ref().filter(|line| line.connect && !line.greeted);
@@ -300,7 +196,7 @@ impl Scene {
         }
     }
 
-    fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         for _ in 0..100 {
             match self.link.poll_output() {
                 Output::Wait(_) => return self.check(),
@@ -400,7 +296,7 @@ impl Scene {
     }
 
     /// What the future depends on, times and numbers of attempts left out.
-    fn outline(&self) -> impl Eq + core::hash::Hash + use<> {
+    pub(crate) fn outline(&self) -> impl Eq + core::hash::Hash + use<> {
         let status = self.link.status();
         let line = self.line.as_ref().map(|line| {
             let done: Vec<_> = line.sent.iter().map(|(id, _, done)| (MessageId::new(*id).lane(), *done)).collect();
@@ -417,7 +313,7 @@ impl Scene {
     }
 
     /// From here on the service is well: the link comes up and delivers everything, in bounded time.
-    fn must_recover(mut self) {
+    pub(crate) fn must_recover(mut self) {
         self.healthy = true;
         if matches!(self.link.state(), State::Draining) {
             self.run(2, |scene| scene.link.state() != State::Draining);
@@ -447,113 +343,4 @@ impl Scene {
         }
         self.demand(done(self), "no recovery");
     }
-}
-
-enum Sent {
-    Connect,
-    Subscribe(PacketId),
-    Request(String),
-    Publish(u64, PacketId, bool),
-    Other,
-}
-
-impl Sent {
-    fn of(packet: &Packet<'_>) -> Self {
-        if let Packet::Publish(publish) = packet {
-            let topic = publish.topic.to_string();
-            let id = topic.split("$.mid=").nth(1).and_then(|id| u64::from_str_radix(id, 16).ok());
-            Self::Publish(id.unwrap(), publish.packet_id.unwrap(), publish.dup)
-        } else if let Packet::PublishText(request) = packet {
-            let topic = request.message.topic().to_string();
-            let request = topic.split("$rid=").nth(1).unwrap_or("");
-            Self::Request(request.split('&').next().unwrap_or("").to_owned())
-        } else if let Packet::Subscribe(subscribe) = packet {
-            Self::Subscribe(subscribe.packet_id)
-        } else if matches!(packet, Packet::Connect(_)) {
-            Self::Connect
-        } else {
-            Self::Other
-        }
-    }
-}
-
-/// What was explored.
-#[derive(Default)]
-struct Explored {
-    histories: u64,
-    outlines: HashSet<u64>,
-    recoveries: u64,
-}
-
-impl Explored {
-    fn explore(&mut self, scene: &Scene, steps: &[Step], depth: u32) {
-        self.histories += 1;
-        let outline = {
-            use core::hash::{BuildHasher as _, BuildHasherDefault};
-            let hasher = BuildHasherDefault::<std::hash::DefaultHasher>::default();
-            hasher.hash_one(scene.outline())
-        };
-        if self.outlines.insert(outline) {
-            self.recoveries += 1;
-            scene.clone().must_recover();
-        }
-        if depth == 0 {
-            return;
-        }
-        for step in steps {
-            let mut next = scene.clone();
-            if next.take(*step) {
-                self.explore(&next, steps, depth - 1);
-            }
-        }
-    }
-}
-
-fn after(config: &'static Config<&'static str>, steps: &[Step]) -> Scene {
-    let mut scene = Scene::new(config);
-    scene.drain();
-    for step in steps {
-        assert!(scene.take(*step), "{step:?} does not fit after {:?}", scene.path);
-    }
-    scene
-}
-
-fn explore(
-    name: &str,
-    config: &'static Config<&'static str>,
-    starts: &[&[Step]],
-    steps: &[Step],
-    depth: u32,
-) -> String {
-    let depth = std::env::var("STEADFAST_DEPTH").ok().and_then(|depth| depth.parse().ok()).unwrap_or(depth);
-    let mut explored = Explored::default();
-    for start in starts {
-        explored.explore(&after(config, start), steps, depth);
-    }
-    let Explored { histories, outlines, recoveries } = explored;
-    format!("{name}: {histories} histories of {depth} steps, {} states, {recoveries} recoveries", outlines.len())
-}
-
-#[test]
-fn every_short_history_at_a_hub_keeps_the_promises() {
-    use Step::{Deadline, Fresh, Granted, Lost, Publish, Ready, Resumed, Urgent};
-    let starts: [&[Step]; 5] = [
-        &[],
-        &[Publish, Publish, Deadline, Ready, Fresh, Granted],
-        &[Publish, Publish, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready],
-        &[Publish, Urgent, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready],
-        &[Publish, Publish, Deadline, Ready, Fresh, Granted, Lost, Deadline, Ready, Resumed, Lost],
-    ];
-    println!("{}", explore("at a hub", &HUB, &starts, &AT_HUB, 7));
-}
-
-#[test]
-fn every_short_history_of_a_move_keeps_the_promises() {
-    use Step::{Deadline, Fresh, Order, Publish, Ready, Refused};
-    let starts: [&[Step]; 3] = [
-        &[Publish, Deadline, Ready, Fresh],
-        &[Publish, Publish, Deadline, Ready, Refused, Deadline, Ready, Refused, Deadline],
-        &[Publish, Publish, Order, Deadline, Ready],
-    ];
-    println!("{}", explore("moving", &PROVISIONED, &starts, &MOVING, 8));
 }
