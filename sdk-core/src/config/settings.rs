@@ -1,0 +1,78 @@
+//! How a link comes by its configuration.
+
+use core::time::Duration;
+
+use super::Config;
+use crate::retry::{Occasion, Policy};
+
+/// Gives a link its configuration: by reference from a constant, by value, or shared.
+pub trait Settings {
+    /// The type of its texts.
+    type Text: AsRef<str>;
+
+    /// Returns the configuration, the same each time.
+    fn config(&self) -> &Config<Self::Text>;
+
+    /// Returns the delay before an attempt; by default what [`Config::retry`] says. [`Paced`] puts another policy here.
+    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
+        self.config().retry.delay(occasion, word)
+    }
+
+    /// Keeps a finished token ([`crate::Input::Token`]) and returns whether it could. By default there is no room for
+    /// one.
+    fn keep_token(&mut self, token: &str) -> bool {
+        let _ = token;
+        false
+    }
+
+    /// Returns the token kept last.
+    fn token(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// Settings with a policy of their own: what `policy` returns counts instead of [`Config::retry`].
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_structs, reason = "applications write it down")]
+pub struct Paced<S, P> {
+    /// All else.
+    pub settings: S,
+    /// The policy.
+    pub policy: P,
+}
+
+impl<S: Settings, P: Policy> Settings for Paced<S, P> {
+    type Text = S::Text;
+
+    fn config(&self) -> &Config<S::Text> {
+        self.settings.config()
+    }
+
+    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
+        self.policy.delay(occasion, word)
+    }
+
+    fn keep_token(&mut self, token: &str) -> bool {
+        self.settings.keep_token(token)
+    }
+
+    fn token(&self) -> Option<&str> {
+        self.settings.token()
+    }
+}
+
+impl<T: AsRef<str>> Settings for Config<T> {
+    type Text = T;
+
+    fn config(&self) -> &Self {
+        self
+    }
+}
+
+impl<T: AsRef<str>> Settings for &Config<T> {
+    type Text = T;
+
+    fn config(&self) -> &Config<T> {
+        self
+    }
+}
