@@ -3,26 +3,26 @@
 mod cloud;
 mod limits;
 mod methods;
+mod obey;
 pub mod orders;
 pub mod pnp;
+mod receive;
 mod reports;
 mod twin;
 
-use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 use heapless::Vec;
 
 use self::cloud::Recent;
 use self::methods::Methods;
-use self::orders::{COMPONENT, Order, Orders, REPROVISION};
-use self::pnp::Acknowledgement;
+use self::obey::Obedience;
 use self::reports::Reports;
-use self::twin::{Pace, Patched, Request, Twin};
+use self::twin::{Pace, Request, Twin};
 use crate::azure::services::{self, Inbound};
 use crate::config::{Settings, Subscriptions};
 use crate::failure::Failure;
-use crate::io::{Action, Attempt, Event, Input, Output, Received, Role, Taken};
+use crate::io::{Action, Attempt, Event, Input, Output, Received, Taken};
 use crate::link::{Home, Link, Provisioned};
 use crate::mqtt::{Packet, PacketId, Publish};
 use crate::outbox::Outbox;
@@ -74,27 +74,6 @@ pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
     methods: Methods<B>,
 }
 
-/// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
-struct Obedience<L> {
-    orders: Orders,
-    properties: fn(&mut L, &str, u64),
-    command: fn(&mut L, CallId, &[u8]),
-}
-
-impl<L> Clone for Obedience<L> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<L> Copy for Obedience<L> {}
-
-impl<L> fmt::Debug for Obedience<L> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.orders.fmt(f)
-    }
-}
-
 /// What the link said that its services have not heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
@@ -122,13 +101,6 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
             turn: Turn::None,
             now,
         }
-    }
-
-    /// Says which orders of an operator are carried out; see [`orders`]. None unless this is called.
-    pub fn allow_orders(&mut self, orders: Orders) {
-        let allowed = orders != Orders::NONE;
-        self.obedience =
-            allowed.then_some(Obedience { orders, properties: Self::obey_properties, command: Self::obey_command });
     }
 
     /// Tells the version of desired properties the application has applied, kept from before a reboot, so that the same
@@ -367,140 +339,6 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
                 *request = Request::Due(now.after(delay));
             }
         }
-    }
-
-    fn take<'b>(&mut self, inbound: Inbound<'b>, payload: &'b [u8], attempt: Attempt) -> Option<Received<'b>> {
-        match inbound {
-            Inbound::Desired { version } => {
-                let patch = core::str::from_utf8(payload).ok();
-                // What cannot be told counts as missed.
-                let version = self.twin.take_desired(version.filter(|_| patch.is_some()))?;
-                let patch = patch?;
-                self.follow_orders(patch, version);
-                Some(Received::Desired { version, patch })
-            }
-            Inbound::Method { name, request } => match self.methods.take(request, attempt, self.now) {
-                methods::Taken::Open(call) => match self.obedience {
-                    Some(obedience) if name == REPROVISION && obedience.orders.contains(Orders::REPROVISION) => {
-                        (obedience.command)(self, call, payload);
-                        None
-                    }
-                    _ => Some(Received::Call { call, name, payload }),
-                },
-                methods::Taken::Busy | methods::Taken::Lost => {
-                    self.tell(Event::CallRefused);
-                    None
-                }
-            },
-            Inbound::TwinAnswer { status, request: Some(request), version } => {
-                if self.twin.is_get(request) {
-                    return self.take_twin(status, payload);
-                }
-                if self.twin.is_patch(request) {
-                    self.take_patched(status, version);
-                }
-                None
-            }
-            Inbound::TwinAnswer { .. } | Inbound::CloudToDevice { .. } | Inbound::Input { .. } => None,
-        }
-    }
-
-    #[cfg_attr(target_pointer_width = "32", inline(never))]
-    fn take_twin<'b>(&mut self, status: u16, payload: &'b [u8]) -> Option<Received<'b>> {
-        // What cannot be read is a failing service's.
-        const UNREADABLE: u16 = 500;
-        let refusal = if status < 300 {
-            match self.twin.take_document(payload) {
-                Ok(twin) => {
-                    let twin = twin?;
-                    self.follow_orders(twin.desired, twin.desired_version);
-                    return Some(Received::Twin(twin));
-                }
-                Err(()) => UNREADABLE,
-            }
-        } else {
-            status
-        };
-        let again = self.twin.get_refused(refusal);
-        self.tell(if again {
-            Event::TwinThrottled { status: refusal }
-        } else {
-            Event::TwinRefused { status: refusal }
-        });
-        None
-    }
-
-    fn take_patched(&mut self, status: u16, version: Option<u64>) {
-        match self.twin.take_patched(status) {
-            Patched::Again => {
-                self.reports.thaw();
-                self.tell(Event::TwinThrottled { status });
-                return;
-            }
-            Patched::Done => {
-                if let Some(report) = self.reports.pop() {
-                    self.tell(Event::Reported { report, version });
-                }
-            }
-            Patched::Refused => {
-                if let Some(report) = self.reports.pop() {
-                    self.tell(Event::ReportRefused { report, status });
-                }
-            }
-        }
-        if !self.reports.is_empty() {
-            self.twin.report(self.now);
-        }
-    }
-
-    fn follow_orders(&mut self, desired: &str, version: u64) {
-        if let Some(obedience) = self.obedience {
-            (obedience.properties)(self, desired, version);
-        }
-    }
-
-    /// Carries out the command that orders a registration.
-    fn obey_command(&mut self, call: CallId, payload: &[u8]) {
-        let provisioned = self.link.is_provisioned();
-        let _ = self.methods.respond(call, if provisioned { pnp::PENDING } else { pnp::REJECTED }, b"");
-        if provisioned {
-            self.obey(Order::reprovision(payload));
-        }
-    }
-
-    /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
-    fn obey_properties(&mut self, desired: &str, version: u64) {
-        let orders = self.obedience.map_or(Orders::NONE, |obedience| obedience.orders);
-        for property in pnp::properties(desired) {
-            let (Some(component), Some(name)) = (property.component, property.name.plain()) else { continue };
-            let Some((_, order)) = Order::property(name, property.value)
-                .filter(|(kind, _)| component == COMPONENT && orders.contains(*kind))
-            else {
-                continue;
-            };
-            let status = if order.is_some() { pnp::APPLIED } else { pnp::REJECTED };
-            if let Some(order) = order {
-                self.obey(order);
-            }
-            let value = property.value.raw();
-            let component = Some(COMPONENT);
-            let mut buffer = [0; 160];
-            let acknowledgement = Acknowledgement { component, name, value, status, version, description: "" };
-            if let Some(patch) = acknowledgement.write(&mut buffer)
-                && self.reports.push(patch).is_ok()
-            {
-                self.twin.report(self.now);
-            }
-        }
-    }
-
-    fn obey(&mut self, order: Order) {
-        match order {
-            Order::Reprovision(spread) => self.link.move_within(spread, Role::Provisioning, self.now),
-            Order::Spread(spread) => self.link.set_spread(spread, self.now),
-            Order::LogLevel(_) => {}
-        }
-        self.tell(Event::Ordered(order));
     }
 
     fn calls_dropped(&mut self, count: u8) {
