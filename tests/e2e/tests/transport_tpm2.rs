@@ -44,7 +44,7 @@ impl Machine {
             .spawn();
         self.swtpm = Some(swtpm.expect("swtpm is missing: run `cargo xtask test`, which installs it"));
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.socket().exists() {
+        while UnixStream::connect(self.socket()).is_err() {
             assert!(Instant::now() < deadline, "swtpm does not listen");
             std::thread::sleep(Duration::from_millis(5));
         }
