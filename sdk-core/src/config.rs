@@ -177,9 +177,11 @@ pub struct Config<T> {
     /// After how many connections in a row that ended with this message, and only this one, in flight it is set aside.
     /// Default `None`: never, since a hub that is broken for a while would otherwise cost messages.
     pub reject_after: Option<u8>,
-    /// Largest packet accepted from the service, in bytes. Default 131,072: a direct method's payload and its topic.
+    /// Largest packet accepted from the service, in bytes. Default 307,200: the largest message to a module's input, with
+    /// properties of any length. One that is larger ends the connection.
     pub max_inbound: usize,
-    /// Largest packet the frontend can send, in bytes. Default 266,240: the largest telemetry message and its topic.
+    /// Largest packet the frontend can send, in bytes. Default 307,200: the largest telemetry message, with properties of
+    /// any length.
     pub max_outbound: usize,
     /// Timeouts.
     pub timeouts: Timeouts,
@@ -212,8 +214,8 @@ impl<T> Config<T> {
             stamp_creation_time: false,
             expiry: None,
             reject_after: None,
-            max_inbound: 128 * 1024,
-            max_outbound: 260 * 1024,
+            max_inbound: 300 * 1024,
+            max_outbound: 300 * 1024,
             timeouts: Timeouts::DEFAULT,
             retry: RetryPolicy::DEFAULT,
             reprovisioning: Reprovisioning::DEFAULT,

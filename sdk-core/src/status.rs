@@ -83,7 +83,7 @@ impl fmt::Display for Advice {
             }
             Self::SetClock => "set the device's clock",
             Self::CheckCertificates => "check the trusted roots, and that the clock is right",
-            Self::CheckCredential => "check the device's key or certificate, its ids, and that the hub or the enrollment has it enabled",
+            Self::CheckCredential => "check the device's key or certificate, its ids and its clock, and that the hub or the enrollment has it enabled",
             Self::CheckEnrollment => "check the enrollment: it exists, is enabled, and has a hub linked",
             Self::Wait => "wait; if it lasts, the service needs more units",
             Self::CheckService => "check what answers at the service's address, such as a captive portal or a proxy",

@@ -88,6 +88,21 @@ fn a_module_s_twin_is_its_own_and_no_change_of_it_is_missed() {
 }
 
 #[test]
+fn the_largest_message_to_an_input_and_the_largest_call_break_no_connection() {
+    let mut world = module(1);
+    world.start();
+    world.run_until_up();
+    let body = "x".repeat(262_144 - "unit=bar".len());
+    world.send_to_input(0, "raw", "unit=bar", &body);
+    let call = format!("\"{}\"", "x".repeat(128 * 1024 - 2));
+    world.call(0, "blink", "1", call.as_bytes());
+    world.run_for(mins(1));
+    assert_eq!(world.inbound()[0].payload.len(), body.len());
+    assert!(world.told().iter().any(|(_, told)| matches!(told, Told::Call { .. })));
+    assert_eq!(world.count(|event| matches!(event, Event::Down(_))), 0);
+}
+
+#[test]
 fn what_goes_to_an_input_waits_for_its_module_and_comes_until_it_is_acknowledged() {
     seeds(20, |seed| {
         let mut world = module(seed);

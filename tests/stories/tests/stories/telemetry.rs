@@ -113,6 +113,22 @@ fn properties_that_no_topic_has_room_for_are_refused_and_break_no_connection() {
 }
 
 #[test]
+fn properties_that_grow_when_they_are_encoded_take_nothing_from_the_largest_message() {
+    let mut world = World::builder().assigned().build_with(|_| HeapOutbox::new(100, 1 << 20));
+    world.start();
+    world.run_until_up();
+    // Each character counts two bytes and takes six in the topic.
+    let bag = format!("k={}", "%C3%A9".repeat((65_535 - 384 - 2) / 6));
+    let largest = TELEMETRY_MAX - MESSAGE_ID_SIZE - telemetry_size(&bag, b"");
+    let body = vec![0; largest + 1];
+    let refused = world.publish_as(0, Message::telemetry(&bag, &body)).unwrap_err();
+    assert_eq!(refused, PublishError::TooLarge { size: TELEMETRY_MAX + 1, limit: TELEMETRY_MAX });
+    world.publish_as(0, Message::telemetry(&bag, &body[1..])).unwrap();
+    world.run_until_delivered();
+    assert_eq!(world.hub(0).receipts()[0].payload.len(), largest);
+}
+
+#[test]
 fn shortcuts_say_what_builders_say() {
     let mut buffer = [0; 64];
     let mut bag = PropertyBag::new(&mut buffer);
