@@ -75,9 +75,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Gives the link what it remembered before a reboot: to be called before the first [`Link::start`], and after
     /// [`Link::set_wall_clock`] if the clock is set already.
     ///
-    /// When the clocks tell that the device was off for longer than its trouble had lasted, and for more than a minute, only
-    /// the hint counts: the trouble may well be over. Otherwise the back-off goes on where it was, and the first attempt is spread as one
-    /// after overload is. It waits for [`crate::RetryPolicy::spread_cap`] at most.
+    /// When the clocks tell that the device was off for longer than its trouble had lasted, and for more than a minute,
+    /// only the hint counts: the trouble may well be over. Otherwise the back-off goes on where it was, and the first
+    /// attempt is spread as one after overload is. It waits for [`crate::RetryPolicy::spread_cap`] at most.
     pub fn restore_memory(&mut self, memory: Memory, now: Instant) {
         let now = self.tick(now);
         if self.phase != Phase::Idle {
