@@ -1,191 +1,31 @@
 //! Twin, methods and messages from the cloud through both forms of the device.
 #![expect(clippy::unwrap_used, reason = "a failure of what a test sets up fails the test")]
 
+#[path = "support/service_forms.rs"]
+mod forms;
 #[path = "support/hub.rs"]
 mod hub;
 #[path = "support/rig.rs"]
 #[expect(dead_code, reason = "some of it is for the stories without services")]
 mod rig;
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for};
+use forms::{Blocking, Frontend, Got};
+use rig::{Manners, Net, PLAIN, Shared, Trouble};
 use serde_json::{Value, json};
 use steadfast_core::hub::pnp::{APPLIED, Acknowledgement};
-use steadfast_core::{
-    Assignment, CallId, Config, Credential, Event, Message, RamOutbox, ReportError, ReportId, RespondError, Seed,
-    Service, State, Subscriptions,
-};
-use steadfast_esp32::{Ack, Buffers, Device, Poll, ServiceBuffers, WithServices, asynch};
+use steadfast_core::{CallId, Event, ReportError, ReportId, RespondError, State};
+use steadfast_esp32::Ack;
 use steadfast_world::service::merge;
-
-static CONFIG: Config<&str> = {
-    let service = Service::Provisioned {
-        host: steadfast_core::azure::dps::GLOBAL_HOST,
-        id_scope: rig::SCOPE,
-        registration_id: DEVICE,
-    };
-    let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = 1024;
-    config.max_outbound = 1024;
-    config.subscriptions = Subscriptions::ALL;
-    config
-};
-
-type Outbox = RamOutbox<8, 1024>;
-type Settings = &'static Config<&'static str>;
-type Services = WithServices<'static, Outbox, Settings>;
-
-/// What a poll brought, without borrows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Got {
-    Idle,
-    Event(Event),
-    Twin { desired: Value, version: u64, reset: bool },
-    Desired { version: u64, patch: Value },
-    Call { call: CallId, name: String, payload: Vec<u8> },
-    Message { properties: String, payload: Vec<u8>, duplicate: bool, ack: Ack },
-}
-
-trait Frontend {
-    fn new(net: &Shared) -> Self;
-    fn poll(&mut self, timeout: Duration) -> Got;
-    fn start(&mut self);
-    fn send(&mut self, payload: &str);
-    fn report(&mut self, patch: &str) -> Result<ReportId, ReportError>;
-    fn respond(&mut self, call: CallId, status: u16, body: &[u8]) -> Result<(), RespondError>;
-    fn get_twin(&mut self) -> bool;
-    fn acknowledge(&mut self, ack: Ack) -> bool;
-    fn abandon(&mut self, ack: Ack) -> bool;
-    fn state(&self) -> State;
-    fn delivered(&self) -> u64;
-    fn balances(&self) -> bool;
-}
-
-struct Blocking(Device<'static, Rig, Dialler, Outbox, Settings, Services>);
-struct Asynchronous(asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings, Services>);
-
-fn buffers() -> Buffers<'static> {
-    Buffers { rx: vec![0; 1024].leak(), tx: vec![0; 2048].leak() }
-}
-
-fn memory() -> ServiceBuffers<'static> {
-    ServiceBuffers { reports: vec![0; 512].leak(), answers: vec![0; 256].leak() }
-}
-
-fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).unwrap()
-}
-
-fn got(poll: Poll<'_>) -> Got {
-    match poll {
-        Poll::Event(event) => Got::Event(event),
-        Poll::Twin(twin) => {
-            assert!(parsed(twin.reported).is_object());
-            Got::Twin { desired: parsed(twin.desired), version: twin.desired_version, reset: twin.reset }
-        }
-        Poll::Desired { version, patch } => Got::Desired { version, patch: parsed(patch) },
-        Poll::Call { call, name, payload } => {
-            let name = String::from_utf8(name.bytes().collect()).unwrap();
-            Got::Call { call, name, payload: payload.to_vec() }
-        }
-        Poll::CloudToDevice(message) => Got::Message {
-            properties: message.properties.to_owned(),
-            payload: message.payload.to_vec(),
-            duplicate: message.duplicate,
-            ack: message.ack,
-        },
-        Poll::Message(message) => panic!("{} is of no service", message.topic),
-        Poll::Input(input) => panic!("{input:?} comes to modules"),
-        Poll::ProvisioningPayload(_) | Poll::Idle | _ => Got::Idle,
-    }
-}
-
-macro_rules! commands {
-    () => {
-        fn start(&mut self) {
-            self.0.start();
-        }
-
-        fn send(&mut self, payload: &str) {
-            self.0.send(Message::telemetry("", payload.as_bytes())).unwrap();
-        }
-
-        fn report(&mut self, patch: &str) -> Result<ReportId, ReportError> {
-            self.0.report(patch.as_bytes())
-        }
-
-        fn respond(&mut self, call: CallId, status: u16, body: &[u8]) -> Result<(), RespondError> {
-            self.0.respond(call, status, body)
-        }
-
-        fn get_twin(&mut self) -> bool {
-            self.0.get_twin()
-        }
-
-        fn acknowledge(&mut self, ack: Ack) -> bool {
-            self.0.acknowledge(ack)
-        }
-
-        fn abandon(&mut self, ack: Ack) -> bool {
-            self.0.abandon(ack)
-        }
-
-        fn state(&self) -> State {
-            self.0.link().state()
-        }
-
-        fn delivered(&self) -> u64 {
-            self.0.link().ledger().delivered
-        }
-
-        fn balances(&self) -> bool {
-            self.0.link().ledger().balances()
-        }
-    };
-}
-
-impl Frontend for Blocking {
-    fn new(net: &Shared) -> Self {
-        let (board, dialler) = (Rig(Rc::clone(net)), Dialler(Rc::clone(net)));
-        let device = Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap();
-        let mut device = device.with_services(memory());
-        device.restore_assignment(Assignment::new(HUBS[0], DEVICE).unwrap());
-        Self(device)
-    }
-
-    fn poll(&mut self, timeout: Duration) -> Got {
-        got(self.0.poll(timeout))
-    }
-
-    commands!();
-}
-
-impl Frontend for Asynchronous {
-    fn new(net: &Shared) -> Self {
-        let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
-        let seed = Seed::from_number(7);
-        let device = asynch::Device::new(board, dialler, clock, &CONFIG, Outbox::new(), seed, buffers()).unwrap();
-        let mut device = device.with_services(memory());
-        device.restore_assignment(Assignment::new(HUBS[0], DEVICE).unwrap());
-        Self(device)
-    }
-
-    fn poll(&mut self, timeout: Duration) -> Got {
-        run_for(1_000_000, async { got(self.0.poll(timeout).await) }).expect("a poll without end")
-    }
-
-    commands!();
-}
 
 macro_rules! both {
     ($($story:ident)*) => {
         mod blocking {
-            $(#[test] fn $story() { super::$story::<crate::Blocking>(); })*
+            $(#[test] fn $story() { super::$story::<crate::forms::Blocking>(); })*
         }
         mod asynchronous {
-            $(#[test] fn $story() { super::$story::<crate::Asynchronous>(); })*
+            $(#[test] fn $story() { super::$story::<crate::forms::Asynchronous>(); })*
         }
     };
 }
