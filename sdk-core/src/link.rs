@@ -33,9 +33,9 @@ use crate::timer::{Deadline, TimerReason, Timers};
 pub use deliver::{Message, PublishError};
 pub use home::{Direct, Home, Provisioned};
 
-/// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: all 50 that an IoT hub keeps for a device, and what
-/// else comes.
-const INBOUND: usize = 64;
+/// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: as many as an IoT hub keeps for a device (azure-docs
+/// `iot-hub/iot-hub-devguide-quotas-throttling.md`, cloud-to-device queue depth).
+const INBOUND: usize = 50;
 
 /// One device's link to its hub, across reconnects, moves to other hubs and reboots.
 ///

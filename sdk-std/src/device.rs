@@ -144,7 +144,7 @@ impl Device {
 
     /// Waits for the next message from the service.
     ///
-    /// Each message is given out once, whoever asks. Up to 64 that are owed an acknowledgement, more than a hub keeps for
+    /// Each message is given out once, whoever asks. Up to 50 that are owed an acknowledgement, as many as a hub keeps for
     /// a device, and 64 others wait; more of the former come again on a later connection, more of the latter are dropped
     /// with a warning. Returns `None` when the driver has ended and no message waits.
     ///

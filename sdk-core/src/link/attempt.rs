@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::clock::SKEW_SECS;
+use super::clock::{SKEW_SECS, Told};
 use super::state::{Pending, Phase, Plan, Trouble, Wire};
 use super::{Home, Link, unreachable_ms};
 use crate::azure::sas;
@@ -463,8 +463,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let behind = own.is_none_or(|own| unix_secs.saturating_sub(own) > SKEW_SECS);
         let ahead = exact && own.is_some_and(|own| own.saturating_sub(unix_secs) > SKEW_SECS);
         if behind || ahead || (exact && self.clock.service.is_some()) {
-            self.clock.service = Some((unix_secs, self.now));
-            self.clock.exact = exact;
+            self.clock.service = Some(Told { unix_secs, at: self.now, exact });
             if let Some(seconds) = self.clock.skew(self.now) {
                 self.events.report(Event::ClockSkew { seconds });
             }

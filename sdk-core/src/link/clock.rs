@@ -6,8 +6,15 @@ use crate::time::Instant;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WallClock {
     pub(super) own: Option<(u64, Instant)>,
-    pub(super) service: Option<(u64, Instant)>,
-    /// The service's clock shows no later time than `service`.
+    pub(super) service: Option<Told>,
+}
+
+/// What an answer said of the service's clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) unix_secs: u64,
+    pub(super) at: Instant,
+    /// It shows no later time than that.
     pub(super) exact: bool,
 }
 
@@ -30,13 +37,15 @@ impl WallClock {
 
     pub(super) fn chosen(&self, now: Instant) -> Option<(u64, Instant)> {
         let run = |(secs, at): (u64, Instant)| secs.saturating_add(now.secs_since(at));
-        let (own, service) = (self.own.map(run), self.service.map(run));
+        let told = self.service.map(|told| (told.unix_secs, told.at));
+        let exact = self.service.is_some_and(|told| told.exact);
+        let (own, service) = (self.own.map(run), told.map(run));
         let own_counts = match (own, service) {
-            (Some(own), Some(service)) => own.abs_diff(service) <= SKEW_SECS || (own > service && !self.exact),
+            (Some(own), Some(service)) => own.abs_diff(service) <= SKEW_SECS || (own > service && !exact),
             (_, None) => true,
             (None, Some(_)) => false,
         };
-        if own_counts { self.own } else { self.service }
+        if own_counts { self.own } else { told }
     }
 
     /// Service's time minus the device's, when that is known and matters.

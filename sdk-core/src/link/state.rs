@@ -135,7 +135,7 @@ pub(super) struct Pending {
 /// Inbound QoS 1 messages that the application has, the oldest first.
 #[derive(Clone, Debug)]
 pub(super) struct Inbound {
-    owed: Vec<PacketId, INBOUND>,
+    owed: Vec<PacketId, INBOUND, u8>,
     /// A bit for each, from the lowest: the application is done with it.
     handled: u64,
 }
@@ -212,7 +212,7 @@ fn bit(place: usize) -> u64 {
     u32::try_from(place).ok().and_then(|place| 1_u64.checked_shl(place)).unwrap_or(0)
 }
 
-const _: () = assert!(INBOUND == u64::BITS as usize, "there is a bit for each");
+const _: () = assert!(INBOUND <= u64::BITS as usize, "there is a bit for each");
 
 impl Session {
     pub(super) fn new<O: Outbox>(outbox: &O, rng: &mut Rng, now: Instant) -> Self {

@@ -125,7 +125,7 @@ async fn answers_that_make_no_sense_are_told_and_asked_for_again(pipe: Pipe) {
         assert_eq!(causes, [ProvisioningFailure::BadAnswer], "{fault:?}");
     }
     // Longer than anything the device takes: the connection is left.
-    let (scene, actor) = meet(pipe, DpsFault::Body { text: " ".repeat(200_000) }, 1).await;
+    let (scene, actor) = meet(pipe, DpsFault::Body { text: " ".repeat(400_000) }, 1).await;
     actor.delivered().await;
     let [failure] = actor.failures()[..] else { panic!("{:?}", actor.failures()) };
     assert!(matches!(failure, Failure::Malformed(_)) || pipe != Pipe::Bytes, "{failure}");

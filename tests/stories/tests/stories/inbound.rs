@@ -164,7 +164,7 @@ fn more_than_the_link_can_track_is_reported_and_comes_later() {
         world.send_to_device(0, &number.to_string(), true);
     }
     world.run_for(secs(2));
-    assert_eq!(world.inbound().len(), 64);
+    assert_eq!(world.inbound().len(), 50);
     assert!(world.count(|event| matches!(event, Event::InboundOverflow)) > 0);
     world.set_acknowledging(true);
     world.reset_all();
