@@ -16,6 +16,7 @@ pub mod link;
 pub mod mutate;
 mod source;
 pub mod topics;
+pub mod way;
 
 /// A target: takes any bytes, panics when a promise is broken.
 pub type Target = fn(&[u8]);
@@ -32,4 +33,5 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("hub", hub::target),
     ("link", link::target),
     ("topics", topics::target),
+    ("way", way::target),
 ];

@@ -277,6 +277,30 @@ fn put_base64_digit(word: u32, out: &mut dyn Sink) -> Result<(), SinkFull> {
     }
 }
 
+/// Returns the base64 of `bytes`, padded (RFC 4648, section 4), which has `N` digits.
+pub(crate) fn base64<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut digits = [b'='; N];
+    let mut slots = digits.iter_mut();
+    let mut put = |word: u32| {
+        if let Some(slot) = slots.next() {
+            *slot = base64_digit(word.to_le_bytes()[0] & 63);
+        }
+    };
+    let (mut word, mut bits) = (0_u32, 0_u32);
+    for byte in bytes {
+        word = (word << 8) | u32::from(*byte);
+        bits = bits.wrapping_add(8);
+        while bits >= 6 {
+            bits = bits.wrapping_sub(6);
+            put(word.wrapping_shr(bits));
+        }
+    }
+    if bits > 0 {
+        put(word.wrapping_shl(6_u32.wrapping_sub(bits)));
+    }
+    digits
+}
+
 fn base64_digit(value: u8) -> u8 {
     match value {
         0..=25 => b'A'.wrapping_add(value),
@@ -317,6 +341,14 @@ mod tests {
         assert_eq!(shown(Text::of([Part::EncodedBase64(b"fo")])), "Zm8%3D");
         assert_eq!(shown(Text::of([Part::EncodedBase64(b"foo")])), "Zm9v");
         assert_eq!(shown(Text::of([Part::EncodedBase64(&[0xfb, 0xff, 0xbf])])), "%2B%2F%2B%2F");
+    }
+
+    #[test]
+    fn base64_fills_its_groups() {
+        assert_eq!(&base64::<8>(b"foobar"), b"Zm9vYmFy");
+        assert_eq!(&base64::<8>(b"fooba"), b"Zm9vYmE=");
+        assert_eq!(&base64::<8>(b"foob"), b"Zm9vYg==");
+        assert_eq!(&base64::<4>(&[0xfb, 0xff, 0xbf]), b"+/+/");
     }
 
     #[test]

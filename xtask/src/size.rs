@@ -21,7 +21,7 @@ enum Kind {
     Ram,
 }
 
-const MEASURES: [Measure; 8] = [
+const MEASURES: [Measure; 9] = [
     Measure {
         feature: "hub-whole",
         what: "IoT Hub and DPS with a shared key, whole: twin, methods, messages both ways",
@@ -51,6 +51,12 @@ const MEASURES: [Measure; 8] = [
     Measure {
         feature: "files",
         what: "uploads of files, alone: JSON, names, texts and the back-off included",
+        goal: None,
+        kind: Kind::Flash,
+    },
+    Measure {
+        feature: "way",
+        what: "a proxy and WebSockets, alone: texts and random numbers included",
         goal: None,
         kind: Kind::Flash,
     },

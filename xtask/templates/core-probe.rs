@@ -25,6 +25,8 @@ extern "C" fn _start() -> ! {
         signing::run();
         #[cfg(feature = "files")]
         files::run();
+        #[cfg(feature = "way")]
+        way::run();
         #[cfg(feature = "ram")]
         black_box(&ram::LINK);
         black_box(());
@@ -46,7 +48,7 @@ extern "C" fn steadfast_panic() -> ! {
 }
 
 /// Bytes that the compiler does not know.
-#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec", feature = "files"))]
+#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec", feature = "files", feature = "way"))]
 static INPUT: [u8; 256] = [0; 256];
 
 #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
@@ -320,3 +322,32 @@ pub(crate) mod ram {
         Link<RamOutbox<8, 2048>, &'static Config<&'static str>>,
     >()] = [const { core::sync::atomic::AtomicU8::new(0) }; _];
 }
+
+#[cfg(feature = "way")]
+mod way {
+    use core::hint::black_box;
+    use steadfast_core::way::{CONTROL_FRAME, Opening, PORT, Tunnel, Upgrade};
+    use steadfast_core::{Role, Seed};
+
+    pub(crate) fn run() {
+        let mut buffer = [0; 512];
+        let host = black_box("contoso.azure-devices.net");
+        black_box(Tunnel::request(host, 443, black_box(None)).to_str(&mut buffer));
+        black_box(Tunnel::new().take(black_box(&super::INPUT))).ok();
+        let mut upgrade = Upgrade::new(Seed::new(black_box([7; 16])));
+        let opening = Opening { role: Role::Hub, broker: false, certificate: black_box(false) };
+        black_box(opening.request(host, PORT, &upgrade).to_str(&mut buffer));
+        for byte in black_box(&super::INPUT) {
+            if black_box(upgrade.take(*byte)) != Ok(false) {
+                break;
+            }
+        }
+        let mut frames = upgrade.frames();
+        let mut came = black_box(super::INPUT);
+        black_box(frames.take(&mut came)).ok();
+        black_box(frames.put(black_box(&super::INPUT), &mut buffer));
+        let mut answer = [0; CONTROL_FRAME];
+        black_box(frames.put_answer(&mut answer));
+    }
+}
+

@@ -7,7 +7,7 @@ use crate::text::{Part, Text};
 pub const ANSWER_MAX: usize = 16 * 1024;
 
 /// How an answer begins (RFC 9112, section 4).
-const VERSION: &[u8] = b"HTTP/1.";
+pub(super) const VERSION: &[u8] = b"HTTP/1.";
 
 /// How the head of an answer ends (RFC 9112, section 2.1).
 const END: &[u8] = b"\r\n\r\n";

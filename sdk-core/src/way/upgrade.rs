@@ -1,7 +1,12 @@
 //! The opening of WebSockets.
 
+use super::frames::Frames;
+use super::sha1::sha1;
+use super::tunnel::{ANSWER_MAX, VERSION};
 use crate::failure::Failure;
 use crate::io::Role;
+use crate::rng::{Rng, Seed};
+use crate::text::{Part, Text, base64};
 
 /// Port of HTTPS, which WebSockets over TLS use (RFC 6455, section 11.1.2).
 pub const PORT: u16 = 443;
@@ -20,7 +25,17 @@ const PATH_WITHOUT_CERTIFICATE: &str = "/$iothub/websocket?iothub-no-client-cert
 /// What brokers commonly listen on.
 const BROKER_PATH: &str = "/mqtt";
 
-/// What the opening of WebSockets asks for, and what an answer means. Frames are the business of a library.
+/// What a service appends to the nonce before it answers with the digest (RFC 6455, section 1.3).
+const ACCEPT_SUFFIX: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The status of an upgrade (RFC 9110, section 15.2.2).
+const SWITCHING: u16 = 101;
+
+/// Longest line of an answer that is understood: of those that matter the digest has the longest value, and
+/// `Connection` may list more than the upgrade.
+const LINE: usize = 128;
+
+/// What the opening of WebSockets asks for, and what an answer means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "frontends fill it in")]
 pub struct Opening {
@@ -43,15 +58,219 @@ impl Opening {
         }
     }
 
+    /// Returns the request for an upgrade (RFC 6455, section 4.1), to be sent once the connection is secured by TLS;
+    /// `upgrade` reads the answer.
+    #[must_use]
+    pub fn request<'a>(self, host: &'a str, port: u16, upgrade: &'a Upgrade) -> Text<'a> {
+        let [open, close] = if host.contains(':') { ["[", "]"] } else { ["", ""] };
+        // Only a port that is not the scheme's is told.
+        let [colon, port] =
+            if port == PORT { [Part::Plain(""); 2] } else { [Part::Plain(":"), Part::Number(u64::from(port))] };
+        Text::of([
+            Part::Plain("GET "),
+            Part::Plain(self.path()),
+            Part::Plain(" HTTP/1.1\r\nHost: "),
+            Part::Plain(open),
+            Part::Plain(host),
+            Part::Plain(close),
+            colon,
+            port,
+            Part::Plain(concat!(
+                "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13",
+                "\r\nSec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Key: "
+            )),
+            Part::Plain(upgrade.key()),
+            Part::Plain("\r\n\r\n"),
+        ])
+    }
+
     /// Says what an answer other than the upgrade is: its HTTP status, 0 for one that is not HTTP and 101 for one that
     /// does not keep to the terms of the upgrade, and the value of its `Retry-After`, of which a date counts as none
     /// (RFC 9110, section 10.2.3).
     #[must_use]
     pub fn refused(status: u16, retry_after: Option<&str>) -> Failure {
-        let seconds = retry_after.and_then(|value| crate::azure::decimal(value.trim()));
-        let retry_after_secs = seconds.and_then(|seconds| u32::try_from(seconds).ok());
-        Failure::UpgradeRefused { status, retry_after_secs }
+        Failure::UpgradeRefused { status, retry_after_secs: retry_after.and_then(seconds) }
     }
+}
+
+/// Opens WebSockets on a connection: has the nonce of the request, and reads the answer in constant memory.
+///
+/// ```
+/// use steadfast_core::way::{Opening, PORT, Upgrade};
+/// use steadfast_core::{Role, Seed};
+///
+/// let mut upgrade = Upgrade::new(Seed::new([7; 16]));
+/// let opening = Opening { role: Role::Hub, broker: false, certificate: true };
+/// let mut buffer = [0; 512];
+/// let request = opening.request("contoso.azure-devices.net", PORT, &upgrade).to_str(&mut buffer);
+/// assert!(request.is_some_and(|text| text.starts_with("GET /$iothub/websocket HTTP/1.1\r\n")));
+/// for byte in *b"HTTP/1.1 503 Busy\r\nRetry-After: 30\r\n\r" {
+///     assert_eq!(upgrade.take(byte), Ok(false));
+/// }
+/// assert_eq!(upgrade.take(b'\n'), Err(Opening::refused(503, Some("30"))));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Upgrade {
+    rng: Rng,
+    /// The nonce, in base64.
+    key: [u8; 24],
+    /// What the service must answer to it.
+    accept: [u8; 28],
+    /// The line that is being read, as much as is understood, and its length.
+    line: [u8; LINE],
+    len: usize,
+    /// Bytes of the answer so far.
+    taken: usize,
+    /// 0 until the first line is whole.
+    status: u16,
+    terms: Terms,
+    retry_after: Option<u32>,
+}
+
+/// Which terms of the upgrade the answer keeps (RFC 6455, section 4.1).
+#[derive(Clone, Copy, Debug, Default)]
+struct Terms {
+    upgrade: bool,
+    connection: bool,
+    accept: bool,
+    protocol: bool,
+    /// An extension, which nobody asked for.
+    extension: bool,
+}
+
+impl Terms {
+    const fn kept(self) -> bool {
+        self.upgrade && self.connection && self.accept && self.protocol && !self.extension
+    }
+}
+
+impl Upgrade {
+    /// Begins. The nonce and the masks of the frames are drawn from `seed`, which has to be another one for each
+    /// connection: they keep what stands between from taking the bytes for something else (RFC 6455, section 10.3), and
+    /// secure nothing, which is what TLS is for.
+    #[must_use]
+    pub fn new(seed: Seed) -> Self {
+        let mut rng = Rng::new(seed, "");
+        let [a, b] = [rng.long(), rng.long()].map(u64::to_le_bytes);
+        let mut nonce = [0; 16];
+        for (slot, byte) in nonce.iter_mut().zip(a.into_iter().chain(b)) {
+            *slot = byte;
+        }
+        let key: [u8; 24] = base64(&nonce);
+        let accept = accept(&key);
+        Self {
+            rng,
+            key,
+            accept,
+            line: [0; LINE],
+            len: 0,
+            taken: 0,
+            status: 0,
+            terms: Terms::default(),
+            retry_after: None,
+        }
+    }
+
+    fn key(&self) -> &str {
+        core::str::from_utf8(&self.key).unwrap_or_default()
+    }
+
+    /// Takes the next byte of the answer; returns whether it was the last one: the next is of a [frame](Self::frames).
+    ///
+    /// # Errors
+    /// [`Failure::UpgradeRefused`], as [`Opening::refused`] says it: at once when the answer is not HTTP, else when its
+    /// head has ended.
+    pub fn take(&mut self, byte: u8) -> Result<bool, Failure> {
+        let at = self.taken;
+        self.taken = at.saturating_add(1);
+        if self.taken > ANSWER_MAX || VERSION.get(at).is_some_and(|expected| *expected != byte) {
+            return Err(Opening::refused(0, None));
+        }
+        if byte != b'\n' {
+            // Of a line that is too long the end is missing, which makes it one that says nothing.
+            if let Some(slot) = self.line.get_mut(self.len) {
+                *slot = byte;
+            }
+            self.len = self.len.saturating_add(1);
+            return Ok(false);
+        }
+        let (line, len) = (self.line, core::mem::take(&mut self.len));
+        let line = line.get(..len).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        if self.status == 0 {
+            self.status = line.and_then(status).ok_or(Opening::refused(0, None))?;
+            return Ok(false);
+        }
+        match line {
+            Some(b"") if self.status != SWITCHING => {
+                Err(Failure::UpgradeRefused { status: self.status, retry_after_secs: self.retry_after })
+            }
+            Some(b"") if self.terms.kept() => Ok(true),
+            Some(b"") => Err(Opening::refused(SWITCHING, None)),
+            Some(line) => {
+                let mut parts = line.splitn(2, |byte| *byte == b':');
+                if let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+                    self.header(name, value.trim_ascii());
+                }
+                Ok(false)
+            }
+            None => Ok(false),
+        }
+    }
+
+    /// Takes a header of the answer; names and most values are of no case (RFC 9110, section 5.1).
+    fn header(&mut self, name: &[u8], value: &[u8]) {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        let lists =
+            |word: &[u8]| value.split(|byte| *byte == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(word));
+        if is(b"Upgrade") {
+            self.terms.upgrade |= lists(b"websocket");
+        } else if is(b"Connection") {
+            self.terms.connection |= lists(b"Upgrade");
+        } else if is(b"Sec-WebSocket-Accept") {
+            self.terms.accept |= value == self.accept;
+        } else if is(b"Sec-WebSocket-Protocol") {
+            self.terms.protocol |= value == SUBPROTOCOL.as_bytes();
+        } else if is(b"Sec-WebSocket-Extensions") {
+            self.terms.extension |= !value.is_empty();
+        } else if is(b"Retry-After") {
+            self.retry_after = core::str::from_utf8(value).ok().and_then(seconds);
+        }
+    }
+
+    /// Returns the frames, once the answer is whole.
+    #[must_use]
+    pub fn frames(self) -> Frames {
+        Frames::new(self.rng)
+    }
+}
+
+/// Returns the digest that proves that a service has read `key` (RFC 6455, section 4.2.2), in base64.
+fn accept(key: &[u8; 24]) -> [u8; 28] {
+    let mut message = [0; 24 + ACCEPT_SUFFIX.len()];
+    for (slot, byte) in message.iter_mut().zip(key.iter().chain(ACCEPT_SUFFIX)) {
+        *slot = *byte;
+    }
+    base64(&sha1(&message))
+}
+
+/// Returns the status that a first line tells (RFC 9112, section 4).
+fn status(line: &[u8]) -> Option<u16> {
+    // "HTTP/1.", a digit and a space.
+    let rest = line.get(VERSION.len().saturating_add(1)..)?.strip_prefix(b" ")?;
+    let (digits, rest) = rest.split_at_checked(3)?;
+    if !matches!(rest, [] | [b' ', ..]) {
+        return None;
+    }
+    let status = digits.iter().try_fold(0_u16, |status, byte| {
+        let digit = u16::from(byte.wrapping_sub(b'0'));
+        (digit <= 9).then(|| status.wrapping_mul(10).wrapping_add(digit))
+    });
+    status.filter(|status| *status >= 100)
+}
+
+/// Returns the seconds of a `Retry-After`, of which a date counts as none.
+fn seconds(value: &str) -> Option<u32> {
+    crate::azure::decimal(value.trim_ascii()).and_then(|seconds| u32::try_from(seconds).ok())
 }
 
 #[cfg(test)]
@@ -65,6 +284,110 @@ mod tests {
         assert_eq!(path(Role::Hub, false, true), "/$iothub/websocket");
         assert_eq!(path(Role::Provisioning, false, false), "/$iothub/websocket");
         assert_eq!(path(Role::Hub, true, false), "/mqtt");
+    }
+
+    const KEPT: [&str; 4] = [
+        "Upgrade: websocket\r\n",
+        "connection: keep-alive, upgrade\r\n",
+        "Sec-WebSocket-Accept: {accept}\r\n",
+        "SEC-WEBSOCKET-PROTOCOL:mqtt\r\n",
+    ];
+
+    fn upgrade() -> Upgrade {
+        Upgrade::new(Seed::from_number(3))
+    }
+
+    /// What becomes of `answer`, and the bytes of it that were not taken.
+    fn read(answer: &str) -> (Result<bool, Failure>, usize) {
+        let mut upgrade = upgrade();
+        let accept = std::string::String::from_utf8(upgrade.accept.to_vec()).unwrap();
+        let answer = answer.replace("{accept}", &accept);
+        for (at, byte) in answer.bytes().enumerate() {
+            let taken = upgrade.take(byte);
+            if taken != Ok(false) {
+                return (taken, answer.len() - at - 1);
+            }
+        }
+        (Ok(false), 0)
+    }
+
+    fn switching(headers: &[&str]) -> std::string::String {
+        std::format!("HTTP/1.1 101 Switching Protocols\r\n{}\r\n", headers.concat())
+    }
+
+    #[test]
+    fn the_digest_is_the_one_of_the_specification() {
+        // RFC 6455, section 1.3.
+        assert_eq!(&accept(b"dGhlIHNhbXBsZSBub25jZQ=="), b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn the_request_asks_for_mqtt_with_a_nonce_of_its_own() {
+        let shown = |host, port, upgrade: &Upgrade| {
+            let opening = Opening { role: Role::Hub, broker: false, certificate: false };
+            std::string::ToString::to_string(&opening.request(host, port, upgrade))
+        };
+        let (one, other) = (upgrade(), Upgrade::new(Seed::from_number(4)));
+        assert_eq!(
+            shown("hub.example", 443, &one),
+            std::format!(
+                "GET /$iothub/websocket?iothub-no-client-cert=true HTTP/1.1\r\nHost: hub.example\r\nUpgrade: websocket\r\n\
+                 Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\
+                 Sec-WebSocket-Key: {}\r\n\r\n",
+                one.key()
+            )
+        );
+        assert!(shown("::1", 8443, &one).contains("\r\nHost: [::1]:8443\r\n"));
+        assert_eq!((one.key().len(), one.key().ends_with("==")), (24, true));
+        assert_ne!(one.key(), other.key());
+    }
+
+    #[test]
+    fn an_answer_that_keeps_the_terms_opens_and_leaves_the_frames_alone() {
+        assert_eq!(read(&switching(&KEPT)), (Ok(true), 0));
+        assert_eq!(read(&(switching(&KEPT) + "frames")), (Ok(true), 6));
+        let long = std::format!("X-Long: {}\r\n", "x".repeat(9_000));
+        assert_eq!(read(&switching(&[&KEPT.concat(), &long])), (Ok(true), 0));
+        assert_eq!(read(&switching(&KEPT).replace("\r\n", "\n")).0, Ok(true));
+    }
+
+    #[test]
+    fn an_answer_that_breaks_a_term_opens_nothing() {
+        let broken = Err(Opening::refused(101, None));
+        for missing in KEPT {
+            assert_eq!(read(&switching(&KEPT).replace(missing, "")).0, broken, "without {missing}");
+        }
+        let answer = switching(&KEPT);
+        for (from, to) in [("{accept}", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), (":mqtt", ":amqp"), ("websocket\r", "h2c\r")] {
+            assert_eq!(read(&answer.replace(from, to)).0, broken, "{to}");
+        }
+        let extended = switching(&[&KEPT.concat(), "Sec-WebSocket-Extensions: permessage-deflate\r\n"]);
+        assert_eq!(read(&extended).0, broken);
+    }
+
+    #[test]
+    fn a_refusal_tells_its_status_and_how_long_to_wait() {
+        let refused = |status, seconds| (Err(Opening::refused(status, seconds)), 0);
+        let table = [
+            ("HTTP/1.1 429 Slow\r\nretry-after: 120\r\n\r\n", refused(429, Some("120"))),
+            ("HTTP/1.1 503\r\nRetry-After: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n", refused(503, None)),
+            ("HTTP/1.0 302 Found\r\nLocation: /login\r\n\r\n", refused(302, None)),
+            ("HTTP/1.1 200 OK\r\n\r\n", refused(200, None)),
+            ("HTTP/1.1 101 x\r\n\r\n", refused(101, None)),
+            ("HTTP/1.1 99 x\r\n", refused(0, None)),
+            ("HTTP/1.1 20x x\r\n", refused(0, None)),
+            ("HTTP/1.1 2000\r\n", refused(0, None)),
+            ("HTTP/1.11 200\r\n", refused(0, None)),
+            ("HTTP/1.1\r\n", refused(0, None)),
+            ("\x20", refused(0, None)),
+            ("HTTP/2", refused(0, None)),
+            ("HTTP/1.1 503 x\r\nRetry-After: 1", (Ok(false), 0)),
+        ];
+        for (answer, expected) in table {
+            assert_eq!(read(answer), expected, "{answer:?}");
+        }
+        let endless = std::format!("HTTP/1.1 101 x\r\n{}", "x".repeat(ANSWER_MAX));
+        assert_eq!(read(&endless).0, Err(Opening::refused(0, None)));
     }
 
     #[test]
