@@ -129,7 +129,8 @@ impl<B: Board, C: Connect, O: Outbox, S: Settings, L: AnyLink<O, S>> Device<'_, 
         if flush {
             let until = self.board.now().after(FLUSH);
             for _ in 0..STEPS {
-                if self.engine.unsent().is_empty() || self.stream.is_none() || self.board.now() >= until {
+                let sent = self.engine.unsent().is_empty() && !self.unflushed;
+                if sent || self.stream.is_none() || self.board.now() >= until {
                     break;
                 }
                 if !self.write() {

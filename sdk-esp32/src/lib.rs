@@ -126,7 +126,7 @@
 //!
 //! The asynchronous form, for embassy and the like, is [`asynch::Device`].
 //!
-//! [`proxy`] leads out through an HTTP proxy. [`upload`] brings files to the hub's storage, block by block, beside the device.
+//! [`proxy`] leads out through an HTTP proxy, [`websocket`] through port 443. [`upload`] brings files to the hub's storage, block by block, beside the device.
 //!
 //! RAM is what [`Device::ram`] says, at compile time: the device, its outbox and the two buffers. What it is given for
 //! services, and what the stream below takes (TLS), comes on top.
@@ -144,12 +144,15 @@ pub mod client;
 mod commands;
 mod device;
 mod engine;
+#[cfg(test)]
+mod fake_service;
 #[cfg(feature = "flash")]
 pub mod flash;
 pub mod proxy;
 #[cfg(feature = "embedded-svc")]
 pub mod storage;
 pub mod upload;
+pub mod websocket;
 #[cfg(feature = "embedded-svc")]
 pub mod wifi;
 

@@ -17,6 +17,9 @@ use crate::board::{Dial, Stream};
 /// Longest request for a tunnel: a host name twice, a password of some 250 bytes in base64, and what stands around them.
 const REQUEST_MAX: usize = 1024;
 
+/// Pause after the connection took nothing.
+const WRITE_PAUSE: Duration = Duration::from_millis(50);
+
 const SILENT: Failure = Failure::Local(LocalFailure::ProxySilent);
 
 /// Opens a tunnel to `dial.host` on a fresh connection to a proxy, within `limit`: less than what is left of
@@ -39,13 +42,17 @@ pub fn open<S: Stream>(
     let mut buffer = Zeroizing::new([0; REQUEST_MAX]);
     let mut request = compose(dial, authorization, &mut buffer)?;
     while !request.is_empty() {
-        if now() >= deadline {
+        let left = deadline.since(now());
+        if left.is_zero() {
             return Err(SILENT);
         }
         match stream.write(request) {
             Ok(0) => return Err(SILENT),
             Ok(written) => request = request.get(written..).unwrap_or_default(),
-            Err(error) if is_not_now(error.kind()) => {}
+            // The proxy says nothing yet: this is a pause.
+            Err(error) if is_not_now(error.kind()) => {
+                stream.wait_readable(left.min(WRITE_PAUSE)).map_err(|_| SILENT)?;
+            }
             Err(_) => return Err(SILENT),
         }
     }
@@ -113,12 +120,13 @@ fn is_not_now(kind: ErrorKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::cell::Cell;
     use core::pin::pin;
     use core::task::{Context, Poll, Waker};
+    use std::rc::Rc;
     use std::string::String;
-    use std::vec::Vec;
     use steadfast_core::Role;
+
+    use crate::fake_service::Service;
 
     const DIAL: Dial<'_> = Dial {
         host: "contoso.azure-devices.net",
@@ -128,129 +136,16 @@ mod tests {
         limit: Duration::from_secs(30),
     };
 
-    /// A proxy that answers byte by byte, with a second between two of them.
-    struct Proxy {
-        answer: &'static [u8],
-        ends: bool,
-        written: Vec<u8>,
-        now_ms: Cell<u64>,
-    }
-
-    impl Proxy {
-        fn new(answer: &'static str, ends: bool) -> Self {
-            Self { answer: answer.as_bytes(), ends, written: Vec::new(), now_ms: Cell::new(0) }
-        }
-
-        fn take(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-            match self.answer.split_first() {
-                Some((byte, rest)) => {
-                    buffer[0] = *byte;
-                    self.answer = rest;
-                    Ok(1)
-                }
-                None if self.ends => Ok(0),
-                None => Err(ErrorKind::TimedOut),
-            }
-        }
-
-        fn put(&mut self, bytes: &[u8]) -> usize {
-            let len = bytes.len().min(7);
-            self.written.extend_from_slice(&bytes[..len]);
-            len
-        }
-    }
-
-    impl embedded_io::ErrorType for Proxy {
-        type Error = ErrorKind;
-    }
-
-    impl embedded_io::Read for Proxy {
-        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-            self.take(buffer)
-        }
-    }
-
-    impl embedded_io::Write for Proxy {
-        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-            Ok(self.put(bytes))
-        }
-
-        fn flush(&mut self) -> Result<(), ErrorKind> {
-            Ok(())
-        }
-    }
-
-    impl Stream for Proxy {
-        fn wait_readable(&mut self, limit: Duration) -> Result<bool, ErrorKind> {
-            let readable = !self.answer.is_empty() || self.ends;
-            let waited = if readable { 100 } else { u64::try_from(limit.as_millis()).unwrap() };
-            self.now_ms.set(self.now_ms.get() + waited);
-            Ok(readable)
-        }
-    }
-
-    impl embedded_io_async::Read for Proxy {
-        async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-            self.take(buffer)
-        }
-    }
-
-    impl embedded_io_async::Write for Proxy {
-        async fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-            Ok(self.put(bytes))
-        }
-
-        async fn flush(&mut self) -> Result<(), ErrorKind> {
-            Ok(())
-        }
-    }
-
-    fn blocking(answer: &'static str, ends: bool) -> (Result<(), Failure>, String) {
-        let mut proxy = Proxy::new(answer, ends);
-        // The clock is the proxy's own; a copy of it is what the closure can hold.
-        let clock = std::rc::Rc::new(Cell::new(0));
-        let mut line = Line { proxy: &mut proxy, clock: clock.clone() };
-        let limit = Duration::from_secs(28);
-        let opened = open(&mut line, &DIAL, Some("Basic dTpw"), || Instant::from_millis(clock.get()), limit);
+    fn blocking(answer: &str, ends: bool) -> (Result<(), Failure>, String) {
+        let mut proxy = Service::new(answer, ends);
+        let clock = Rc::clone(&proxy.clock);
+        let now = || Instant::from_millis(clock.get());
+        let opened = open(&mut proxy, &DIAL, Some("Basic dTpw"), now, Duration::from_secs(28));
         (opened, String::from_utf8(proxy.written).unwrap())
     }
 
-    /// Shows the proxy's clock.
-    struct Line<'p> {
-        proxy: &'p mut Proxy,
-        clock: std::rc::Rc<Cell<u64>>,
-    }
-
-    impl embedded_io::ErrorType for Line<'_> {
-        type Error = ErrorKind;
-    }
-
-    impl embedded_io::Read for Line<'_> {
-        fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-            embedded_io::Read::read(self.proxy, buffer)
-        }
-    }
-
-    impl embedded_io::Write for Line<'_> {
-        fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-            embedded_io::Write::write(self.proxy, bytes)
-        }
-
-        fn flush(&mut self) -> Result<(), ErrorKind> {
-            Ok(())
-        }
-    }
-
-    impl Stream for Line<'_> {
-        fn wait_readable(&mut self, limit: Duration) -> Result<bool, ErrorKind> {
-            let readable = self.proxy.wait_readable(limit);
-            self.clock.set(self.proxy.now_ms.get());
-            readable
-        }
-    }
-
-    fn asynchronous(answer: &'static str) -> Result<(), Failure> {
-        let mut proxy = Proxy::new(answer, true);
+    fn asynchronous(answer: &str) -> Result<(), Failure> {
+        let mut proxy = Service::new(answer, true);
         let work = pin!(open_async(&mut proxy, &DIAL, None));
         match work.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(opened) => opened,
@@ -282,9 +177,19 @@ mod tests {
     }
 
     #[test]
+    fn a_proxy_that_takes_nothing_is_given_up_in_time() {
+        let mut proxy = Service::new("", false);
+        proxy.takes = false;
+        let clock = Rc::clone(&proxy.clock);
+        let now = || Instant::from_millis(clock.get());
+        assert_eq!(open(&mut proxy, &DIAL, None, now, Duration::from_secs(28)), Err(SILENT));
+        assert_eq!(clock.get(), 28_000);
+    }
+
+    #[test]
     fn a_login_that_does_not_fit_is_an_error_before_anything_is_sent() {
         let long = String::from_utf8(std::vec![b'x'; REQUEST_MAX]).unwrap();
-        let mut proxy = Proxy::new("", true);
+        let mut proxy = Service::new("", true);
         let opened = open(&mut proxy, &DIAL, Some(&long), || Instant::ORIGIN, Duration::from_secs(1));
         assert_eq!((opened, proxy.written.len()), (Err(Failure::Local(LocalFailure::Buffer)), 0));
     }

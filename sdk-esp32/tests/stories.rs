@@ -1,4 +1,5 @@
-//! The stories of a device, told through both pipes, blocking and asynchronous, and through a client.
+//! The stories of a device, told through both pipes, blocking and asynchronous, each over WebSockets too, and through a
+//! client.
 #![expect(clippy::unwrap_used, reason = "a failure of what a test sets up fails the test")]
 
 #[cfg(feature = "embedded-svc")]
@@ -17,7 +18,8 @@ use client::FakeClients;
 #[cfg(feature = "embedded-svc")]
 use forms::ThroughClient;
 use forms::{
-    Asynchronous, Blocking, CONFIG, Frontend, Got, Outbox, Settings, got, payloads, until, until_delivered, until_up,
+    Asynchronous, Blocking, CONFIG, Frontend, Got, Outbox, Settings, WebAsynchronous, WebBlocking, got, payloads,
+    until, until_delivered, until_up,
 };
 use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for};
 use steadfast_core::{Assignment, Event, Failure, PublishError, Seed, State};
@@ -85,6 +87,12 @@ macro_rules! both {
         mod asynchronous {
             $(#[test] fn $story() { super::$story::<crate::Asynchronous>(); })*
         }
+        mod web_sockets {
+            $(#[test] fn $story() { super::$story::<crate::WebBlocking>(); })*
+        }
+        mod asynchronous_web_sockets {
+            $(#[test] fn $story() { super::$story::<crate::WebAsynchronous>(); })*
+        }
     };
 }
 
@@ -130,7 +138,7 @@ fn trouble_at_every_byte<F: Frontend>(trouble: Trouble) {
     };
     assert!(total > 2000, "{total}");
     let mut copies = 0;
-    for at in 0..total {
+    for at in (0..total).step_by(F::STRIDE) {
         let net = Net::new();
         net.borrow_mut().trouble = Some((at, trouble));
         main_story::<F>(&net);
@@ -340,6 +348,18 @@ fn a_long_outage_costs_few_writes_of_the_memory<F: Frontend>() {
     }
 }
 
+#[test]
+fn a_service_that_asks_whether_a_device_is_there_gets_an_answer() {
+    fn pongs<F: Frontend>() -> usize {
+        let net = Net::new();
+        main_story::<F>(&net);
+        net.borrow().pongs
+    }
+    // One for each connection at least.
+    assert!(pongs::<WebBlocking>() >= 4 && pongs::<WebAsynchronous>() >= 4);
+    assert_eq!(pongs::<Blocking>(), 0);
+}
+
 #[cfg(feature = "embedded-svc")]
 #[test]
 fn a_message_comes_through_a_client_in_pieces() {
@@ -395,11 +415,27 @@ fn each_attempt_has_a_client_of_its_own() {
 #[test]
 fn a_poll_dropped_at_any_point_loses_nothing() {
     // A dial takes two polls: dropped after one it could never end.
-    for polls in 2..40 {
+    dropped_after(2, |polls, device: &mut Asynchronous| {
+        run_for(polls, async { got(device.0.poll(Duration::from_secs(10)).await) })
+    });
+}
+
+#[test]
+fn a_poll_dropped_in_the_middle_of_a_frame_loses_nothing() {
+    // An upgrade takes many polls, so it is up to the connection that they are dropped.
+    dropped_after(2, |polls, device: &mut WebAsynchronous| {
+        let polls = if device.state() == State::Up { polls } else { 10_000 };
+        run_for(polls, async { got(device.0.poll(Duration::from_secs(10)).await) })
+    });
+}
+
+/// Tells a story in which each poll is dropped after so many polls of its future, from `least` on.
+fn dropped_after<F: Frontend>(least: usize, mut poll: impl FnMut(usize, &mut F) -> Option<Got>) {
+    for polls in least..least + 38 {
         for manners in [PLAIN, Manners { read: 3, write: 7, reluctant: true }] {
             let net = Net::new();
             net.borrow_mut().manners = manners;
-            let mut device = Asynchronous::new(&net);
+            let mut device = F::new(&net);
             device.start();
             let mut sent = 0;
             for _ in 0..200_000 {
@@ -407,8 +443,7 @@ fn a_poll_dropped_at_any_point_loses_nothing() {
                     sent += 1;
                 }
                 // What is polled and dropped is done again by the next call.
-                let got = run_for(polls, async { got(device.0.poll(Duration::from_secs(10)).await) });
-                if let Some(Got::Message(_, _, ack)) = got {
+                if let Some(Got::Message(_, _, ack)) = poll(polls, &mut device) {
                     device.acknowledge(ack);
                 }
                 if device.delivered() == 10 {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::{
-    Assignment, Config, Credential, Event, Memory, Message, PublishError, RamOutbox, Seed, Service, State,
-    Subscriptions,
+    Assignment, Config, Credential, DEFAULT_PORT, Event, Memory, Message, PublishError, RamOutbox, Seed, Service,
+    State, Subscriptions, way,
 };
 #[cfg(feature = "embedded-svc")]
 use steadfast_esp32::client::ClientDialler;
@@ -14,16 +14,21 @@ use steadfast_esp32::{Ack, Buffers, Device, Poll, asynch};
 
 #[cfg(feature = "embedded-svc")]
 use crate::client::FakeClients;
+use crate::rig::websocket::{AsyncWebDialler, WebDialler};
 use crate::rig::{AsyncDialler, Clock, DEVICE, Dialler, Rig, SCOPE, Shared, run_for};
 
-pub(crate) static CONFIG: Config<&str> = {
+pub(crate) static CONFIG: Config<&str> = config(DEFAULT_PORT);
+static WEB_CONFIG: Config<&str> = config(way::PORT);
+
+const fn config(port: u16) -> Config<&'static str> {
     let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
     let mut config = Config::new(service, Credential::SharedKey);
     config.max_inbound = 1024;
     config.max_outbound = 1024;
     config.subscriptions = Subscriptions::CLOUD_TO_DEVICE;
+    config.port = port;
     config
-};
+}
 
 pub(crate) type Outbox = RamOutbox<8, 1024>;
 pub(crate) type Settings = &'static Config<&'static str>;
@@ -38,6 +43,9 @@ pub(crate) enum Got {
 
 /// Either form of the device.
 pub(crate) trait Frontend {
+    /// Every how many bytes trouble is made in a story that has it everywhere. Frames make twice as many of the same.
+    const STRIDE: usize = 1;
+
     fn new(net: &Shared) -> Self;
     fn start(&mut self);
     fn poll(&mut self, timeout: Duration) -> Got;
@@ -134,6 +142,43 @@ impl Frontend for Asynchronous {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
         Self(asynch::Device::new(board, dialler, clock, &CONFIG, Outbox::new(), seed, buffers()).unwrap())
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Got {
+        run_for(1_000_000, async { got(self.0.poll(timeout).await) }).expect("a poll without end")
+    }
+
+    commands!();
+}
+
+/// The blocking device over WebSockets.
+pub(crate) struct WebBlocking(Device<'static, Rig, WebDialler, Outbox, Settings>);
+
+impl Frontend for WebBlocking {
+    const STRIDE: usize = 3;
+
+    fn new(net: &Shared) -> Self {
+        let (board, dialler) = (Rig(Rc::clone(net)), WebDialler(Rc::clone(net)));
+        Self(Device::new(board, dialler, &WEB_CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap())
+    }
+
+    fn poll(&mut self, timeout: Duration) -> Got {
+        got(self.0.poll(timeout))
+    }
+
+    commands!();
+}
+
+/// The asynchronous device over WebSockets.
+pub(crate) struct WebAsynchronous(pub(crate) asynch::Device<'static, Rig, AsyncWebDialler, Clock, Outbox, Settings>);
+
+impl Frontend for WebAsynchronous {
+    const STRIDE: usize = 3;
+
+    fn new(net: &Shared) -> Self {
+        let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncWebDialler(Rc::clone(net)), Clock(Rc::clone(net)));
+        let seed = Seed::from_number(7);
+        Self(asynch::Device::new(board, dialler, clock, &WEB_CONFIG, Outbox::new(), seed, buffers()).unwrap())
     }
 
     fn poll(&mut self, timeout: Duration) -> Got {

@@ -1,5 +1,8 @@
 //! A network of fake streams in virtual time, with the simulated services behind it.
 
+#[path = "websocket.rs"]
+pub(crate) mod websocket;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
@@ -13,9 +16,10 @@ use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::mqttbytes::v4::Packet;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, Memory, Role};
+use steadfast_core::{Assignment, Failure, Instant, Memory, Role, way};
 use steadfast_esp32::{Board, Connect, Dial, Stream, asynch};
 use steadfast_world::service::{Dps, Hub, Key, Reaction, Reply};
+use websocket::Served;
 
 /// Wall-clock time at which a rig begins.
 pub(crate) const UNIX: u64 = 1_780_000_000;
@@ -55,8 +59,18 @@ struct Connection {
     /// When the device sees the end.
     ends_at: Option<u64>,
     outbound: BytesMut,
+    /// It speaks WebSockets.
+    frames: Option<Served>,
     stalled: bool,
     reluctant: bool,
+}
+
+impl Connection {
+    /// Sends bytes of MQTT to the device.
+    fn send(&mut self, at: u64, bytes: Vec<u8>) {
+        let bytes = self.frames.as_mut().map_or(bytes.clone(), |frames| frames.frame(&bytes));
+        self.inbound.push_back((at, bytes));
+    }
 }
 
 pub(crate) struct Net {
@@ -72,6 +86,8 @@ pub(crate) struct Net {
     pub(crate) dials: Vec<(u64, String)>,
     pub(crate) saved: Option<Assignment>,
     pub(crate) memory: Option<Memory>,
+    /// Pings of services that devices answered.
+    pub(crate) pongs: usize,
     /// How often a memory was written.
     pub(crate) memory_writes: usize,
     /// A stream said "not now", and would wake its task soon.
@@ -103,6 +119,7 @@ impl Net {
             saved: None,
             memory: None,
             memory_writes: 0,
+            pongs: 0,
             soon: false,
             connections: BTreeMap::new(),
         }))
@@ -155,7 +172,7 @@ impl Net {
     pub(crate) fn garbage(&mut self) {
         let at = self.now;
         for connection in self.connections.values_mut() {
-            connection.inbound.push_back((at, vec![0xf0, 0xff, 0x00, 0x13]));
+            connection.send(at, vec![0xf0, 0xff, 0x00, 0x13]);
         }
     }
 
@@ -189,13 +206,18 @@ impl Net {
                 Reply::Packet(packet) => {
                     let mut bytes = BytesMut::new();
                     packet.write(&mut bytes, 1 << 20).unwrap();
-                    connection.inbound.push_back((at, bytes.to_vec()));
+                    connection.send(at, bytes.to_vec());
                 }
-                Reply::Bytes(bytes) => connection.inbound.push_back((at, bytes)),
+                Reply::Bytes(bytes) => connection.send(at, bytes),
                 Reply::Close => connection.ends_at = Some(connection.ends_at.map_or(at, |before| before.min(at))),
                 _ => panic!("an unknown reply"),
             }
         }
+    }
+
+    /// The connection speaks WebSockets from here on.
+    fn web_socket(&mut self, id: u64) {
+        self.connections.get_mut(&id).unwrap().frames = Some(Served::default());
     }
 
     pub(crate) fn dial(&mut self, host: &str) -> Result<u64, Failure> {
@@ -211,6 +233,7 @@ impl Net {
             inbound: VecDeque::new(),
             ends_at: None,
             outbound: BytesMut::new(),
+            frames: None,
             stalled: false,
             reluctant: false,
         };
@@ -264,7 +287,17 @@ impl Net {
         if connection.ends_at.is_some_and(|at| at <= now) {
             return Err(ErrorKind::ConnectionReset);
         }
-        connection.outbound.extend_from_slice(&bytes[..len]);
+        match &mut connection.frames {
+            None => connection.outbound.extend_from_slice(&bytes[..len]),
+            Some(frames) => {
+                let (data, answer) = frames.take(&bytes[..len]);
+                self.pongs += std::mem::take(&mut frames.pongs);
+                connection.outbound.extend_from_slice(&data);
+                if !answer.is_empty() {
+                    connection.inbound.push_back((now + LATENCY_MS, answer));
+                }
+            }
+        }
         let host = connection.host.clone();
         while let Some(connection) = self.connections.get_mut(&id) {
             match Packet::read(&mut connection.outbound, 1 << 20) {
@@ -406,10 +439,19 @@ impl Connect for Dialler {
     type Stream = Pipe;
 
     fn connect(&mut self, dial: &Dial<'_>) -> Result<Pipe, Failure> {
-        assert_eq!(dial.port, 8883);
-        let id = self.0.borrow_mut().dial(dial.host)?;
-        Ok(Pipe { net: Rc::clone(&self.0), id })
+        Ok(Pipe { net: Rc::clone(&self.0), id: reach(&self.0, dial)? })
     }
+}
+
+/// Connects; on the port of WebSockets the service speaks them.
+fn reach(net: &Shared, dial: &Dial<'_>) -> Result<u64, Failure> {
+    let mut net = net.borrow_mut();
+    let id = net.dial(dial.host)?;
+    match dial.port {
+        way::PORT => net.web_socket(id),
+        port => assert_eq!(port, 8883),
+    }
+    Ok(id)
 }
 
 /// The asynchronous face of a [`Pipe`].
@@ -462,8 +504,7 @@ impl asynch::Connect for AsyncDialler {
             if pending { Ready::Pending } else { Ready::Ready(()) }
         })
         .await;
-        let id = self.0.borrow_mut().dial(dial.host)?;
-        Ok(AsyncPipe(Pipe { net: Rc::clone(&self.0), id }))
+        Ok(AsyncPipe(Pipe { net: Rc::clone(&self.0), id: reach(&self.0, dial)? }))
     }
 }
 

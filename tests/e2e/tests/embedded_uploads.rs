@@ -3,49 +3,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it is")]
 
+#[path = "support/board.rs"]
+mod board;
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
+use board::Host;
 use e2e::{DEVICE, HUB_A, Scene, key, policy, soon};
 use embedded_io::{ErrorKind, ErrorType};
 use embedded_svc::http::client::{Connection, Headers, Method, Status};
 use hub_emulator::{Config as Emulated, Fault, HubConfig, Injection, Operation};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use steadfast_core::azure::sas::SymmetricKey;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use steadfast_core::files::{Input, Options, Report, UploadError};
-use steadfast_core::text::Text;
-use steadfast_core::{Config, Credential, Failure, Role, Seed, Service};
+use steadfast_core::{Config, Credential, Failure, Seed, Service};
 use steadfast_esp32::Board;
 use steadfast_esp32::upload::svc::{Client, Connections};
 use steadfast_esp32::upload::{HttpRequest, Poll, Upload, UploadBuffers};
-
-/// A thread with a clock, a key and a network.
-struct Host {
-    began: Instant,
-    key: SymmetricKey,
-}
-
-impl Board for Host {
-    fn now(&self) -> steadfast_core::Instant {
-        steadfast_core::Instant::ORIGIN.after(self.began.elapsed())
-    }
-
-    fn unix_secs(&self) -> Option<u64> {
-        SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
-    }
-
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        Ok(self.key.sign(text))
-    }
-
-    fn sleep(&mut self, span: Duration) {
-        std::thread::sleep(span);
-    }
-}
 
 struct Net {
     address: SocketAddr,
@@ -174,14 +151,10 @@ impl Connection for Https {
 
 /// Uploads `content` in blocks of 4 KiB.
 fn upload(address: SocketAddr, ca_pem: &str, content: &[u8]) -> (Result<Report, UploadError>, String) {
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(ca_pem.as_bytes()).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let tls = Arc::new(tls.with_root_certificates(roots).with_no_client_auth());
+    let tls = board::trust(ca_pem);
     let mut config = Config::new(Service::Hub { host: HUB_A, device_id: DEVICE }, Credential::SharedKey);
     config.retry = policy();
-    let mut board = Host { began: Instant::now(), key: SymmetricKey::from_base64(&key().to_base64()).unwrap() };
+    let mut board = Host::new(&key());
     let (mut grant, mut block, mut scratch) = ([0; 1024], [0; 4096], [0; 2048]);
     let buffers = UploadBuffers { grant: &mut grant, block: &mut block, scratch: &mut scratch };
     let seed = Seed::from_number(7);
