@@ -21,13 +21,15 @@ enum Kind {
     Ram,
 }
 
-const MEASURES: [Measure; 9] = [
+const MEASURES: [Measure; 11] = [
     Measure {
         feature: "hub-whole",
         what: "IoT Hub and DPS with a shared key, whole: twin, methods, messages both ways",
         goal: Some(32 * 1024),
         kind: Kind::Flash,
     },
+    Measure { feature: "whole-sas", what: "one hub with a shared key, whole", goal: None, kind: Kind::Flash },
+    Measure { feature: "whole-x509", what: "one hub with a certificate, whole", goal: None, kind: Kind::Flash },
     Measure {
         feature: "hub-dps-sas",
         what: "IoT Hub and DPS with a shared key: telemetry, MQTT included",

@@ -17,7 +17,7 @@ extern "C" fn _start() -> ! {
     // Every firmware has these, and the ESP32 family has them in ROM: the image without features has them as well.
     black_box([memcpy as *const (), memmove as *const (), memset as *const ()]);
     loop {
-        #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
+        #[cfg(feature = "device")]
         device::run();
         #[cfg(feature = "codec")]
         codec::run();
@@ -48,15 +48,15 @@ extern "C" fn steadfast_panic() -> ! {
 }
 
 /// Bytes that the compiler does not know.
-#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509", feature = "codec", feature = "files", feature = "way"))]
+#[cfg(any(feature = "device", feature = "codec", feature = "files", feature = "way"))]
 static INPUT: [u8; 256] = [0; 256];
 
-#[cfg(any(feature = "hub-whole", feature = "hub-dps-sas", feature = "hub-sas", feature = "hub-x509"))]
+#[cfg(feature = "device")]
 mod device {
     use core::hint::black_box;
-    #[cfg(not(feature = "hub-x509"))]
+    #[cfg(feature = "key")]
     use steadfast_core::azure::sas::SymmetricKey;
-    #[cfg(feature = "hub-whole")]
+    #[cfg(feature = "services")]
     use steadfast_core::{Received, hub::pnp};
     use steadfast_core::{
         Action, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
@@ -64,22 +64,22 @@ mod device {
 
     /// The configuration is known when the firmware is built.
     static CONFIG: Config<&str> = {
-        #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas"))]
+        #[cfg(feature = "dps")]
         let service = Service::Provisioned {
             host: "global.azure-devices-provisioning.net",
             id_scope: "0ne00ABCDEF",
             registration_id: "pump-7",
         };
-        #[cfg(not(any(feature = "hub-whole", feature = "hub-dps-sas")))]
+        #[cfg(not(feature = "dps"))]
         let service = Service::Hub { host: "contoso.azure-devices.net", device_id: "pump-7" };
-        #[cfg(feature = "hub-x509")]
+        #[cfg(not(feature = "key"))]
         let credential = Credential::Certificate;
-        #[cfg(not(feature = "hub-x509"))]
+        #[cfg(feature = "key")]
         let credential = Credential::SharedKey;
         let mut config = Config::new(service, credential);
         config.max_inbound = 2048;
         config.max_outbound = 2048;
-        #[cfg(feature = "hub-whole")]
+        #[cfg(feature = "services")]
         {
             config.subscriptions = steadfast_core::Subscriptions::ALL;
         }
@@ -99,41 +99,43 @@ mod device {
     pub(crate) fn run() {
         let seed = Seed::new(black_box([7; 16]));
         let outbox = RamOutbox::<8, 2048>::new();
-        #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas"))]
+        #[cfg(feature = "dps")]
         let link = Link::new(Fixed, outbox, seed, now());
-        #[cfg(not(any(feature = "hub-whole", feature = "hub-dps-sas")))]
+        #[cfg(not(feature = "dps"))]
         let link = Link::direct(Fixed, outbox, seed, now());
         let Ok(link) = link else { return };
-        #[cfg(feature = "hub-whole")]
+        #[cfg(feature = "services")]
         let mut link = steadfast_core::HubLink::new(link, [0; 1024], [0; 1024]);
-        #[cfg(not(feature = "hub-whole"))]
+        #[cfg(not(feature = "services"))]
         let mut link = link;
-        #[cfg(not(feature = "hub-x509"))]
+        #[cfg(feature = "key")]
         let Ok(key) = SymmetricKey::from_base64(black_box("BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=")) else {
             return;
         };
         link.start(now());
         let mut buffer = [0; 2048];
-        #[cfg(not(feature = "hub-x509"))]
+        #[cfg(feature = "key")]
         drive(&mut link, &key, &mut buffer);
-        #[cfg(feature = "hub-x509")]
+        #[cfg(not(feature = "key"))]
         drive(&mut link, &mut buffer);
     }
 
-    #[cfg(feature = "hub-whole")]
-    type Driven = steadfast_core::HubLink<RamOutbox<8, 2048>, Fixed>;
-    #[cfg(feature = "hub-dps-sas")]
-    type Driven = Link<RamOutbox<8, 2048>, Fixed>;
-    #[cfg(any(feature = "hub-sas", feature = "hub-x509"))]
-    type Driven = Link<RamOutbox<8, 2048>, Fixed, steadfast_core::Direct>;
+    #[cfg(feature = "dps")]
+    type Home = steadfast_core::Provisioned;
+    #[cfg(not(feature = "dps"))]
+    type Home = steadfast_core::Direct;
+    #[cfg(feature = "services")]
+    type Driven = steadfast_core::HubLink<RamOutbox<8, 2048>, Fixed, Home>;
+    #[cfg(not(feature = "services"))]
+    type Driven = Link<RamOutbox<8, 2048>, Fixed, Home>;
 
     /// A loop of its own: firmware keeps its link in a static, or hands it from function to function, and does not hold
     /// kilobytes of it in the frame it works in.
     #[inline(never)]
-    fn drive(link: &mut Driven, #[cfg(not(feature = "hub-x509"))] key: &SymmetricKey, buffer: &mut [u8; 2048]) {
+    fn drive(link: &mut Driven, #[cfg(feature = "key")] key: &SymmetricKey, buffer: &mut [u8; 2048]) {
         let mut attempt = link.attempt();
         loop {
-            #[cfg(not(feature = "hub-x509"))]
+            #[cfg(feature = "key")]
             link.set_wall_clock(black_box(1_780_000_000), now());
             black_box(link.publish(Message::telemetry(black_box("k=v"), black_box(&super::INPUT)), now()).is_ok());
             link.handle_timeout(now());
@@ -143,7 +145,7 @@ mod device {
                 2 => link.handle_input(Input::Wrote { pending: black_box(0) }, attempt, now()),
                 _ => link.handle_input(Input::Bytes(black_box(&super::INPUT)), attempt, now()),
             };
-            #[cfg(feature = "hub-whole")]
+            #[cfg(feature = "services")]
             match taken.received {
                 Some(Received::Twin(twin)) => {
                     for property in pnp::properties(twin.desired) {
@@ -174,7 +176,7 @@ mod device {
                 }
                 _ => {}
             }
-            #[cfg(not(feature = "hub-whole"))]
+            #[cfg(not(feature = "services"))]
             black_box(taken);
             loop {
                 match link.poll_output_within(black_box(2048)) {
@@ -182,7 +184,7 @@ mod device {
                         black_box(packet.encode_to_slice(buffer).is_ok());
                         black_box(&*buffer);
                     }
-                    #[cfg(not(feature = "hub-x509"))]
+                    #[cfg(feature = "key")]
                     Output::Action(Action::Sign { attempt, text, .. }) => {
                         let signature = key.sign(&text);
                         link.handle_input(Input::Signed(&signature), attempt, now());
@@ -194,7 +196,7 @@ mod device {
                     Output::Action(Action::Close { flush, .. }) => {
                         black_box(flush);
                     }
-                    #[cfg(any(feature = "hub-whole", feature = "hub-dps-sas"))]
+                    #[cfg(feature = "dps")]
                     Output::Action(Action::SaveAssignment(assignment)) => {
                         black_box((assignment.hub(), assignment.device_id()));
                     }
