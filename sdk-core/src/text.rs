@@ -311,7 +311,8 @@ fn base64_digit(value: u8) -> u8 {
     }
 }
 
-fn hex_digit(nibble: u8, ten: u8) -> u8 {
+/// Returns the hexadecimal digit of `nibble`, of which those from ten on are `ten` and what follows it.
+pub(crate) fn hex_digit(nibble: u8, ten: u8) -> u8 {
     if nibble < 10 { b'0'.wrapping_add(nibble) } else { ten.wrapping_add(nibble.wrapping_sub(10)) }
 }
 

@@ -5,10 +5,12 @@
 //! second one means.
 
 mod value;
+mod write;
 
 use core::fmt;
 
 pub use self::value::{Number, Str, Value};
+pub(crate) use self::write::put_string;
 
 /// Deepest nesting taken. Twins have at most 10 levels (IoT Hub quotas), answers of the provisioning service 3.
 pub const DEPTH_MAX: u8 = 16;

@@ -8,7 +8,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use super::{member, put_string};
+use super::member;
+use crate::azure::json::put_string;
 use crate::azure::json::{Reader, Str, Value};
 use crate::azure::names::{self, NameError};
 use crate::text::{Part, Sink, SinkFull, Text};

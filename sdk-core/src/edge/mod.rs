@@ -16,44 +16,10 @@ pub mod workload;
 pub use environment::{API_VERSION, Environment, EnvironmentError, Module, UriError, Variable, WorkloadUri};
 
 use crate::azure::json::member;
-use crate::text::{Sink, SinkFull};
-
-/// Writes a JSON string.
-fn put_string(text: &str, out: &mut dyn Sink) -> Result<(), SinkFull> {
-    out.put(b"\"")?;
-    for character in text.chars() {
-        match character {
-            '"' => out.put(b"\\\"")?,
-            '\\' => out.put(b"\\\\")?,
-            '\0'..='\u{1f}' => {
-                let code = u32::from(character).to_le_bytes()[0];
-                out.put(b"\\u00")?;
-                out.put(&[hex(code >> 4), hex(code & 15)])?;
-            }
-            other => out.put(other.encode_utf8(&mut [0; 4]).as_bytes())?,
-        }
-    }
-    out.put(b"\"")
-}
-
-const fn hex(digit: u8) -> u8 {
-    if digit < 10 { b'0'.wrapping_add(digit) } else { b'a'.wrapping_add(digit).wrapping_sub(10) }
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::text::Slice;
-
-    #[test]
-    fn strings_are_written_as_json_reads_them() {
-        let text = "a\"b\\c\n\u{1f}\u{e9}";
-        let mut buffer = [0; 64];
-        let mut out = Slice::new(&mut buffer);
-        put_string(text, &mut out).unwrap();
-        let len = out.len();
-        assert_eq!(serde_json::from_slice::<std::string::String>(&buffer[..len]).unwrap(), text);
-    }
 
     #[test]
     fn a_member_is_found_in_a_whole_object_only() {

@@ -1,5 +1,6 @@
 //! What is sent to the hub and, as the list of blocks, to the storage.
 
+use crate::azure::json::put_string;
 use crate::text::{Counter, Part, Sink, SinkFull, Text};
 
 const LIST_HEAD: &[u8] = b"<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>";
@@ -62,9 +63,9 @@ impl Document<'_> {
     pub fn write(&self, out: &mut dyn Sink) -> Result<(), SinkFull> {
         match self.0 {
             Content::Initiate(name) => {
-                out.put(b"{\"blobName\":\"")?;
-                put_escaped(name, out)?;
-                out.put(b"\"}")
+                out.put(b"{\"blobName\":")?;
+                put_string(name, out)?;
+                out.put(b"}")
             }
             Content::Notice { correlation_id, success, status } => Text::of([
                 Part::Plain("{\"correlationId\":\""),
@@ -147,20 +148,6 @@ pub(super) fn digits(number: u32) -> [u8; 9] {
         rest /= 10;
     }
     digits
-}
-
-/// Writes `text`, which has no control characters, as the inside of a JSON string (RFC 8259, section 7).
-fn put_escaped(text: &str, out: &mut dyn Sink) -> Result<(), SinkFull> {
-    for run in text.as_bytes().split_inclusive(|byte| matches!(byte, b'"' | b'\\')) {
-        match run {
-            [plain @ .., escaped @ (b'"' | b'\\')] => {
-                out.put(plain)?;
-                out.put(&[b'\\', *escaped])?;
-            }
-            plain => out.put(plain)?,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use super::reports::members;
-use crate::azure::json::{Str, Value};
+use crate::azure::json::{Str, Value, put_string};
 use crate::text::{Shown, Sink, SinkFull, Slice};
 
 /// Status of a writable property that was applied.
@@ -115,21 +115,6 @@ impl fmt::Display for Acknowledgement<'_> {
     }
 }
 
-/// Writes a JSON string.
-fn put_string(text: &str, out: &mut dyn Sink) -> Result<(), SinkFull> {
-    out.put(b"\"")?;
-    for character in text.chars() {
-        match character {
-            '"' => out.put(b"\\\"")?,
-            '\\' => out.put(b"\\\\")?,
-            // Control characters mean nothing to an operator.
-            control if control.is_control() => out.put(b" ")?,
-            other => out.put(other.encode_utf8(&mut [0; 4]).as_bytes())?,
-        }
-    }
-    out.put(b"\"")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +137,9 @@ mod tests {
         let expected = br#"{"thermo":{"__t":"c","target":{"value":21.5,"ac":200,"av":3,"ad":"a \"b\""}}}"#;
         assert_eq!(ack.write(&mut buffer), Some(&expected[..]));
         assert_eq!(ack.write(&mut [0; 20]), None);
+        // A name is the one it was, whatever is in it.
+        let odd = Acknowledgement { component: None, name: "a\tb", ..ack };
+        assert!(odd.to_string().starts_with(r#"{"a\u0009b":{"#));
         assert_eq!(ack.to_string().as_bytes(), expected);
     }
 
