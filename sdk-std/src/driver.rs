@@ -38,7 +38,9 @@ pub struct Driver {
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     saving: Option<JoinHandle<()>>,
     sleep: Option<Pin<Box<Sleep>>>,
-    /// The sleep has ended and was not set again.
+    /// The sleep is set and has not ended. One that has ended stays ready.
+    asleep: bool,
+    /// The sleep has ended since the last turn.
     awake: bool,
     started: bool,
 }
@@ -61,7 +63,17 @@ enum Work {
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, setup: Arc<Setup>) -> Self {
         let work = Work::Nothing;
-        Self { shared, setup, work, closing: None, saving: None, sleep: None, awake: true, started: false }
+        Self {
+            shared,
+            setup,
+            work,
+            closing: None,
+            saving: None,
+            sleep: None,
+            asleep: false,
+            awake: true,
+            started: false,
+        }
     }
 
     fn start(&mut self) {
@@ -107,8 +119,10 @@ impl Driver {
                 Some(sleep) => sleep.as_mut().reset(tokio::time::Instant::now() + span),
                 None => self.sleep = Some(Box::pin(sleep(span))),
             }
+            self.asleep = true;
         }
-        self.awake = self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        self.awake = self.asleep && self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(cx).is_ready());
+        self.asleep &= !self.awake;
         Some(mem::take(&mut turn.again) | self.awake)
     }
 
