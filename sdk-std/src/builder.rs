@@ -19,6 +19,7 @@ use steadfast_core::{
 
 use crate::build_error::BuildError;
 use crate::connect::Overrides;
+use crate::context::Context;
 use crate::proxy::Proxy;
 use crate::tls::Tls;
 
@@ -72,6 +73,7 @@ pub struct Builder {
     seed: Option<Seed>,
     #[cfg(feature = "rumqttc")]
     over_rumqttc: bool,
+    pub(crate) context: &'static Context,
     error: Option<BuildError>,
 }
 
@@ -106,6 +108,7 @@ impl Builder {
             seed: None,
             #[cfg(feature = "rumqttc")]
             over_rumqttc: false,
+            context: Context::shared(),
             error: None,
         }
     }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use steadfast_core::{Failure, LocalFailure};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+
+use crate::names::Names;
 
 /// Addresses by host name, used in place of DNS.
 pub(crate) type Overrides = HashMap<Box<str>, Vec<SocketAddr>>;
@@ -29,12 +31,13 @@ const ADDRESSES: usize = 16;
 ///
 /// `loopback` refuses every other address: what travels must not leave the machine.
 pub(crate) async fn connect(
+    names: &'static Names,
     host: &str,
     port: u16,
     overrides: Option<&Overrides>,
     loopback: bool,
 ) -> Result<TcpStream, Failure> {
-    let mut addresses = resolve(host, port, overrides).await?;
+    let mut addresses = resolve(names, host, port, overrides).await?;
     if loopback {
         addresses.retain(|address| address.ip().to_canonical().is_loopback());
         if addresses.is_empty() {
@@ -51,27 +54,26 @@ pub(crate) async fn connect(
 }
 
 /// Asks for the addresses of `host`, anew each time.
-async fn resolve(host: &str, port: u16, overrides: Option<&Overrides>) -> Result<Vec<SocketAddr>, Failure> {
+async fn resolve(
+    names: &'static Names,
+    host: &str,
+    port: u16,
+    overrides: Option<&Overrides>,
+) -> Result<Vec<SocketAddr>, Failure> {
+    let with_port = |address: &SocketAddr| {
+        let mut address = *address;
+        if address.port() == 0 {
+            address.set_port(port);
+        }
+        address
+    };
     if let Some(addresses) = overrides.and_then(|overrides| overrides.get(host)) {
-        let with_port = |address: &SocketAddr| match address.port() {
-            0 => SocketAddr::new(address.ip(), port),
-            _ => *address,
-        };
         return Ok(addresses.iter().map(with_port).collect());
     }
     if let Ok(address) = host.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(address, port)]);
     }
-    match lookup_host((host, port)).await {
-        Ok(found) => {
-            let found: Vec<_> = found.collect();
-            if found.is_empty() { Err(Failure::Unresolved) } else { Ok(found) }
-        }
-        Err(error) => {
-            tracing::debug!(host, %error, "the host name was not resolved");
-            Err(if lacks_resources(&error) { Failure::Local(LocalFailure::Resources) } else { Failure::Unresolved })
-        }
-    }
+    Ok(names.find(host).await?.iter().map(with_port).collect())
 }
 
 /// Alternates between the address families, beginning with the one the resolver put first (RFC 8305, section 4).
@@ -160,7 +162,7 @@ fn more_telling(one: Failure, other: Failure) -> Failure {
 }
 
 /// No descriptor, port or memory for a socket.
-fn lacks_resources(error: &io::Error) -> bool {
+pub(crate) fn lacks_resources(error: &io::Error) -> bool {
     let Some(number) = error.raw_os_error() else { return false };
     [Errno::MFILE, Errno::NFILE, Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM]
         .into_iter()
@@ -170,6 +172,7 @@ fn lacks_resources(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Context;
 
     #[test]
     fn families_alternate_from_the_one_the_resolver_prefers() {
@@ -214,7 +217,7 @@ mod tests {
     #[tokio::test]
     async fn only_loopback_addresses_are_taken_where_a_credential_would_show() {
         let overrides = Overrides::from([("hub".into(), vec!["192.0.2.1:8883".parse().unwrap()])]);
-        let failure = connect("hub", 8883, Some(&overrides), true).await.unwrap_err();
+        let failure = connect(&Context::shared().names, "hub", 8883, Some(&overrides), true).await.unwrap_err();
         assert_eq!(failure, Failure::Local(LocalFailure::Credential));
     }
 }

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 
 use steadfast_core::{Attempt, Failure, Ledger, LocalFailure};
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, spawn, spawn_blocking};
 use tokio::time::{Sleep, sleep};
 
 use crate::engine::{Dial, Notice, Report, ToSign, Turn};
+use crate::keeper::Keeper;
 use crate::pipe::{Connection, Stream};
 use crate::receipt::Undelivered;
 use crate::setup::Setup;
@@ -36,7 +36,7 @@ pub struct Driver {
     work: Work,
     /// The connection before, on its way out.
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    saving: Option<JoinHandle<()>>,
+    keeper: Keeper,
     sleep: Option<Pin<Box<Sleep>>>,
     /// The sleep is set and has not ended. One that has ended stays ready.
     asleep: bool,
@@ -68,7 +68,7 @@ impl Driver {
             setup,
             work,
             closing: None,
-            saving: None,
+            keeper: Keeper::default(),
             sleep: None,
             asleep: false,
             awake: true,
@@ -106,7 +106,8 @@ impl Driver {
             if mem::take(&mut turn.status_changed) {
                 self.shared.publish_status(&inner);
             }
-            if inner.stopped && turn.closing.is_none() && self.closing.is_none() && self.saving.is_none() {
+            if inner.stopped && turn.closing.is_none() && self.closing.is_none() && self.keeper.is_done(&self.setup, cx)
+            {
                 drop(inner);
                 self.tell(turn);
                 return None;
@@ -133,11 +134,7 @@ impl Driver {
         {
             self.closing = None;
         }
-        if let Some(saving) = &mut self.saving
-            && Pin::new(saving).poll(cx).is_ready()
-        {
-            self.saving = None;
-        }
+        self.keeper.poll(&self.setup, cx);
     }
 
     fn poll_work(&mut self, cx: &mut Context<'_>) -> Option<(Attempt, Report)> {
@@ -240,40 +237,10 @@ impl Driver {
             };
             turn.again = true;
         }
-        if let Some(assignment) = turn.save.take()
-            && let Some(file) = self.setup.assignment.clone()
-        {
+        if turn.save.is_some() || turn.remember.is_some() {
+            self.keeper.keep(turn.save.take(), turn.remember.take());
             turn.again = true;
-            self.keep(move || {
-                if let Err(error) = file.save(&assignment) {
-                    let path = file.path().display();
-                    tracing::warn!(%path, %error, "the assignment was not kept; the next start will provision anew");
-                }
-            });
         }
-        if let Some(memory) = turn.remember.take()
-            && let Some(file) = self.setup.memory.clone()
-        {
-            turn.again = true;
-            self.keep(move || {
-                if let Err(error) = file.save(&memory) {
-                    let path = file.path().display();
-                    tracing::warn!(%path, %error, "the back-off was not kept; the next start will begin afresh");
-                }
-            });
-        }
-    }
-
-    /// Writes a file beside the runtime's threads: the disk may take its time.
-    fn keep(&mut self, write: impl FnOnce() + Send + 'static) {
-        let earlier = self.saving.take();
-        self.saving = Some(spawn(async move {
-            if let Some(earlier) = earlier {
-                // The later one counts, whatever became of it.
-                let _ = earlier.await;
-            }
-            let _ = spawn_blocking(write).await;
-        }));
     }
 }
 

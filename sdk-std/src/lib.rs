@@ -46,6 +46,7 @@ mod build_error;
 mod builder;
 mod clock;
 mod connect;
+mod context;
 mod device;
 mod driver;
 #[cfg(feature = "edge")]
@@ -54,12 +55,14 @@ mod engine;
 #[cfg(feature = "_https")]
 mod http;
 mod inbox;
+mod keeper;
 mod kept_file;
 mod log;
 mod memory_file;
 mod memory_outbox;
 mod message;
 mod methods;
+mod names;
 mod pipe;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
@@ -73,6 +76,7 @@ mod services;
 mod setup;
 mod shared;
 mod signer;
+mod threads;
 mod tls;
 mod tokens;
 #[cfg(feature = "tpm")]

@@ -15,8 +15,9 @@ use rustls::sign::SigningKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384};
 use steadfast_core::Role;
-use tokio::task::spawn_blocking;
 
+use crate::context::KEYS;
+use crate::kept_file;
 use crate::signer::{Signer, Signing, SigningFailed};
 use crate::tls::ClientCertificate;
 
@@ -68,6 +69,12 @@ impl Pkcs11 {
     /// # Errors
     /// [`Pkcs11Error`] when there is no such module or token, or it refuses the PIN.
     pub fn open(module: impl AsRef<Path>, token: &str, pin: &str) -> Result<Self, Pkcs11Error> {
+        let module = module.as_ref();
+        // A bare name is looked for by the system's loader.
+        if module.components().count() > 1 {
+            kept_file::check(module, u64::MAX)
+                .map_err(|error| Pkcs11Error::Module(format!("{}: {error}", module.display())))?;
+        }
         let loaded = cryptoki::context::Pkcs11::new(module).map_err(Pkcs11Error::module)?;
         match loaded.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
             Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
@@ -164,13 +171,13 @@ impl Signer for Pkcs11Signer {
     fn sign(&self, _: Role, text: &str) -> Signing {
         let (holder, text) = (self.clone(), text.to_owned());
         Box::pin(async move {
-            let signed = spawn_blocking(move || {
+            let signed = KEYS.run(move || {
                 holder.token.0.with(|session| {
                     let key = find(session, ObjectClass::SECRET_KEY, &holder.label)?;
                     session.sign(&Mechanism::Sha256Hmac, key, text.as_bytes()).map_err(Pkcs11Error::token)
                 })
             });
-            let signed = signed.await.map_err(|_| SigningFailed::new("the runtime ends"))?;
+            let signed = signed.await.map_err(|error| SigningFailed::without_thread(&error))?;
             let signature = signed.map_err(|error| SigningFailed::new(error.to_string()))?;
             signature.try_into().map_err(|_| SigningFailed::new("the signature has not 32 bytes"))
         })

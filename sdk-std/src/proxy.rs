@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use zeroize::Zeroizing;
 
 use crate::connect::{self, Overrides};
+use crate::names::Names;
 
 /// An HTTP proxy that opens tunnels with CONNECT (RFC 9110, section 9.3.6).
 ///
@@ -132,13 +133,14 @@ impl Proxy {
     /// The link's own deadline would blame the service for a proxy that is silent; hence one here that comes first.
     pub(crate) async fn tunnel(
         &self,
+        names: &'static Names,
         host: &str,
         port: u16,
         overrides: Option<&Overrides>,
         patience: Duration,
     ) -> Result<TcpStream, Failure> {
         let deadline = Instant::now() + patience - patience / 16;
-        let reached = timeout(patience / 2, connect::connect(&self.host, self.port, overrides, false)).await;
+        let reached = timeout(patience / 2, connect::connect(names, &self.host, self.port, overrides, false)).await;
         let mut stream = match reached {
             Ok(Ok(stream)) => stream,
             Ok(Err(failure @ Failure::Local(_))) => return Err(failure),

@@ -7,11 +7,12 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use steadfast_core::{Failure, LocalFailure, Role, TlsFailure};
 use tokio::net::TcpStream;
-use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::assignment_file::AssignmentFile;
 use crate::connect::{self, Overrides};
+use crate::context::Context;
 use crate::driver::{Handshake, Opening};
 use crate::memory_file::MemoryFile;
 use crate::pipe::Stream;
@@ -21,11 +22,12 @@ use crate::tokens::Prover;
 
 /// What the driver was given once.
 pub(crate) struct Setup {
+    pub(crate) context: &'static Context,
     /// The device's name in logs.
     pub(crate) name: Box<str>,
     /// `None` for a connection without TLS.
     pub(crate) tls: Option<Tls>,
-    pub(crate) certificate: Option<Box<CertificateSource>>,
+    pub(crate) certificate: Option<Arc<CertificateSource>>,
     pub(crate) overrides: Option<Box<Overrides>>,
     pub(crate) prover: Option<Prover>,
     pub(crate) assignment: Option<Box<AssignmentFile>>,
@@ -114,19 +116,30 @@ impl Setup {
     /// Returns the configuration of TLS, `None` for a connection without it. `shown`: with the device's certificate.
     pub(crate) async fn tls_config(self: &Arc<Self>, shown: bool) -> Result<Option<Arc<ClientConfig>>, Failure> {
         let Some(tls) = self.trust().await? else { return Ok(None) };
-        let setup = Arc::clone(self);
-        // Reads files, and the system's store once in a while.
-        let config = spawn_blocking(move || {
-            let certificate = setup.certificate.as_deref().filter(|_| shown);
-            tls.config(certificate)
-        });
-        match config.await {
-            Ok(Ok(config)) => Ok(Some(config)),
-            Ok(Err(error)) => {
+        let certificate = self.certificate.clone().filter(|_| shown);
+        let (trust, source) = (tls.clone(), certificate.clone());
+        // Files, and the system's store once in a while.
+        let reading = self.context.readers.run(move || trust.config(source.as_deref()));
+        // The link waits no longer than its patience, and is to learn what it waited for.
+        match timeout(self.context.reading.min(self.patience / 2), reading).await {
+            Ok(Ok(Ok(config))) => Ok(Some(config)),
+            Ok(Ok(Err(error))) => {
                 tracing::error!(device = %self.name, %error, "TLS cannot be set up");
                 Err(Failure::Local(LocalFailure::Credential))
             }
-            Err(_) => Err(Failure::Local(LocalFailure::Resources)),
+            Ok(Err(error)) => {
+                tracing::error!(device = %self.name, %error, "TLS cannot be set up: its files were not read");
+                Err(Failure::Local(LocalFailure::Resources))
+            }
+            Err(_) => {
+                let files = tls.files(certificate.as_deref());
+                if let Some(config) = tls.known(certificate.as_deref()) {
+                    tracing::warn!(device = %self.name, ?files, "the disk does not answer; going on with what was read before");
+                    return Ok(Some(config));
+                }
+                tracing::error!(device = %self.name, ?files, "TLS cannot be set up: the disk does not answer");
+                Err(Failure::Local(LocalFailure::Credential))
+            }
         }
     }
 
@@ -157,8 +170,13 @@ impl Setup {
 
     async fn reach_by(&self, overrides: Option<&Overrides>, host: &str, port: u16) -> Result<TcpStream, Failure> {
         match self.proxy.as_deref().filter(|proxy| proxy.serves(host)) {
-            Some(proxy) => proxy.tunnel(host, port, self.overrides.as_deref(), self.patience).await,
-            None => connect::connect(host, port, overrides, self.tls.is_none() && self.loopback).await,
+            Some(proxy) => {
+                proxy.tunnel(&self.context.names, host, port, self.overrides.as_deref(), self.patience).await
+            }
+            None => {
+                let loopback = self.tls.is_none() && self.loopback;
+                connect::connect(&self.context.names, host, port, overrides, loopback).await
+            }
         }
     }
 

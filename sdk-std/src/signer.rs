@@ -53,6 +53,12 @@ impl SigningFailed {
         Self { failure, reason: reason.into() }
     }
 
+    /// Makes the error of a thread that could not be made.
+    #[cfg(any(feature = "pkcs11", feature = "tpm2"))]
+    pub(crate) fn without_thread(error: &std::io::Error) -> Self {
+        Self::with_failure(LocalFailure::Resources, format!("nothing could be asked of it: {error}"))
+    }
+
     pub(crate) const fn failure(&self) -> Failure {
         Failure::Local(self.failure)
     }

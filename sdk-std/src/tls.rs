@@ -4,7 +4,6 @@ mod certificate;
 mod failure;
 
 use std::fmt;
-use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -18,7 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use steadfast_core::Instant;
 
-use crate::clock;
+use crate::{clock, kept_file};
 
 pub(crate) use self::certificate::CertificateSource;
 pub use self::certificate::ClientCertificate;
@@ -56,6 +55,9 @@ struct Made {
 
 /// How long the operating system's roots are used before they are read again.
 const ROOTS_LIFE: Duration = Duration::from_secs(3600);
+
+/// Longest PEM file that is read, in bytes; the roots of an operating system have some 230,000.
+const LONGEST: u64 = 4 << 20;
 
 /// TLS sessions kept for resumption. A device talks to two services at a time.
 const SESSIONS: usize = 16;
@@ -148,6 +150,27 @@ impl Tls {
         }
     }
 
+    /// Returns the configuration made last, without reading anything.
+    pub(crate) fn known(&self, certificate: Option<&CertificateSource>) -> Option<Arc<ClientConfig>> {
+        if let Source::Config(config) = &self.0.source {
+            return Some(Arc::clone(config));
+        }
+        match certificate {
+            // Whoever reads the system's roots holds the lock, and may take long.
+            None => self.0.made.try_lock().ok()?.as_ref().map(|made| Arc::clone(&made.config)),
+            Some(certificate) => certificate.known(),
+        }
+    }
+
+    /// Returns the files that a configuration is made of.
+    pub(crate) fn files(&self, certificate: Option<&CertificateSource>) -> Vec<PathBuf> {
+        let roots = match &self.0.source {
+            Source::Config(_) => Vec::new(),
+            Source::Roots { files, .. } => files.clone(),
+        };
+        roots.into_iter().chain(certificate.into_iter().flat_map(CertificateSource::files)).collect()
+    }
+
     fn made(&self, system: bool, files: &[PathBuf], pem: &[Vec<u8>]) -> Result<Made, TlsError> {
         let texts = files.iter().map(|path| read(path)).collect::<Result<Vec<_>, _>>()?;
         let fingerprint = fingerprint(texts.iter().map(Vec::as_slice));
@@ -207,6 +230,13 @@ pub enum TlsError {
         /// Why.
         problem: String,
     },
+    /// A disk does not answer.
+    Silent {
+        /// The files that were to be read; the operating system's own are not among them.
+        files: Vec<PathBuf>,
+        /// What happened.
+        problem: String,
+    },
     /// A PEM text does not hold what it should.
     Pem {
         /// Which.
@@ -224,6 +254,16 @@ impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable { path, problem } => write!(f, "cannot read {}: {problem}", path.display()),
+            Self::Silent { files, problem } if files.is_empty() => {
+                write!(f, "the operating system's root certificates were not read: {problem}")
+            }
+            Self::Silent { files, problem } => {
+                f.write_str("the disk did not give ")?;
+                for (place, file) in files.iter().enumerate() {
+                    write!(f, "{}{}", if place > 0 { ", " } else { "" }, file.display())?;
+                }
+                write!(f, ": {problem}")
+            }
             Self::Pem { what, problem } => write!(f, "not usable as PEM: {what}: {problem}"),
             Self::NoRoots => f.write_str(
                 "no trusted root certificates: install the system's (Debian: ca-certificates) or add an authority's",
@@ -275,6 +315,13 @@ fn client_config(roots: &Arc<RootCertStore>, pair: Option<&Arc<CertifiedKey>>) -
 }
 
 fn add_system_roots(roots: &mut RootCertStore) {
+    // Where this is set, it is read in place of the system's, whatever it is.
+    if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
+        && let Err(error) = kept_file::check(&path, LONGEST)
+    {
+        tracing::error!(path = %path.display(), %error, "SSL_CERT_FILE names no usable file of root certificates");
+        return;
+    }
     let found = rustls_native_certs::load_native_certs();
     for error in &found.errors {
         tracing::debug!(%error, "a part of the system's certificate store was skipped");
@@ -295,7 +342,8 @@ fn add_roots(roots: &mut RootCertStore, text: &[u8], name: &str) -> Result<(), T
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    fs::read(path).map_err(|error| TlsError::Unreadable { path: path.to_owned(), problem: error.to_string() })
+    kept_file::read_whole(path, LONGEST)
+        .map_err(|error| TlsError::Unreadable { path: path.to_owned(), problem: error.to_string() })
 }
 
 fn fingerprint<'a>(texts: impl Iterator<Item = &'a [u8]>) -> u64 {

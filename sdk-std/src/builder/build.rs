@@ -2,24 +2,26 @@
 
 use std::sync::Arc;
 
-use steadfast_core::{Credential, HubLink, Link, Seed, Service, Settings, Subscriptions};
+use steadfast_core::{Assignment, Credential, HubLink, Link, Memory, Seed, Service, Settings, Subscriptions};
 
 use super::Builder;
 use crate::assignment_file::AssignmentFile;
 use crate::build_error::BuildError;
 use crate::clock;
+use crate::context::Context;
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::memory_file::MemoryFile;
 use crate::memory_outbox::MemoryOutbox;
 use crate::setup::Setup;
 use crate::shared::{Shared, SharedConfig};
-use crate::tls;
+use crate::tls::{self, TlsError};
 
 impl Builder {
     /// Makes the device and the driver that works for it.
     ///
-    /// Reads the files named, and the operating system's roots if nobody has in this process.
+    /// Reads the files named, and the operating system's roots if nobody has in this process; a disk that does not answer
+    /// is waited for for 10 s.
     ///
     /// # Errors
     /// [`BuildError`] for the first thing that is missing or wrong; nothing was sent.
@@ -51,7 +53,7 @@ impl Builder {
         } else {
             let tls = self.tls.take().unwrap_or_default();
             if !asked {
-                tls.config(proven.certificate.as_deref()).map_err(BuildError::Tls)?;
+                read_now(self.context, &tls, proven.certificate.as_ref()).map_err(BuildError::Tls)?;
             }
             Some(tls)
         };
@@ -64,6 +66,7 @@ impl Builder {
         #[cfg(feature = "tpm")]
         let registrar = self.registrar()?;
         let setup = Setup {
+            context: self.context,
             name: name(&self.config.service).into(),
             tls,
             certificate: proven.certificate,
@@ -111,14 +114,15 @@ impl Builder {
         let mut link = HubLink::new(link, reports, answers);
         link.allow_orders(self.orders);
         link.set_wall_clock(clock::unix_secs(), now);
-        if let Some(kept) = setup.assignment.as_ref().and_then(|file| file.load()) {
+        let setup = Arc::new(setup);
+        let (assignment, memory) = kept(&setup);
+        if let Some(kept) = assignment {
             link.restore_assignment(kept);
         }
-        if let Some(kept) = setup.memory.as_ref().and_then(|file| file.load()) {
+        if let Some(kept) = memory {
             link.restore_memory(kept, now);
         }
         let shared = Arc::new(Shared::new(link));
-        let setup = Arc::new(setup);
         let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
         #[cfg(feature = "_requests")]
         return Ok((Device::new(shared, setup), driver));
@@ -171,6 +175,35 @@ impl Builder {
         };
         Ok(Some(Box::new(MemoryFile::new(path, &owner))))
     }
+}
+
+/// Reads what TLS is made of, within a bounded time.
+fn read_now(
+    context: &'static Context,
+    tls: &tls::Tls,
+    certificate: Option<&Arc<tls::CertificateSource>>,
+) -> Result<(), TlsError> {
+    let (trust, source) = (tls.clone(), certificate.map(Arc::clone));
+    let read = context.readers.wait(context.reading, move || trust.config(source.as_deref()).map(drop));
+    read.unwrap_or_else(|error| {
+        Err(TlsError::Silent { files: tls.files(certificate.map(|one| &**one)), problem: error.to_string() })
+    })
+}
+
+/// Reads what was kept, within a bounded time.
+fn kept(setup: &Arc<Setup>) -> (Option<Assignment>, Option<Memory>) {
+    if setup.assignment.is_none() && setup.memory.is_none() {
+        return (None, None);
+    }
+    let theirs = Arc::clone(setup);
+    let read = setup.context.readers.wait(setup.context.reading, move || {
+        let assignment = theirs.assignment.as_ref().and_then(|file| file.load());
+        (assignment, theirs.memory.as_ref().and_then(|file| file.load()))
+    });
+    read.unwrap_or_else(|error| {
+        tracing::warn!(device = %setup.name, %error, "what was kept cannot be read; beginning afresh");
+        (None, None)
+    })
 }
 
 fn name(service: &Service<Box<str>>) -> &str {

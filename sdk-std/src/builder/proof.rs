@@ -29,7 +29,7 @@ pub(super) enum Proof {
 #[derive(Default)]
 pub(super) struct Proven {
     pub(super) prover: Option<Prover>,
-    pub(super) certificate: Option<Box<CertificateSource>>,
+    pub(super) certificate: Option<Arc<CertificateSource>>,
     /// Who is asked for the roots, unless the application names them.
     #[cfg(feature = "edge")]
     pub(super) workload: Option<Arc<Workload>>,
@@ -122,7 +122,7 @@ impl Builder {
             Proof::Nothing => Ok(Proven::default()),
             Proof::Prover(prover) => Ok(Proven { prover: Some(prover), ..Proven::default() }),
             Proof::Certificate(certificate) => {
-                let certificate = Some(Box::new(CertificateSource::new(certificate)));
+                let certificate = Some(Arc::new(CertificateSource::new(certificate)));
                 Ok(Proven { certificate, ..Proven::default() })
             }
             Proof::Group(key, other) => {

@@ -11,14 +11,14 @@ use steadfast_core::edge::pace::{Next, Outcome, Tries, Trust};
 use steadfast_core::edge::workload::{self, ANSWER_MAX};
 use steadfast_core::text::{Counter, Sink, SinkFull, Text};
 use steadfast_core::{Failure, LocalFailure, Role, Timeouts, TlsFailure};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::EdgeModule;
-use crate::clock;
+use crate::context::Context;
 use crate::http::{Answer, Open, Request};
 use crate::signer::{Signer, Signing, SigningFailed};
 use crate::tls::{self, Tls};
+use crate::{clock, connect};
 
 /// Port of HTTP (RFC 9110, section 4.2.1).
 const PORT: u16 = 80;
@@ -174,9 +174,11 @@ impl Workload {
         let (mut open, host) = match &self.module.place {
             Place::Unix(path) => (over_socket(path).await?, "localhost"),
             Place::Tcp(authority) => {
-                let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-                let address = if has_port { authority.to_string() } else { format!("{authority}:{PORT}") };
-                let stream = TcpStream::connect(address).await.map_err(Unanswered::Absent)?;
+                let port = authority.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+                let (host, port) = port.unwrap_or((authority, PORT));
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let stream = connect::connect(&Context::shared().names, host, port, None, false).await;
+                let stream = stream.map_err(|failure| Unanswered::Absent(io::Error::other(failure.to_string())))?;
                 (Open::over(stream).await, &**authority)
             }
         };

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -89,9 +89,11 @@ impl CertificateSource {
     }
 
     pub(super) fn config(&self, roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, TlsError> {
-        let mut slot = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = slot.as_ref().map(|shown| shown.fingerprint);
-        let (fingerprint, pair) = match (self.certificate.read(known), slot.as_ref()) {
+        let known = self.lock().as_ref().map(|shown| shown.fingerprint);
+        // Without the lock: the disk may take its time.
+        let read = self.certificate.read(known);
+        let mut slot = self.lock();
+        let (fingerprint, pair) = match (read, slot.as_ref()) {
             (Ok(Read::Same), Some(shown)) => (shown.fingerprint, Arc::clone(&shown.pair)),
             (Ok(Read::New(fingerprint, pair)), _) => (fingerprint, pair),
             // Only one of the two files may have been replaced so far.
@@ -111,6 +113,26 @@ impl CertificateSource {
         let config = client_config(roots, Some(&pair))?;
         *slot = Some(Shown { fingerprint, roots: Arc::clone(roots), pair, config: Arc::clone(&config) });
         Ok(config)
+    }
+}
+
+impl CertificateSource {
+    /// Returns the configuration made last.
+    pub(super) fn known(&self) -> Option<Arc<ClientConfig>> {
+        self.lock().as_ref().map(|shown| Arc::clone(&shown.config))
+    }
+
+    pub(super) fn files(&self) -> Vec<PathBuf> {
+        match &self.certificate.0 {
+            Pem::Files { chain, key } => vec![chain.clone(), key.clone()],
+            Pem::Texts { .. } => Vec::new(),
+            #[cfg(feature = "pkcs11")]
+            Pem::Token { chain, .. } => vec![chain.clone()],
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Shown>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

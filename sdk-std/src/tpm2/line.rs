@@ -44,8 +44,13 @@ impl Line {
     /// Connects.
     pub(super) fn open(path: &Path) -> Result<Self, Tpm2Error> {
         let failed = |error: io::Error| Tpm2Error::open(path, &error);
-        if std::fs::metadata(path).map_err(failed)?.file_type().is_socket() {
+        let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+        if kind.is_socket() {
             return UnixStream::connect(path).map(Self::Socket).map_err(failed);
+        }
+        // Anything else would be opened or read for ever, or written to.
+        if !kind.is_char_device() {
+            return Err(Tpm2Error::Absent(path.into()));
         }
         File::options().read(true).write(true).open(path).map(Self::Device).map_err(failed)
     }

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use steadfast_core::Role;
-use tokio::task::spawn_blocking;
 
 pub use self::error::Tpm2Error;
 use self::keys::Kept;
 use self::line::Line;
 use self::primary::Primary;
+use crate::context::KEYS;
 use crate::signer::{Signing, SigningFailed};
 use crate::tpm::{Tpm, TpmKeys, TpmWork};
 
@@ -120,11 +120,11 @@ impl Tpm2 {
     ) -> TpmWork<T> {
         let inner = Arc::clone(&self.0);
         Box::pin(async move {
-            let done = spawn_blocking(move || {
+            let done = KEYS.run(move || {
                 let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 Line::open(&inner.path).and_then(|mut line| work(&inner, &mut line))
             });
-            let done = done.await.map_err(|_| SigningFailed::new("the runtime ends"))?;
+            let done = done.await.map_err(|error| SigningFailed::without_thread(&error))?;
             done.map_err(|error| error.told())
         })
     }

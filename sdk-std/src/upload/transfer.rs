@@ -1,24 +1,29 @@
 //! Does what an upload asks for.
 
-use std::pin::Pin;
+use std::fs::File;
+use std::io::{self, Cursor, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::files::{self, Body, Input, Output, Report, Request};
 use steadfast_core::text::{Sink, SinkFull};
 use steadfast_core::{Failure, Seed, Settings as _};
-use tokio::fs::File;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::{Listener, Source, Upload, UploadError, UploadReport, UploadSource};
+use crate::context::SOURCES;
 use crate::http::{self, ANSWER, Answer, Way};
 use crate::setup::Setup;
 use crate::shared::Shared;
-use crate::{clock, tls, tokens};
+use crate::{clock, kept_file, tls, tokens};
+
+/// How long the disk has for a block.
+const READING: Duration = Duration::from_secs(60);
 
 /// An upload under way.
 pub(super) struct Transfer {
@@ -26,7 +31,7 @@ pub(super) struct Transfer {
     setup: Arc<Setup>,
     source: UploadSource,
     /// What is read from.
-    open: Option<Pin<Box<dyn AsyncRead + Send>>>,
+    open: Option<Open>,
     /// What was read last.
     block: Bytes,
     /// What failed about the source.
@@ -34,6 +39,12 @@ pub(super) struct Transfer {
     upload: files::Upload<Box<str>, Vec<u8>>,
     listener: Option<Listener>,
     ways: Ways,
+}
+
+/// What blocks come from.
+enum Open {
+    File(File),
+    Memory(Cursor<Bytes>),
 }
 
 /// The connections.
@@ -132,17 +143,42 @@ impl Transfer {
     }
 
     /// Reads a block, and returns how long it is.
-    async fn read(&mut self, offset: u64, len: usize) -> std::io::Result<usize> {
+    async fn read(&mut self, offset: u64, len: usize) -> io::Result<usize> {
         if offset == 0 {
             self.open = None;
         }
-        let reader = match (&mut self.open, &mut self.source.0) {
-            (Some(open), _) | (None, Source::Reader(open)) => open,
-            (open @ None, Source::File(path)) => open.insert(Box::pin(File::open(path).await?)),
-            (open @ None, Source::Bytes(bytes)) => open.insert(Box::pin(std::io::Cursor::new(bytes.clone()))),
-        };
+        let most = u64::try_from(len).unwrap_or(u64::MAX);
         let mut block = Vec::new();
-        reader.as_mut().take(u64::try_from(len).unwrap_or(u64::MAX)).read_to_end(&mut block).await?;
+        let open = match &mut self.source.0 {
+            Source::Reader(reader) => {
+                reader.as_mut().take(most).read_to_end(&mut block).await?;
+                None
+            }
+            Source::Bytes(bytes) => Some(self.open.take().unwrap_or_else(|| Open::Memory(Cursor::new(bytes.clone())))),
+            Source::File(path) => {
+                let (path, open) = (path.clone(), self.open.take());
+                let reading = SOURCES.run(move || {
+                    let file = match open {
+                        Some(Open::File(file)) => file,
+                        Some(Open::Memory(_)) | None => kept_file::open(&path)?.0,
+                    };
+                    let mut block = Vec::new();
+                    Read::take(&file, most).read_to_end(&mut block)?;
+                    io::Result::Ok((file, block))
+                });
+                let silent = |_| io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+                let (file, read) = timeout(READING, reading).await.map_err(silent)???;
+                block = read;
+                Some(Open::File(file))
+            }
+        };
+        self.open = match open {
+            Some(Open::Memory(mut memory)) => {
+                Read::take(&mut memory, most).read_to_end(&mut block)?;
+                Some(Open::Memory(memory))
+            }
+            other => other,
+        };
         self.block = Bytes::from(block);
         Ok(self.block.len())
     }
