@@ -280,8 +280,9 @@ impl Failure {
                 | ProvisioningFailure::Disabled
                 | ProvisioningFailure::UnsupportedProfile
                 | ProvisioningFailure::BadHubName
-                | ProvisioningFailure::BadDeviceId => Class::Refused,
-                ProvisioningFailure::BadAnswer => Class::Protocol,
+                | ProvisioningFailure::BadDeviceId
+                // Each registration is billed, whether its answer is understood or not.
+                | ProvisioningFailure::BadAnswer => Class::Refused,
             },
             Self::Local(_) => Class::Local,
         }
@@ -476,6 +477,7 @@ mod tests {
             (Failure::Provisioning(ProvisioningFailure::Disabled), D::Retry, C::Refused),
             // An operator can assign another hub: the device must come back by itself.
             (Failure::Provisioning(ProvisioningFailure::UnsupportedProfile), D::Retry, C::Refused),
+            (Failure::Provisioning(ProvisioningFailure::BadAnswer), D::Retry, C::Refused),
             (Failure::Local(LocalFailure::ClockUnset), D::Retry, C::Local),
             // What stands between says nothing of the hub.
             // A TPM has no key for the hub but the one that a registration brings (azure-docs

@@ -15,7 +15,7 @@
 //! | silence that may be overload, at first | as the first evidence of overload |
 //! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
-//! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2, (now - first evidence) / 2))`, retry_after at most `retry_after_cap` |
+//! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2, (now - first evidence) / 2))`, retry_after within `floor ..= retry_after_cap` |
 //! | the third take-over in a row | `w/2 ..= w`, `w = clamp(now - first evidence, 4 * refused_first, refused_cap)` |
 //! | a broken protocol, a fault on the device | as not reached |
 //!
@@ -114,7 +114,7 @@ pub enum Cause {
 pub struct RetryPolicy {
     /// Width of the first delay after a stable connection is lost, and after start. Default 3 s.
     pub first_spread: Duration,
-    /// Least `w` while the service is not reached. Default 1 s.
+    /// Least `w` while the service is not reached, and least retry-after. Default 1 s.
     pub floor: Duration,
     /// Greatest `w` while the service is not reached. Default 120 s.
     pub unreachable_cap: Duration,
@@ -205,7 +205,7 @@ impl RetryPolicy {
                 return scale(word, 0, again.min(short_millis(self.spread_cap)).max(short_millis(self.first_spread)));
             }
             Cause::RetryAfter(asked) => {
-                let asked = short_millis(asked).min(short_millis(self.retry_after_cap));
+                let asked = short_millis(asked).min(short_millis(self.retry_after_cap)).max(short_millis(self.floor));
                 let age = short_millis(occasion.overloaded.unwrap_or_default());
                 let spread = (asked.max(age) >> 1).max(short_millis(self.first_spread));
                 return asked.saturating_add(scale(word, 0, spread));
@@ -390,6 +390,7 @@ mod tests {
             Failure::Provisioning(ProvisioningFailure::Unavailable { status: 429, retry_after_secs: Some(secs) })
         };
         let backoff = Backoff::new(Instant::ORIGIN);
+        assert_eq!(range(backoff, asked(0), false, 0), (1_000, 4_000));
         assert_eq!(range(backoff, asked(2), false, 0), (2_000, 5_000));
         assert_eq!(range(backoff, asked(120), false, 0), (120_000, 180_000));
         assert_eq!(range(backoff, asked(u32::MAX), false, 0), (3_600_000, 5_400_000));

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::failure::{Class, Failure, LocalFailure, TlsFailure};
+use crate::failure::{Class, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
 use crate::io::{Attempt, Role};
 use crate::outbox::Usage;
 use crate::time::Instant;
@@ -183,6 +183,7 @@ impl Status {
                 ),
                 _,
             ) => Advice::CheckProxy,
+            (Failure::Provisioning(ProvisioningFailure::BadAnswer), _) => Advice::CheckService,
             (Failure::Provisioning(_), Advice::CheckCredential) => Advice::CheckEnrollment,
             (_, advice) => advice,
         }

@@ -9,8 +9,9 @@
 //! 2. with a token signed by that key, to the same effect as any other device. The assignment brings the key for the hub,
 //!    wrapped likewise. [`Attestation`] tells the one from the other.
 //!
-//! An outage at any request of this ends the whole of it, and the next registration begins anew, without a token: a wrapped
-//! key serves for the exchange that brought it, whatever the service has made of it since.
+//! An outage at any request of this, or a refusal of any but a question for the state, ends the whole of it, and the next
+//! registration begins anew, without a token: a wrapped key serves for the exchange that brought it, whatever the service
+//! has made of it since.
 
 use core::time::Duration;
 

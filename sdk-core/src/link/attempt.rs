@@ -236,7 +236,10 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 self.wait(failure, delay);
                 return;
             }
-            let mut occasion = self.backoff_mut().note(failure, was_up, now);
+            // A registration is billed, whatever the answer to it was.
+            let garbled = self.phase == Phase::Registering && failure.class() == Class::Protocol;
+            let noted = if garbled { Failure::Provisioning(ProvisioningFailure::BadAnswer) } else { failure };
+            let mut occasion = self.backoff_mut().note(noted, was_up, now);
             self.pending.remember |= self.hub_backoff.is_worth_keeping(now);
             if self.session.takeovers >= TAKEOVERS {
                 occasion.cause = Cause::TakenOver;

@@ -27,13 +27,15 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     ///
     /// The link draws its moment. Until then it stays up, then it drains, leaves in order and comes back; when the
     /// service closes earlier, the attempt waits for that moment all the same. With [`Role::Provisioning`] it asks the
-    /// Device Provisioning Service for its hub on the way. At most [`crate::RetryPolicy::spread_cap`] counts. Without
-    /// effect while the link is stopped, and on a running attempt but for the way.
+    /// Device Provisioning Service for its hub on the way. At least [`crate::RetryPolicy::first_spread`] and at most
+    /// [`crate::RetryPolicy::spread_cap`] counts. Without effect while the link is stopped, and on a running attempt but
+    /// for the way.
     pub fn move_within(&mut self, spread: Duration, by: Role, now: Instant) {
         let now = self.tick(now);
         let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
         if moving {
-            let spread = short_millis(spread.min(self.account.config().retry.spread_cap));
+            let policy = &self.account.config().retry;
+            let spread = short_millis(spread.min(policy.spread_cap).max(policy.first_spread));
             let at = now.after_millis(self.rng.between(0, spread));
             self.timers.set(TimerReason::Retry, at);
         }

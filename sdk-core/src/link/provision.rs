@@ -7,16 +7,17 @@ use super::{Home, Link};
 use crate::azure::dps::{Answer, AnswerError, Assigned, Response};
 use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError};
 use crate::config::Settings;
-use crate::failure::ProvisioningFailure;
+use crate::failure::{Failure, ProvisioningFailure};
 use crate::io::{Assignment, Event, Received};
 use crate::link::receive::REQUEST_ID;
 use crate::mqtt::{Packet, PacketId, PublishText};
 use crate::outbox::Outbox;
 use crate::retry::spread_hint;
-use crate::time::short_millis;
+use crate::time::{millis, short_millis, span};
 use crate::timer::TimerReason;
 
-/// The service's default interval between polls when it names none (official SDKs: 2 s).
+/// Interval between polls when the service names none (official SDKs: 2 s), and the least whatever it names: it takes 5
+/// polls in 10 s of a device (azure-docs `includes/iot-dps-limits.md`).
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Where a registration stands.
@@ -67,10 +68,18 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             return None;
         }
         self.timers.clear(TimerReason::ProvisioningAnswer);
+        if is_unavailable(response.status) && !self.account.home.operation_id().is_empty() {
+            self.poll_refused(&response);
+            return None;
+        }
         match Answer::parse(response.status, body) {
             Ok(Answer::Assigning { operation_id } | Answer::Unassigned { operation_id }) => {
                 if self.account.home.set_operation(operation_id) {
-                    self.wait_for_assignment(response.retry_after_secs);
+                    let asked = asked_wait(&response);
+                    let interval = short_millis(self.capped(asked));
+                    // Retry-after is a floor; jitter on top keeps devices apart that were turned on together.
+                    let interval = self.rng.between(interval, interval.saturating_add(interval >> 2));
+                    self.poll_after(span(u64::from(interval)), asked);
                 } else {
                     self.provisioning_failed(ProvisioningFailure::BadAnswer);
                 }
@@ -112,13 +121,33 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         None
     }
 
-    fn wait_for_assignment(&mut self, retry_after_secs: Option<u32>) {
-        let asked = retry_after_secs.map(|secs| Duration::from_secs(u64::from(secs)));
-        let cap = self.account.config().retry.retry_after_cap;
-        let interval = short_millis(asked.unwrap_or(POLL_INTERVAL).min(cap));
-        // Retry-after is a floor; jitter on top keeps devices apart that were turned on together.
-        let interval = self.rng.between(interval, interval.saturating_add(interval >> 2));
-        self.timers.set(TimerReason::ProvisioningPoll, self.now.after_millis(interval));
+    /// Only the question for the state was refused: the registration stands, and the question is put again.
+    fn poll_refused(&mut self, response: &Response) {
+        let asked = asked_wait(response);
+        let retry_after_secs = u32::try_from(asked.as_secs()).ok();
+        let failure = ProvisioningFailure::Unavailable { status: response.status, retry_after_secs };
+        let (word, now) = (self.rng.word(), self.now);
+        let occasion = self.backoff_mut().note(Failure::Provisioning(failure), false, now);
+        let delay = self.account.settings.retry_delay(&occasion, word);
+        self.poll_after(delay.max(self.capped(POLL_INTERVAL)), asked);
+    }
+
+    fn capped(&self, wait: Duration) -> Duration {
+        wait.min(self.account.config().retry.retry_after_cap)
+    }
+
+    /// Sets the time of the next poll, and the end of the registration behind it when the service asked for a wait that
+    /// does not fit. A device that has a hub gets back to it, though, once the time of a registration is over.
+    fn poll_after(&mut self, delay: Duration, asked: Duration) {
+        let poll = self.now.after(delay);
+        let times = self.account.config().timeouts;
+        let over = self.now.since(self.phase_since) > times.provisioning && self.account.home.assignment().is_some();
+        let end = poll.after(times.provisioning_answer);
+        let long = millis(asked) > millis(times.provisioning) >> 2;
+        if long && !over && self.timers.get(TimerReason::Provisioning).is_some_and(|until| until < end) {
+            self.timers.set(TimerReason::Provisioning, end);
+        }
+        self.timers.set(TimerReason::ProvisioningPoll, poll);
     }
 
     fn judge_assignment(&self, assigned: &Assigned<'_>) -> Result<Assignment, ProvisioningFailure> {
@@ -166,6 +195,11 @@ fn failure_of(response: &Response, answer: Answer<'_>) -> ProvisioningFailure {
 /// Whether the request may be repeated after a while (azure-docs `iot-dps/how-to-troubleshoot-dps.md`).
 const fn is_unavailable(status: u16) -> bool {
     matches!(status, 429 | 500..=599)
+}
+
+/// The wait before the next poll that an answer asks for, or the least one.
+fn asked_wait(response: &Response) -> Duration {
+    POLL_INTERVAL.max(Duration::from_secs(u64::from(response.retry_after_secs.unwrap_or_default())))
 }
 
 const fn unavailable(response: &Response) -> ProvisioningFailure {

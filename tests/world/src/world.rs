@@ -488,6 +488,11 @@ impl<O: Outbox> World<O> {
         self.run_until("up", Duration::from_secs(86_400), |world| world.up == world.devices.len())
     }
 
+    /// Lets time pass until every link is up, at most `limit`; returns how much.
+    pub fn run_until_up_within(&mut self, limit: Duration) -> Duration {
+        self.run_until("up", limit, |world| world.up == world.devices.len())
+    }
+
     /// Lets time pass until the first link is not up, at most a day; returns how much.
     pub fn run_until_down(&mut self) -> Duration {
         self.run_until("down", Duration::from_secs(86_400), |world| world.state() != State::Up)

@@ -99,7 +99,7 @@ fn a_device_that_is_moved_registers_again_and_takes_the_key_for_its_new_hub() {
 
 #[test]
 fn a_throttled_request_of_the_exchange_is_repeated_from_the_beginning_after_its_retry_after_and_some_jitter() {
-    for at in 0..3 {
+    for at in 0..2 {
         let mut delays = Vec::new();
         seeds(30, |seed| {
             let mut world = world(seed);
@@ -116,6 +116,20 @@ fn a_throttled_request_of_the_exchange_is_repeated_from_the_beginning_after_its_
         delays.dedup();
         assert!(delays.len() > 25, "{delays:?}");
     }
+}
+
+#[test]
+fn a_throttled_question_for_the_state_is_put_again_after_its_retry_after_and_some_jitter() {
+    seeds(30, |seed| {
+        let mut world = world(seed);
+        world.dps_mut().fault_request(2, HttpsFault::Status(429, Some(120)));
+        world.start();
+        world.publish("21.5");
+        let took = world.run_until_delivered();
+        assert_eq!(world.dps().requests(), [Bare, Signed, Polled, Polled]);
+        assert!((secs(120)..secs(200)).contains(&took), "{took:?}");
+        check_order(&world);
+    });
 }
 
 #[test]
@@ -192,7 +206,8 @@ fn each_answer_of_no_use_has_its_name() {
         (0, HttpsFault::Status(401, None), refused(401, 401_002)),
         (1, HttpsFault::Status(404, None), refused(404, 404_002)),
         (1, HttpsFault::Status(503, Some(7)), unavailable(503, Some(7))),
-        (2, HttpsFault::Status(429, Some(9)), unavailable(429, Some(9))),
+        (1, HttpsFault::Status(429, Some(9)), unavailable(429, Some(9))),
+        (2, HttpsFault::Status(404, None), refused(404, 404_002)),
         (0, HttpsFault::Body("{\"authenticationKey\":\"****\"}"), ProvisioningFailure::BadAnswer),
         (1, HttpsFault::Body("<html>Welcome to the hotel</html>"), ProvisioningFailure::BadAnswer),
         (2, HttpsFault::Body(""), ProvisioningFailure::BadAnswer),

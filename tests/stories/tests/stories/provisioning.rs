@@ -194,3 +194,86 @@ fn an_enrollment_that_stays_disabled_costs_fewer_and_fewer_registrations() {
         assert!(took <= mins(61), "{took:?}");
     }
 }
+
+#[test]
+fn a_refused_poll_keeps_the_registration_and_is_asked_again() {
+    for (tpm, status, retry_after_secs) in
+        [(false, 429, Some(5)), (false, 503, None), (false, 500, Some(0)), (true, 429, Some(5)), (true, 503, None)]
+    {
+        let builder = World::builder().seed(8).devices(60);
+        // Over HTTPS a device with a TPM registers twice.
+        let (builder, once) = if tpm { (builder.tpm(), 120) } else { (builder, 60) };
+        let mut world = builder.build();
+        world.dps_mut().fault = DpsFault::RefusedPolls { polls: 3, status, retry_after_secs };
+        world.start();
+        world.run_for(mins(3));
+        assert_eq!(world.registrations().len(), once, "{status}");
+        assert_eq!(world.dps().polls().len(), 60 * 6, "{status}");
+        assert!((0..60).all(|number| world.state_of(number) == State::Up), "{status}");
+    }
+}
+
+#[test]
+fn polls_that_stay_refused_come_ever_more_slowly_and_end_with_the_registration() {
+    let mut world = failing(DpsFault::NoPolls { status: 429, retry_after_secs: Some(0) }, 9);
+    world.run_until("given up", mins(12), |world| world.status().last_failure.is_some());
+    assert_eq!(world.status().last_failure, Some(Failure::Provisioning(ProvisioningFailure::TooSlow)));
+    assert_eq!(world.registrations().len(), 1);
+    assert!((5..30).contains(&world.dps().polls().len()), "{}", world.dps().polls().len());
+    world.dps_mut().fault = DpsFault::None;
+    world.run_until_delivered();
+}
+
+#[test]
+fn no_answer_makes_a_device_ask_without_a_pause() {
+    for retry_after_secs in [Some(0), Some(1), None] {
+        let mut world = failing(DpsFault::Assigning { polls: 10_000, retry_after_secs }, 10);
+        world.run_for(secs(20));
+        let polls = world.dps().polls();
+        assert!((5..=10).contains(&polls.len()), "{retry_after_secs:?}: {}", polls.len());
+        let mut gaps: Vec<u64> = polls.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|gap| *gap >= 2_000), "{gaps:?}");
+        gaps.dedup();
+        assert!(gaps.len() > 2, "{gaps:?}");
+    }
+    let mut world = failing(DpsFault::Status { status: 429, retry_after_secs: Some(0) }, 10);
+    world.run_for(mins(1));
+    let registrations = world.registrations();
+    assert!(registrations.len() < 20, "{}", registrations.len());
+    assert!(registrations.windows(2).all(|pair| pair[1] - pair[0] >= 1_000), "{registrations:?}");
+}
+
+#[test]
+fn a_wait_beyond_the_time_of_a_registration_is_kept_and_the_registration_with_it() {
+    for retry_after_secs in [400, 700, 3_600] {
+        let mut world = failing(DpsFault::Assigning { polls: 3, retry_after_secs: Some(retry_after_secs) }, 11);
+        world.run_until_up_within(hours(5));
+        assert_eq!((world.registrations().len(), world.dps().polls().len()), (1, 3), "{retry_after_secs}");
+    }
+}
+
+#[test]
+fn a_wait_beyond_the_time_of_a_registration_does_not_keep_a_device_from_the_hub_it_has() {
+    let mut world = World::builder().assigned().build();
+    world.dps_mut().fault = DpsFault::Assigning { polls: 10_000, retry_after_secs: Some(3_600) };
+    world.start();
+    world.run_until_up();
+    world.reprovision();
+    world.publish("21.5");
+    world.run_until_up_within(hours(2));
+    assert_eq!((world.registrations().len(), world.dps().polls().len()), (1, 1));
+}
+
+#[test]
+fn an_answer_that_is_not_understood_is_paced_as_a_refusal() {
+    let bodies = ["not JSON", "{\"status\":\"assigned\"}", "[]", "{\"operationId\":\"4.d\",\"status\":\"pondering\"}"];
+    for fault in bodies.map(|body| DpsFault::Body(body.into())).into_iter().chain([DpsFault::Garbage]) {
+        let mut world = failing(fault.clone(), 12);
+        world.run_for(hours(24));
+        let registrations = world.registrations().len();
+        assert!((24..45).contains(&registrations), "{fault:?}: {registrations}");
+        assert_eq!(world.status().advice(), steadfast_core::Advice::CheckService);
+        world.dps_mut().fault = DpsFault::None;
+        world.run_until_delivered();
+    }
+}

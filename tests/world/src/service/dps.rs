@@ -26,6 +26,23 @@ pub enum DpsFault {
         /// Seconds named in each of them.
         retry_after_secs: Option<u32>,
     },
+    /// It is assigning for so many answers, and then assigns; every other question for the state it answers with this
+    /// status instead.
+    RefusedPolls {
+        /// How many answers.
+        polls: u32,
+        /// Status in the manner of HTTP.
+        status: u16,
+        /// Seconds named with that status.
+        retry_after_secs: Option<u32>,
+    },
+    /// It is assigning, and answers every question for the state with this status.
+    NoPolls {
+        /// Status in the manner of HTTP.
+        status: u16,
+        /// Seconds named with that status.
+        retry_after_secs: Option<u32>,
+    },
     /// It says "unassigned" for so many answers, and then assigns.
     Unassigned(u32),
     /// It answers with this status, as it does when it is throttled (429) or failing (5xx).
@@ -60,6 +77,8 @@ pub enum DpsFault {
     Profile(String),
     /// It answers 200 with this body.
     Body(String),
+    /// It answers with bytes that are not MQTT.
+    Garbage,
     /// It refuses CONNECT with this code.
     Connack(u8),
     /// It does not answer CONNECT.
@@ -274,6 +293,7 @@ impl Dps {
                 reactions.push(Reaction::now(connection, Reply::Packet(answer)));
             }
             Answer::Silence => {}
+            Answer::Garbage => reactions.push(Reaction::now(connection, Reply::Bytes(vec![0xf0, 0]))),
             Answer::Close => reactions.push(Reaction::now(connection, Reply::Close)),
         }
         reactions
@@ -283,6 +303,7 @@ impl Dps {
 pub(super) enum Answer {
     Send { status: u16, retry_after_secs: Option<u32>, body: String },
     Silence,
+    Garbage,
     Close,
 }
 
@@ -320,6 +341,15 @@ pub(super) fn respond(known: &mut Connection, enrollment: &Enrollment, unix_secs
         {
             done()
         }
+        DpsFault::NoPolls { .. } if known.asked == 1 => send(202, Some(3), working("assigning", &known.operation)),
+        DpsFault::NoPolls { status, retry_after_secs } => {
+            send(status, retry_after_secs, refusal(u32::from(status) * 1000 + 1))
+        }
+        DpsFault::RefusedPolls { status, retry_after_secs, .. } if known.asked % 2 == 0 => {
+            send(status, retry_after_secs, refusal(u32::from(status) * 1000 + 1))
+        }
+        DpsFault::RefusedPolls { polls, .. } if known.asked > 2 * polls => done(),
+        DpsFault::RefusedPolls { .. } => send(202, Some(3), working("assigning", &known.operation)),
         DpsFault::Assigning { retry_after_secs, .. } => {
             send(202, retry_after_secs, working("assigning", &known.operation))
         }
@@ -342,6 +372,7 @@ pub(super) fn respond(known: &mut Connection, enrollment: &Enrollment, unix_secs
         }
         DpsFault::Disabled => send(200, None, working("disabled", &known.operation)),
         DpsFault::Silence => Answer::Silence,
+        DpsFault::Garbage => Answer::Garbage,
         DpsFault::Hub(hub) => send(200, None, assigned(&hub, "")),
         DpsFault::Profile(profile) => {
             send(200, None, assigned(&enrollment.hub, &format!(",\"connectionProfile\":\"{profile}\"")))

@@ -210,7 +210,7 @@ impl Dps {
                 let body = body.as_str().map_or_else(|| body.to_string(), str::to_owned);
                 Some(HttpAnswer { status, retry_after_secs, body })
             }
-            Answer::Silence | Answer::Close => None,
+            Answer::Silence | Answer::Garbage | Answer::Close => None,
         };
         if let (Some(attested), Some(hub_key)) = (self.attested.get_mut(&id), hub_key) {
             attested.operation = Some((known, hub_key));
