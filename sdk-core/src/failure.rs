@@ -15,7 +15,7 @@ pub enum Failure {
     ConnectionRefused,
     /// No TCP connection came about in time.
     ConnectTimeout,
-    /// The network gave another error before TLS was up, such as no route.
+    /// The network gave another error, such as no route, before TLS was up or after.
     Network,
     /// TLS was not completed in time.
     TlsTimeout,
@@ -30,8 +30,12 @@ pub enum Failure {
         /// The answer's retry-after in seconds.
         retry_after_secs: Option<u32>,
     },
-    /// The connection ended without an MQTT reason, after TLS was up.
+    /// The connection was closed without an MQTT reason, after TLS was up.
     Lost,
+    /// The connection was reset after TLS was up: by the service, or by something on the way such as a firewall.
+    Reset,
+    /// The service broke the rules of WebSockets (RFC 6455).
+    BadFrame,
     /// Nothing came within 1.5 times the keep-alive interval.
     KeepAliveTimeout,
     /// The service answers pings but has not acknowledged a publish for the acknowledgement time.
@@ -70,14 +74,21 @@ pub enum TlsFailure {
     UnknownIssuer,
     /// The certificate is revoked.
     Revoked,
-    /// The certificate may not serve for this purpose, or its signature is weak.
+    /// The certificate may not serve for this purpose, or its signature is of a kind that is not taken.
     BadCertificate,
+    /// A signature of the certificate, or one made with its key, does not hold: the key is weak, such as RSA below 2,048
+    /// bits, or a trusted root has the issuer's name and another key.
+    BadSignature,
     /// The service refused the device's certificate.
     ClientCertificateRefused,
     /// The two sides share no protocol version, suite or group.
     Incompatible,
-    /// Any other alert or a broken handshake.
+    /// The handshake broke off.
     Handshake,
+    /// The service ended TLS with this alert (RFC 8446, section 6), in the handshake or after it.
+    Alert(u8),
+    /// What came is not TLS, or was changed on the way.
+    Garbled,
 }
 
 /// Why the Device Provisioning Service did not assign a hub.
@@ -203,6 +214,8 @@ impl Failure {
             | Self::TlsTimeout
             | Self::ConnackTimeout
             | Self::Lost
+            | Self::Reset
+            | Self::BadFrame
             | Self::KeepAliveTimeout
             | Self::PubackTimeout
             | Self::TwinUnanswered
@@ -257,6 +270,7 @@ impl Failure {
             Self::Tls(_) => Class::Unreachable,
             Self::ConnackTimeout
             | Self::Lost
+            | Self::Reset
             | Self::KeepAliveTimeout
             | Self::PubackTimeout
             | Self::TwinUnanswered
@@ -268,9 +282,11 @@ impl Failure {
             Self::UpgradeRefused { status: 429 | 500..=599, .. }
             | Self::UpgradeRefused { retry_after_secs: Some(_), .. } => Class::Overload,
             Self::UpgradeRefused { .. } => Class::Protocol,
-            Self::SubscribeRefused | Self::Malformed(_) | Self::UnexpectedPacket | Self::UnexpectedSession => {
-                Class::Protocol
-            }
+            Self::BadFrame
+            | Self::SubscribeRefused
+            | Self::Malformed(_)
+            | Self::UnexpectedPacket
+            | Self::UnexpectedSession => Class::Protocol,
             Self::Provisioning(failure) => match failure {
                 ProvisioningFailure::Unavailable { .. }
                 | ProvisioningFailure::NoAnswer
@@ -287,6 +303,13 @@ impl Failure {
             Self::Local(_) => Class::Local,
         }
     }
+
+    /// Returns whether the connection ended without a word, closed or reset, which is all that a hub does when it has too
+    /// much to do, another device has the identity, or it restarts.
+    #[must_use]
+    pub const fn is_loss(self) -> bool {
+        matches!(self, Self::Lost | Self::Reset)
+    }
 }
 
 impl TlsFailure {
@@ -299,8 +322,11 @@ impl TlsFailure {
             | Self::UnknownIssuer
             | Self::Revoked
             | Self::BadCertificate
+            | Self::BadSignature
             | Self::Incompatible
-            | Self::Handshake => Disposition::Retry,
+            | Self::Handshake
+            | Self::Alert(_)
+            | Self::Garbled => Disposition::Retry,
         }
     }
 }
@@ -333,7 +359,7 @@ impl fmt::Display for Failure {
             Self::Unresolved => f.write_str("the host name was not resolved"),
             Self::ConnectionRefused => f.write_str("the host refused the connection"),
             Self::ConnectTimeout => f.write_str("the host did not answer the connection attempt in time"),
-            Self::Network => f.write_str("the network gave an error before TLS was up"),
+            Self::Network => f.write_str("the network gave an error, such as no route"),
             Self::TlsTimeout => f.write_str("TLS was not completed in time"),
             Self::Tls(failure) => write!(f, "TLS failed: {failure}"),
             Self::UpgradeRefused { status: 0, .. } => f.write_str("the service does not speak HTTP, so no WebSockets"),
@@ -348,6 +374,8 @@ impl fmt::Display for Failure {
             }
             Self::ConnackTimeout => f.write_str("the service was silent after CONNECT"),
             Self::Lost => f.write_str("the connection ended without a reason"),
+            Self::Reset => f.write_str("the connection was reset"),
+            Self::BadFrame => f.write_str("the service broke the rules of WebSockets"),
             Self::KeepAliveTimeout => f.write_str("nothing came within 1.5 times the keep-alive interval"),
             Self::PubackTimeout => f.write_str("the service answers but acknowledges no publish"),
             Self::TwinUnanswered => f.write_str("the service answers but gives no twin"),
@@ -382,9 +410,12 @@ impl fmt::Display for TlsFailure {
             Self::UnknownIssuer => "no trusted root issued the certificate, or an intermediate is missing",
             Self::Revoked => "the certificate is revoked",
             Self::BadCertificate => "the certificate is not fit for a server",
+            Self::BadSignature => "a signature does not hold: a weak key, or a root of that name with another key",
             Self::ClientCertificateRefused => "the service refused the device's certificate",
             Self::Incompatible => "no protocol version, suite or group in common",
             Self::Handshake => "the handshake broke off",
+            Self::Alert(alert) => return write!(f, "the service sent alert {alert}"),
+            Self::Garbled => "what came is not TLS, or was changed on the way",
         })
     }
 }
@@ -459,6 +490,9 @@ mod tests {
             (Failure::ConnackTimeout, D::Retry, C::Overload),
             // azure-iot-sdk-c#1766: a throttled hub closes without a packet.
             (Failure::Lost, D::Retry, C::Overload),
+            (Failure::Reset, D::Retry, C::Overload),
+            (Failure::BadFrame, D::Retry, C::Protocol),
+            (Failure::Tls(TlsFailure::Alert(80)), D::Retry, C::Unreachable),
             // azure-iot-sdk-c doc/connection_and_messaging_reliability.md: every refusal is code 5.
             (Failure::ConnectRefused(1), D::GiveUp, C::Refused),
             (Failure::ConnectRefused(2), D::RefreshCredential, C::Refused),

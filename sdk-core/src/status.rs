@@ -54,8 +54,16 @@ pub enum Advice {
     CheckNetwork,
     /// Set the device's clock.
     SetClock,
-    /// Look after the trusted roots and the certificates.
+    /// Look after the trusted roots, and whether the service sends its intermediates.
     CheckCertificates,
+    /// Look after the clock; when it is right, the service's certificate has to be renewed.
+    CheckValidity,
+    /// Look after the host name that the device was given, and what answers at its address.
+    CheckHostName,
+    /// Give the service another certificate: the device takes none that is revoked, not for servers or weak.
+    ReplaceCertificate,
+    /// Look after the service's TLS: the device speaks 1.2 and 1.3 with suites that have forward secrecy.
+    CheckTls,
     /// Look after the device's key or certificate, and whether the device is enabled in the hub.
     CheckCredential,
     /// Look after the enrollment: does it exist, is it enabled, is a hub linked to it.
@@ -82,7 +90,13 @@ impl fmt::Display for Advice {
                 "check the network: cable or Wi-Fi, DNS, and a firewall that lets the service's port out"
             }
             Self::SetClock => "set the device's clock",
-            Self::CheckCertificates => "check the trusted roots, and that the clock is right",
+            Self::CheckCertificates => "check the trusted roots, and that the service sends its whole chain",
+            Self::CheckValidity => "set the device's clock; if it is right, renew the service's certificate",
+            Self::CheckHostName => "check the host name given to the device, and what answers at its address",
+            Self::ReplaceCertificate => {
+                "replace the service's certificate: not revoked, for servers, ECDSA or RSA of 2048 bits; or check the roots"
+            }
+            Self::CheckTls => "have the service speak TLS 1.2 or 1.3 with ECDHE and AES-GCM or ChaCha20",
             Self::CheckCredential => "check the device's key or certificate, its ids and its clock, and that the hub or the enrollment has it enabled",
             Self::CheckEnrollment => "check the enrollment: it exists, is enabled, and has a hub linked",
             Self::Wait => "wait; if it lasts, the service needs more units",
@@ -161,17 +175,19 @@ impl Status {
         };
         if let Failure::Tls(failure) = failure {
             return match failure {
-                TlsFailure::Expired | TlsFailure::NotYetValid => Advice::SetClock,
+                TlsFailure::Expired | TlsFailure::NotYetValid => Advice::CheckValidity,
                 TlsFailure::ClientCertificateRefused => Advice::CheckCredential,
-                TlsFailure::WrongName
-                | TlsFailure::UnknownIssuer
-                | TlsFailure::Revoked
-                | TlsFailure::BadCertificate
-                | TlsFailure::Incompatible
-                | TlsFailure::Handshake => Advice::CheckCertificates,
+                TlsFailure::WrongName => Advice::CheckHostName,
+                TlsFailure::UnknownIssuer => Advice::CheckCertificates,
+                TlsFailure::Revoked | TlsFailure::BadCertificate | TlsFailure::BadSignature => {
+                    Advice::ReplaceCertificate
+                }
+                TlsFailure::Incompatible => Advice::CheckTls,
+                TlsFailure::Handshake | TlsFailure::Alert(_) | TlsFailure::Garbled => Advice::CheckService,
             };
         }
         match (failure, by_class) {
+            (Failure::Reset, _) => Advice::CheckNetwork,
             (Failure::Local(LocalFailure::ClockUnset), _) => Advice::SetClock,
             (Failure::Local(LocalFailure::Credential), _) => Advice::CheckCredential,
             (

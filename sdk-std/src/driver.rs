@@ -34,6 +34,8 @@ pub struct Driver {
     shared: Arc<Shared>,
     setup: Arc<Setup>,
     work: Work,
+    /// The host of the latest connection.
+    host: String,
     /// The connection before, on its way out.
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     keeper: Keeper,
@@ -67,6 +69,7 @@ impl Driver {
             shared,
             setup,
             work,
+            host: String::new(),
             closing: None,
             keeper: Keeper::default(),
             sleep: None,
@@ -199,9 +202,12 @@ impl Driver {
                         let _ = listeners.send(event);
                     }
                 }
-                Notice::Retrying(failure, delay, advice) => log::retrying(&self.setup.name, failure, delay, advice),
+                Notice::Retrying(failure, delay, advice) => {
+                    log::retrying(&self.setup.name, &self.host, failure, delay, advice);
+                }
                 Notice::Sent(attempt, name, len) => log::sent(&self.setup.name, attempt, name, len),
                 Notice::InboxFull => log::inbox_full(&self.setup.name),
+                Notice::Broken(error) => log::broken(&self.setup.name, &self.host, &error),
             }
         }
     }
@@ -230,6 +236,7 @@ impl Driver {
         }
         if let Some(Dial { attempt, host, port, role, shown }) = turn.dial.take() {
             tracing::debug!(device = %self.setup.name, %attempt, host, port, "connecting");
+            self.host.clone_from(&host);
             let setup = Arc::clone(&self.setup);
             self.work = match Arc::clone(&setup).register(&host, role, shown) {
                 Some(opening) => Work::Securing(attempt, opening, shown),

@@ -90,6 +90,8 @@ pub(crate) enum Notice {
     Retrying(Failure, Duration, Advice),
     Sent(Attempt, &'static str, usize),
     InboxFull,
+    /// What ended the connection.
+    Broken(String),
 }
 
 impl Turn {
@@ -300,6 +302,9 @@ impl Inner {
     fn broken(&mut self, turn: &mut Turn, error: Option<&io::Error>) {
         let Some(connection) = self.connection.take() else { return };
         turn.scratch.0.clear();
+        if let Some(error) = error {
+            turn.notices.push(Notice::Broken(error.to_string()));
+        }
         let failure = error.map_or(Failure::Lost, |error| connection.failure(error));
         self.inform(turn, connection.attempt, Report::Failed(failure));
     }
@@ -310,10 +315,12 @@ impl Inner {
         let mut space = [MaybeUninit::uninit(); 512];
         let mut buffer = ReadBuf::uninit(&mut space);
         let said = match connection.read(cx, &mut buffer) {
-            Read::Broken(said) => said,
-            Read::Drained | Read::More | Read::End => error,
+            Read::Broken(said) => Some(said),
+            Read::Drained | Read::More => Some(error),
+            // It closed, and what was written after that found nobody.
+            Read::End => None,
         };
-        self.broken(turn, Some(&said));
+        self.broken(turn, said.as_ref());
         turn.again = true;
     }
 

@@ -33,12 +33,16 @@ pub(crate) fn event(device: &str, event: &Event) {
     }
 }
 
-pub(crate) fn retrying(device: &str, failure: Failure, delay: Duration, advice: Advice) {
+pub(crate) fn retrying(device: &str, host: &str, failure: Failure, delay: Duration, advice: Advice) {
     if needs_operator(failure) {
-        tracing::error!(device, %failure, ?delay, %advice, "not connected; trying again");
+        tracing::error!(device, host, %failure, ?delay, %advice, "not connected; trying again");
     } else {
-        tracing::warn!(device, %failure, ?delay, %advice, "not connected; trying again");
+        tracing::warn!(device, host, %failure, ?delay, %advice, "not connected; trying again");
     }
+}
+
+pub(crate) fn broken(device: &str, host: &str, error: &str) {
+    tracing::warn!(device, host, error, "the connection broke");
 }
 
 pub(crate) fn sent(device: &str, attempt: Attempt, packet: &str, len: usize) {
@@ -53,5 +57,6 @@ pub(crate) fn inbox_full(device: &str) {
 fn needs_operator(failure: Failure) -> bool {
     let local = [LocalFailure::SigningTimeout, LocalFailure::WorkloadUnreachable].map(Failure::Local);
     let lasts = matches!(failure, Failure::Tls(_)) || matches!(failure.class(), Class::Refused | Class::Local);
-    lasts && failure != Failure::Tls(TlsFailure::Handshake) && !local.contains(&failure)
+    let passing = matches!(failure, Failure::Tls(TlsFailure::Handshake | TlsFailure::Alert(_) | TlsFailure::Garbled));
+    lasts && !passing && !local.contains(&failure)
 }

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use steadfast_core::mqtt::{EncodeError, Packet};
 use steadfast_core::text::{Sink, SinkFull};
-use steadfast_core::{Attempt, Failure};
+use steadfast_core::way::FrameError;
+use steadfast_core::{Attempt, Failure, LocalFailure};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
+use crate::connect::lacks_resources;
 use crate::tls;
 
 /// Most bytes that wait for the socket, one packet that is longer apart.
@@ -291,15 +293,7 @@ impl Connection {
 
     /// What the end of the connection means.
     pub(crate) fn failure(&self, error: &io::Error) -> Failure {
-        if let Some(failure) = error.get_ref().and_then(|error| error.downcast_ref()) {
-            return *failure;
-        }
-        // Before TLS was up the error would have ended the handshake: of the alerts, only one about the certificate
-        // shown comes after it (RFC 8446, section 4.4.2.4).
-        match tls::failure(error, self.shown) {
-            Some(failure @ steadfast_core::TlsFailure::ClientCertificateRefused) => Failure::Tls(failure),
-            _ => Failure::Lost,
-        }
+        lost_by(error, self.shown)
     }
 
     /// Sends what waits and `rest`, and leaves in order, within a second.
@@ -336,6 +330,31 @@ impl Connection {
             Ok(Err(error)) => tracing::debug!(%error, "the connection broke while it was closed"),
             Err(_) => tracing::debug!("the service did not close the connection in time"),
         }
+    }
+}
+
+/// What an error means that ends a connection on which TLS, if any, is up. `shown`: the device showed a certificate.
+#[expect(clippy::wildcard_enum_match_arm, reason = "all others say no more than that the connection ended")]
+pub(crate) fn lost_by(error: &io::Error, shown: bool) -> Failure {
+    if let Some(inner) = error.get_ref() {
+        if let Some(failure) = inner.downcast_ref::<Failure>() {
+            return *failure;
+        }
+        if inner.is::<FrameError>() {
+            return Failure::BadFrame;
+        }
+    }
+    if let Some(failure) = tls::failure(error, shown) {
+        return Failure::Tls(failure);
+    }
+    match error.kind() {
+        io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::BrokenPipe => Failure::Reset,
+        io::ErrorKind::TimedOut
+        | io::ErrorKind::HostUnreachable
+        | io::ErrorKind::NetworkUnreachable
+        | io::ErrorKind::NetworkDown => Failure::Network,
+        _ if lacks_resources(error) => Failure::Local(LocalFailure::Resources),
+        _ => Failure::Lost,
     }
 }
 

@@ -1,43 +1,20 @@
 //! A whole session, from provisioning to a stop, logged at the most talkative level.
 
-#![expect(clippy::unwrap_used, reason = "a test fails where it is")]
-
 mod support;
 
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, Publish};
 use steadfast::{Device, Dps, Subscriptions, Telemetry};
-use support::{Server, hasty, soon};
-use tracing_subscriber::EnvFilter;
+use support::{Log, Server, hasty, soon};
 
 /// The key of an enrollment group: the bytes 0 to 31.
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn no_secret_and_no_payload_is_logged_and_the_assignment_is_kept() {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::new("trace")).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (log, _guard) = Log::begin();
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("assignment");
@@ -101,7 +78,7 @@ async fn no_secret_and_no_payload_is_logged_and_the_assignment_is_kept() {
     assert!(kept.contains(hub), "{kept}");
     let back_off = std::fs::read_to_string(directory.path().join("assignment.back-off")).unwrap();
     assert!(back_off.starts_with("steadfast memory 1\ndevice 0ne00AB12CD pump-7\n"), "{back_off}");
-    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let log = log.text();
     for expected in ["CONNECT", "PUBLISH", "assigned to a hub", "not authorized", "stopped"] {
         assert!(log.contains(expected), "{expected} is logged");
     }

@@ -105,7 +105,11 @@ impl Trust {
     pub fn doubt(&mut self, failure: TlsFailure) {
         let about_roots = matches!(
             failure,
-            TlsFailure::UnknownIssuer | TlsFailure::BadCertificate | TlsFailure::Expired | TlsFailure::NotYetValid
+            TlsFailure::UnknownIssuer
+                | TlsFailure::BadCertificate
+                | TlsFailure::BadSignature
+                | TlsFailure::Expired
+                | TlsFailure::NotYetValid
         );
         self.doubted |= about_roots;
     }
@@ -172,8 +176,12 @@ mod tests {
             trust.doubt(failure);
             assert!(!trust.is_due(now(4001)), "{failure} says nothing of the roots");
         }
-        trust.doubt(TlsFailure::UnknownIssuer);
-        assert!(trust.is_due(now(4001)) && !trust.holds());
+        // A gateway whose authority was made anew has the name of the root known and another key.
+        for failure in [TlsFailure::UnknownIssuer, TlsFailure::BadSignature] {
+            trust.named(now(4000));
+            trust.doubt(failure);
+            assert!(trust.is_due(now(4001)) && !trust.holds());
+        }
         trust.named(now(4002));
         assert!(!trust.is_due(now(4003)) && trust.holds());
     }

@@ -228,7 +228,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         } else if stable {
             self.fresh_delay(word)
         } else {
-            let taken_over = was_up && matches!(failure, Failure::Lost);
+            let taken_over = was_up && failure.is_loss();
             self.session.takeovers = if taken_over { self.session.takeovers.saturating_add(1) } else { 0 };
             let turned_away = taken_over && !useful && lasted <= AT_ONCE;
             self.ladder.turned_away = if turned_away { self.ladder.turned_away.saturating_add(1) } else { 0 };
@@ -259,7 +259,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// The delay after a connection on which the service acknowledged messages, and which ended early all the same: a
     /// bad line rather than overload, for the first few times. A service that turns devices away acknowledges nothing.
     fn early_end(&mut self, failure: Failure, word: u32) -> Option<Duration> {
-        let line = matches!(failure, Failure::Lost | Failure::KeepAliveTimeout);
+        let line = failure.is_loss() || failure == Failure::KeepAliveTimeout;
         if !line || self.session.early_ends >= EARLY_ENDS || self.hub_backoff.is_overloaded() {
             return None;
         }

@@ -129,7 +129,7 @@ impl Backoff {
     /// When the service closed it, the whole fleet may stand in its queue: the first wait for a CONNACK is longer then.
     pub(crate) fn lose(&mut self, failure: Failure, now: Instant) {
         self.reset(now);
-        self.closed = matches!(failure, Failure::Lost);
+        self.closed = failure.is_loss();
         self.silences = u8::from(self.closed);
     }
 

@@ -13,6 +13,9 @@ pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {
         rustls::Error::InvalidCertificate(error) => certificate_failure(error),
         rustls::Error::AlertReceived(alert) => alert_failure(*alert, shown),
         rustls::Error::PeerIncompatible(_) => TlsFailure::Incompatible,
+        rustls::Error::InvalidMessage(_) | rustls::Error::DecryptError | rustls::Error::PeerSentOversizedRecord => {
+            TlsFailure::Garbled
+        }
         _ => TlsFailure::Handshake,
     })
 }
@@ -23,14 +26,14 @@ fn certificate_failure(error: &CertificateError) -> TlsFailure {
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => TlsFailure::Expired,
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => TlsFailure::NotYetValid,
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => TlsFailure::WrongName,
-        // The signature is wrong when a root of that name has another key, as after a private authority was made anew.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => TlsFailure::UnknownIssuer,
+        CertificateError::UnknownIssuer => TlsFailure::UnknownIssuer,
+        CertificateError::BadSignature => TlsFailure::BadSignature,
         CertificateError::Revoked => TlsFailure::Revoked,
         _ => TlsFailure::BadCertificate,
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are faults of the handshake")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are told by their number")]
 fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
     match alert {
         // RFC 8446, section 6.2: sent when a certificate was asked for and none came.
@@ -53,6 +56,6 @@ fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
         AlertDescription::HandshakeFailure
         | AlertDescription::ProtocolVersion
         | AlertDescription::InsufficientSecurity => TlsFailure::Incompatible,
-        _ => TlsFailure::Handshake,
+        other => TlsFailure::Alert(other.into()),
     }
 }

@@ -120,6 +120,14 @@ impl Actor {
         self.status(&format!("failed: {failure}"), |status| status.last_failure == Some(failure)).await
     }
 
+    /// Waits until an attempt failed because the connection was closed or reset, and returns the status then.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub async fn lost(&self) -> Status {
+        self.status("lost", |status| status.last_failure.is_some_and(Failure::is_loss)).await
+    }
+
     /// Waits until all messages sent so far are acknowledged.
     ///
     /// # Panics

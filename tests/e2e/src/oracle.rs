@@ -125,7 +125,7 @@ fn pace(scene: &Scene, actor: &Actor) {
             early_ends = 0;
         }
         let useful = was_up.is_some_and(|up| acknowledged.iter().any(|one| *one + SLACK >= up && *one <= at));
-        let line = matches!(failure, Failure::Lost | Failure::KeepAliveTimeout);
+        let line = failure.is_loss() || failure == Failure::KeepAliveTimeout;
         if useful && line && early_ends < 3 && delay <= policy.first_spread * (1 << early_ends) {
             early_ends += 1;
             before[0] = None;

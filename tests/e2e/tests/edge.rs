@@ -205,7 +205,7 @@ async fn a_gateway_that_comes_back_with_another_root_is_trusted_once_the_workloa
     actor.send(5).await;
     actor.failed(Failure::ConnectionRefused).await;
     let renewed = Emulator::start(config(gateway.port())).await.unwrap();
-    actor.failed(Failure::Tls(TlsFailure::UnknownIssuer)).await;
+    actor.failed(Failure::Tls(TlsFailure::BadSignature)).await;
     let asked = || api.requests().iter().filter(|request| request.starts_with("GET")).count();
     until("asked for the roots again", || asked() > 1).await;
     api.set_trust_bundle(renewed.ca_pem());

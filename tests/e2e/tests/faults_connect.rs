@@ -174,7 +174,7 @@ async fn a_forgotten_session_is_subscribed_anew_and_resent(pipe: Pipe) {
     hub.forget_sessions().unwrap();
     hub.disconnect_all(true).unwrap();
     hub.clear_faults();
-    actor.failed(Failure::Lost).await;
+    actor.lost().await;
     actor.up().await;
     hub.device(DEVICE).send(&[], b"still there?").unwrap();
     let inbound = soon(actor.device.receive()).await.unwrap();
@@ -252,7 +252,7 @@ async fn outage(scene: &Scene, actor: &mut Actor, span: Duration) -> usize {
     actor.delivered().await;
     hub.down().unwrap();
     actor.send(20).await;
-    actor.failed(Failure::Lost).await;
+    actor.lost().await;
     let before = actor.device.look().failures;
     tokio::time::sleep(span).await;
     let tried = actor.device.look().failures - before;
@@ -287,7 +287,7 @@ async fn a_hub_that_fails_over_is_found_again(pipe: Pipe) {
     actor.up().await;
     scene.emulator.hub(HUB_A).fail_over(Duration::from_millis(500)).unwrap();
     actor.send(10).await;
-    actor.failed(Failure::Lost).await;
+    actor.lost().await;
     actor.up().await;
     scene.emulator.hub(HUB_A).device(DEVICE).send(&[], b"hello again").unwrap();
     soon(actor.device.receive()).await.unwrap().acknowledge();

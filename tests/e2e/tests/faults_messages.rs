@@ -137,7 +137,7 @@ async fn a_reset_connection_loses_nothing(pipe: Pipe) {
     actor.up().await;
     for _ in 0..3 {
         scene.emulator.hub(HUB_A).device(DEVICE).disconnect(true).unwrap();
-        actor.failed(Failure::Lost).await;
+        actor.lost().await;
         actor.send(5).await;
         actor.up().await;
     }

@@ -127,7 +127,7 @@ async fn a_pair_that_is_replaced_file_by_file_is_changed_as_a_whole(pipe: Pipe) 
     std::fs::write(&key, &new.key_pem).unwrap();
     reconnect_after(&scene, &actor, |device| device.set_auth(by_thumbprint(&new)).unwrap()).await;
     actor.send(5).await;
-    assert!(actor.failures().iter().all(|failure| *failure == Failure::Lost), "{:?}", actor.failures());
+    assert!(actor.failures().iter().all(|failure| failure.is_loss()), "{:?}", actor.failures());
     actor.finish(&scene).await;
 }
 
