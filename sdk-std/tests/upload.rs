@@ -430,20 +430,26 @@ async fn a_source_that_fails_is_told_to_the_hub_too() {
     assert_eq!(fake.look(State::successes), [false]);
 }
 
+/// A source that never gives anything.
+struct Endless(Arc<tokio::sync::Notify>);
+
+impl AsyncRead for Endless {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        self.0.notify_one();
+        Poll::Pending
+    }
+}
+
 #[tokio::test]
 async fn an_upload_that_is_dropped_tells_the_hub() {
     let fake = Fake::start(|_, _| None).await;
     let (device, _driver) = fake.device();
-    let (reader, _writer) = tokio::io::simplex(10);
-    let upload = tokio::spawn(device.upload("x", UploadSource::reader(reader)).into_future());
-    soon(async {
-        while fake.look(|state| state.grants) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-    // The answer is on its way.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    // It is read from once the grant has come.
+    let read = Arc::new(tokio::sync::Notify::new());
+    let upload = device.upload("x", UploadSource::reader(Endless(Arc::clone(&read))));
+    let upload = tokio::spawn(upload.into_future());
+    soon(read.notified()).await;
+    assert_eq!(fake.look(|state| state.grants), 1);
     upload.abort();
     soon(async {
         while fake.look(|state| state.notices.is_empty()) {
