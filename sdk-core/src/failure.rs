@@ -177,8 +177,9 @@ pub enum Disposition {
     RefreshCredential,
     /// Ask the Device Provisioning Service for the hub.
     Reprovision,
-    /// Trying again cannot help until the application changes something.
-    GiveUp,
+    /// Try the same service again at the slowest pace, and ask the Device Provisioning Service: trying cannot help until
+    /// the service, or the application, changes.
+    RetryRarely,
 }
 
 /// Which back-off curve a [`Failure`] belongs to.
@@ -227,7 +228,7 @@ impl Failure {
             Self::Tls(failure) => failure.disposition(),
             Self::ConnectRefused(code) => match code {
                 // MQTT 3.1.1, table 3.1: 1 = unacceptable protocol version.
-                1 => Disposition::GiveUp,
+                1 => Disposition::RetryRarely,
                 // 2 = identifier rejected, 4 = bad user name or password, 5 = not authorized.
                 2 | 4 | 5 => Disposition::RefreshCredential,
                 // 3 = server unavailable; codes above 5 are reserved.
@@ -494,7 +495,7 @@ mod tests {
             (Failure::BadFrame, D::Retry, C::Protocol),
             (Failure::Tls(TlsFailure::Alert(80)), D::Retry, C::Unreachable),
             // azure-iot-sdk-c doc/connection_and_messaging_reliability.md: every refusal is code 5.
-            (Failure::ConnectRefused(1), D::GiveUp, C::Refused),
+            (Failure::ConnectRefused(1), D::RetryRarely, C::Refused),
             (Failure::ConnectRefused(2), D::RefreshCredential, C::Refused),
             (Failure::ConnectRefused(3), D::Retry, C::Overload),
             (Failure::ConnectRefused(4), D::RefreshCredential, C::Refused),

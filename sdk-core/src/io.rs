@@ -349,8 +349,6 @@ pub enum Event {
     Ordered(Order),
     /// The link has stopped at the application's wish.
     Stopped,
-    /// The link has given up; [`crate::Link::start`] tries again.
-    GaveUp(Failure),
 }
 
 /// Why a message left the outbox undelivered.

@@ -172,7 +172,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// The first attempt begins within [`crate::RetryPolicy::first_spread`], since a power cut ends for a whole street.
     pub fn start(&mut self, now: Instant) {
         let now = self.tick(now);
-        if matches!(self.phase, Phase::Idle | Phase::Stopped | Phase::GivenUp) {
+        if matches!(self.phase, Phase::Idle | Phase::Stopped) {
             self.trouble = Trouble::default();
             if self.phase != Phase::Idle || !self.hub_backoff.is_recalled() {
                 self.hub_backoff.reset(now);
@@ -211,8 +211,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             | Phase::Opening
             | Phase::Greeting
             | Phase::Subscribing
-            | Phase::Registering
-            | Phase::GivenUp => self.stopped(),
+            | Phase::Registering => self.stopped(),
         }
     }
 
@@ -240,7 +239,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => {
                 self.ladder.wanted = self.account.role() == Role::Hub;
             }
-            Phase::Idle | Phase::Registering | Phase::Stopped | Phase::GivenUp => {}
+            Phase::Idle | Phase::Registering | Phase::Stopped => {}
         }
     }
 
@@ -309,7 +308,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Phase::Up => State::Up,
             Phase::Draining => State::Draining,
             Phase::Stopped => State::Stopped,
-            Phase::GivenUp => State::GivenUp,
         }
     }
 

@@ -14,6 +14,7 @@
 //! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint, and `overload_cap` for the first, none by default |
 //! | silence that may be overload, at first | as the first evidence of overload |
 //! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
+//! | a refusal that trying again cannot help | `w/2 ..= w`, `w = refused_cap`, and as long after any further refusal |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
 //! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2, (now - first evidence) / 2))`, retry_after within `floor ..= retry_after_cap` |
 //! | the third take-over in a row | `w/2 ..= w`, `w = clamp(now - first evidence, 4 * refused_first, refused_cap)` |

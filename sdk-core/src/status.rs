@@ -25,8 +25,6 @@ pub enum State {
     BackingOff,
     /// It stopped at the application's wish.
     Stopped,
-    /// It gave up; only the application can help.
-    GivenUp,
 }
 
 impl fmt::Display for State {
@@ -39,7 +37,6 @@ impl fmt::Display for State {
             Self::Draining => "draining",
             Self::BackingOff => "backing off",
             Self::Stopped => "stopped",
-            Self::GivenUp => "given up",
         })
     }
 }
@@ -72,6 +69,8 @@ pub enum Advice {
     Wait,
     /// Look after what answers at the service's address: it does not speak the protocol.
     CheckService,
+    /// Look after the kind of the service: it refuses MQTT 3.1.1, so it may be of another kind or profile.
+    CheckProtocol,
     /// Look for another device with the same identity.
     DuplicateIdentity,
     /// Look after the hub's daily quota of messages: used up, it takes no device until 00:00 UTC.
@@ -101,6 +100,9 @@ impl fmt::Display for Advice {
             Self::CheckEnrollment => "check the enrollment: it exists, is enabled, and has a hub linked",
             Self::Wait => "wait; if it lasts, the service needs more units",
             Self::CheckService => "check what answers at the service's address, such as a captive portal or a proxy",
+            Self::CheckProtocol => {
+                "check the kind of the service: it refuses MQTT 3.1.1 and may speak another protocol or profile"
+            }
             Self::DuplicateIdentity => {
                 "look for another device with the same identity: each drops the other's connection"
             }
@@ -199,6 +201,7 @@ impl Status {
                 ),
                 _,
             ) => Advice::CheckProxy,
+            (Failure::ConnectRefused(1), _) => Advice::CheckProtocol,
             (Failure::Provisioning(ProvisioningFailure::BadAnswer), _) => Advice::CheckService,
             (Failure::Provisioning(_), Advice::CheckCredential) => Advice::CheckEnrollment,
             (_, advice) => advice,

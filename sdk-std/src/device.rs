@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast_core::{
-    Address, Assignment, Event, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, State, Status,
+    Address, Assignment, Event, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -238,15 +238,6 @@ impl Device {
     /// link is stopped.
     pub fn move_within(&self, spread: Duration, by: Role) {
         self.shared.command(|inner| inner.link.move_within(spread, by, clock::now()));
-    }
-
-    /// Tries again after [`State::GivenUp`]; without effect in any other state.
-    pub fn start(&self) {
-        self.shared.command(|inner| {
-            if inner.link.state() == State::GivenUp {
-                inner.link.start(clock::now());
-            }
-        });
     }
 
     /// Stops the link: sends and awaits what is queued, for `drain` at most while the link is up, leaves with

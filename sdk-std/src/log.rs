@@ -28,7 +28,6 @@ pub(crate) fn event(device: &str, event: &Event) {
             );
         }
         Event::Stopped => tracing::info!(device, "stopped"),
-        Event::GaveUp(failure) => tracing::error!(device, %failure, "given up"),
         _ => {}
     }
 }

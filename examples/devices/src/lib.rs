@@ -70,7 +70,6 @@ fn tell(device: &Device, event: Event) {
         Event::Retrying { delay, .. } => {
             say("link", format_args!("tries again in {:.2} s; messages waiting: {waiting}", delay.as_secs_f64()));
         }
-        Event::GaveUp(failure) => say("link", format_args!("gave up: {failure}")),
         _ => {}
     }
 }

@@ -145,7 +145,6 @@ async fn run_device(stack: Stack<'static>, seed: Seed, random: ChaCha20Rng) -> !
     let mut number = 0;
     loop {
         match device.poll(Duration::from_secs(5)).await {
-            Poll::Event(Event::GaveUp(_)) => device.start(),
             Poll::Event(_) => {}
             Poll::Message(message) => {
                 let ack = message.ack;

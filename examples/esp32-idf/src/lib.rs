@@ -82,11 +82,6 @@ pub fn main_loop<B: Board, C: Connect, O: Outbox, S: Settings>(
     loop {
         match device.poll(Duration::from_secs(5)) {
             Poll::Event(Event::Down(why)) => println!("down: {why}"),
-            Poll::Event(Event::GaveUp(why)) => {
-                println!("gave up: {why}");
-                std::thread::sleep(Duration::from_secs(3600));
-                device.start();
-            }
             Poll::Event(event) => println!("{event:?}"),
             Poll::Message(message) => {
                 let ack = message.ack;

@@ -50,7 +50,6 @@ impl Narrator {
             Event::ClockSkew { seconds } => format!("the clock is {seconds} s behind the service's"),
             Event::Dropped(id, reason) => format!("message {id} was dropped: {reason}"),
             Event::Stopped => "stopped".to_owned(),
-            Event::GaveUp(failure) => format!("gave up: {failure}"),
             Event::Delivered(_) | Event::InboundOverflow | _ => return,
         };
         self.say(name, &text);

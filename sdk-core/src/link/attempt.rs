@@ -213,11 +213,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if was_up {
             self.events.report(Event::Down(failure));
         }
-        if failure.disposition() == Disposition::GiveUp {
-            self.enter(Phase::GivenUp);
-            self.events.report(Event::GaveUp(failure));
-            return;
-        }
         let (word, now) = (self.rng.word(), self.now);
         if stable {
             self.ladder.absent = Some(now);
@@ -297,8 +292,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 return span(u64::from(scale(word, 0, short_millis(rules.spread))));
             }
         }
-        let keyless = failure.disposition() == Disposition::Reprovision;
-        if (keyless || self.is_out_of_reach(failure, was_up)) && self.may_register() {
+        let elsewhere = matches!(failure.disposition(), Disposition::Reprovision | Disposition::RetryRarely);
+        if (elsewhere || self.is_out_of_reach(failure, was_up)) && self.may_register() {
             self.ladder.wanted = true;
         }
         delay

@@ -42,7 +42,6 @@ enum Notice {
     InboundOverflow,
     ClockSkew,
     Stopped,
-    GaveUp,
 }
 
 /// The lane and the last 31 bits of a message id, which is enough beside the latest of that lane.
@@ -153,10 +152,6 @@ impl Events {
             | Event::CallsDropped { .. }
             | Event::CallRefused
             | Event::Ordered(_) => return,
-            Event::GaveUp(failure) => {
-                self.failure = failure;
-                Notice::GaveUp
-            }
         };
         if self.queue.last() == Some(&notice) {
             return;
@@ -179,7 +174,6 @@ impl Events {
             Notice::InboundOverflow => Event::InboundOverflow,
             Notice::ClockSkew => Event::ClockSkew { seconds: self.skew_secs },
             Notice::Stopped => Event::Stopped,
-            Notice::GaveUp => Event::GaveUp(self.failure),
         })
     }
 }

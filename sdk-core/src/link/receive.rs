@@ -68,7 +68,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             | Phase::Registering
             | Phase::Up
             | Phase::Draining => true,
-            Phase::Idle | Phase::Waiting | Phase::Stopped | Phase::GivenUp => false,
+            Phase::Idle | Phase::Waiting | Phase::Stopped => false,
         }
     }
 

@@ -30,7 +30,6 @@ pub(super) enum Phase {
     /// Leaves in order.
     Draining,
     Stopped,
-    GivenUp,
 }
 
 /// Why the link leaves in order.

@@ -198,7 +198,8 @@ impl Backoff {
             self.prove(now);
             Cause::RetryAfter(asked)
         } else if class == Class::Refused {
-            self.refusals = self.refusals.saturating_add(1);
+            let rarely = failure.disposition() == Disposition::RetryRarely;
+            self.refusals = if rarely { u8::MAX } else { self.refusals.saturating_add(1) };
             Cause::Refused
         } else if class == Class::Overload {
             self.prove(now)

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use e2e::{Actor, DEVICE, HUB_A, PATIENCE, Pipe, Scene, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{CloseReason, Config, Fault, Flaw, HubConfig, Injection, Outcome, Rate};
-use steadfast::{Class, Event, Failure, State, Subscriptions, TlsFailure};
+use steadfast::{Class, Event, Failure, Subscriptions, TlsFailure};
 
 on_every_pipe!(
     refusals_are_told_by_their_code_and_overcome,
-    an_unacceptable_protocol_version_is_given_up_until_the_application_tries_again,
+    an_unacceptable_protocol_version_is_tried_again_at_the_slowest_pace,
     a_hub_that_closes_or_says_nonsense_is_tried_again,
     a_silent_hub_is_left_in_time_and_with_more_patience_each_time,
     a_late_connack_is_waited_for,
@@ -50,12 +50,9 @@ async fn refusals_are_told_by_their_code_and_overcome(pipe: Pipe) {
     }
 }
 
-async fn an_unacceptable_protocol_version_is_given_up_until_the_application_tries_again(pipe: Pipe) {
+async fn an_unacceptable_protocol_version_is_tried_again_at_the_slowest_pace(pipe: Pipe) {
     let (scene, actor) = meet(pipe, Fault::RefuseConnect { code: 1 }, 1).await;
-    actor.status("given up", |status| status.state == State::GivenUp).await;
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    assert_eq!(scene.emulator.ledger().connections().len(), 1);
-    actor.device.start();
+    actor.failed(Failure::ConnectRefused(1)).await;
     actor.up().await;
     assert_eq!(actor.finish(&scene).await.connections, 2);
 }

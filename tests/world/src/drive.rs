@@ -140,6 +140,9 @@ impl<O: Outbox> World<O> {
         }
         device.link.handle_timeout(now);
         self.drain(number);
+        if self.devices[number].link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
+            self.fail(number, "a deadline stays in the past after handle_timeout");
+        }
     }
 
     /// Arms a wake-up for the link's deadline.

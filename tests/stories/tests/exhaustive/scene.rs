@@ -115,12 +115,16 @@ impl Scene {
                 self.demand(before == after, "a late answer changed something");
             }
             (Step::Stop, _) => self.link.stop(core::time::Duration::from_secs(1), now),
-            (Step::Start, _) if matches!(self.link.state(), State::Stopped | State::GivenUp) => self.link.start(now),
+            (Step::Start, _) if matches!(self.link.state(), State::Stopped) => self.link.start(now),
             (Step::Order, _) => self.link.reprovision(now),
             (Step::Same | Step::Other | Step::Throttled, Some(_)) => return self.answer(step),
             _ => return false,
         }
         self.drain();
+        if step == Step::Deadline {
+            let past = self.link.next_deadline().is_some_and(|deadline| deadline.at.as_millis() <= self.now);
+            self.demand(!past, "a deadline stays in the past after handle_timeout");
+        }
         true
     }
 
@@ -284,14 +288,14 @@ impl Scene {
         self.demand(ledger.accepted == self.accepted.len() as u64, "accepted");
         self.demand(self.link.status().in_flight <= 2, "more in flight than the window");
         let waits = match self.link.state() {
-            State::Idle | State::Stopped | State::GivenUp => true,
+            State::Idle | State::Stopped => true,
             State::Provisioning | State::Connecting | State::Up | State::Draining | State::BackingOff => {
                 self.link.next_deadline().is_some()
             }
             _ => false,
         };
         self.demand(waits, "a link at work has no deadline: it could wait for ever");
-        let idle = matches!(self.link.state(), State::Stopped | State::GivenUp | State::BackingOff);
+        let idle = matches!(self.link.state(), State::Stopped | State::BackingOff);
         self.demand(!idle || self.line.is_none(), "a link at rest holds a transport");
     }
 

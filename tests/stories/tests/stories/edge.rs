@@ -60,7 +60,7 @@ fn a_refusal_of_the_workload_api_is_outlasted_at_a_slow_pace_for_as_long_as_it_t
             world.start();
             world.run_for(hours(6));
             assert_eq!(world.status().last_failure, Some(Failure::Local(refused)));
-            assert_ne!(world.state(), State::GivenUp);
+            assert_ne!(world.state(), State::Stopped);
         }
         let delays = world.delays_ms();
         let slowest = delays.iter().rev().take(20).copied().max().unwrap_or_default();

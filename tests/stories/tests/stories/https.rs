@@ -244,7 +244,7 @@ fn an_enrollment_that_stays_disabled_or_names_another_tpm_costs_fewer_and_fewer_
         assert_eq!(world.status().last_failure, Some(Failure::Provisioning(failure)));
         let requests = world.dps().requests().len();
         assert!(requests < 90, "{requests}");
-        assert_ne!(world.state(), State::GivenUp);
+        assert_ne!(world.state(), State::Stopped);
         world.dps_mut().fault = DpsFault::None;
         world.dps_mut().enroll_tpm("pump-7", "RUsg0000");
         let took = world.run_until_delivered();

@@ -79,7 +79,7 @@ fn each_answer_of_the_service_has_its_name() {
         let mut world = failing(fault.clone(), 3);
         world.run_until("failed", mins(11), |world| world.status().last_failure.is_some());
         assert_eq!(world.status().last_failure, Some(Failure::Provisioning(failure)), "{fault:?}");
-        assert_ne!(world.state(), State::GivenUp);
+        assert_ne!(world.state(), State::Stopped);
         world.dps_mut().fault = DpsFault::None;
         world.run_until_delivered();
     }

@@ -26,7 +26,7 @@ fn the_link_recovers_from_outages_of_a_second_to_a_week() {
         let bound = (outage / 4 + secs(5)).min(secs(125));
         assert!(took <= bound, "after {outage:?}: {took:?}");
         world.run_until_delivered();
-        assert!(world.events().iter().all(|(_, event)| !matches!(event, Event::GaveUp(_))));
+        assert!(world.events().iter().all(|(_, event)| !matches!(event, Event::Stopped)));
     }
 }
 
@@ -97,15 +97,41 @@ fn each_connack_code_finds_its_way() {
         world.run_for(mins(10));
         assert_eq!(world.status().last_failure, Some(Failure::ConnectRefused(code)));
         world.hub_mut(0).faults.greeting = Greeting::Judge;
-        if code == 1 {
-            assert_eq!(world.state(), State::GivenUp);
-            assert!(world.events().iter().any(|(_, event)| matches!(event, Event::GaveUp(_))));
-            world.run_for(days(1));
-            assert_eq!(world.state(), State::GivenUp);
-            world.start();
-        }
         world.run_until_up();
     }
+}
+
+#[test]
+fn a_hub_that_refuses_the_protocol_is_tried_at_the_slowest_pace_and_never_given_up() {
+    for fixed in [true, false] {
+        let builder = World::builder().seed(5);
+        let mut world = if fixed { builder.fixed_hub() } else { builder }.build();
+        world.hub_mut(0).faults.greeting = Greeting::Code(1);
+        world.start();
+        world.publish("21.5");
+        world.run_for(mins(1));
+        assert_eq!(world.status().advice(), steadfast_core::Advice::CheckProtocol);
+        assert!(world.status().to_string().contains("another protocol or profile"), "{}", world.status());
+        world.run_for(days(2));
+        let attempts = world.attempts().len();
+        assert!((40..140).contains(&attempts), "{attempts}");
+        assert!(world.registrations().len() < 14, "{}", world.registrations().len());
+        world.hub_mut(0).faults.greeting = Greeting::Judge;
+        let took = world.run_until_delivered();
+        assert!(took <= hours(1), "{took:?}");
+    }
+}
+
+#[test]
+fn a_device_whose_hub_refuses_the_protocol_is_moved_by_the_provisioning_service() {
+    let mut world = stable(5);
+    world.hub_mut(0).faults.greeting = Greeting::Code(1);
+    world.move_device(0, 1);
+    world.reset_all();
+    world.publish("21.5");
+    let took = world.run_until_delivered();
+    assert!(took <= mins(70), "{took:?}");
+    assert_eq!(world.bodies(1).len(), 1);
 }
 
 #[test]

@@ -345,7 +345,7 @@ pub(super) fn respond(known: &mut Connection, enrollment: &Enrollment, unix_secs
         DpsFault::NoPolls { status, retry_after_secs } => {
             send(status, retry_after_secs, refusal(u32::from(status) * 1000 + 1))
         }
-        DpsFault::RefusedPolls { status, retry_after_secs, .. } if known.asked % 2 == 0 => {
+        DpsFault::RefusedPolls { status, retry_after_secs, .. } if known.asked.is_multiple_of(2) => {
             send(status, retry_after_secs, refusal(u32::from(status) * 1000 + 1))
         }
         DpsFault::RefusedPolls { polls, .. } if known.asked > 2 * polls => done(),
