@@ -2,7 +2,8 @@
 
 use core::time::Duration;
 
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role, SignRequest};
+use steadfast_core::text::Text;
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role};
 
 /// The clock, the key and the memory of a device.
 pub trait Board {
@@ -16,15 +17,13 @@ pub trait Board {
         None
     }
 
-    /// Signs [`request.text`](SignRequest::text) by HMAC-SHA256 with the device's key, such as by
-    /// [`SymmetricKey::sign`](steadfast_core::azure::sas::SymmetricKey::sign),
-    /// [`KeyPair::sign`](steadfast_core::azure::key_choice::KeyPair::sign) where the device has both keys of its identity,
-    /// or the chip's HMAC peripheral.
+    /// Signs `text` by HMAC-SHA256 with the device's key, such as by
+    /// [`SymmetricKey::sign`](steadfast_core::azure::sas::SymmetricKey::sign) or the chip's HMAC peripheral.
     ///
     /// # Errors
     /// Why it cannot. The default cannot sign, which suits devices with a certificate.
-    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
-        let _ = request;
+    fn sign(&mut self, role: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
+        let _ = (role, text);
         Err(Failure::Local(LocalFailure::Signing))
     }
 

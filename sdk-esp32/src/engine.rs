@@ -135,8 +135,7 @@ pub enum Poll<'a> {
     CloudToDevice(CloudToDevice<'a>),
     /// A message routed to a module, to a device with services.
     Input(ModuleInput<'a>),
-    /// Nothing, for as long as was allowed. It is no metronome: whatever comes begins the wait anew, so that work at
-    /// intervals needs a deadline of its own.
+    /// Nothing, for as long as was allowed.
     Idle,
 }
 
@@ -321,8 +320,8 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
             let room = self.room();
             match self.link.poll_output_within(room) {
                 Output::Event(event) => return Step::Event(event),
-                Output::Action(Action::Sign { attempt, request }) => {
-                    let signed = board.sign(request);
+                Output::Action(Action::Sign { attempt, role, text, .. }) => {
+                    let signed = board.sign(role, &text);
                     let now = board.now();
                     match signed {
                         Ok(signature) => self.link.handle_input(Input::Signed(&signature), attempt, now),

@@ -26,7 +26,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, LocalFailure, Message, RamOutbox, Seed, Service, SignRequest,
+    Config, Credential, Event, Failure, Instant, LocalFailure, Message, RamOutbox, Role, Seed, Service,
 };
 use steadfast_esp32::asynch::{Connect, Device, Timer as DeviceTimer};
 use steadfast_esp32::{Board, Buffers, Dial, Poll};
@@ -143,29 +143,25 @@ async fn run_device(stack: Stack<'static>, seed: Seed, random: ChaCha20Rng) -> !
     };
     device.start();
     let mut number = 0;
-    let mut due = device.board().now();
     loop {
-        let now = device.board().now();
-        if now >= due {
-            // A deadline of its own: events do not put it off.
-            due = now.after(Duration::from_secs(5));
-            let mut text = [0; 48];
-            let body = Text::of([
-                steadfast_core::text::Part::Plain("{\"n\":"),
-                steadfast_core::text::Part::Number(number),
-                steadfast_core::text::Part::Plain("}"),
-            ]);
-            let body = body.to_str(&mut text).unwrap_or_default();
-            // While the outbox is full a measurement is left out.
-            if device.send(Message::telemetry("", body.as_bytes())).is_ok() {
-                number += 1;
-            }
-        }
-        match device.poll(due.since(now)).await {
+        match device.poll(Duration::from_secs(5)).await {
             Poll::Event(_) => {}
             Poll::Message(message) => {
                 let ack = message.ack;
                 device.acknowledge(ack);
+            }
+            Poll::Idle => {
+                let mut text = [0; 48];
+                let body = Text::of([
+                    steadfast_core::text::Part::Plain("{\"n\":"),
+                    steadfast_core::text::Part::Number(number),
+                    steadfast_core::text::Part::Plain("}"),
+                ]);
+                let body = body.to_str(&mut text).unwrap_or_default();
+                // A full outbox means: measure less often until the hub is back.
+                if device.send(Message::telemetry("", body.as_bytes())).is_ok() {
+                    number += 1;
+                }
             }
             _ => {}
         }
@@ -192,8 +188,8 @@ impl Board for Chip {
         unix_secs()
     }
 
-    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
-        self.key.as_ref().map(|key| key.sign(&request.text)).ok_or(Failure::Local(LocalFailure::Credential))
+    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
+        self.key.as_ref().map(|key| key.sign(text)).ok_or(Failure::Local(LocalFailure::Credential))
     }
 
     fn sleep(&mut self, _: Duration) {}
