@@ -67,6 +67,13 @@ impl WebSocket {
         config.max_message_size = Some(LONGEST);
         config.max_frame_size = Some(LONGEST);
         match client_async_with_config(request, stream, Some(config)).await {
+            // None was offered (RFC 6455, section 4.1); the library looks after the other terms.
+            Ok((_, answer))
+                if answer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().any(|it| !it.is_empty()) =>
+            {
+                tracing::warn!(host, "the service named an extension of WebSockets that was not offered");
+                Err(Opening::refused(101, None))
+            }
             Ok((frames, _)) => Ok(Self { frames, incoming: Bytes::new() }),
             Err(error) => {
                 tracing::warn!(host, error = %shorten(&error), "no upgrade to WebSockets");

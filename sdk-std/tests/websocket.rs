@@ -280,6 +280,25 @@ async fn each_answer_to_the_upgrade_has_its_own_meaning() {
 }
 
 #[tokio::test]
+async fn an_extension_or_a_subprotocol_that_was_not_offered_opens_nothing() {
+    for (name, value) in [("sec-websocket-extensions", "permessage-deflate"), ("sec-websocket-protocol", "amqp")] {
+        let scene = Scene::start(|builder| builder).await;
+        let (stream, _) = soon(scene.listener.accept()).await.unwrap();
+        #[expect(clippy::result_large_err, reason = "the form that the callback has")]
+        let answer = |request: &Request, response: Response| {
+            accept(request, response).map(|mut response| {
+                response.headers_mut().insert(name, HeaderValue::from_static(value));
+                response
+            })
+        };
+        let _server = soon(accept_hdr_async(stream, answer)).await;
+        let refused = Failure::UpgradeRefused { status: 101, retry_after_secs: None };
+        assert_eq!(scene.failed().await.last_failure, Some(refused), "{value}");
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
 async fn an_upgrade_that_stalls_ends_with_the_time_for_tls() {
     let mut timeouts = steadfast::Timeouts::DEFAULT;
     timeouts.tls = Duration::from_millis(200);

@@ -185,22 +185,34 @@ pub struct ConnectionString<'a> {
 impl<'a> ConnectionString<'a> {
     /// Reads a connection string: `key=value` parts in any order with one `;` between them.
     ///
-    /// Keys are taken in any case of letters, since tools differ in it; values are taken as they are. Everything else
-    /// is strict: white space, unknown or repeated keys, empty values, a `;` at the end, more or less than one
-    /// credential, and names or keys that are not usable are errors.
+    /// Taken as tools and shells write it: keys in any case of letters, white space and a line end around the whole, quotes
+    /// around the whole, white space around a key or a value, a `;` at the end, `CredentialType`, `CredentialScope=Device`
+    /// and an empty `SharedAccessKeyName`. Everything else is strict: unknown or repeated keys, empty values, more or less
+    /// than one credential, and names or keys that are not usable are errors.
     ///
     /// # Errors
     /// [`ConnectionStringError`] naming the first flaw, never the secret.
     pub fn parse(text: &'a str) -> Result<Self, ConnectionStringError> {
+        let whole = text;
+        let text = unquoted(whole.trim_ascii());
         if text.is_empty() {
             return Err(ConnectionStringError::Empty);
         }
+        let text = text.strip_suffix(';').unwrap_or(text);
         let mut values = [None; Field::ALL.len()];
-        let mut at = 0_usize;
+        let mut at = offset(whole, text);
         for part in scan::split(text, b';') {
             let (key, value) = scan::split_once(part, b'=').ok_or(ConnectionStringError::NotAPair { at })?;
-            if key.eq_ignore_ascii_case("SharedAccessKeyName") {
+            let (key, value) = (key.trim_ascii(), value.trim_ascii());
+            let is = |name: &str| key.eq_ignore_ascii_case(name);
+            if is("SharedAccessKeyName") && !value.is_empty()
+                || is("CredentialScope") && !value.eq_ignore_ascii_case("Device")
+            {
                 return Err(ConnectionStringError::Service);
+            }
+            if is("SharedAccessKeyName") || is("CredentialScope") || is("CredentialType") {
+                at = at.saturating_add(part.len()).saturating_add(1);
+                continue;
             }
             let known = Field::ALL.into_iter().zip(&mut values);
             let mut known = known.filter(|(field, _)| field.name().eq_ignore_ascii_case(key));
@@ -238,6 +250,17 @@ impl<'a> ConnectionString<'a> {
     }
 }
 
+/// Takes one pair of quotes away, as a shell or a file of settings leaves them.
+fn unquoted(text: &str) -> &str {
+    let quoted = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
+    quoted('"').or_else(|| quoted('\'')).unwrap_or(text).trim_ascii()
+}
+
+/// How many bytes stand before `part`, which lies in `whole`.
+fn offset(whole: &str, part: &str) -> usize {
+    part.as_ptr().addr().saturating_sub(whole.as_ptr().addr())
+}
+
 #[cfg(test)]
 mod tests {
     use super::names::{Flaw, Name};
@@ -267,6 +290,35 @@ mod tests {
     }
 
     #[test]
+    fn what_tools_and_shells_write_is_taken() {
+        let plain = format!("HostName=h.net;DeviceId=d;SharedAccessKey={KEY}");
+        let expected = ConnectionString::parse(&plain).unwrap();
+        for around in [
+            ["", "\n"],
+            ["", "\r\n"],
+            ["", " "],
+            ["\t ", ""],
+            ["\"", "\""],
+            ["'", "'\n"],
+            ["\" ", " \""],
+            ["", ";"],
+            ["", ";\r\n"],
+            ["CredentialScope=Device;", ""],
+            ["", ";CredentialType=SharedAccessSignature"],
+            ["credentialscope=device;CREDENTIALTYPE=X;", ""],
+            ["", ";SharedAccessKeyName="],
+            ["SharedAccessKeyName= ;", ""],
+        ] {
+            let text = around.join(&plain);
+            assert_eq!(ConnectionString::parse(&text), Ok(expected), "{text:?}");
+        }
+        let spaced = format!("HostName = h.net; DeviceId=d ;SharedAccessKey = {KEY}");
+        assert_eq!(ConnectionString::parse(&spaced), Ok(expected));
+        let turned = format!("SharedAccessKey={KEY};DeviceId=d;HostName=h.net");
+        assert_eq!(ConnectionString::parse(&turned), Ok(expected));
+    }
+
+    #[test]
     fn every_flaw_has_its_own_error() {
         use ConnectionStringError as E;
         let name = |name, flaw| E::Name(NameError { name, flaw });
@@ -274,9 +326,14 @@ mod tests {
             ("", E::Empty),
             ("HostName", E::NotAPair { at: 0 }),
             ("HostName=h.net;;DeviceId=d;x509=true", E::NotAPair { at: 15 }),
-            ("HostName=h.net;DeviceId=d;x509=true;", E::NotAPair { at: 36 }),
+            ("HostName=h.net;DeviceId=d;x509=true;;", E::NotAPair { at: 36 }),
+            (" \r\n", E::Empty),
+            ("''", E::Empty),
+            (";", E::NotAPair { at: 0 }),
+            ("  HostName=h.net;DeviceId", E::NotAPair { at: 17 }),
+            ("\"HostName=h.net;x509=true", E::UnknownKey { at: 0 }),
             ("HostName=h.net;DeviceId=a;b;x509=true", E::NotAPair { at: 26 }),
-            ("HostName=h.net; DeviceId=d;x509=true", E::UnknownKey { at: 15 }),
+            ("HostName=h.net;Device Id=d;x509=true", E::UnknownKey { at: 15 }),
             ("=h.net;DeviceId=d;x509=true", E::UnknownKey { at: 0 }),
             ("HostName=h.net;DeviceId=d;Port=1", E::UnknownKey { at: 26 }),
             ("HostName=h.net;hostname=h.net", E::Duplicate(Field::HostName)),
@@ -285,6 +342,7 @@ mod tests {
             ("DeviceId=d;x509=true", E::Missing(Field::HostName)),
             ("HostName=h.net;x509=true", E::Missing(Field::DeviceId)),
             ("HostName=h.net;SharedAccessKeyName=iothubowner;SharedAccessKey=abc", E::Service),
+            ("HostName=h.net;DeviceId=d;CredentialScope=IotHub;SharedAccessKey=abc", E::Service),
             ("HostName=h.net;DeviceId=d", E::NoCredential),
             ("HostName=h.net;DeviceId=d;x509=false", E::X509),
             ("HostName=h.net;DeviceId=d;x509=true;SharedAccessKey=a", E::TwoCredentials),

@@ -28,7 +28,8 @@ impl ReportId {
 ///
 /// A new patch is merged into the youngest one that was not sent: per path the last write counts, and `null` deletes.
 /// Where the two cannot be one patch, since the younger one writes into an object that the older one deletes or
-/// replaces by another value, they stay two.
+/// replaces by another value, they stay two. Two are enough for any number of patches: the first one deletes, the second
+/// one has the last writes.
 #[derive(Clone)]
 pub(super) struct Reports<B> {
     buffer: B,
@@ -59,7 +60,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
     pub(super) fn push(&mut self, patch: &[u8]) -> Result<ReportId, ReportError> {
         limits::check(patch)?;
         let used = self.used();
-        if self.merge(patch, used) {
+        if self.merge(patch, used) || self.rebase(patch, used) {
             return Ok(ReportId(self.youngest));
         }
         let capacity = self.buffer.as_ref().len();
@@ -112,18 +113,50 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         let start = used.saturating_sub(len);
         let Some((before, free)) = self.buffer.as_mut().split_at_mut_checked(used) else { return false };
         let mut out = Slice::new(free);
-        let merged = before.get(start..).is_some_and(|older| merge(older, patch, &mut out).is_ok());
+        let merged = before.get(start..).is_some_and(|older| merge(older, patch, false, &mut out).is_ok());
         let size = out.len();
         if !merged {
             return false;
         }
-        let end = used.saturating_add(size);
-        let Some(both) = self.buffer.as_mut().get_mut(start..end) else { return false };
-        remove_front(both, len);
+        self.replace(used, len, size);
         if let Some(len) = self.lens.last_mut() {
             *len = size;
         }
         true
+    }
+
+    /// Takes a patch into the two youngest ones, where neither was sent, and returns whether that could be done.
+    fn rebase(&mut self, patch: &[u8], used: usize) -> bool {
+        let [.., first, second] = *self.lens.as_slice() else { return false };
+        if self.frozen && self.lens.len() == 2 {
+            return false;
+        }
+        let both = first.saturating_add(second);
+        let start = used.saturating_sub(both);
+        let Some((before, free)) = self.buffer.as_mut().split_at_mut_checked(used) else { return false };
+        let Some((base, older)) = before.get(start..).and_then(|both| both.split_at_checked(first)) else {
+            return false;
+        };
+        let mut out = Slice::new(free);
+        if deletions(base, older, patch, &mut out).is_err() {
+            return false;
+        }
+        let first = out.len();
+        if merge(older, patch, true, &mut out).is_err() {
+            return false;
+        }
+        let size = out.len();
+        self.replace(used, both, size);
+        if let [.., one, two] = self.lens.as_mut_slice() {
+            (*one, *two) = (first, size.saturating_sub(first));
+        }
+        true
+    }
+
+    /// Puts the `size` bytes behind the patches in the place of the last `len` of them.
+    fn replace(&mut self, used: usize, len: usize, size: usize) {
+        let range = used.saturating_sub(len)..used.saturating_add(size);
+        remove_front(self.buffer.as_mut().get_mut(range).unwrap_or_default(), len);
     }
 }
 
@@ -145,8 +178,9 @@ impl From<SinkFull> for Apart {
     }
 }
 
-/// Writes the patch that does what `older` and then `younger` do. Both were checked before.
-fn merge(older: &[u8], younger: &[u8], out: &mut Slice<'_>) -> Result<(), Apart> {
+/// Writes the patch that does what `older` and then `younger` do. Both were checked before. `based` says that another patch
+/// goes before it with the [`deletions`].
+fn merge(older: &[u8], younger: &[u8], based: bool, out: &mut Slice<'_>) -> Result<(), Apart> {
     out.put(b"{")?;
     let mut first = true;
     for (key, old) in members(older) {
@@ -154,9 +188,9 @@ fn merge(older: &[u8], younger: &[u8], out: &mut Slice<'_>) -> Result<(), Apart>
             None => put_member(out, &mut first, key, old.raw())?,
             Some(new) if new.is_object() && old.is_object() => {
                 put_member(out, &mut first, key, "")?;
-                merge(old.raw().as_bytes(), new.raw().as_bytes(), out)?;
+                merge(old.raw().as_bytes(), new.raw().as_bytes(), based, out)?;
             }
-            Some(new) if new.is_object() => return Err(Apart),
+            Some(new) if new.is_object() && !based => return Err(Apart),
             Some(new) => put_member(out, &mut first, key, new.raw())?,
         }
     }
@@ -166,6 +200,45 @@ fn merge(older: &[u8], younger: &[u8], out: &mut Slice<'_>) -> Result<(), Apart>
         }
     }
     Ok(out.put(b"}")?)
+}
+
+/// Writes `base`, and in it the deletion of what `older` deletes or replaces and `younger` makes an object.
+fn deletions(base: &[u8], older: &[u8], younger: &[u8], out: &mut Slice<'_>) -> Result<(), Apart> {
+    out.put(b"{")?;
+    let mut first = true;
+    for (key, old) in members(base) {
+        match (find(older, key), find(younger, key)) {
+            (Some(middle), Some(new)) if old.is_object() && new.is_object() => {
+                put_deletion(out, &mut first, key, old.raw(), middle, new)?;
+            }
+            // What is no object has nothing in it to delete.
+            _ => put_member(out, &mut first, key, old.raw())?,
+        }
+    }
+    for (key, new) in members(younger) {
+        if let Some(middle) = find(older, key)
+            && new.is_object()
+            && find(base, key).is_none()
+        {
+            put_deletion(out, &mut first, key, "{}", middle, new)?;
+        }
+    }
+    Ok(out.put(b"}")?)
+}
+
+fn put_deletion(
+    out: &mut Slice<'_>,
+    first: &mut bool,
+    key: Str<'_>,
+    base: &str,
+    older: Value<'_>,
+    younger: Value<'_>,
+) -> Result<(), Apart> {
+    if !older.is_object() {
+        return put_member(out, first, key, "null");
+    }
+    put_member(out, first, key, "")?;
+    deletions(base.as_bytes(), older.raw().as_bytes(), younger.raw().as_bytes(), out)
 }
 
 fn put_member(out: &mut Slice<'_>, first: &mut bool, key: Str<'_>, value: &str) -> Result<(), Apart> {
@@ -313,7 +386,83 @@ mod tests {
         prop::collection::btree_map("[ab]", value, 0..3).prop_map(Tree::Node).boxed()
     }
 
+    #[test]
+    fn an_object_that_is_deleted_and_written_again_and_again_ends_as_it_was_written_last() {
+        let mut reports = reports();
+        for number in 0..100 {
+            reports.push(br#"{"alarm":null}"#).unwrap();
+            reports.push(std::format!(r#"{{"alarm":{{"n":{number}}}}}"#).as_bytes()).unwrap();
+        }
+        assert_eq!(waiting(&mut reports), [r#"{"alarm":null}"#, r#"{"alarm":{"n":99}}"#]);
+        reports.push(br#"{"alarm":5}"#).unwrap();
+        reports.freeze();
+        for _ in 0..100 {
+            reports.push(br#"{"alarm":null}"#).unwrap();
+            reports.push(br#"{"alarm":{"n":1},"b":2}"#).unwrap();
+        }
+        assert_eq!(waiting(&mut reports).len(), 3);
+    }
+
+    /// What happens to reports.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(Tree),
+        /// The oldest is sent and reaches the service.
+        Sent,
+        /// It is sent and lost on the way.
+        Lost,
+        Acknowledged,
+        Disconnected,
+    }
+
+    fn step() -> BoxedStrategy<Step> {
+        let push = || node(2).prop_map(Step::Push);
+        let other = prop_oneof![Just(Step::Sent), Just(Step::Lost), Just(Step::Acknowledged), Just(Step::Disconnected)];
+        prop_oneof![push(), push(), push(), other].boxed()
+    }
+
     proptest! {
+        #[test]
+        fn whatever_happens_on_the_way_the_service_ends_with_what_was_reported(
+            start in node(2),
+            steps in prop::collection::vec(step(), 1..40),
+        ) {
+            let mut service = Tree::Node(std::collections::BTreeMap::new()).apply(&start);
+            let mut expected = service.clone();
+            let mut reports = Reports::new([0; 4096]);
+            let (mut sent, mut arrived) = (false, false);
+            for step in steps {
+                match step {
+                    Step::Push(patch) => {
+                        reports.push(patch.write().as_bytes()).unwrap();
+                        expected = expected.apply(&patch);
+                    }
+                    Step::Sent | Step::Lost if !sent && !reports.is_empty() => {
+                        arrived = matches!(step, Step::Sent);
+                        if arrived {
+                            service = service.apply(&Tree::read(reports.first().unwrap()));
+                        }
+                        reports.freeze();
+                        sent = true;
+                    }
+                    Step::Acknowledged if sent && arrived => {
+                        reports.pop();
+                        sent = false;
+                    }
+                    Step::Disconnected => {
+                        reports.thaw();
+                        sent = false;
+                    }
+                    _ => {}
+                }
+            }
+            while let Some(patch) = reports.first() {
+                service = service.apply(&Tree::read(patch));
+                reports.pop();
+            }
+            prop_assert_eq!(service, expected);
+        }
+
         #[test]
         fn merged_patches_do_what_they_do_one_by_one(start in node(2), patches in prop::collection::vec(node(2), 1..4)) {
             // What the service holds has no nulls.

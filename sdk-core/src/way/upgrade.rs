@@ -134,13 +134,23 @@ struct Terms {
     connection: bool,
     accept: bool,
     protocol: bool,
+    /// A subprotocol that nobody asked for.
+    other_protocol: bool,
     /// An extension, which nobody asked for.
     extension: bool,
+    /// A digest of another nonce.
+    other_accept: bool,
 }
 
 impl Terms {
     const fn kept(self) -> bool {
-        self.upgrade && self.connection && self.accept && self.protocol && !self.extension
+        self.upgrade
+            && self.connection
+            && self.accept
+            && self.protocol
+            && !self.other_protocol
+            && !self.other_accept
+            && !self.extension
     }
 }
 
@@ -187,7 +197,7 @@ impl Upgrade {
             return Err(Opening::refused(0, None));
         }
         if byte != b'\n' {
-            // Of a line that is too long the end is missing, which makes it one that says nothing.
+            // Of a line that is too long the end is missing.
             if let Some(slot) = self.line.get_mut(self.len) {
                 *slot = byte;
             }
@@ -195,7 +205,7 @@ impl Upgrade {
             return Ok(false);
         }
         let (line, len) = (self.line, core::mem::take(&mut self.len));
-        let line = line.get(..len).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let line = line.get(..len.min(LINE)).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         if self.status == 0 {
             self.status = line.and_then(status).ok_or(Opening::refused(0, None))?;
             return Ok(false);
@@ -227,9 +237,13 @@ impl Upgrade {
         } else if is(b"Connection") {
             self.terms.connection |= lists(b"Upgrade");
         } else if is(b"Sec-WebSocket-Accept") {
-            self.terms.accept |= value == self.accept;
+            let ours = value == self.accept;
+            self.terms.accept |= ours;
+            self.terms.other_accept |= !ours;
         } else if is(b"Sec-WebSocket-Protocol") {
-            self.terms.protocol |= value == SUBPROTOCOL.as_bytes();
+            let asked_for = value == SUBPROTOCOL.as_bytes();
+            self.terms.protocol |= asked_for;
+            self.terms.other_protocol |= !asked_for;
         } else if is(b"Sec-WebSocket-Extensions") {
             self.terms.extension |= !value.is_empty();
         } else if is(b"Retry-After") {
@@ -363,6 +377,15 @@ mod tests {
         }
         let extended = switching(&[&KEPT.concat(), "Sec-WebSocket-Extensions: permessage-deflate\r\n"]);
         assert_eq!(read(&extended).0, broken);
+        let long = std::format!("Sec-WebSocket-Extensions: x; y={}\r\n", "z".repeat(2_000));
+        assert_eq!(read(&switching(&[&KEPT.concat(), &long])).0, broken);
+        for other in ["Sec-WebSocket-Protocol: amqp\r\n", "Sec-WebSocket-Protocol:\r\n"] {
+            assert_eq!(read(&switching(&[&KEPT.concat(), other])).0, broken, "{other}");
+            assert_eq!(read(&switching(&[other, &KEPT.concat()])).0, broken, "{other}");
+        }
+        for other in ["Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n", "Sec-WebSocket-Accept: \r\n"] {
+            assert_eq!(read(&switching(&[&KEPT.concat(), other])).0, broken, "{other}");
+        }
     }
 
     #[test]
