@@ -258,6 +258,15 @@ impl Failure {
         }
     }
 
+    /// Whether a wrong clock of the device can cause it: a token or a certificate out of its time.
+    pub(crate) fn may_be_the_clock(self) -> bool {
+        let told = matches!(
+            self,
+            Self::Local(LocalFailure::ClockUnset) | Self::Tls(TlsFailure::Expired | TlsFailure::NotYetValid)
+        );
+        told || self.disposition() == Disposition::RefreshCredential
+    }
+
     /// Returns the back-off curve of the failure.
     #[must_use]
     pub const fn class(self) -> Class {

@@ -16,7 +16,7 @@ mod transmit;
 use core::time::Duration;
 
 use self::account::Account;
-use self::clock::{CLOCK_SET_SECS, WallClock};
+use self::clock::{CLOCK_SET_SECS, SKEW_SECS, WallClock};
 use self::events::Events;
 use self::state::{Inbound, Ladder, Pending, Phase, Plan, Session, Trouble, Wire};
 use crate::config::{ConfigError, Service, Settings};
@@ -160,10 +160,17 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Sets the wall clock: whole seconds since 1970-01-01 00:00 UTC.
     ///
     /// Only the expiry of tokens depends on it. It may be wrong; set it before the first attempt and whenever the
-    /// frontend learns better, at best before each attempt.
+    /// frontend learns better, at best before each attempt. A link that waits because of a failure that a wrong clock can
+    /// cause tries within [`crate::RetryPolicy::first_spread`] when the clock changes by more than 5 minutes.
     pub fn set_wall_clock(&mut self, unix_secs: u64, now: Instant) {
         let now = self.tick(now);
+        let before = self.clock.unix_secs(now);
         self.clock.own = (unix_secs >= CLOCK_SET_SECS).then_some((unix_secs, now));
+        if let Some(after) = self.clock.unix_secs(now)
+            && before.is_none_or(|before| before.abs_diff(after) > SKEW_SECS)
+        {
+            self.try_soon();
+        }
     }
 
     /// Starts bringing the link up; without effect while it is trying or up. A stop under way then ends in a new

@@ -186,7 +186,8 @@ mod tests {
     }
 
     /// Bytes of a memory with a hint of 1,100 s and two registrations that moved nothing.
-    const TROUBLED: [u8; Memory::LEN] = [1, 0, 0, 2, 60, 0, 0, 0, 0, 0, 0, 0, 0x4c, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const TROUBLED: [u8; Memory::LEN] =
+        [2, 0, 0, 2, 60, 0, 0, 0, 0, 0, 0, 0, 0x4c, 4, 0, 0, 0, 0, 0, 0, 0, 74, 146, 18];
 
     #[test]
     fn a_memory_survives_a_reboot_and_is_written_once() {
@@ -204,7 +205,8 @@ mod tests {
     #[test]
     fn a_damaged_memory_counts_as_absent() {
         let unknown = [&[9], &TROUBLED[1..]].concat();
-        for record in [&[][..], &TROUBLED[1..], &unknown, &[0; Memory::LEN + 1]] {
+        let damaged = [&TROUBLED[..4], &[61], &TROUBLED[5..]].concat();
+        for record in [&[][..], &TROUBLED[1..], &unknown, &damaged, &[0; Memory::LEN + 1]] {
             let mut store = Fake::default();
             store.set_raw(MEMORY, record).unwrap();
             assert_eq!(Kept::new(&mut store).memory().unwrap(), None, "{record:?}");

@@ -80,14 +80,16 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// Layout 1, overloaded for 3,600 s, away for 7,200 s, hint of 1,100 s, saved at 1,800,000,000 s.
+    /// Layout 2, overloaded for 3,600 s, away for 7,200 s, hint of 1,100 s, saved at 1,800,000,000 s.
     fn memory() -> Memory {
         let mut bytes = [0; Memory::LEN];
-        bytes[..2].copy_from_slice(&[1, 1]);
+        bytes[..2].copy_from_slice(&[2, 1]);
         bytes[4..8].copy_from_slice(&7_200_u32.to_le_bytes());
         bytes[8..12].copy_from_slice(&3_600_u32.to_le_bytes());
         bytes[12..16].copy_from_slice(&1_100_u32.to_le_bytes());
-        bytes[16..].copy_from_slice(&1_800_000_000_u64.to_le_bytes());
+        bytes[16..20].copy_from_slice(&1_800_000_000_u32.to_le_bytes());
+        // The checksum.
+        bytes[21..].copy_from_slice(&[0x0, 0xde, 0xc4]);
         Memory::from_bytes(bytes).unwrap()
     }
 
@@ -113,7 +115,7 @@ mod tests {
             assert_eq!(pump.load(), None, "cut at {len}");
         }
         let text = String::from_utf8(whole).unwrap();
-        for junk in [text.replace("01", "+1"), text.replace("back-off 01", "back-off 02"), format!("{text}more\n")] {
+        for junk in [text.replace("02", "+2"), text.replace("back-off 02", "back-off 03"), format!("{text}more\n")] {
             fs::write(pump.path(), junk).unwrap();
             assert_eq!(pump.load(), None);
         }

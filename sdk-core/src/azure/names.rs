@@ -195,6 +195,38 @@ pub fn check_hub_suffix(host: &str, suffixes: &[&str]) -> Result<(), NameError> 
     }
 }
 
+/// Domains of the hubs of all Azure clouds: public, China, US Government, and Germany as it was.
+pub const HUB_SUFFIXES: [&str; 4] = ["azure-devices.net", "azure-devices.cn", "azure-devices.us", "azure-devices.de"];
+
+/// Domains of the Device Provisioning Service in all Azure clouds.
+const DPS_SUFFIXES: [&str; 4] = [
+    "azure-devices-provisioning.net",
+    "azure-devices-provisioning.cn",
+    "azure-devices-provisioning.us",
+    "azure-devices-provisioning.de",
+];
+
+/// Checks the hub that the Device Provisioning Service at `dps_host` named.
+///
+/// It lies under `suffix`, or without one under [`HUB_SUFFIXES`] where the service is Azure's; else it has two labels at
+/// least and is no `localhost`. It is never the service itself.
+///
+/// # Errors
+/// [`Flaw::Suffix`] when it does not.
+pub fn check_assigned_hub(hub: &str, dps_host: &str, suffix: Option<&str>) -> Result<(), NameError> {
+    let global = DPS_SUFFIXES.iter().any(|domain| is_under(dps_host, domain));
+    let proper = match suffix {
+        Some(suffix) => is_under(hub, suffix),
+        None if global => HUB_SUFFIXES.iter().any(|domain| is_under(hub, domain) && hub.len() > domain.len()),
+        None => hub.as_bytes().contains(&b'.') && !is_under(hub, "localhost"),
+    };
+    if proper && !hub.eq_ignore_ascii_case(dps_host) {
+        Ok(())
+    } else {
+        Err(NameError { name: Name::Hub, flaw: Flaw::Suffix })
+    }
+}
+
 /// Checks a device id: 1 to [`DEVICE_ID_MAX`] ASCII letters, digits and ``- : . % _ * ? ! ( ) , = @ ; $ '``.
 ///
 /// That is the set of the IoT Hub identity registry without `#` and `+`, which are wildcards in MQTT topics; `/`,
@@ -408,6 +440,35 @@ mod tests {
             assert_eq!(check_hub_suffix(bad, &allowed).unwrap_err().flaw, Flaw::Suffix, "{bad}");
         }
         assert_eq!(check_hub_suffix("evil.com", &[]), Ok(()));
+    }
+
+    #[test]
+    fn an_assigned_hub_is_azure_s_where_the_provisioning_service_is_and_never_this_machine_unasked() {
+        let global = "global.azure-devices-provisioning.net";
+        let judge = |hub, dps, suffix| check_assigned_hub(hub, dps, suffix).is_ok();
+        for hub in [
+            "contoso.azure-devices.net",
+            "contoso.device.azure-devices.net",
+            "CONTOSO.Azure-Devices.CN",
+            "contoso.azure-devices.us",
+        ] {
+            assert!(judge(hub, global, None), "{hub}");
+            assert!(judge(hub, "dps.example", None), "{hub}");
+        }
+        for hub in ["evil.example.com", "localhost", "hub", "azure-devices.net", "evil-azure-devices.net", global] {
+            for dps in [global, "Global.Azure-Devices-Provisioning.us", "my.azure-devices-provisioning.net"] {
+                assert!(!judge(hub, dps, None), "{hub} {dps}");
+            }
+        }
+        assert!(judge("hub.example.com", global, Some("example.com")));
+        assert!(!judge("hub.azure-devices.net", global, Some("example.com")));
+        for hub in ["localhost", "hub.localhost", "LOCALHOST", "hub", "dps.example"] {
+            assert!(!judge(hub, "dps.example", None), "{hub}");
+        }
+        assert!(judge("hub.example", "dps.example", None));
+        assert!(judge("localhost", "127.0.0.1", Some("localhost")));
+        assert!(judge("hub", "dps", Some("hub")));
+        assert!(!judge("dps", "DPS", Some("dps")));
     }
 
     #[test]

@@ -453,7 +453,7 @@ mod tests {
                         reports.thaw();
                         sent = false;
                     }
-                    _ => {}
+                    Step::Sent | Step::Lost | Step::Acknowledged => {}
                 }
             }
             while let Some(patch) = reports.first() {

@@ -245,6 +245,17 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.wait(failure, delay);
     }
 
+    /// The clock was set: what a wrong one brought about may be over.
+    pub(super) fn try_soon(&mut self) {
+        if self.phase == Phase::Waiting && self.trouble.last.is_some_and(Failure::may_be_the_clock) {
+            let word = self.rng.word();
+            let at = self.now.after(self.fresh_delay(word));
+            if self.timers.get(TimerReason::Retry).is_some_and(|planned| planned > at) {
+                self.timers.set(TimerReason::Retry, at);
+            }
+        }
+    }
+
     fn wait(&mut self, failure: Failure, delay: Duration) {
         self.enter(Phase::Waiting);
         self.timers.set(TimerReason::Retry, self.now.after(delay));

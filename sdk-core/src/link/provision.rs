@@ -6,7 +6,7 @@ use super::state::Phase;
 use super::{Home, Link};
 use crate::azure::dps::{Answer, AnswerError, Assigned, Response};
 use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError};
-use crate::config::Settings;
+use crate::config::{Service, Settings};
 use crate::failure::{Failure, ProvisioningFailure};
 use crate::io::{Assignment, Event, Received};
 use crate::link::receive::REQUEST_ID;
@@ -151,8 +151,11 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     fn judge_assignment(&self, assigned: &Assigned<'_>) -> Result<Assignment, ProvisioningFailure> {
-        if let Some(suffix) = &self.account.config().hub_suffix {
-            names::check_hub_suffix(assigned.hub, &[suffix.as_ref()]).map_err(|_| ProvisioningFailure::BadHubName)?;
+        let config = self.account.config();
+        if let Service::Provisioned { host, .. } = &config.service {
+            let suffix = config.hub_suffix.as_ref().map(AsRef::as_ref);
+            names::check_assigned_hub(assigned.hub, host.as_ref(), suffix)
+                .map_err(|_| ProvisioningFailure::BadHubName)?;
         }
         let mut buffer = [0; DEVICE_ID_MAX];
         let device_id = assigned.device_id.unescape(&mut buffer).ok_or(ProvisioningFailure::BadDeviceId)?;

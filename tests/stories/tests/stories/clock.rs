@@ -72,6 +72,34 @@ fn a_clock_set_right_helps_without_a_restart() {
 }
 
 #[test]
+fn a_clock_set_right_is_a_reason_to_try_soon() {
+    for offset in [Some(-365 * 86_400), None] {
+        let mut world = World::builder().fixed_hub().clock_offset_secs(offset).build();
+        world.start();
+        world.publish("21.5");
+        world.run_for(hours(12));
+        assert_eq!(world.ledger().delivered, 0);
+        world.set_clock(0);
+        let took = world.run_until_delivered();
+        assert!(took <= secs(4), "{offset:?}: {took:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_is_right_to_the_second_moves_no_attempt() {
+    let mut world = World::builder().fixed_hub().build();
+    world.hub_mut(0).faults.greeting = steadfast_world::service::Greeting::Code(5);
+    world.start();
+    world.run_for(hours(12));
+    let attempts = world.attempts().len();
+    for offset in [0, 200, -60, 100] {
+        world.set_clock(offset);
+        world.run_for(mins(1));
+    }
+    assert!(world.attempts().len() <= attempts + 1, "{attempts}: {}", world.attempts().len());
+}
+
+#[test]
 fn jumps_of_the_wall_clock_move_no_timer() {
     let story = |jumps: bool| {
         let mut world = World::builder().seed(4).assigned().certificate().build();

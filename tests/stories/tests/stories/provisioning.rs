@@ -129,6 +129,17 @@ fn a_hub_outside_the_allowed_domain_is_refused() {
 }
 
 #[test]
+fn a_hub_that_is_not_azure_s_is_refused_by_default() {
+    for evil in ["evil.example.com", "localhost", "hub", "global.azure-devices-provisioning.net"] {
+        let mut world = failing(DpsFault::Hub(evil.into()), 5);
+        world.run_for(mins(3));
+        assert!(world.attempts().iter().all(|attempt| attempt.role == Role::Provisioning), "{evil:?}");
+        let failure = Failure::Provisioning(ProvisioningFailure::BadHubName);
+        assert_eq!(world.status().last_failure, Some(failure), "{evil}");
+    }
+}
+
+#[test]
 fn the_assigned_device_id_is_the_one_used_and_saved() {
     let mut world = World::builder().certificate().build();
     world.dps_mut().fault = DpsFault::DeviceId("line-3.pump".into());
