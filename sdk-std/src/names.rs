@@ -149,6 +149,7 @@ impl Drop for Search {
 }
 
 /// Asks the operating system.
+#[expect(clippy::disallowed_methods, reason = "on a thread that may wait")]
 pub(crate) fn system(host: &str) -> io::Result<Vec<SocketAddr>> {
     (host, 0).to_socket_addrs().map(Iterator::collect)
 }
