@@ -3,32 +3,140 @@
 //! [`Link`] owns what must not be lost and what must not be done badly: the QoS 1 outbox, the reconnection with its
 //! back-off, the dialogue with the Device Provisioning Service, and the bytes of MQTT. It never touches a clock, a
 //! socket, a random number generator, a thread or an allocator. A frontend does what the link asks for
-//! ([`Output::Action`]) and tells it what happened ([`Input`]); the whole loop looks like this:
+//! ([`Output::Action`]) and tells it what happened ([`Input`]). This is a whole one, for one device on one thread; over a
+//! network it has to add TLS:
 //!
 //! ```
-//! use core::time::Duration;
-//! use steadfast_core::{Action, Config, Credential, Instant, Link, Message, Output, RamOutbox, Seed, Service};
+//! use std::io::{ErrorKind, Read, Write};
+//! use std::net::TcpStream;
+//! use std::time::Duration;
+//! use steadfast_core::azure::sas::SymmetricKey;
+//! use steadfast_core::{
+//!     Action, Attempt, Config, Event, Failure, Input, Instant, Link, LocalFailure, Output, RamOutbox,
+//! };
 //!
-//! static CONFIG: Config<&str> = Config::new(
-//!     Service::Broker { host: "broker.example", client_id: "pump-7" },
-//!     Credential::Anonymous,
-//! );
+//! type Pump<'c> = Link<RamOutbox<8, 2048>, &'c Config<&'static str>>;
 //!
-//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
-//! let mut link = Link::new(&CONFIG, RamOutbox::<8, 2048>::new(), Seed::from_number(7), Instant::ORIGIN)?;
-//! link.start(Instant::ORIGIN);
-//! let id = link.publish(Message::to_topic("pumps/7", b"21.5"), Instant::ORIGIN)?;
-//!
-//! // The first attempt waits for its share of the first spread.
-//! let Output::Wait(Some(deadline)) = link.poll_output() else { unreachable!() };
-//! assert!(deadline.at <= Instant::from_millis(3_000));
-//!
-//! link.handle_timeout(deadline.at);
-//! let Output::Action(Action::Connect { attempt, endpoint }) = link.poll_output() else { unreachable!() };
-//! assert_eq!((attempt.get(), endpoint.host, endpoint.port), (1, "broker.example", 8883));
-//! assert_eq!(link.ledger().queued, 1);
-//! # let _ = id;
-//! # Ok(())
+//! /// Drives the link until it has stopped.
+//! fn drive(link: &mut Pump<'_>, key: &SymmetricKey, mut tell: impl FnMut(&mut Pump<'_>, Event, Instant)) {
+//!     let began = std::time::Instant::now();
+//!     let now = || Instant::ORIGIN.after(began.elapsed());
+//!     let mut line: Option<(Attempt, TcpStream)> = None;
+//!     let (mut inbound, mut held, mut more) = ([0; 2048], 0, false);
+//!     link.set_wall_clock(unix_secs(), now());
+//!     link.start(now());
+//!     loop {
+//!         // First everything that the link wants ...
+//!         let deadline = loop {
+//!             match link.poll_output() {
+//!                 Output::Wait(deadline) => break deadline,
+//!                 Output::Event(Event::Stopped) => return,
+//!                 Output::Event(event) => tell(link, event, now()),
+//!                 Output::Action(Action::Sign { attempt, text, .. }) => {
+//!                     let signature = key.sign(&text);
+//!                     link.handle_input(Input::Signed(&signature), attempt, now());
+//!                 }
+//!                 Output::Action(Action::Connect { attempt, endpoint }) => {
+//!                     // Here TLS begins, for `endpoint.host`.
+//!                     line = TcpStream::connect((endpoint.host, endpoint.port)).ok().map(|stream| (attempt, stream));
+//!                     (held, more) = (0, false);
+//!                     let input = if line.is_some() { Input::Ready } else { Input::Failed(Failure::Network) };
+//!                     link.handle_input(input, attempt, now());
+//!                 }
+//!                 Output::Action(Action::Send { attempt, packet }) => {
+//!                     let mut outbound = [0; 2048];
+//!                     let failure = match (packet.encode_to_slice(&mut outbound), &mut line) {
+//!                         (Ok(len), Some((_, stream))) => stream.write_all(&outbound[..len]).err().map(|_| Failure::Lost),
+//!                         (Ok(_), None) => Some(Failure::Lost),
+//!                         (Err(_), _) => Some(Failure::Local(LocalFailure::Buffer)),
+//!                     };
+//!                     if let Some(failure) = failure {
+//!                         line = None;
+//!                         link.handle_input(Input::Failed(failure), attempt, now());
+//!                     }
+//!                 }
+//!                 Output::Action(Action::Close { attempt, .. }) => drop(line.take_if(|(which, _)| *which == attempt)),
+//!                 Output::Action(Action::SaveAssignment(assignment)) => keep(assignment.hub(), assignment.device_id()),
+//!                 Output::Action(Action::SaveMemory(memory)) => keep_memory(&memory.to_bytes()),
+//!                 _ => {}
+//!             }
+//!         };
+//!         // ... then wait for bytes, until the deadline at most.
+//!         let wait = deadline.map_or(Duration::from_secs(60), |deadline| deadline.at.since(now()));
+//!         let wait = wait.max(Duration::from_millis(1));
+//!         if let Some((attempt, stream)) = &mut line {
+//!             let attempt = *attempt;
+//!             let _ = stream.set_read_timeout(Some(wait));
+//!             let lost = !more
+//!                 && match stream.read(&mut inbound[held..]) {
+//!                     Ok(0) => true,
+//!                     Ok(len) => {
+//!                         held += len;
+//!                         false
+//!                     }
+//!                     Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+//!                 };
+//!             if lost {
+//!                 line = None;
+//!                 link.handle_input(Input::Failed(Failure::Lost), attempt, now());
+//!             } else {
+//!                 // What is not taken is handed in again, with what comes behind it.
+//!                 let taken = link.handle_input(Input::Bytes(&inbound[..held]), attempt, now()).bytes;
+//!                 inbound.copy_within(taken..held, 0);
+//!                 held -= taken;
+//!                 more = taken > 0 && held > 0;
+//!             }
+//!         } else {
+//!             std::thread::sleep(wait);
+//!         }
+//!         if deadline.is_some_and(|deadline| deadline.at <= now()) {
+//!             link.set_wall_clock(unix_secs(), now());
+//!             link.handle_timeout(now());
+//!         }
+//!     }
+//! }
+//! #
+//! # fn unix_secs() -> u64 {
+//! #     std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+//! # }
+//! # fn keep(_: &str, _: &str) {}
+//! # fn keep_memory(_: &[u8]) {}
+//! #
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! #     use steadfast_core::{Credential, Message, RetryPolicy, Seed, Service};
+//! #     let listener = std::net::TcpListener::bind("localhost:0")?;
+//! #     let mut config = Config::new(Service::Broker { host: "localhost", client_id: "pump-7" }, Credential::Anonymous);
+//! #     config.port = listener.local_addr()?.port();
+//! #     config.retry = RetryPolicy::DEFAULT.divided_by(100);
+//! #     let broker = std::thread::spawn(move || -> std::io::Result<Vec<u8>> {
+//! #         let (mut stream, _) = listener.accept()?;
+//! #         let mut packet = |answer: &[u8]| {
+//! #             let mut head = [0; 2];
+//! #             stream.read_exact(&mut head)?;
+//! #             let mut rest = vec![0; head[1].into()];
+//! #             stream.read_exact(&mut rest)?;
+//! #             stream.write_all(answer)?;
+//! #             Ok::<_, std::io::Error>((head[0], rest))
+//! #         };
+//! #         packet(&[0x20, 2, 0, 0])?;
+//! #         let (_, publish) = packet(&[])?;
+//! #         let topic = usize::from(publish[1]);
+//! #         stream.write_all(&[0x40, 2, publish[2 + topic], publish[3 + topic]])?;
+//! #         let mut rest = Vec::new();
+//! #         stream.read_to_end(&mut rest)?;
+//! #         Ok(rest)
+//! #     });
+//! #     let key = SymmetricKey::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
+//! #     let mut link = Link::new(&config, RamOutbox::new(), Seed::from_number(7), Instant::ORIGIN)?;
+//! #     link.publish(Message::to_topic("pumps/7", b"21.5"), Instant::ORIGIN)?;
+//! #     drive(&mut link, &key, |link, event, now| {
+//! #         if matches!(event, Event::Delivered(_)) {
+//! #             link.stop(Duration::from_secs(1), now);
+//! #         }
+//! #     });
+//! #     assert_eq!(link.ledger().delivered, 1);
+//! #     assert_eq!(broker.join().expect("the broker ends")?, [0xe0, 0]);
+//! #     Ok(())
 //! # }
 //! ```
 //!
