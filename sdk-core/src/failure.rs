@@ -145,7 +145,7 @@ pub enum LocalFailure {
     NoKey,
     /// The credential cannot be read, such as a missing or unreadable certificate file.
     Credential,
-    /// No local port, descriptor or memory for a connection.
+    /// No local port, descriptor, thread or memory for a connection.
     Resources,
     /// A packet did not fit the frontend's buffer.
     Buffer,
@@ -467,7 +467,7 @@ impl fmt::Display for LocalFailure {
             Self::SigningTimeout => "the key holder did not answer",
             Self::NoKey => "the key holder has no key for the hub",
             Self::Credential => "the credential cannot be read",
-            Self::Resources => "no port, descriptor or memory for a connection",
+            Self::Resources => "no port, descriptor, thread or memory for a connection",
             Self::Buffer => "a packet does not fit the buffer",
         })
     }
