@@ -197,6 +197,18 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         }
     }
 
+    /// Starts a link that is idle or stopped as [`start`](Self::start) does, and dials at once: for a device that its sleep
+    /// timer wakes after it stopped in order, since such timers spread a fleet by themselves.
+    ///
+    /// A back-off that was restored counts all the same. After a power cut use [`start`](Self::start).
+    pub fn wake(&mut self, now: Instant) {
+        let asleep = matches!(self.phase, Phase::Idle | Phase::Stopped);
+        self.start(now);
+        if asleep && !self.hub_backoff.is_recalled() {
+            self.timers.set(TimerReason::Retry, self.now);
+        }
+    }
+
     /// Stops the link. The outbox keeps what it holds.
     ///
     /// While the link is up it first sends and awaits what is queued, for `drain` at most; then it leaves with

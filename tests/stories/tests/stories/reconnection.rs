@@ -123,6 +123,23 @@ fn a_hub_that_refuses_the_protocol_is_tried_at_the_slowest_pace_and_never_given_
 }
 
 #[test]
+fn a_wake_up_after_an_orderly_stop_dials_at_once() {
+    seeds(20, |seed| {
+        let builder = World::builder().seed(seed).assigned();
+        let mut world = builder.configure(|config| config.retry = steadfast_core::RetryPolicy::BATTERY).build();
+        for cycle in 1..4 {
+            world.command(0, |link, now| link.wake(now));
+            world.publish("21.5");
+            let took = world.run_until_delivered();
+            assert!(took < secs(1), "{took:?}");
+            assert_eq!(world.attempts().len(), cycle);
+            world.stop(secs(5));
+            world.run_for(mins(15));
+        }
+    });
+}
+
+#[test]
 fn a_device_whose_hub_refuses_the_protocol_is_moved_by_the_provisioning_service() {
     let mut world = stable(5);
     world.hub_mut(0).faults.greeting = Greeting::Code(1);
