@@ -170,6 +170,28 @@ pub enum Output<'a> {
     Wait(Option<Deadline>),
 }
 
+/// A text to sign with HMAC-SHA256, and whose key is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SignRequest<'a> {
+    /// Whose key: the enrollment's for the Device Provisioning Service, the device's for a hub. They are the same for an
+    /// individual enrollment and for a key derived from a group's.
+    pub role: Role,
+    /// How often in a row that service has refused the device: who holds two keys offers the other one, as
+    /// [`KeyPair`](crate::azure::key_choice::KeyPair) does.
+    pub refusals: u8,
+    /// The text; not a secret.
+    pub text: Text<'a>,
+}
+
+impl<'a> SignRequest<'a> {
+    /// Makes a request.
+    #[must_use]
+    pub const fn new(role: Role, refusals: u8, text: Text<'a>) -> Self {
+        Self { role, refusals, text }
+    }
+}
+
 /// What a frontend is to do.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -179,12 +201,8 @@ pub enum Action<'a> {
     Sign {
         /// The attempt the answer belongs to.
         attempt: Attempt,
-        /// Whose key: the enrollment's for the Device Provisioning Service, the device's for a hub.
-        role: Role,
-        /// How often in a row that service has refused the device, so that who holds two keys offers the other one.
-        refusals: u8,
-        /// The text.
-        text: Text<'a>,
+        /// What to sign, and with which key.
+        request: SignRequest<'a>,
     },
     /// Resolve the name anew, connect, and answer [`Input::Connected`], [`Input::Ready`] or [`Input::Failed`].
     Connect {

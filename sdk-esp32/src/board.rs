@@ -2,8 +2,7 @@
 
 use core::time::Duration;
 
-use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role};
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role, SignRequest};
 
 /// The clock, the key and the memory of a device.
 pub trait Board {
@@ -17,13 +16,15 @@ pub trait Board {
         None
     }
 
-    /// Signs `text` by HMAC-SHA256 with the device's key, such as by
-    /// [`SymmetricKey::sign`](steadfast_core::azure::sas::SymmetricKey::sign) or the chip's HMAC peripheral.
+    /// Signs [`request.text`](SignRequest::text) by HMAC-SHA256 with the device's key, such as by
+    /// [`SymmetricKey::sign`](steadfast_core::azure::sas::SymmetricKey::sign),
+    /// [`KeyPair::sign`](steadfast_core::azure::key_choice::KeyPair::sign) where the device has both keys of its identity,
+    /// or the chip's HMAC peripheral.
     ///
     /// # Errors
     /// Why it cannot. The default cannot sign, which suits devices with a certificate.
-    fn sign(&mut self, role: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        let _ = (role, text);
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        let _ = request;
         Err(Failure::Local(LocalFailure::Signing))
     }
 

@@ -320,8 +320,8 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
             let room = self.room();
             match self.link.poll_output_within(room) {
                 Output::Event(event) => return Step::Event(event),
-                Output::Action(Action::Sign { attempt, role, text, .. }) => {
-                    let signed = board.sign(role, &text);
+                Output::Action(Action::Sign { attempt, request }) => {
+                    let signed = board.sign(request);
                     let now = board.now();
                     match signed {
                         Ok(signature) => self.link.handle_input(Input::Signed(&signature), attempt, now),

@@ -49,7 +49,7 @@ use core::time::Duration;
 use steadfast_core::files::{
     self, Body, Checkpoint, Input, Method, Options, Output, Progress, Report, Request, UploadError,
 };
-use steadfast_core::{Attempt, Config, Credential, Failure, Instant, LocalFailure, Role, Seed};
+use steadfast_core::{Attempt, Config, Credential, Failure, Instant, LocalFailure, Role, Seed, SignRequest};
 
 use crate::board::Board;
 use crate::commands::STEPS;
@@ -420,7 +420,8 @@ fn token<B: Board, T: AsRef<str>>(
             let clock = board.unix_secs().ok_or(Failure::Local(LocalFailure::ClockUnset))?;
             let expiry = clock.saturating_add(TOKEN_SECS);
             let resource = identity.resource(config.module_id.as_ref().map(AsRef::as_ref));
-            let signature = board.sign(Role::Hub, &resource.string_to_sign(expiry))?;
+            let signature =
+                board.sign(SignRequest::new(Role::Hub, identity.refusals, resource.string_to_sign(expiry)))?;
             let token = resource.token(&signature, expiry);
             Ok(Some(token.to_str(scratch).map_or_else(|| token.len(), str::len)))
         }

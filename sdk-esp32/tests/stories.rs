@@ -21,7 +21,9 @@ use forms::{
     Asynchronous, Blocking, CONFIG, Frontend, Got, Outbox, Settings, WebAsynchronous, WebBlocking, got, payloads,
     until, until_delivered, until_up,
 };
-use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for};
+use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for, sas_key};
+use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::{Assignment, Event, Failure, PublishError, Seed, State};
 use steadfast_esp32::{Ack, Buffers, Device, SetupError, asynch};
 use steadfast_world::service::Greeting;
@@ -97,6 +99,7 @@ macro_rules! both {
 }
 
 both! {
+    a_device_whose_primary_key_is_refused_offers_the_secondary
     a_device_provisions_sends_survives_an_outage_and_moves
     every_way_of_cutting_bytes_tells_the_same_story
     a_break_at_every_byte_loses_nothing
@@ -112,6 +115,20 @@ both! {
     a_poll_of_no_time_looks_once
     a_power_cut_in_an_outage_does_not_make_a_new_device
     a_long_outage_costs_few_writes_of_the_memory
+}
+
+fn a_device_whose_primary_key_is_refused_offers_the_secondary<F: Frontend>() {
+    let net = Net::new();
+    net.borrow_mut().keys = KeyPair::new(sas_key(9), sas_key(7));
+    let mut device = F::new(&net);
+    device.start();
+    device.send("{}").unwrap();
+    until_delivered(&mut device, 1);
+    let net = net.borrow();
+    assert_eq!(net.stored(), ["{}"]);
+    // Each service refuses the primary once.
+    let hosts: Vec<&str> = net.dials.iter().map(|(_, host)| host.as_str()).collect();
+    assert_eq!(hosts, [GLOBAL_HOST, GLOBAL_HOST, HUBS[0], HUBS[0]]);
 }
 
 fn a_device_provisions_sends_survives_an_outage_and_moves<F: Frontend>() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use steadfast_core::{
     Action, Advice, Assignment, Attempt, Event, Failure, Input, Instant, LocalFailure, Memory, Outbox, Output,
-    Received, Role,
+    Received, Role, SignRequest,
 };
 use tokio::io::ReadBuf;
 
@@ -355,7 +355,7 @@ impl Inner {
                     self.inbox.retain(|body| body.owed.is_none());
                     self.services.forget_calls();
                 }
-                Output::Action(Action::Sign { attempt, role, refusals, text }) => {
+                Output::Action(Action::Sign { attempt, request: SignRequest { role, refusals, text, .. } }) => {
                     turn.sign = Some(ToSign { attempt, role, refusals, text: text.to_string() });
                     turn.status_changed = true;
                 }

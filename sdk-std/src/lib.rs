@@ -107,7 +107,7 @@ pub use pkcs11::{Pkcs11, Pkcs11Error, Pkcs11Signer};
 pub use proxy::{Proxy, ProxyError};
 pub use receipt::{Receipt, Undelivered};
 pub use services::{Desired, MethodCall, Report, Twin, TwinError};
-pub use signer::{KeyPair, SharedKey, Signer, Signing, SigningFailed};
+pub use signer::{KeyPair, SharedKey, SignError, Signer, Signing};
 pub use tls::{ClientCertificate, Tls, TlsError};
 pub use tokens::{Obtaining, TokenRequest, TokenSource};
 #[cfg(feature = "tpm")]
@@ -129,7 +129,7 @@ pub use steadfast_core::hub::pnp;
 pub use steadfast_core::{
     Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event, Failure, Instant, Lane,
     Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError, Reprovisioning,
-    RespondError, RetryPolicy, Role, Seed, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
+    RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
 };
 
 /// Compiles the example of the README.

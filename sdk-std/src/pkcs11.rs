@@ -14,11 +14,11 @@ use cryptoki::types::AuthPin;
 use rustls::sign::SigningKey;
 use rustls::{SignatureAlgorithm, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384};
-use steadfast_core::Role;
+use steadfast_core::SignRequest;
 
 use crate::context::KEYS;
 use crate::kept_file;
-use crate::signer::{Signer, Signing, SigningFailed};
+use crate::signer::{SignError, Signer, Signing};
 use crate::tls::ClientCertificate;
 
 /// Object identifiers of the curves, in DER (RFC 5480, section 2.1.1.1).
@@ -168,8 +168,8 @@ pub struct Pkcs11Signer {
 }
 
 impl Signer for Pkcs11Signer {
-    fn sign(&self, _: Role, text: &str) -> Signing {
-        let (holder, text) = (self.clone(), text.to_owned());
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        let (holder, text) = (self.clone(), request.text.to_string());
         Box::pin(async move {
             let signed = KEYS.run(move || {
                 holder.token.0.with(|session| {
@@ -177,9 +177,9 @@ impl Signer for Pkcs11Signer {
                     session.sign(&Mechanism::Sha256Hmac, key, text.as_bytes()).map_err(Pkcs11Error::token)
                 })
             });
-            let signed = signed.await.map_err(|error| SigningFailed::without_thread(&error))?;
-            let signature = signed.map_err(|error| SigningFailed::new(error.to_string()))?;
-            signature.try_into().map_err(|_| SigningFailed::new("the signature has not 32 bytes"))
+            let signed = signed.await.map_err(|error| SignError::without_thread(&error))?;
+            let signature = signed.map_err(|error| SignError::new(error.to_string()))?;
+            signature.try_into().map_err(|_| SignError::new("the signature has not 32 bytes"))
         })
     }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::azure::dps_https::{self, Attestation, Request as Asked, Step};
 use steadfast_core::azure::sas::Resource;
-use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, Role};
+use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, Role, SignRequest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use zeroize::Zeroizing;
 
@@ -230,12 +230,12 @@ impl Dialogue {
         };
         let resource = Resource::Registration { id_scope, registration_id };
         let expiry = clock::unix_secs() + dps_https::TOKEN_LIFETIME.as_secs();
-        let text = resource.string_to_sign(expiry).to_string();
-        let signature = tpm.sign(Role::Provisioning, &text).await.map_err(|error| self.told(&error))?;
+        let request = SignRequest::new(Role::Provisioning, 0, resource.string_to_sign(expiry));
+        let signature = tpm.sign(request).await.map_err(|error| self.told(&error))?;
         Ok(Zeroizing::new(resource.token(&signature, expiry).to_string()))
     }
 
-    fn told(&self, error: &crate::signer::SigningFailed) -> Failure {
+    fn told(&self, error: &crate::signer::SignError) -> Failure {
         tracing::error!(device = %self.setup.name, %error, "the TPM failed");
         error.failure()
     }

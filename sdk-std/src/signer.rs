@@ -7,40 +7,30 @@ use std::sync::{Mutex, PoisonError};
 
 use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::azure::sas::{KeyError, SymmetricKey};
-use steadfast_core::text::Text;
-use steadfast_core::{Failure, LocalFailure, Role};
+use steadfast_core::{Failure, LocalFailure, Role, SignRequest};
 
 /// What a [`Signer`] returns.
-pub type Signing = Pin<Box<dyn Future<Output = Result<[u8; 32], SigningFailed>> + Send>>;
+pub type Signing = Pin<Box<dyn Future<Output = Result<[u8; 32], SignError>> + Send>>;
 
 /// Signs on behalf of a key that need not be in this process: in a TPM, a PKCS#11 token, or IoT Edge's workload API.
 ///
 /// It is asked once for each token, about once an hour and once for each attempt to connect.
 pub trait Signer: Send + Sync + 'static {
-    /// Signs `text` with HMAC-SHA256.
-    ///
-    /// `role` says whose key is wanted: the enrollment's for the Device Provisioning Service, the device's for the hub.
-    /// They are the same for an individual enrollment and for a key derived from a group's.
+    /// Signs [`request.text`](SignRequest::text) with HMAC-SHA256; the request says whose key is wanted, and how often in
+    /// a row that service has refused the device.
     ///
     /// The future may be dropped: after [`crate::Timeouts::sign`] the attempt fails and another one begins later.
-    fn sign(&self, role: Role, text: &str) -> Signing;
-
-    /// Like [`sign`](Self::sign), knowing how often in a row that service has refused the device: who holds two keys
-    /// offers the other one. By default that is of no interest.
-    fn sign_after(&self, refusals: u8, role: Role, text: &str) -> Signing {
-        let _ = refusals;
-        self.sign(role, text)
-    }
+    fn sign(&self, request: SignRequest<'_>) -> Signing;
 }
 
 /// The key holder did not sign; its own log should say why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SigningFailed {
+pub struct SignError {
     failure: LocalFailure,
     reason: String,
 }
 
-impl SigningFailed {
+impl SignError {
     /// Makes an error with a reason for the log, which must not have secrets in it.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
@@ -64,13 +54,13 @@ impl SigningFailed {
     }
 }
 
-impl fmt::Display for SigningFailed {
+impl fmt::Display for SignError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the key holder did not sign: {}", self.reason)
     }
 }
 
-impl std::error::Error for SigningFailed {}
+impl std::error::Error for SignError {}
 
 /// A symmetric key in memory, overwritten with zeros when dropped.
 ///
@@ -106,8 +96,8 @@ impl SharedKey {
 }
 
 impl Signer for SharedKey {
-    fn sign(&self, _: Role, text: &str) -> Signing {
-        Box::pin(ready(Ok(self.0.sign(&Text::from(text)))))
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        Box::pin(ready(Ok(self.0.sign(&request.text))))
     }
 }
 
@@ -132,14 +122,10 @@ impl KeyPair {
 }
 
 impl Signer for KeyPair {
-    fn sign(&self, role: Role, text: &str) -> Signing {
-        self.sign_after(0, role, text)
-    }
-
-    fn sign_after(&self, refusals: u8, role: Role, text: &str) -> Signing {
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
         let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = choices[usize::from(role == Role::Hub)].choose(refusals);
-        self.keys[key].sign(role, text)
+        let key = choices[usize::from(request.role == Role::Hub)].choose(request.refusals);
+        self.keys[key].sign(request)
     }
 }
 

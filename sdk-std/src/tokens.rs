@@ -5,10 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use steadfast_core::Role;
 use steadfast_core::azure::sas;
+use steadfast_core::text::Text;
 #[cfg(feature = "_requests")]
 use steadfast_core::{Failure, LocalFailure, azure::sas::Resource};
+use steadfast_core::{Role, SignRequest};
 #[cfg(feature = "_requests")]
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -16,20 +17,20 @@ use zeroize::Zeroizing;
 use crate::clock;
 #[cfg(feature = "_requests")]
 use crate::setup::Setup;
-use crate::signer::{Signer, SigningFailed};
+use crate::signer::{SignError, Signer};
 
 /// Lifetime in seconds of a token for one request.
 #[cfg(feature = "_requests")]
 const TOKEN_SECS: u64 = 600;
 
 /// What a [`TokenSource`] returns.
-pub type Obtaining = Pin<Box<dyn Future<Output = Result<String, SigningFailed>> + Send>>;
+pub type Obtaining = Pin<Box<dyn Future<Output = Result<String, SignError>> + Send>>;
 
 /// Obtains finished shared access signatures from elsewhere, such as a service of the plant that holds the keys.
 ///
 /// It is asked for each attempt to connect, and in time before a token expires: a device that is up comes back with the
 /// new one between 75 % and 90 % of the time the old one had left. Where a failure to obtain one is no fault of the
-/// network, [`SigningFailed`] says so in the log, and the status is
+/// network, [`SignError`] says so in the log, and the status is
 /// [`LocalFailure::Signing`](crate::LocalFailure::Signing); an answer after [`Timeouts::sign`](crate::Timeouts::sign)
 /// is too late ([`LocalFailure::SigningTimeout`](crate::LocalFailure::SigningTimeout)). Both are tried again, at the pace
 /// of a service that is not reached.
@@ -68,14 +69,14 @@ pub(crate) enum Proof {
 }
 
 /// The way there.
-pub(crate) type Proving = Pin<Box<dyn Future<Output = Result<Proof, SigningFailed>> + Send>>;
+pub(crate) type Proving = Pin<Box<dyn Future<Output = Result<Proof, SignError>> + Send>>;
 
 impl Prover {
     /// Obtains a proof for `text`, the string to sign.
     pub(crate) fn prove(&self, role: Role, refusals: u8, text: &str) -> Proving {
         match self {
             Self::Signer(signer) => {
-                let signing = signer.sign_after(refusals, role, text);
+                let signing = signer.sign(SignRequest::new(role, refusals, Text::from(text)));
                 Box::pin(async { signing.await.map(|signature| Proof::Signature(Zeroizing::new(signature))) })
             }
             Self::Tokens(source) => {
@@ -125,11 +126,11 @@ pub(crate) async fn for_request(
 }
 
 /// Says what is wrong with a token before the service can only refuse it.
-fn check(token: Zeroizing<String>) -> Result<Zeroizing<String>, SigningFailed> {
+fn check(token: Zeroizing<String>) -> Result<Zeroizing<String>, SignError> {
     let expiry = sas::token_expiry(&token).filter(|_| token.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
-    let expiry = expiry.ok_or_else(|| SigningFailed::new("what came is no shared access signature"))?;
+    let expiry = expiry.ok_or_else(|| SignError::new("what came is no shared access signature"))?;
     match Some(clock::unix_secs()).filter(|now| *now >= expiry) {
-        Some(now) => Err(SigningFailed::new(format!("the token had expired {} s before it came", now - expiry))),
+        Some(now) => Err(SignError::new(format!("the token had expired {} s before it came", now - expiry))),
         None => Ok(token),
     }
 }

@@ -5,13 +5,13 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use steadfast_core::Role;
+use steadfast_core::{Role, SignRequest};
 
 use crate::builder::Builder;
-use crate::signer::{Signer, Signing, SigningFailed};
+use crate::signer::{SignError, Signer, Signing};
 
 /// What a [`Tpm`] returns.
-pub type TpmWork<T> = Pin<Box<dyn Future<Output = Result<T, SigningFailed>> + Send>>;
+pub type TpmWork<T> = Pin<Box<dyn Future<Output = Result<T, SignError>> + Send>>;
 
 /// The public keys of a TPM, as it encodes them (`TPM2B_PUBLIC`).
 #[derive(Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ impl fmt::Debug for TpmKeys {
 /// The service wraps each key for the endorsement key of the enrollment. The two keys of a device, for the Device
 /// Provisioning Service and for the hub, are kept apart and outlive a restart, so that a device with a kept assignment
 /// goes straight to its hub. One that finds no key for the hub says so by [`LocalFailure::NoKey`], which leads to a
-/// registration, and any other failure by [`SigningFailed::new`].
+/// registration, and any other failure by [`SignError::new`].
 ///
 /// `Tpm2` (feature `tpm2`) is one over the kernel's device.
 ///
@@ -52,8 +52,9 @@ pub trait Tpm: Send + Sync + 'static {
     /// `TPM2B_ENCRYPTED_SECRET`, which opens its outer wrapping; `TPM2B_PUBLIC`; then a text of no use here.
     fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()>;
 
-    /// Signs `text` by HMAC-SHA256 with the key for `role` (`TPM2_HMAC`).
-    fn sign(&self, role: Role, text: &str) -> Signing;
+    /// Signs [`request.text`](SignRequest::text) by HMAC-SHA256 with the key for [`request.role`](SignRequest::role)
+    /// (`TPM2_HMAC`).
+    fn sign(&self, request: SignRequest<'_>) -> Signing;
 }
 
 impl Builder {
@@ -81,9 +82,9 @@ impl Builder {
 struct TpmSigner(Arc<dyn Tpm>);
 
 impl Signer for TpmSigner {
-    fn sign(&self, role: Role, text: &str) -> Signing {
-        if role == Role::Hub {
-            return self.0.sign(role, text);
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        if request.role == Role::Hub {
+            return self.0.sign(request);
         }
         // Nothing travels with it: the key for the registration is not there yet.
         Box::pin(std::future::ready(Ok([0; 32])))

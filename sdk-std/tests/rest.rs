@@ -14,7 +14,7 @@ use std::time::Duration;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, Publish};
 use steadfast::{
-    Device, Dps, Driver, Ledger, Message, RetryPolicy, Role, Signer, Signing, Subscriptions, Timeouts, Tls,
+    Device, Dps, Driver, Ledger, Message, RetryPolicy, SignRequest, Signer, Signing, Subscriptions, Timeouts, Tls,
 };
 use support::{Server, soon};
 use tokio::task::JoinHandle;
@@ -67,7 +67,7 @@ fn phase(
 struct Silent;
 
 impl Signer for Silent {
-    fn sign(&self, _: Role, _: &str) -> Signing {
+    fn sign(&self, _: SignRequest<'_>) -> Signing {
         Box::pin(std::future::pending())
     }
 }

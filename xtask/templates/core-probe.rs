@@ -185,8 +185,8 @@ mod device {
                         black_box(&*buffer);
                     }
                     #[cfg(feature = "key")]
-                    Output::Action(Action::Sign { attempt, text, .. }) => {
-                        let signature = key.sign(&text);
+                    Output::Action(Action::Sign { attempt, request }) => {
+                        let signature = key.sign(&request.text);
                         link.handle_input(Input::Signed(&signature), attempt, now());
                     }
                     Output::Action(Action::Connect { attempt: of, endpoint }) => {

@@ -26,7 +26,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, LocalFailure, Message, RamOutbox, Role, Seed, Service,
+    Config, Credential, Event, Failure, Instant, LocalFailure, Message, RamOutbox, Seed, Service, SignRequest,
 };
 use steadfast_esp32::asynch::{Connect, Device, Timer as DeviceTimer};
 use steadfast_esp32::{Board, Buffers, Dial, Poll};
@@ -188,8 +188,8 @@ impl Board for Chip {
         unix_secs()
     }
 
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        self.key.as_ref().map(|key| key.sign(text)).ok_or(Failure::Local(LocalFailure::Credential))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        self.key.as_ref().map(|key| key.sign(&request.text)).ok_or(Failure::Local(LocalFailure::Credential))
     }
 
     fn sleep(&mut self, _: Duration) {}

@@ -23,9 +23,8 @@ use core::time::Duration;
 use machine::{Card, Orders, Slot};
 use net::{Shared, Stack};
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, Message, RamOutbox, RetryPolicy, Role, Seed, Service, Subscriptions,
+    Config, Credential, Event, Failure, Instant, Message, RamOutbox, RetryPolicy, Seed, Service, SignRequest, Subscriptions,
 };
 use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
 
@@ -57,8 +56,8 @@ impl Board for Machine {
         Some(machine::unix_secs())
     }
 
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        Ok(self.key.sign(text))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        Ok(self.key.sign(&request.text))
     }
 
     fn sleep(&mut self, span: Duration) {

@@ -1,5 +1,10 @@
 //! Which of a device's two keys to sign with.
 
+use core::fmt;
+
+use super::sas::SymmetricKey;
+use crate::{Role, SignRequest};
+
 /// A choice between the primary and the secondary key of a device, of which the service takes either.
 ///
 /// It begins with the primary, changes over with each further refusal, and keeps to the key that was taken. What is
@@ -36,6 +41,53 @@ impl KeyChoice {
         }
         self.refusals = refusals;
         usize::from(self.secondary)
+    }
+}
+
+/// The two symmetric keys of a device, primary and secondary, in memory.
+///
+/// It signs with the primary until that is refused, as [`KeyChoice`] says, separately for each service.
+///
+/// ```
+/// use steadfast_core::azure::key_choice::KeyPair;
+/// use steadfast_core::azure::sas::SymmetricKey;
+/// use steadfast_core::text::Text;
+/// use steadfast_core::{Role, SignRequest};
+///
+/// let (primary, secondary) = (SymmetricKey::from_bytes(&[1; 32])?, SymmetricKey::from_bytes(&[2; 32])?);
+/// let text = Text::from("contoso.azure-devices.net%2Fdevices%2Fpump-7\n1893456000");
+/// let of_secondary = secondary.sign(&text);
+/// let mut keys = KeyPair::new(primary, secondary);
+/// assert_ne!(keys.sign(&SignRequest::new(Role::Hub, 0, text)), of_secondary);
+/// assert_eq!(keys.sign(&SignRequest::new(Role::Hub, 1, text)), of_secondary);
+/// # Ok::<(), steadfast_core::azure::sas::KeyError>(())
+/// ```
+pub struct KeyPair {
+    keys: [SymmetricKey; 2],
+    /// For the Device Provisioning Service and for the hub, which may know different keys.
+    choices: [KeyChoice; 2],
+}
+
+impl KeyPair {
+    /// Takes both keys.
+    #[must_use]
+    pub const fn new(primary: SymmetricKey, secondary: SymmetricKey) -> Self {
+        Self { keys: [primary, secondary], choices: [KeyChoice::new(); 2] }
+    }
+
+    /// Signs with the key that is to be offered now.
+    pub fn sign(&mut self, request: &SignRequest<'_>) -> [u8; 32] {
+        let [provisioning, hub] = &mut self.choices;
+        let choice = if request.role == Role::Hub { hub } else { provisioning };
+        let [primary, secondary] = &self.keys;
+        let key = if choice.choose(request.refusals) == 0 { primary } else { secondary };
+        key.sign(&request.text)
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyPair(hidden)")
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Home, Link};
 use crate::azure::timestamp;
 use crate::config::{Settings, Subscriptions};
-use crate::io::{Action, Output, Role};
+use crate::io::{Action, Output, Role, SignRequest};
 use crate::link::receive::SUBSCRIBE_IDS;
 use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe};
 use crate::outbox::{MessageId, Outbox};
@@ -125,7 +125,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Next::Remember => Action::SaveMemory(self.memory()),
             Next::Sign => {
                 let (role, refusals) = (self.account.role(), self.backoff().refusals());
-                Action::Sign { attempt, role, refusals, text: self.account.string_to_sign() }
+                Action::Sign { attempt, request: SignRequest::new(role, refusals, self.account.string_to_sign()) }
             }
             Next::Open => Action::Connect { attempt, endpoint: self.account.endpoint() },
             Next::Connect => {

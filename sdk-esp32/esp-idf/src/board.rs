@@ -6,14 +6,21 @@ use std::time::{Duration, Instant as Uptime, SystemTime, UNIX_EPOCH};
 
 use esp_idf_svc::nvs::{EspDefaultNvsPartition, EspKeyValueStorage, EspNvs, NvsDefault};
 use esp_idf_svc::sys::EspError;
+use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role, Seed};
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Seed, SignRequest};
 use steadfast_esp32::Board;
 use steadfast_esp32::storage::Kept;
 
 /// Name of the namespace in the non-volatile storage.
 const NAMESPACE: &str = "steadfast";
+
+/// What the device signs with.
+enum Keys {
+    None,
+    One(SymmetricKey),
+    Two(KeyPair),
+}
 
 /// An ESP32 under ESP-IDF.
 ///
@@ -21,7 +28,7 @@ const NAMESPACE: &str = "steadfast";
 /// sets; before that it shows 1970, and the link waits with tokens until it is set.
 pub struct EspBoard {
     start: Uptime,
-    key: Option<SymmetricKey>,
+    keys: Keys,
     kept: Kept<EspKeyValueStorage<NvsDefault>>,
 }
 
@@ -32,7 +39,18 @@ impl EspBoard {
     /// ESP-IDF's, when the storage cannot be opened.
     pub fn new(nvs: EspDefaultNvsPartition, key: Option<SymmetricKey>) -> Result<Self, EspError> {
         let kept = Kept::new(EspKeyValueStorage::new(EspNvs::new(nvs, NAMESPACE, true)?));
-        Ok(Self { start: Uptime::now(), key, kept })
+        Ok(Self { start: Uptime::now(), keys: key.map_or(Keys::None, Keys::One), kept })
+    }
+
+    /// Offers `secondary` once the device's key is refused, and changes over with each further refusal. Of use to a device
+    /// with a key.
+    #[must_use]
+    pub fn with_secondary_key(mut self, secondary: SymmetricKey) -> Self {
+        self.keys = match self.keys {
+            Keys::One(primary) => Keys::Two(KeyPair::new(primary, secondary)),
+            other => other,
+        };
+        self
     }
 
     /// Returns the assignment of an earlier boot; one that cannot be read counts as none.
@@ -61,8 +79,12 @@ impl Board for EspBoard {
         SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
     }
 
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        self.key.as_ref().map(|key| key.sign(text)).ok_or(Failure::Local(LocalFailure::Credential))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        match &mut self.keys {
+            Keys::None => Err(Failure::Local(LocalFailure::Credential)),
+            Keys::One(key) => Ok(key.sign(&request.text)),
+            Keys::Two(keys) => Ok(keys.sign(&request)),
+        }
     }
 
     fn save(&mut self, assignment: &Assignment) {

@@ -9,8 +9,7 @@ use embedded_io::{ErrorKind, ErrorType};
 use embedded_svc::http::client::asynch::Connection as AsyncConnection;
 use embedded_svc::http::client::{Connection, Headers, Method, Status};
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::text::Text;
-use steadfast_core::{Failure, Instant, Role};
+use steadfast_core::{Failure, Instant, Role, SignRequest};
 use steadfast_esp32::Board;
 use steadfast_esp32::upload::HttpRequest;
 use steadfast_esp32::upload::svc::{AsyncConnections, Connections};
@@ -86,9 +85,9 @@ impl Board for Net {
         self.look(|state| state.clock_set.then_some(1_780_000_000 + state.now_ms / 1_000))
     }
 
-    fn sign(&mut self, role: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        assert_eq!(role, Role::Hub);
-        Ok(SymmetricKey::from_bytes(b"0123456789abcdef").unwrap().sign(text))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        assert_eq!(request.role, Role::Hub);
+        Ok(SymmetricKey::from_bytes(b"0123456789abcdef").unwrap().sign(&request.text))
     }
 
     fn sleep(&mut self, span: Duration) {

@@ -14,9 +14,9 @@ use bytes::BytesMut;
 use embedded_io::ErrorKind;
 use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::mqttbytes::v4::Packet;
+use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Failure, Instant, Memory, Role, way};
+use steadfast_core::{Assignment, Failure, Instant, Memory, SignRequest, way};
 use steadfast_esp32::{Board, Connect, Dial, Stream, asynch};
 use steadfast_world::service::{Dps, Hub, Key, Reaction, Reply};
 use websocket::Served;
@@ -84,6 +84,8 @@ pub(crate) struct Net {
     /// Bytes that passed, both directions.
     pub(crate) bytes: usize,
     pub(crate) dials: Vec<(u64, String)>,
+    /// What the device signs with.
+    pub(crate) keys: KeyPair,
     pub(crate) saved: Option<Assignment>,
     pub(crate) memory: Option<Memory>,
     /// Pings of services that devices answered.
@@ -98,7 +100,11 @@ pub(crate) struct Net {
 pub(crate) type Shared = Rc<RefCell<Net>>;
 
 pub(crate) fn key() -> Key {
-    Rc::new(SymmetricKey::from_bytes(&[7; 32]).unwrap())
+    Rc::new(sas_key(7))
+}
+
+pub(crate) fn sas_key(byte: u8) -> SymmetricKey {
+    SymmetricKey::from_bytes(&[byte; 32]).unwrap()
 }
 
 impl Net {
@@ -116,6 +122,7 @@ impl Net {
             trouble: None,
             bytes: 0,
             dials: Vec::new(),
+            keys: KeyPair::new(sas_key(7), sas_key(7)),
             saved: None,
             memory: None,
             memory_writes: 0,
@@ -370,8 +377,8 @@ impl Board for Rig {
         Some(self.0.borrow().unix())
     }
 
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        Ok(key().sign(text))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        Ok(self.0.borrow_mut().keys.sign(&request))
     }
 
     fn save(&mut self, assignment: &Assignment) {

@@ -10,13 +10,13 @@ use hyper::Method;
 use steadfast_core::edge::pace::{Next, Outcome, Tries, Trust};
 use steadfast_core::edge::workload::{self, ANSWER_MAX};
 use steadfast_core::text::{Counter, Sink, SinkFull, Text};
-use steadfast_core::{Failure, LocalFailure, Role, Timeouts, TlsFailure};
+use steadfast_core::{Failure, LocalFailure, SignRequest, Timeouts, TlsFailure};
 use tokio::time::{sleep, timeout};
 
 use super::EdgeModule;
 use crate::context::Context;
 use crate::http::{Answer, Open, Request};
-use crate::signer::{Signer, Signing, SigningFailed};
+use crate::signer::{SignError, Signer, Signing};
 use crate::tls::{self, Tls};
 use crate::{clock, connect};
 
@@ -65,12 +65,12 @@ impl Workload {
         Self { module, sign_patience, trust_patience, roots: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
-    async fn sign(&self, text: &str) -> Result<[u8; 32], SigningFailed> {
+    async fn sign(&self, text: &str) -> Result<[u8; 32], SignError> {
         let body = sign_request(text);
         let answer = self.ask(&Method::POST, &self.module.sign, &body, self.sign_patience).await;
-        let answer = answer.map_err(|Unasked { failure, why }| SigningFailed::with_failure(failure, why))?;
+        let answer = answer.map_err(|Unasked { failure, why }| SignError::with_failure(failure, why))?;
         workload::read_digest(&answer)
-            .map_err(|error| SigningFailed::with_failure(LocalFailure::WorkloadRefused(0), error.to_string()))
+            .map_err(|error| SignError::with_failure(LocalFailure::WorkloadRefused(0), error.to_string()))
     }
 
     /// Returns whom to trust: what is known, unless it is old or in doubt.
@@ -265,8 +265,8 @@ impl Sink for Growing {
 pub(crate) struct WorkloadSigner(pub(super) Arc<Workload>);
 
 impl Signer for WorkloadSigner {
-    fn sign(&self, _: Role, text: &str) -> Signing {
-        let (workload, text) = (Arc::clone(&self.0), text.to_owned());
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        let (workload, text) = (Arc::clone(&self.0), request.text.to_string());
         Box::pin(async move { workload.sign(&text).await })
     }
 }

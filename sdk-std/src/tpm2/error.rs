@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use steadfast_core::LocalFailure;
 
 use super::wire::Command;
-use crate::signer::SigningFailed;
+use crate::signer::SignError;
 
 /// What is wrong with a TPM, or with the keys it holds. No secret is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,9 +101,9 @@ impl Tpm2Error {
         if let Self::Refused { command, code } = self { Self::NotAccepted { command, code } } else { self }
     }
 
-    pub(super) fn told(&self) -> SigningFailed {
+    pub(super) fn told(&self) -> SignError {
         let failure = if *self == Self::NoKey { LocalFailure::NoKey } else { LocalFailure::Signing };
-        SigningFailed::with_failure(failure, self.to_string())
+        SignError::with_failure(failure, self.to_string())
     }
 }
 

@@ -10,14 +10,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use steadfast_core::Role;
+use steadfast_core::{Role, SignRequest};
 
 pub use self::error::Tpm2Error;
 use self::keys::Kept;
 use self::line::Line;
 use self::primary::Primary;
 use crate::context::KEYS;
-use crate::signer::{Signing, SigningFailed};
+use crate::signer::{SignError, Signing};
 use crate::tpm::{Tpm, TpmKeys, TpmWork};
 
 /// A TPM 2.0, for [`Builder::tpm`](crate::Builder::tpm).
@@ -124,7 +124,7 @@ impl Tpm2 {
                 let _turn = inner.turn.lock().unwrap_or_else(PoisonError::into_inner);
                 Line::open(&inner.path).and_then(|mut line| work(&inner, &mut line))
             });
-            let done = done.await.map_err(|error| SigningFailed::without_thread(&error))?;
+            let done = done.await.map_err(|error| SignError::without_thread(&error))?;
             done.map_err(|error| error.told())
         })
     }
@@ -142,8 +142,8 @@ impl Tpm for Tpm2 {
         })
     }
 
-    fn sign(&self, role: Role, text: &str) -> Signing {
-        let text = text.to_owned();
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        let (role, text) = (request.role, request.text.to_string());
         self.work(move |inner, line| {
             let kept = Kept::read(&inner.directory, role)?;
             kept.sign(line, inner.handles.storage_root_key, inner.buffer, text.as_bytes()).map_err(keys::of_kept)

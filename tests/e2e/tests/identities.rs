@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use e2e::{Actor, DEVICE, GROUP, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, timeouts, until};
 use hub_emulator::{Attestation, Authority, Config, DeviceAuth, DpsConfig, Enrollment, HubConfig, Key};
 use steadfast::{
-    Builder, ClientCertificate, Device, Dps, Failure, LocalFailure, Role, SharedKey, Signer, Signing, SigningFailed,
+    Builder, ClientCertificate, Device, Dps, Failure, LocalFailure, SharedKey, SignError, SignRequest, Signer, Signing,
 };
 
 on_every_pipe!(
@@ -174,11 +174,11 @@ async fn connection_strings(pipe: Pipe) {
 struct Unsteady(SharedKey, AtomicU32);
 
 impl Signer for Unsteady {
-    fn sign(&self, role: Role, text: &str) -> Signing {
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
         match self.1.fetch_add(1, Ordering::Relaxed) {
-            0 => Box::pin(std::future::ready(Err(SigningFailed::new("the token was pulled out")))),
+            0 => Box::pin(std::future::ready(Err(SignError::new("the token was pulled out")))),
             1 => Box::pin(std::future::pending()),
-            _ => self.0.sign(role, text),
+            _ => self.0.sign(request),
         }
     }
 }

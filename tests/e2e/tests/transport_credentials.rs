@@ -13,7 +13,7 @@ use hub_emulator::{
     Attestation, Authority, Config, DeviceAuth, DeviceCertificate, DeviceHandle, DpsConfig, Enrollment, HubConfig, Key,
 };
 use steadfast::{
-    ClientCertificate, Dps, Event, Failure, LocalFailure, Obtaining, Role, SigningFailed, TokenRequest, TokenSource,
+    ClientCertificate, Dps, Event, Failure, LocalFailure, Obtaining, Role, SignError, TokenRequest, TokenSource,
 };
 
 on_every_pipe!(
@@ -211,7 +211,7 @@ async fn a_source_of_tokens_that_fails_hangs_and_lies_is_asked_again(pipe: Pipe)
         let expired = key().token(resource, 1_735_700_000, None);
         let (good, wrong) = (token(resource), token("hub-b.azure-devices.net/devices/pump-7"));
         match number {
-            0 => Box::pin(async { Err(SigningFailed::new("the plant sleeps")) }),
+            0 => Box::pin(async { Err(SignError::new("the plant sleeps")) }),
             1 => Box::pin(std::future::pending()),
             2 => Box::pin(async { Ok(String::from("no token")) }),
             3 => Box::pin(async { Ok(expired) }),

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use e2e::{Actor, DEVICE, DPS_HOST, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, until};
 use hub_emulator::{Attestation, Authority, Config, DpsConfig, DpsFault, Enrollment, Injection, SoftTpm};
 use steadfast::{
-    BuildError, Builder, ClientCertificate, Device, Dps, Failure, LocalFailure, ProvisioningFailure, Role, Signing,
-    SigningFailed, Tpm, TpmKeys, TpmWork,
+    BuildError, Builder, ClientCertificate, Device, Dps, Failure, LocalFailure, ProvisioningFailure, Role, SignError,
+    SignRequest, Signing, Tpm, TpmKeys, TpmWork,
 };
 
 on_every_pipe!(
@@ -44,12 +44,15 @@ impl Tpm for Chip {
     fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()> {
         self.activations.fetch_add(1, Ordering::Relaxed);
         let taken = self.tpm.activate(place(role), &wrapped);
-        Box::pin(ready(if taken { Ok(()) } else { Err(SigningFailed::new("not for this TPM")) }))
+        Box::pin(ready(if taken { Ok(()) } else { Err(SignError::new("not for this TPM")) }))
     }
 
-    fn sign(&self, role: Role, text: &str) -> Signing {
-        let signature = self.tpm.sign(place(role), text).filter(|_| !self.broken.load(Ordering::Relaxed));
-        Box::pin(ready(signature.ok_or_else(|| SigningFailed::new("no key there"))))
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        let signature = self
+            .tpm
+            .sign(place(request.role), &request.text.to_string())
+            .filter(|_| !self.broken.load(Ordering::Relaxed));
+        Box::pin(ready(signature.ok_or_else(|| SignError::new("no key there"))))
     }
 }
 

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 use e2e::{Actor, DEVICE, DPS_HOST, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, soon, until};
 use hub_emulator::{Attestation, Config, DpsConfig, Enrollment, Key, wrap_for_tpm};
 use steadfast::{
-    Builder, Dps, Failure, LocalFailure, Role, Signing, Status, Tpm, Tpm2, Tpm2Error, Tpm2Handles, TpmKeys, TpmWork,
+    Builder, Dps, Failure, LocalFailure, Role, SignRequest, Signing, Status, Tpm, Tpm2, Tpm2Error, Tpm2Handles,
+    TpmKeys, TpmWork,
 };
+use steadfast_core::text::Text;
 
 on_every_pipe!(
     a_device_with_a_tpm_outlives_restarts_of_both_and_follows_its_assignment,
@@ -165,9 +167,13 @@ impl Tpm for Impostor {
         self.own.activate(role, wrapped)
     }
 
-    fn sign(&self, role: Role, text: &str) -> Signing {
-        self.own.sign(role, text)
+    fn sign(&self, request: SignRequest<'_>) -> Signing {
+        self.own.sign(request)
     }
+}
+
+fn request(role: Role, text: &str) -> SignRequest<'_> {
+    SignRequest::new(role, 0, Text::from(text))
 }
 
 #[tokio::test]
@@ -195,7 +201,7 @@ async fn a_tpm_signs_texts_of_any_length_with_the_key_of_each_role() {
     let machine = Machine::new();
     let tpm = machine.open();
     let keys = [(Role::Provisioning, Key::from_seed("one")), (Role::Hub, Key::random())];
-    let missing = tpm.sign(Role::Hub, "text").await.unwrap_err().to_string();
+    let missing = tpm.sign(request(Role::Hub, "text")).await.unwrap_err().to_string();
     assert!(missing.contains("the TPM has no key of this device"), "{missing}");
     for (role, key) in &keys {
         tpm.activate(*role, wrapped_for(&tpm, key).await).await.unwrap();
@@ -205,9 +211,13 @@ async fn a_tpm_signs_texts_of_any_length_with_the_key_of_each_role() {
     for (role, key) in &keys {
         for length in [0, 1, 1023, 1024, 1025, 2048, 5000] {
             let text = "x".repeat(length);
-            assert_eq!(tpm.sign(*role, &text).await, Ok(key.sign(text.as_bytes())), "{role:?}, {length} bytes");
+            assert_eq!(
+                tpm.sign(request(*role, &text)).await,
+                Ok(key.sign(text.as_bytes())),
+                "{role:?}, {length} bytes"
+            );
         }
-        assert_eq!(again.sign(*role, "text").await, Ok(key.sign(b"text")));
+        assert_eq!(again.sign(request(*role, "text")).await, Ok(key.sign(b"text")));
     }
 }
 
@@ -240,11 +250,11 @@ async fn a_tpm_is_spoken_to_through_a_device_as_through_a_socket() {
     let tpm = Tpm2::open(&device.1, machine.keys()).unwrap();
     tpm.activate(Role::Hub, wrapped_for(&tpm, &key).await).await.unwrap();
     let text = "x".repeat(3000);
-    assert_eq!(tpm.sign(Role::Hub, &text).await, Ok(key.sign(text.as_bytes())));
+    assert_eq!(tpm.sign(request(Role::Hub, &text)).await, Ok(key.sign(text.as_bytes())));
     drop(device);
     let by_socket = machine.open();
     assert_eq!(by_socket.endorsement_key(), tpm.endorsement_key());
-    assert_eq!(by_socket.sign(Role::Hub, &text).await, Ok(key.sign(text.as_bytes())));
+    assert_eq!(by_socket.sign(request(Role::Hub, &text)).await, Ok(key.sign(text.as_bytes())));
 }
 
 #[tokio::test]
@@ -262,15 +272,15 @@ async fn keys_that_are_spoilt_or_of_another_tpm_never_sign_and_replace_nothing()
     for end in [0, 1, 60, 400, wrapped.len() - 3] {
         tpm.activate(Role::Hub, wrapped[..end].to_vec()).await.unwrap_err();
     }
-    assert_eq!(tpm.sign(Role::Hub, "text").await, Ok(key.sign(b"text")));
+    assert_eq!(tpm.sign(request(Role::Hub, "text")).await, Ok(key.sign(b"text")));
     let [own, others] = [0, 1].map(|at: usize| machines[at].keys().join("hub.tpm2"));
     std::fs::copy(&own, &others).unwrap();
-    let refused = other.sign(Role::Hub, "text").await.unwrap_err().to_string();
+    let refused = other.sign(request(Role::Hub, "text")).await.unwrap_err().to_string();
     assert!(refused.contains("the TPM has no key of this device"), "{refused}");
     let kept = std::fs::read_to_string(&own).unwrap();
     for spoilt in [kept.replacen("A", "B", 9), kept[..kept.len() - 9].to_owned() + "\n", String::from("\u{0}")] {
         std::fs::write(&own, spoilt).unwrap();
-        let refused = tpm.sign(Role::Hub, "text").await.unwrap_err().to_string();
+        let refused = tpm.sign(request(Role::Hub, "text")).await.unwrap_err().to_string();
         assert!(refused.contains("the TPM has no key of this device"), "{refused}");
     }
 }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use rumqttc::mqttbytes::v4;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
 use steadfast_core::{
-    Action, Attempt, Event, Failure, Input, Instant, LocalFailure, Outbox, Output, Received, Role, State,
+    Action, Attempt, Event, Failure, Input, Instant, LocalFailure, Outbox, Output, Received, Role, SignRequest, State,
 };
 
 use crate::EPOCH_SECS;
@@ -179,7 +179,7 @@ impl<O: Outbox> World<O> {
                     continue;
                 }
                 Output::Action(action) => match action {
-                    Action::Sign { attempt, role, refusals, text } => {
+                    Action::Sign { attempt, request: SignRequest { role, refusals, text, .. } } => {
                         let second = device.choices[usize::from(role == Role::Hub)].choose(refusals) == 1;
                         let key = device.second_key.as_ref().filter(|_| second).or(device.key.as_ref());
                         let signature = key.map_or([0; 32], |key| key.sign(&text));

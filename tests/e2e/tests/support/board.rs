@@ -8,8 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::text::Text;
-use steadfast_core::{Failure, Role};
+use steadfast_core::{Failure, SignRequest};
 use steadfast_esp32::Board;
 
 /// TLS that trusts one authority.
@@ -42,8 +41,8 @@ impl Board for Host {
         SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|since| since.as_secs())
     }
 
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        Ok(self.key.sign(text))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        Ok(self.key.sign(&request.text))
     }
 
     fn sleep(&mut self, span: Duration) {
