@@ -1,161 +1,165 @@
 //! MQTT over WebSockets: packets travel in binary frames, without regard to where one ends (MQTT 3.1.1, section 6).
 
+use std::fmt;
 use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, Bytes};
-use futures_util::{Sink, Stream as _};
-use steadfast_core::way::{Opening, PORT, SUBPROTOCOL};
-use steadfast_core::{Failure, Role};
-use tokio::io::ReadBuf;
-use tokio_tungstenite::tungstenite::handshake::client::generate_key;
-use tokio_tungstenite::tungstenite::http::{Request, header};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::{Error, Message};
-use tokio_tungstenite::{WebSocketStream, client_async_with_config};
+use steadfast_core::way::{CONTROL_FRAME, Frames, Opening, Upgrade};
+use steadfast_core::{Failure, LocalFailure, Role, Seed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
+use zeroize::Zeroizing;
 
-use crate::pipe::Stream;
-use crate::proxy::authority;
+use crate::pipe::{self, Stream};
 use crate::tls;
 
-/// Most bytes in a frame to the service.
-const FRAME: usize = 64 * 1024;
+/// Most bytes of data in a frame to the service.
+const DATA: usize = u16::MAX as usize;
 
-/// Longest message from the service, in one frame or several.
-const LONGEST: usize = 1 << 20;
-
-/// The read buffer that each connection keeps.
-const BUFFER: usize = 4 * 1024;
+/// What stands before the data of a frame: head, length and mask (RFC 6455, section 5.2).
+const HEAD: usize = 8;
 
 /// Bytes in frames.
-#[derive(Debug)]
 pub(crate) struct WebSocket {
-    frames: WebSocketStream<Stream>,
-    /// What has come and was not read.
-    incoming: Bytes,
+    stream: Stream,
+    frames: Frames,
+    /// The frame that goes out, up to `sent` gone already. It may hold the device's password.
+    out: Zeroizing<Vec<u8>>,
+    sent: usize,
+    /// The service has closed.
+    closed: bool,
+    /// The close frame was put.
+    leaving: bool,
 }
 
 impl WebSocket {
     /// Upgrades `stream`. `shown`: the device showed a certificate.
     pub(crate) async fn upgrade(
-        stream: Stream,
+        mut stream: Stream,
         host: &str,
         port: u16,
         role: Role,
         broker: bool,
         shown: bool,
     ) -> Result<Self, Failure> {
-        let path = Opening { role, broker, certificate: shown }.path();
-        let address = authority(host, port);
-        let name = if port == PORT { address.trim_end_matches(":443") } else { &address };
-        let request = Request::builder()
-            .uri(format!("wss://{name}{path}"))
-            .header(header::HOST, name)
-            .header(header::CONNECTION, "Upgrade")
-            .header(header::UPGRADE, "websocket")
-            .header(header::SEC_WEBSOCKET_VERSION, "13")
-            .header(header::SEC_WEBSOCKET_KEY, generate_key())
-            .header(header::SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL)
-            .body(());
-        let Ok(request) = request else {
-            return Err(Failure::Unresolved);
-        };
-        let mut config = WebSocketConfig::default();
-        config.read_buffer_size = BUFFER;
-        config.write_buffer_size = 0;
-        config.max_message_size = Some(LONGEST);
-        config.max_frame_size = Some(LONGEST);
-        match client_async_with_config(request, stream, Some(config)).await {
-            // None was offered (RFC 6455, section 4.1); the library looks after the other terms.
-            Ok((_, answer))
-                if answer.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS).iter().any(|it| !it.is_empty()) =>
-            {
-                tracing::warn!(host, "the service named an extension of WebSockets that was not offered");
-                Err(Opening::refused(101, None))
+        let mut entropy = [0; 16];
+        let drawn = tls::provider().secure_random.fill(&mut entropy);
+        drawn.map_err(|_| Failure::Local(LocalFailure::Resources))?;
+        let mut upgrade = Upgrade::new(Seed::new(entropy));
+        let opening = Opening { role, broker, certificate: shown };
+        let answered = ask(&mut stream, opening.request(host, port, &upgrade).to_string(), &mut upgrade).await;
+        let refused = match answered {
+            Ok(Ok(())) => {
+                let (frames, out) = (upgrade.frames(), Zeroizing::default());
+                return Ok(Self { stream, frames, out, sent: 0, closed: false, leaving: false });
             }
-            Ok((frames, _)) => Ok(Self { frames, incoming: Bytes::new() }),
+            Ok(Err(failure)) => failure,
             Err(error) => {
-                tracing::warn!(host, error = %shorten(&error), "no upgrade to WebSockets");
-                Err(failure(&error, shown))
+                tracing::debug!(host, %error, "the connection broke before the answer");
+                pipe::lost_by(&error, shown)
             }
-        }
+        };
+        tracing::warn!(host, failure = %refused, "no upgrade to WebSockets");
+        Err(refused)
     }
 
     pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        while self.incoming.is_empty() {
-            match ready!(Pin::new(&mut self.frames).poll_next(cx)) {
-                Some(Ok(Message::Binary(bytes))) => self.incoming = bytes,
-                // Pings are answered below.
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
-                Some(Ok(Message::Close(frame))) => {
-                    let code = frame.map(|frame| u16::from(frame.code));
-                    tracing::debug!(code, "the service closes the WebSocket");
-                    // No data follows (RFC 6455, section 5.5.1), and a service that then keeps TCP open would hold up
-                    // the link.
-                    return Poll::Ready(Ok(()));
-                }
-                // MQTT 3.1.1 [MQTT-6.0.0-1]: data comes in binary frames.
-                Some(Ok(Message::Text(_))) => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "a text frame")));
-                }
-                Some(Err(Error::ConnectionClosed | Error::AlreadyClosed)) | None => return Poll::Ready(Ok(())),
-                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+        while !self.closed {
+            let before = buffer.filled().len();
+            ready!(self.stream.poll_read(cx, buffer))?;
+            let came = buffer.filled_mut().get_mut(before..).unwrap_or_default();
+            if came.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let taken = self.frames.take(came);
+            buffer.set_filled(before + taken.map_or(0, |taken| taken.data));
+            let taken = taken.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if self.frames.owes_answer() {
+                // A failure is left to the next write to tell.
+                let _ = self.poll_flush(cx);
+            }
+            if taken.closed {
+                self.closed = true;
+                tracing::debug!(code = self.frames.close_code(), "the service closes the WebSocket");
+            }
+            if taken.data > 0 {
+                return Poll::Ready(Ok(()));
             }
         }
-        let len = self.incoming.len().min(buffer.remaining());
-        buffer.put_slice(&self.incoming[..len]);
-        self.incoming.advance(len);
+        // No data follows (RFC 6455, section 5.5.1), and a service that keeps TCP open would hold up the link.
         Poll::Ready(Ok(()))
     }
 
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(Pin::new(&mut self.frames).poll_ready(cx)).map_err(io_error)?;
-        let frame = &bytes[..bytes.len().min(FRAME)];
-        let message = Message::Binary(Bytes::copy_from_slice(frame));
-        Pin::new(&mut self.frames).start_send(message).map_err(io_error)?;
-        Poll::Ready(Ok(frame.len()))
+        ready!(self.push(cx))?;
+        let room = bytes.len().min(DATA) + HEAD;
+        let taken = self.put(room, |frames, out| frames.put(bytes, out));
+        // The rest of it goes with the next write or flush.
+        if let Poll::Ready(Err(error)) = self.push(cx) {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(taken))
     }
 
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.frames).poll_flush(cx).map_err(io_error)
+        ready!(self.push(cx))?;
+        self.stream.poll_flush(cx)
     }
 
+    /// Sends a close frame. The service's own is read, and TCP is closed when the stream is dropped.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.frames).poll_close(cx).map_err(io_error)
+        if !self.leaving {
+            ready!(self.push(cx))?;
+            self.leaving = true;
+            self.put(CONTROL_FRAME, |frames, out| (0, frames.put_close(out)));
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Puts a frame of at most `room` bytes; returns how much data went into it.
+    fn put(&mut self, room: usize, put: impl FnOnce(&mut Frames, &mut [u8]) -> (usize, usize)) -> usize {
+        self.out = Zeroizing::new(vec![0; room]);
+        self.sent = 0;
+        let (taken, len) = put(&mut self.frames, &mut self.out);
+        self.out.truncate(len);
+        taken
+    }
+
+    /// Writes the frame that is on its way, and then the answer to a ping.
+    fn push(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while let Some(rest) = self.out.get(self.sent..).filter(|rest| !rest.is_empty()) {
+                match ready!(self.stream.poll_write(cx, rest))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    written => self.sent += written,
+                }
+            }
+            // An idle connection holds no buffer.
+            self.out = Zeroizing::default();
+            self.sent = 0;
+            if !self.frames.owes_answer() || self.leaving {
+                return Poll::Ready(Ok(()));
+            }
+            self.put(CONTROL_FRAME, |frames, out| (0, frames.put_answer(out)));
+        }
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "all others are faults of the protocol")]
-fn io_error(error: Error) -> io::Error {
-    match error {
-        Error::Io(error) => error,
-        Error::ConnectionClosed | Error::AlreadyClosed => io::ErrorKind::BrokenPipe.into(),
-        other => io::Error::new(io::ErrorKind::InvalidData, other),
+/// Sends the request and reads the answer to its end, and not beyond: what follows is of the frames.
+async fn ask(stream: &mut Stream, request: String, upgrade: &mut Upgrade) -> io::Result<Result<(), Failure>> {
+    stream.write_all(request.as_bytes()).await?;
+    stream.flush().await?;
+    loop {
+        match upgrade.take(stream.read_u8().await?) {
+            Ok(false) => {}
+            Ok(true) => return Ok(Ok(())),
+            Err(failure) => return Ok(Err(failure)),
+        }
     }
 }
 
-/// Says what became of the upgrade.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all others are answers that are not a WebSocket's")]
-fn failure(error: &Error, shown: bool) -> Failure {
-    use tokio_tungstenite::tungstenite::error::ProtocolError;
-    match error {
-        Error::Http(answer) => {
-            let retry_after = answer.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-            Opening::refused(answer.status().as_u16(), retry_after)
-        }
-        Error::Io(error) => tls::failure(error, shown).map_or(Failure::Lost, Failure::Tls),
-        Error::ConnectionClosed | Error::AlreadyClosed | Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            Failure::Lost
-        }
-        Error::Protocol(ProtocolError::HttparseError(_)) | Error::HttpFormat(_) | Error::AttackAttempt => {
-            Opening::refused(0, None)
-        }
-        _ => Opening::refused(101, None),
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, closed, .. } = self;
+        f.debug_struct("WebSocket").field("stream", stream).field("closed", closed).finish_non_exhaustive()
     }
-}
-
-/// The error without the answer's body, which may be long and says what an operator's proxy likes.
-fn shorten(error: &Error) -> String {
-    if let Error::Http(answer) = error { format!("HTTP status {}", answer.status()) } else { error.to_string() }
 }

@@ -52,7 +52,7 @@ pub struct Frames {
     /// A message has begun and its last frame has not.
     open: bool,
     closed: bool,
-    /// The payload of the latest ping.
+    /// The payload of the latest ping, or of the close.
     ping: [u8; CONTROL_PAYLOAD],
     ping_len: usize,
     /// That ping is whole and not answered.
@@ -158,7 +158,7 @@ impl Frames {
                 }
             }
             Place::Payload => {
-                if self.kind == Kind::Ping
+                if matches!(self.kind, Kind::Ping | Kind::Close)
                     && let Some(slot) = self.ping.get_mut(self.ping_len)
                 {
                     *slot = byte;
@@ -188,8 +188,8 @@ impl Frames {
         match kind {
             Kind::Data => self.open = !last,
             // A ping that was not answered yet makes way for this one (RFC 6455, section 5.5.3).
-            Kind::Ping if last => (self.ping_len, self.owed) = (0, false),
-            Kind::Pong | Kind::Close if last => {}
+            Kind::Ping | Kind::Close if last => (self.ping_len, self.owed) = (0, false),
+            Kind::Pong if last => {}
             Kind::Ping | Kind::Pong | Kind::Close => return Err(FrameError::Control),
         }
         Ok(kind)
@@ -236,6 +236,19 @@ impl Frames {
         self.owed = false;
         let ping = self.ping;
         frame(PONG, self.mask(), ping.get(..self.ping_len).unwrap_or_default(), out)
+    }
+
+    /// Puts a close frame (RFC 6455, section 5.5.1) with the code 1000, as at an end in order, into `out`, which holds
+    /// [`CONTROL_FRAME`] bytes or more; returns its length, 0 when it does not fit.
+    pub fn put_close(&mut self, out: &mut [u8]) -> usize {
+        if out.len() < CONTROL_FRAME { 0 } else { frame(CLOSE, self.mask(), &1000_u16.to_be_bytes(), out) }
+    }
+
+    /// Returns the code that the service closed the WebSocket with (RFC 6455, section 7.4), if it has and named one.
+    #[must_use]
+    pub fn close_code(&self) -> Option<u16> {
+        let code = self.ping.get(..self.ping_len).filter(|_| self.closed)?.first_chunk()?;
+        Some(u16::from_be_bytes(*code))
     }
 
     /// Whether [`put_answer`](Self::put_answer) has something to put.
@@ -366,12 +379,25 @@ mod tests {
 
     #[test]
     fn a_close_ends_the_data() {
-        for close in [&[0x88, 0][..], &[0x88, 2, 3, 0xe8]] {
+        for (close, code) in
+            [(&[0x88, 0][..], None), (&[0x88, 2, 3, 0xf5], Some(1013)), (&[0x88, 3, 3, 0xe9, b'!'], Some(1001))]
+        {
             let bytes = [&[0x82, 1, 7], close, &[0x82, 1, 8]].concat();
             for size in 1..=bytes.len() {
-                assert_eq!(came(&bytes, size).1, Ok((vec![7], true)));
+                let (mut frames, got) = came(&bytes, size);
+                assert_eq!((got, frames.close_code()), (Ok((vec![7], true)), code));
+                assert!(answer(&mut frames).is_empty());
             }
         }
+    }
+
+    #[test]
+    fn a_close_of_the_device_says_that_it_ends_in_order() {
+        let (mut frames, mut out) = (frames(), [0; CONTROL_FRAME]);
+        assert_eq!(frames.close_code(), None);
+        let len = frames.put_close(&mut out);
+        assert_eq!(unmasked(&out[..len]), [0x88, 2, 3, 0xe8]);
+        assert_eq!(frames.put_close(&mut out[1..]), 0, "it waits for room");
     }
 
     #[test]

@@ -19,9 +19,9 @@ pub enum Transport {
     Tcp,
     /// WebSockets (RFC 6455), by default to port 443, for networks that let nothing else out.
     ///
-    /// At IoT Hub and the Device Provisioning Service the path is `/$iothub/websocket`, at a broker `/mqtt`. A frame
-    /// from the service is at most 1 MiB long. The token is copied into memory that is not overwritten afterwards. When
-    /// the service answers the upgrade with an error, that is [`crate::Failure::UpgradeRefused`].
+    /// At IoT Hub and the Device Provisioning Service the path is `/$iothub/websocket`, at a broker `/mqtt`. When the
+    /// service answers the upgrade with an error, that is [`crate::Failure::UpgradeRefused`]; when it breaks the rules
+    /// of WebSockets, [`crate::Failure::BadFrame`].
     #[cfg(feature = "websocket")]
     WebSockets,
 }
