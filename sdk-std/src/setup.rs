@@ -192,7 +192,7 @@ impl Setup {
         match TlsConnector::from(config).connect(name.to_owned(), stream).await {
             Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
             Err(error) => {
-                tracing::warn!(device = %self.name, host, %error, "TLS failed");
+                tracing::warn!(device = %self.name, host, error = tls::told(&error), "TLS failed");
                 // What rustls does not say was an end of the stream.
                 let failure = tls::failure(&error, shown).unwrap_or(TlsFailure::Handshake);
                 #[cfg(feature = "edge")]

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod failure;
+mod pem;
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,6 +13,7 @@ use std::time::Duration;
 use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::Error::NoItemsFound;
 use rustls::pki_types::pem::PemObject;
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
@@ -21,7 +23,7 @@ use crate::{clock, kept_file};
 
 pub(crate) use self::certificate::CertificateSource;
 pub use self::certificate::ClientCertificate;
-pub(crate) use self::failure::failure;
+pub(crate) use self::failure::{failure, told};
 
 /// Whom the device trusts to be its service.
 ///
@@ -52,6 +54,9 @@ struct Made {
     files: u64,
     at: Instant,
 }
+
+/// What a text should hold.
+const CERTIFICATE: &str = "certificate";
 
 /// How long the operating system's roots are used before they are read again.
 const ROOTS_LIFE: Duration = Duration::from_secs(3600);
@@ -105,7 +110,8 @@ impl Tls {
     #[cfg(feature = "edge")]
     pub(crate) fn of_bundle(text: &[u8]) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
-        let found = CertificateDer::pem_slice_iter(text).filter_map(Result::ok);
+        let text = pem::mended(text);
+        let found = CertificateDer::pem_slice_iter(&text).filter_map(Result::ok);
         let (added, ignored) = roots.add_parsable_certificates(found);
         if added == 0 {
             return Err(TlsError::NoRoots);
@@ -283,8 +289,13 @@ pub(crate) fn provider() -> CryptoProvider {
     rustls::crypto::ring::default_provider()
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls words the others well enough")]
 fn unusable(error: rustls::Error) -> TlsError {
-    TlsError::Unusable(error.to_string())
+    TlsError::Unusable(match error {
+        rustls::Error::InconsistentKeys(_) => String::from("the key does not belong to the certificate"),
+        rustls::Error::InvalidCertificate(_) => String::from("the certificate is none of X.509"),
+        other => other.to_string(),
+    })
 }
 
 /// Shows one certificate to every server that asks for one.
@@ -333,17 +344,27 @@ fn add_system_roots(roots: &mut RootCertStore) {
 fn add_roots(roots: &mut RootCertStore, text: &[u8], name: &str) -> Result<(), TlsError> {
     let bad = |problem: String| TlsError::Pem { what: name.to_owned(), problem };
     let mut found = false;
-    for certificate in CertificateDer::pem_slice_iter(text) {
-        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
+    let text = pem::mended(text);
+    for certificate in CertificateDer::pem_slice_iter(&text) {
+        let certificate = certificate.map_err(|error| bad(pem::problem(&error, &text, CERTIFICATE)))?;
         roots.add(certificate).map_err(|error| bad(error.to_string()))?;
         found = true;
     }
-    if found { Ok(()) } else { Err(bad(String::from("there is no certificate in it"))) }
+    if found { Ok(()) } else { Err(bad(pem::problem(&NoItemsFound, &text, CERTIFICATE))) }
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    if is_text(path) {
+        let problem = String::from("it is a PEM text where the path of a file belongs");
+        return Err(TlsError::Pem { what: String::from("what was given as a path"), problem });
+    }
     kept_file::read_whole(path, LONGEST)
         .map_err(|error| TlsError::Unreadable { path: path.to_owned(), problem: error.to_string() })
+}
+
+/// Whether a text, which may be a key, was given for a path.
+fn is_text(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().windows(5).any(|dashes| dashes == b"-----")
 }
 
 fn fingerprint<'a>(texts: impl Iterator<Item = &'a [u8]>) -> u64 {

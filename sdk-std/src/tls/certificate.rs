@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustls::pki_types::pem::Error::NoItemsFound;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use zeroize::Zeroizing;
 
-use super::{TlsError, client_config, fingerprint, provider, read, unusable};
+use super::{CERTIFICATE, TlsError, client_config, fingerprint, is_text, pem, provider, read, unusable};
 
 /// The certificate with which the device proves who it is, and its key.
 #[derive(Clone)]
@@ -61,6 +62,7 @@ impl ClientCertificate {
 impl fmt::Debug for ClientCertificate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
+            Pem::Files { chain, .. } if is_text(chain) => f.write_str("ClientCertificate(text)"),
             Pem::Files { chain, .. } => write!(f, "ClientCertificate({})", chain.display()),
             Pem::Texts { .. } => f.write_str("ClientCertificate(text)"),
             #[cfg(feature = "pkcs11")]
@@ -169,23 +171,58 @@ impl ClientCertificate {
             return Ok(Read::Same);
         }
         let chain = chain_of(&chain_text, name)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_text)
-            .map_err(|error| TlsError::Pem { what: String::from("the private key"), problem: error.to_string() })?;
-        let pair = CertifiedKey::from_der(chain, key, &provider()).map_err(unusable)?;
+        let key_text = pem::mended(&key_text);
+        let key = PrivateKeyDer::from_pem_slice(&key_text).map_err(|error| {
+            let problem = pem::problem(&error, &key_text, "private key");
+            TlsError::Pem { what: String::from("the private key"), problem }
+        })?;
+        let key = provider().key_provider.load_private_key(key).map_err(unusable)?;
+        let pair = CertifiedKey::new(chain, key);
+        belong_together(&pair).map_err(unusable)?;
         Ok(Read::New(fingerprint, Arc::new(pair)))
     }
 }
 
+/// Checks that the key is the certificate's.
+///
+/// rustls takes certificates of X.509 version 3 apart. It shows any, and services take those of version 1 too, which
+/// `openssl x509 -req` makes when it is given no extensions.
+fn belong_together(pair: &CertifiedKey) -> Result<(), rustls::Error> {
+    match (pair.keys_match(), pair.key.public_key()) {
+        (Err(rustls::Error::InvalidCertificate(_)), Some(key)) if is_version_1(pair.end_entity_cert()?) => {
+            let certificate = pair.end_entity_cert()?;
+            let mut parts = certificate.windows(key.len());
+            if parts.any(|part| part == &*key) { Ok(()) } else { Err(InconsistentKeys::KeyMismatch.into()) }
+        }
+        (Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)), _) => Ok(()),
+        (matched, _) => matched,
+    }
+}
+
+/// Whether a certificate names no version, and so is of the first (RFC 5280, section 4.1.2.1).
+fn is_version_1(certificate: &[u8]) -> bool {
+    const SEQUENCE: u8 = 0x30;
+    const INTEGER: u8 = 0x02;
+    /// The content of a sequence, and what is behind it.
+    fn content(der: &[u8]) -> Option<&[u8]> {
+        let [tag, length, rest @ ..] = der else { return None };
+        // More bytes of length (X.690, section 8.1.3.5).
+        let more = if length & 0x80 == 0 { 0 } else { usize::from(length & 0x7f) };
+        rest.get(more..).filter(|_| *tag == SEQUENCE)
+    }
+    content(certificate).and_then(content).is_some_and(|fields| fields.first() == Some(&INTEGER))
+}
+
 /// Reads a chain of certificates.
 fn chain_of(text: &[u8], name: String) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let chain = CertificateDer::pem_slice_iter(text).collect::<Result<Vec<_>, _>>();
-    match chain {
-        Ok(chain) if chain.is_empty() => {
-            Err(TlsError::Pem { what: name, problem: String::from("there is no certificate in it") })
-        }
-        Ok(chain) => Ok(chain),
-        Err(error) => Err(TlsError::Pem { what: name, problem: error.to_string() }),
-    }
+    let text = pem::mended(text);
+    let chain = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+    let error = match chain {
+        Ok(chain) if !chain.is_empty() => return Ok(chain),
+        Ok(_) => NoItemsFound,
+        Err(error) => error,
+    };
+    Err(TlsError::Pem { what: name, problem: pem::problem(&error, &text, CERTIFICATE) })
 }
 
 #[cfg(unix)]

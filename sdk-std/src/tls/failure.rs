@@ -5,6 +5,18 @@ use std::io;
 use rustls::{AlertDescription, CertificateError};
 use steadfast_core::TlsFailure;
 
+/// Says for a log what an error of TLS was.
+pub(crate) fn told(error: &io::Error) -> String {
+    let text = error.to_string();
+    if text.contains("UnsupportedCertVersion") {
+        return String::from(
+            "a certificate of the service is of X.509 version 1, which does not say what it is good for; make it with \
+             extensions (openssl x509 -req -extfile, with subjectAltName and basicConstraints)",
+        );
+    }
+    text
+}
+
 /// Says what an error of TLS was about, if it was one of TLS. `shown`: the device showed a certificate.
 #[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the handshake")]
 pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {

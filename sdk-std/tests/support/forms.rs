@@ -8,7 +8,7 @@ const WINDOW: usize = 12;
 
 /// Returns what must not be in a text that keeps `secret`: parts of it as text, escaped, as hexadecimal and decimal numbers,
 /// in base64 and percent-encoded.
-pub fn forms(secret: &[u8]) -> Vec<String> {
+pub(crate) fn forms(secret: &[u8]) -> Vec<String> {
     let mut forms = Vec::new();
     let window = secret.len().min(WINDOW);
     for at in [0, (secret.len() - window) / 2, secret.len() - window] {

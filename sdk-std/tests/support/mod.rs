@@ -44,6 +44,19 @@ impl Log {
         (log, tracing::subscriber::set_default(subscriber))
     }
 
+    /// Takes all that the process logs with `tracing`, for a test that is alone in its process.
+    pub fn of_process() -> Self {
+        let log = Self::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    }
+
     pub fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
