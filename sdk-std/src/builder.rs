@@ -36,6 +36,10 @@ const OUTBOX_BYTES: usize = 1 << 20;
 /// Room for reported properties, and for answers to method calls, that wait.
 const SERVICE_BYTES: usize = 128 * 1024;
 
+/// Most method calls that are open unless the builder says otherwise, and whatever it says.
+const METHOD_CALLS: usize = 64;
+const MOST_METHOD_CALLS: usize = 1024;
+
 /// Most publishes without acknowledgement unless the builder says otherwise.
 const WINDOW: u16 = 100;
 
@@ -67,6 +71,7 @@ pub struct Builder {
     /// Room for reported properties and for answers to method calls that wait.
     reports: usize,
     answers: usize,
+    method_calls: usize,
     orders: Orders,
     assignment: Option<PathBuf>,
     memory: Option<PathBuf>,
@@ -102,6 +107,7 @@ impl Builder {
             outbox: Usage { messages: OUTBOX_MESSAGES, bytes: OUTBOX_BYTES },
             reports: SERVICE_BYTES,
             answers: SERVICE_BYTES,
+            method_calls: METHOD_CALLS,
             orders: Orders::NONE,
             assignment: None,
             memory: None,
@@ -181,6 +187,16 @@ impl Builder {
     pub const fn service_room(mut self, reports: usize, answers: usize) -> Self {
         self.reports = reports;
         self.answers = answers;
+        self
+    }
+
+    /// Sets how many method calls can be open at a time, 1 to 1,024: more are answered with 503. Default 64. Each takes
+    /// some 100 bytes, where methods are [subscribed](Self::subscriptions) to.
+    ///
+    /// A call is open from its coming until its answer is given, or 300 s. [`Methods`](crate::Methods) works on all that are
+    /// open at the same time.
+    pub const fn method_calls(mut self, most: usize) -> Self {
+        self.method_calls = most;
         self
     }
 

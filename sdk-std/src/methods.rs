@@ -139,7 +139,8 @@ impl Methods {
         self
     }
 
-    /// Answers calls until the device's driver ends; several at a time.
+    /// Answers calls until the device's driver ends, all that are open at the same time: up to 64, or as many as
+    /// [`method_calls`](crate::Builder::method_calls) says; more are answered with 503.
     ///
     /// A method without a handler is answered with 404; with 500 one whose handler panics, or answers with what is no JSON
     /// or larger than 128 KiB, with a warning in the log. Answers that come after the call's connection has ended are

@@ -15,9 +15,6 @@ use crate::shared::Shared;
 /// Most changes of desired properties that wait for the application. With more the whole twin is asked for instead.
 const CHANGES: usize = 16;
 
-/// Most method calls that wait for the application; the link bounds those that are open.
-const CALLS: usize = steadfast_core::hub::CALLS_MAX;
-
 /// Most orders of an operator that wait for the application; of more the latest count.
 const ORDERS: usize = 16;
 
@@ -115,6 +112,8 @@ pub(crate) struct Services {
     /// Version of what was queued last.
     queued: Option<u64>,
     calls: VecDeque<Waiting>,
+    /// Most calls that wait for the application.
+    most_calls: usize,
     orders: VecDeque<Order>,
     reports: HashMap<u32, Claim>,
     /// Calls of [`Device::get_twin`] that wait.
@@ -139,6 +138,10 @@ struct Claim {
 }
 
 impl Services {
+    pub(crate) fn new(most_calls: usize) -> Self {
+        Self { most_calls, ..Self::default() }
+    }
+
     pub(crate) fn take_twin(&mut self, twin: TwinDocument<'_>) {
         if self.askers > 0 {
             self.answer(Ok(twin.into()));
@@ -170,9 +173,11 @@ impl Services {
     }
 
     pub(crate) fn take_call(&mut self, id: CallId, name: String, payload: &[u8]) {
-        if self.calls.len() < CALLS {
-            self.calls.push_back(Waiting { id, name, payload: payload.to_vec() });
+        if self.calls.len() >= self.most_calls {
+            // The link bounds those that are open: nobody waits for the oldest any more.
+            self.calls.pop_front();
         }
+        self.calls.push_back(Waiting { id, name, payload: payload.to_vec() });
     }
 
     /// Forgets calls whose connection has ended.

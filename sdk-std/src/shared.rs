@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
+use steadfast_core::hub::CallSlot;
 use steadfast_core::{
     Config, Event, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned, PublishError,
     Settings, Status,
@@ -20,7 +21,7 @@ use crate::receipt::Receipts;
 use crate::services::Services;
 
 /// The link of a device on this frontend.
-pub(crate) type DeviceLink = HubLink<MemoryOutbox, SharedConfig, Provisioned, Box<[u8]>>;
+pub(crate) type DeviceLink = HubLink<MemoryOutbox, SharedConfig, Provisioned, Box<[u8]>, Box<[CallSlot]>>;
 
 /// The configuration, held once by the link and once by the driver.
 #[derive(Clone, Debug)]
@@ -125,7 +126,7 @@ struct Waiting {
 const EVENTS_KEPT: usize = 256;
 
 impl Shared {
-    pub(crate) fn new(link: DeviceLink) -> Self {
+    pub(crate) fn new(link: DeviceLink, method_calls: usize) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 link,
@@ -134,7 +135,7 @@ impl Shared {
                 next_ticket: 0,
                 driver: None,
                 inbox: VecDeque::new(),
-                services: Services::default(),
+                services: Services::new(method_calls),
                 provisioning_payload: None,
                 connection: None,
                 left_over: None,

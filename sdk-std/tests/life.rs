@@ -3,11 +3,12 @@
 mod support;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, Publish};
-use steadfast::{Device, Event, Failure, Message, SharedKey, State, Subscriptions};
+use steadfast::{Device, Event, Failure, Message, MethodAnswer, Methods, SharedKey, State, Subscriptions};
 use support::{Server, hasty, soon};
 use tokio::io::AsyncWriteExt;
 
@@ -258,4 +259,50 @@ async fn a_driver_works_on_any_runtime_and_moves_between_tasks() {
     device.stop(Duration::from_secs(1)).await;
     assert_eq!(soon(serving).await.unwrap(), 10);
     soon(driver).await.unwrap();
+}
+
+#[tokio::test]
+async fn as_many_method_calls_as_may_be_open_reach_their_handlers_at_the_same_time() {
+    for (set, open) in [(None, 64_usize), (Some(3), 3)] {
+        let server = Server::start().await;
+        let mut builder = Device::builder()
+            .hub("hub.example", "device-1")
+            .resolve("hub.example", [server.address])
+            .shared_key(KEY)
+            .plaintext_unprotected()
+            .subscriptions(Subscriptions::METHODS)
+            .retry(hasty());
+        if let Some(most) = set {
+            builder = builder.method_calls(most);
+        }
+        let (device, driver) = builder.build().unwrap();
+        let _driver = tokio::spawn(driver);
+        let mut peer = server.welcome(false).await;
+        peer.suback().await;
+        // Each handler ends only once all have begun.
+        let all = Arc::new(tokio::sync::Barrier::new(open));
+        let methods = Methods::new().on("slow", move |body| {
+            let all = Arc::clone(&all);
+            async move {
+                all.wait().await;
+                MethodAnswer::ok(body)
+            }
+        });
+        let _serving = tokio::spawn(async move { methods.serve(&device).await });
+        for number in 0..=open {
+            let topic = format!("$iothub/methods/POST/slow/?$rid={number:x}");
+            peer.send(Packet::Publish(Publish::new(topic, QoS::AtMostOnce, number.to_string()))).await;
+        }
+        let mut answers = Vec::new();
+        for _ in 0..=open {
+            let answer = peer.publish().await;
+            answers.push((answer.topic, String::from_utf8(answer.payload.to_vec()).unwrap()));
+        }
+        answers.sort();
+        let served = |number: usize| (format!("$iothub/methods/res/200/?$rid={number:x}"), number.to_string());
+        let mut expected: Vec<_> = (0..open).map(served).collect();
+        expected.push((format!("$iothub/methods/res/503/?$rid={open:x}"), String::new()));
+        expected.sort();
+        assert_eq!(answers, expected);
+    }
 }

@@ -3,17 +3,19 @@
 use core::fmt;
 use core::time::Duration;
 
-use heapless::{String, Vec};
+use heapless::String;
 
 use super::reports::remove_front;
 use crate::azure::json::{JsonError, Problem, Reader};
 use crate::azure::services;
 use crate::io::Attempt;
-use crate::queue::pop_front;
 use crate::text::{Sink, Slice};
 use crate::time::Instant;
 
-/// Most calls that can be open, or answered and not yet sent, at a time.
+/// Places for method calls, unless the frontend gives [others](super::HubLink::with_calls).
+///
+/// A call takes one from its coming until its answer is sent. The last one says that there are too many: one fewer can be
+/// open at a time.
 pub const CALLS_MAX: usize = 8;
 
 /// Longest name a service gives a call; it is 32 hexadecimal digits or fewer in practice.
@@ -68,25 +70,31 @@ impl fmt::Display for RespondError {
 
 impl core::error::Error for RespondError {}
 
+/// A place for a method call.
+#[derive(Clone, Debug, Default)]
+pub struct CallSlot(Option<Call>);
+
+impl CallSlot {
+    /// A place without a call.
+    pub const EMPTY: Self = Self(None);
+}
+
 #[derive(Clone, Debug)]
 struct Call {
     number: u32,
     request: String<REQUEST_MAX, u8>,
     until: Instant,
-    state: State,
+    answer: Option<Answer>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    Open,
-    Answered {
-        status: u16,
-        len: usize,
-    },
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    /// Its place in the order of sending.
+    turn: u32,
+    status: u16,
+    len: usize,
     /// The packet is being written.
-    Sent {
-        len: usize,
-    },
+    sent: bool,
 }
 
 /// What became of a call that came in.
@@ -101,31 +109,41 @@ pub(super) enum Taken {
 }
 
 #[derive(Clone)]
-pub(super) struct Methods<B> {
+pub(super) struct Methods<B, C> {
+    /// Bodies of answers, in the order of sending.
     buffer: B,
-    calls: Vec<Call, CALLS_MAX>,
-    /// Numbers of the answered calls, the first to be sent first. Their bodies stand in the buffer in this order.
-    order: Vec<u32, CALLS_MAX>,
+    calls: C,
     attempt: Attempt,
     number: u32,
+    /// The turn of the answer that is sent next, and of the one that is given next.
+    first: u32,
+    turn: u32,
 }
 
-impl<B> fmt::Debug for Methods<B> {
+impl<B, C> fmt::Debug for Methods<B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the buffer: answers may tell what only the caller should know.
-        f.debug_struct("Methods").field("calls", &self.calls).field("order", &self.order).finish_non_exhaustive()
+        f.debug_struct("Methods").field("attempt", &self.attempt).field("number", &self.number).finish_non_exhaustive()
     }
 }
 
-impl<B> Methods<B> {
+impl<B, C: AsRef<[CallSlot]>> Methods<B, C> {
+    fn calls(&self) -> impl Iterator<Item = &Call> {
+        self.calls.as_ref().iter().filter_map(|slot| slot.0.as_ref())
+    }
+
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.calls.iter().filter(|call| call.state == State::Open).map(|call| call.until).min()
+        self.calls().filter(|call| call.answer.is_none()).map(|call| call.until).min()
+    }
+
+    fn used(&self) -> usize {
+        self.calls().filter_map(|call| call.answer).fold(0, |sum, answer| sum.saturating_add(answer.len))
     }
 }
 
-impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
-    pub(super) fn new(buffer: B) -> Self {
-        Self { buffer, calls: Vec::new(), order: Vec::new(), attempt: Attempt::default(), number: 0 }
+impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Methods<B, C> {
+    pub(super) fn new(buffer: B, calls: C) -> Self {
+        Self { buffer, calls, attempt: Attempt::default(), number: 0, first: 0, turn: 0 }
     }
 
     pub(super) fn connected(&mut self, attempt: Attempt) {
@@ -135,11 +153,9 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
     /// Forgets what belonged to the connection that is gone, and returns how many calls that were.
     pub(super) fn disconnected(&mut self) -> u8 {
         self.finish_sent();
-        let count = self.calls.len();
-        self.calls.clear();
-        self.order.clear();
+        self.first = self.turn;
         self.attempt = Attempt::default();
-        u8::try_from(count).unwrap_or(u8::MAX)
+        self.forget(|_| true)
     }
 
     /// Takes a call that came in on this attempt. The last place is kept to say that there are too many.
@@ -147,15 +163,14 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
         self.attempt = attempt;
         self.finish_sent();
         let Ok(request) = String::try_from(request) else { return Taken::Lost };
+        let mut free = self.calls.as_mut().iter_mut().filter(|slot| slot.0.is_none());
+        let Some(slot) = free.next() else { return Taken::Lost };
+        let busy = free.next().is_none();
         self.number = self.number.wrapping_add(1);
-        let busy = self.calls.len().saturating_add(1) >= CALLS_MAX;
-        let state = if busy { State::Answered { status: services::BUSY, len: 0 } } else { State::Open };
-        let call = Call { number: self.number, request, until: now.after(ANSWER_TIME), state };
-        if self.calls.push(call).is_err() {
-            return Taken::Lost;
-        }
+        let answer = busy.then_some(Answer { turn: self.turn, status: services::BUSY, len: 0, sent: false });
+        slot.0 = Some(Call { number: self.number, request, until: now.after(ANSWER_TIME), answer });
         if busy {
-            let _ = self.order.push(self.number);
+            self.turn = self.turn.wrapping_add(1);
             return Taken::Busy;
         }
         Taken::Open(CallId { attempt, number: self.number })
@@ -168,68 +183,70 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Methods<B> {
         self.finish_sent();
         let limit = self.buffer.as_ref().len().min(PAYLOAD_MAX);
         let used = self.used();
-        let open = |call: &&mut Call| call.number == id.number && call.state == State::Open;
-        let Some(call) = self.calls.iter_mut().find(open) else { return Err(RespondError::NotOpen) };
+        let mut calls = self.calls.as_mut().iter_mut().filter_map(|slot| slot.0.as_mut());
+        let open = calls.find(|call| call.number == id.number && call.answer.is_none());
+        let Some(call) = open else { return Err(RespondError::NotOpen) };
         if body.len() > limit {
             return Err(RespondError::TooLarge { size: body.len(), limit });
         }
         check_json(body)?;
         let free = self.buffer.as_mut().get_mut(used..).unwrap_or_default();
-        if Slice::new(free).put(body).is_err() || self.order.push(id.number).is_err() {
+        if Slice::new(free).put(body).is_err() {
             return Err(RespondError::Full);
         }
-        call.state = State::Answered { status, len: body.len() };
+        call.answer = Some(Answer { turn: self.turn, status, len: body.len(), sent: false });
+        self.turn = self.turn.wrapping_add(1);
         Ok(())
     }
 
     /// Forgets calls nobody waits for any more, and returns how many.
     pub(super) fn expire(&mut self, now: Instant) -> u8 {
-        let before = self.calls.len();
-        self.calls.retain(|call| call.state != State::Open || call.until > now);
-        u8::try_from(before.saturating_sub(self.calls.len())).unwrap_or(u8::MAX)
+        self.forget(|call| call.answer.is_none() && call.until <= now)
     }
 
     /// Bytes of the body that is to be sent next.
     pub(super) fn next_len(&self) -> Option<usize> {
-        self.next().map(|(_, len, _)| len)
+        let first = |answer: &Answer| answer.turn == self.first && !answer.sent;
+        self.calls().filter_map(|call| call.answer).find(first).map(|answer| answer.len)
     }
 
     /// Takes the answer that is to be sent next: the call's name, its status, its body.
     pub(super) fn take_next(&mut self) -> Option<(&str, u16, &[u8])> {
-        let (status, len, at) = self.next()?;
-        let call = self.calls.get_mut(at)?;
-        // It stays until the packet is written; the next call on this table forgets it.
-        call.state = State::Sent { len };
-        Some((&call.request, status, self.buffer.as_ref().get(..len)?))
+        let first = self.first;
+        for call in self.calls.as_mut().iter_mut().filter_map(|slot| slot.0.as_mut()) {
+            if let Some(answer) = &mut call.answer
+                && answer.turn == first
+                && !answer.sent
+            {
+                // It stays until the packet is written; the next call on this table forgets it.
+                answer.sent = true;
+                return Some((&call.request, answer.status, self.buffer.as_ref().get(..answer.len)?));
+            }
+        }
+        None
     }
 
     /// Forgets the answer that was sent.
     pub(super) fn finish_sent(&mut self) {
-        let Some(number) = self.order.first().copied() else { return };
-        let used = self.used();
-        let sent = self.calls.iter().find(|call| call.number == number).map(|call| call.state);
-        if let Some(State::Sent { len }) = sent {
-            self.calls.retain(|call| call.number != number);
-            pop_front(&mut self.order);
+        let sent = self.calls().filter_map(|call| call.answer).find(|answer| answer.sent);
+        if let Some(Answer { turn, len, .. }) = sent {
+            let used = self.used();
+            self.forget(|call| call.answer.is_some_and(|answer| answer.turn == turn));
+            self.first = turn.wrapping_add(1);
             remove_front(self.buffer.as_mut().get_mut(..used).unwrap_or_default(), len);
         }
     }
 
-    fn next(&self) -> Option<(u16, usize, usize)> {
-        let number = *self.order.first()?;
-        let at = self.calls.iter().position(|call| call.number == number)?;
-        match self.calls.get(at)?.state {
-            State::Answered { status, len } => Some((status, len, at)),
-            State::Open | State::Sent { .. } => None,
+    /// Forgets these calls, and returns how many they are.
+    fn forget(&mut self, which: impl Fn(&Call) -> bool) -> u8 {
+        let mut count = 0_u8;
+        for slot in self.calls.as_mut() {
+            if slot.0.as_ref().is_some_and(&which) {
+                slot.0 = None;
+                count = count.saturating_add(1);
+            }
         }
-    }
-
-    fn used(&self) -> usize {
-        let len = |call: &Call| match call.state {
-            State::Answered { len, .. } | State::Sent { len } => len,
-            State::Open => 0,
-        };
-        self.calls.iter().fold(0, |sum, call| sum.saturating_add(len(call)))
+        count
     }
 }
 
@@ -252,14 +269,16 @@ mod tests {
 
     const NOW: Instant = Instant::ORIGIN;
 
-    fn table() -> (Methods<[u8; 16]>, Attempt) {
-        let mut methods = Methods::new([0; 16]);
+    type Table = Methods<[u8; 16], [CallSlot; CALLS_MAX]>;
+
+    fn table() -> (Table, Attempt) {
+        let mut methods = Methods::new([0; 16], Default::default());
         let attempt = Attempt::default().next();
         methods.connected(attempt);
         (methods, attempt)
     }
 
-    fn open(methods: &mut Methods<[u8; 16]>, request: &str, attempt: Attempt) -> CallId {
+    fn open(methods: &mut Table, request: &str, attempt: Attempt) -> CallId {
         match methods.take(request, attempt, NOW) {
             Taken::Open(id) => id,
             other @ (Taken::Busy | Taken::Lost) => panic!("{other:?}"),
@@ -314,6 +333,31 @@ mod tests {
         methods.take_next();
         assert!(matches!(methods.take("fits", attempt, NOW), Taken::Open(_)));
         assert_eq!(methods.take(&"x".repeat(REQUEST_MAX + 1), attempt, NOW), Taken::Lost);
+    }
+
+    #[test]
+    fn as_many_calls_are_open_as_the_frontend_has_places_for() {
+        let attempt = Attempt::default().next();
+        for places in [0, 1, 2, 65, 300] {
+            let mut methods = Methods::new([0; 16], std::vec![CallSlot::default(); places]);
+            methods.connected(attempt);
+            let mut ids = std::vec::Vec::new();
+            let last = loop {
+                match methods.take("n", attempt, NOW) {
+                    Taken::Open(id) => ids.push(id),
+                    last @ (Taken::Busy | Taken::Lost) => break last,
+                }
+            };
+            assert_eq!(ids.len(), places.saturating_sub(1));
+            assert_eq!(last, if places == 0 { Taken::Lost } else { Taken::Busy });
+            assert_eq!(methods.take_next().is_some(), places > 0);
+            for id in &ids {
+                methods.respond(*id, 200, b"1").unwrap();
+                assert_eq!(methods.take_next(), Some(("n", 200, &b"1"[..])));
+            }
+            methods.finish_sent();
+            assert_eq!((methods.used(), methods.next_len(), methods.disconnected()), (0, None, 0));
+        }
     }
 
     #[test]

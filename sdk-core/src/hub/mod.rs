@@ -31,7 +31,7 @@ use crate::time::Instant;
 use crate::timer::{Deadline, TimerReason};
 
 pub use limits::{DEPTH_MAX, INTEGER_HIGHEST, INTEGER_LOWEST, KEY_MAX, REPORTED_MAX, ReportError, STRING_MAX};
-pub use methods::{CALLS_MAX, CallId, PAYLOAD_MAX, RespondError};
+pub use methods::{CALLS_MAX, CallId, CallSlot, PAYLOAD_MAX, RespondError};
 pub use reports::ReportId;
 pub use twin::TwinDocument;
 
@@ -57,10 +57,12 @@ const FRAME: usize = 192;
 ///   [acknowledged](Self::acknowledge); with [`Subscriptions::INPUTS`] those routed to a module as [`Received::Input`].
 ///
 /// `B` is memory of the frontend's choice: one piece for reported properties that wait, one for answers that wait.
+/// `C` has a place for each method call that can be open, and one more to answer that there are too many: seven can be open
+/// by default, and more are answered with 503.
 #[derive(Clone, Debug)]
 // In the order of use, with the buffers last, as in `Link`.
 #[repr(C)]
-pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
+pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
     turn: Turn,
     /// The attempt whose connection is up.
     up: Option<Attempt>,
@@ -71,7 +73,7 @@ pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024]> {
     recent: Recent,
     link: Link<O, S, H>,
     reports: Reports<B>,
-    methods: Methods<B>,
+    methods: Methods<B, C>,
 }
 
 /// What the link said that its services have not heard.
@@ -88,12 +90,26 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
     /// `reports` bounds the reported properties that wait; merging needs as much again for the moment. `answers` bounds
     /// the bodies of method answers that wait.
     pub fn new(link: Link<O, S, H>, reports: B, answers: B) -> Self {
+        Self::with_calls(link, reports, answers, [const { CallSlot::EMPTY }; CALLS_MAX])
+    }
+}
+
+impl<O, S, H, B, C> HubLink<O, S, H, B, C>
+where
+    O: Outbox,
+    S: Settings,
+    H: Home,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
+{
+    /// Like [`new`](HubLink::new), with places of the frontend's own for method calls, all of them empty.
+    pub fn with_calls(link: Link<O, S, H>, reports: B, answers: B, calls: C) -> Self {
         let now = link.now();
         Self {
             link,
             twin: Twin::new(),
             reports: Reports::new(reports),
-            methods: Methods::new(answers),
+            methods: Methods::new(answers, calls),
             recent: Recent::new(),
             events: Vec::new(),
             obedience: None,
@@ -357,7 +373,12 @@ impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S
 }
 
 /// The earliest of the link's deadline and those of the services.
-fn earliest<B>(link: Option<Deadline>, twin: &Twin, methods: &Methods<B>, now: Instant) -> Option<Deadline> {
+fn earliest<B, C: AsRef<[CallSlot]>>(
+    link: Option<Deadline>,
+    twin: &Twin,
+    methods: &Methods<B, C>,
+    now: Instant,
+) -> Option<Deadline> {
     let mut earliest = link;
     for (at, reason) in [(twin.deadline(now), TimerReason::Twin), (methods.deadline(), TimerReason::Method)] {
         if let Some(at) = at
@@ -369,7 +390,7 @@ fn earliest<B>(link: Option<Deadline>, twin: &Twin, methods: &Methods<B>, now: I
     earliest
 }
 
-impl<O, S, H, B> Deref for HubLink<O, S, H, B> {
+impl<O, S, H, B, C> Deref for HubLink<O, S, H, B, C> {
     type Target = Link<O, S, H>;
 
     fn deref(&self) -> &Link<O, S, H> {
@@ -377,7 +398,7 @@ impl<O, S, H, B> Deref for HubLink<O, S, H, B> {
     }
 }
 
-impl<O, S, H, B> DerefMut for HubLink<O, S, H, B> {
+impl<O, S, H, B, C> DerefMut for HubLink<O, S, H, B, C> {
     fn deref_mut(&mut self) -> &mut Link<O, S, H> {
         &mut self.link
     }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::orders::{COMPONENT, Order, Orders};
 use super::pnp::{self, Acknowledgement};
-use super::{CallId, HubLink};
+use super::{CallId, CallSlot, HubLink};
 use crate::config::Settings;
 use crate::io::{Event, Role};
 use crate::link::Home;
@@ -31,7 +31,14 @@ impl<L> fmt::Debug for Obedience<L> {
     }
 }
 
-impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S, H, B> {
+impl<O, S, H, B, C> HubLink<O, S, H, B, C>
+where
+    O: Outbox,
+    S: Settings,
+    H: Home,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
+{
     /// Says which orders of an operator are carried out; see [`orders`](super::orders). None unless this is called.
     pub fn allow_orders(&mut self, orders: Orders) {
         let allowed = orders != Orders::NONE;

@@ -1,16 +1,23 @@
 //! What the services take of what the hub sends.
 
-use super::HubLink;
 use super::methods::Taken;
 use super::orders::{Orders, REPROVISION};
 use super::twin::Patched;
+use super::{CallSlot, HubLink};
 use crate::azure::services::Inbound;
 use crate::config::Settings;
 use crate::io::{Attempt, Event, Received};
 use crate::link::Home;
 use crate::outbox::Outbox;
 
-impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S, H, B> {
+impl<O, S, H, B, C> HubLink<O, S, H, B, C>
+where
+    O: Outbox,
+    S: Settings,
+    H: Home,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
+{
     pub(super) fn take<'b>(
         &mut self,
         inbound: Inbound<'b>,

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use steadfast_core::hub::CallSlot;
 use steadfast_core::{Assignment, Credential, HubLink, Link, Memory, Seed, Service, Settings, Subscriptions};
 
-use super::Builder;
+use super::{Builder, MOST_METHOD_CALLS};
 use crate::assignment_file::AssignmentFile;
 use crate::build_error::BuildError;
 use crate::clock;
@@ -104,14 +105,18 @@ impl Builder {
                 outbound: self.config.max_outbound,
             }),
         };
+        let method_calls = self.method_calls.clamp(1, MOST_METHOD_CALLS);
         let now = clock::now();
         let config = SharedConfig::new(Arc::new(self.config));
         let room =
             |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
         let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
         let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
+        // One more says that there are too many.
+        let places = if answers.is_empty() { 0 } else { method_calls + 1 };
+        let calls = vec![CallSlot::EMPTY; places].into_boxed_slice();
         let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
-        let mut link = HubLink::new(link, reports, answers);
+        let mut link = HubLink::with_calls(link, reports, answers, calls);
         link.allow_orders(self.orders);
         link.set_wall_clock(clock::unix_secs(), now);
         let setup = Arc::new(setup);
@@ -122,7 +127,7 @@ impl Builder {
         if let Some(kept) = memory {
             link.restore_memory(kept, now);
         }
-        let shared = Arc::new(Shared::new(link));
+        let shared = Arc::new(Shared::new(link, method_calls));
         let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
         #[cfg(feature = "_requests")]
         return Ok((Device::new(shared, setup), driver));
