@@ -135,7 +135,8 @@ pub enum Poll<'a> {
     CloudToDevice(CloudToDevice<'a>),
     /// A message routed to a module, to a device with services.
     Input(ModuleInput<'a>),
-    /// Nothing, for as long as was allowed.
+    /// Nothing, for as long as was allowed. It is no metronome: whatever comes begins the wait anew, so that work at
+    /// intervals needs a deadline of its own.
     Idle,
 }
 

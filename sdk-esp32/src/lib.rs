@@ -27,8 +27,15 @@
 //!     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
 //!     let mut device = Device::new(board, connector, &CONFIG, RamOutbox::<8, 2048>::new(), seed, buffers)?;
 //!     device.start();
+//!     let mut due = device.board().now();
 //!     loop {
-//!         match device.poll(Duration::from_secs(5)) {
+//!         let now = device.board().now();
+//!         if now >= due {
+//!             // A deadline of its own, which events do not put off. A full outbox is back-pressure, not an error to hide.
+//!             due = now.after(Duration::from_secs(5));
+//!             drop(device.send(Message::telemetry("", b"{\"temperature\":21.5}")));
+//!         }
+//!         match device.poll(due.since(now)) {
 //!             Poll::Event(Event::Up { .. }) => { /* green light */ }
 //!             Poll::Event(Event::Down(why)) => { /* red light; `why` says what to look after */ drop(why) }
 //!             Poll::Event(_) => {}
@@ -37,8 +44,6 @@
 //!                 device.acknowledge(ack);
 //!             }
 //!             Poll::ProvisioningPayload(_) => {}
-//!             // Nothing to do for five seconds: measure. A full outbox is back-pressure, not an error to hide.
-//!             Poll::Idle => drop(device.send(Message::telemetry("", b"{\"temperature\":21.5}"))),
 //!             _ => {}
 //!         }
 //!     }

@@ -71,7 +71,10 @@ pub fn run<W: Wifi>(nvs: EspDefaultNvsPartition, key: SymmetricKey, wifi: W) -> 
     })
 }
 
-/// Runs the device for ever: measures every five seconds, and less often while the outbox is full. `network` is asked
+/// From one measurement to the next, whatever comes in between.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Runs the device for ever: measures every five seconds. While the outbox is full a measurement is left out. `network` is asked
 /// after each turn whether the network below is there.
 pub fn main_loop<B: Board, C: Connect, O: Outbox, S: Settings>(
     device: &mut Device<'_, B, C, O, S>,
@@ -79,22 +82,25 @@ pub fn main_loop<B: Board, C: Connect, O: Outbox, S: Settings>(
 ) -> ! {
     device.start();
     let mut number = 0_u32;
+    let mut due = device.board().now();
     loop {
-        match device.poll(Duration::from_secs(5)) {
+        let now = device.board().now();
+        if now >= due {
+            due = now.after(INTERVAL);
+            let body = format!("{{\"n\":{number}}}");
+            match device.send(Message::telemetry("", body.as_bytes())) {
+                Ok(_) => number += 1,
+                Err(PublishError::Full) => println!("{}", device.link().status()),
+                Err(error) => println!("not accepted: {error}"),
+            }
+        }
+        match device.poll(due.since(now)) {
             Poll::Event(Event::Down(why)) => println!("down: {why}"),
             Poll::Event(event) => println!("{event:?}"),
             Poll::Message(message) => {
                 let ack = message.ack;
                 println!("message of {} bytes", message.payload.len());
                 device.acknowledge(ack);
-            }
-            Poll::Idle => {
-                let body = format!("{{\"n\":{number}}}");
-                match device.send(Message::telemetry("", body.as_bytes())) {
-                    Ok(_) => number += 1,
-                    Err(PublishError::Full) => println!("{}", device.link().status()),
-                    Err(error) => println!("not accepted: {error}"),
-                }
             }
             _ => {}
         }
