@@ -50,7 +50,7 @@ impl Core {
                     self.seen.push_back(Seen::from(&event));
                     Next::Nothing
                 }
-                Output::Action(Action::Sign { attempt, text, .. }) => Next::Sign(attempt, key().sign(&text)),
+                Output::Action(Action::Sign { attempt, request }) => Next::Sign(attempt, key().sign(&request.text)),
                 Output::Action(Action::Connect { attempt, endpoint }) => {
                     match self.cloud.borrow_mut().open(endpoint.host) {
                         Some(id) => {

@@ -8,9 +8,8 @@ use std::task::{Context, Poll as Ready, Waker};
 use std::time::Duration;
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
-use steadfast_core::text::Text;
 use steadfast_core::{
-    Assignment, CallId, Config, Failure, Instant, Ledger, Memory, Message, RamOutbox, Role, Seed, State,
+    Assignment, CallId, Config, Failure, Instant, Ledger, Memory, Message, RamOutbox, Seed, SignRequest, State,
 };
 use steadfast_esp32::{Ack, Board, Buffers, Connect, Device, Dial, Poll, ServiceBuffers, Stream, WithServices, asynch};
 
@@ -29,8 +28,8 @@ impl Board for CloudBoard {
         Some(self.0.borrow().unix_secs())
     }
 
-    fn sign(&mut self, _: Role, text: &Text<'_>) -> Result<[u8; 32], Failure> {
-        Ok(key().sign(text))
+    fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
+        Ok(key().sign(&request.text))
     }
 
     fn save(&mut self, assignment: &Assignment) {
