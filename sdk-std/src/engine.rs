@@ -102,8 +102,8 @@ impl Turn {
 
     /// Keeps the buffers for a later turn. Everything gathered has been taken.
     pub(crate) fn end(mut self: Box<Self>) {
-        self.scratch.0.clear();
-        if self.scratch.0.capacity() <= SCRATCH_KEPT {
+        self.scratch.clear();
+        if self.scratch.capacity() <= SCRATCH_KEPT {
             TURN.set(Some(self));
         }
     }
@@ -301,7 +301,7 @@ impl Inner {
     /// The connection is gone.
     fn broken(&mut self, turn: &mut Turn, error: Option<&io::Error>) {
         let Some(connection) = self.connection.take() else { return };
-        turn.scratch.0.clear();
+        turn.scratch.clear();
         if let Some(error) = error {
             turn.notices.push(Notice::Broken(error.to_string()));
         }
@@ -329,7 +329,7 @@ impl Inner {
     fn drain(&mut self, turn: &mut Turn) -> bool {
         let mut any = false;
         loop {
-            let room = self.connection.as_ref().map_or(0, |connection| connection.room(turn.scratch.0.len()));
+            let room = self.connection.as_ref().map_or(0, |connection| connection.room(turn.scratch.bytes().len()));
             match self.link.poll_output_within(room) {
                 Output::Wait(deadline) => {
                     self.deadline = deadline.map(|deadline| deadline.at);
@@ -343,7 +343,7 @@ impl Inner {
                     Err(_) => {
                         // It would fail the next time too.
                         self.connection = None;
-                        turn.scratch.0.clear();
+                        turn.scratch.clear();
                         self.inform(turn, attempt, Report::Failed(Failure::Local(LocalFailure::Buffer)));
                     }
                 },
@@ -399,7 +399,7 @@ impl Inner {
     fn close(&mut self, turn: &mut Turn, attempt: Attempt, flush: bool) {
         turn.abandoned = Some(attempt);
         if let Some(connection) = self.connection.take_if(|connection| connection.attempt == attempt) {
-            let rest = mem::take(&mut turn.scratch.0);
+            let rest = turn.scratch.take();
             if flush {
                 turn.closing = Some(Box::pin(connection.finish(rest)));
             }
@@ -409,14 +409,14 @@ impl Inner {
     /// Writes what was gathered and what waited.
     fn write(&mut self, turn: &mut Turn, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(connection) = &mut self.connection else {
-            turn.scratch.0.clear();
+            turn.scratch.clear();
             return Ok(());
         };
-        if turn.scratch.0.is_empty() && !connection.has_unwritten() {
+        if turn.scratch.bytes().is_empty() && !connection.has_unwritten() {
             return Ok(());
         }
-        let moved = connection.write(cx, &turn.scratch.0);
-        turn.scratch.0.clear();
+        let moved = connection.write(cx, turn.scratch.bytes());
+        turn.scratch.clear();
         let moved = moved?;
         let (attempt, pending) = (connection.attempt, connection.pending());
         if moved && pending > 0 {

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::connect::lacks_resources;
 use crate::tls;
@@ -156,37 +157,77 @@ impl AsyncWrite for Stream {
 }
 
 /// Packets gathered for one write. It grows as needed; the link bounds what it puts in.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch(pub(crate) Vec<u8>);
+#[derive(Default)]
+pub(crate) struct Scratch {
+    bytes: Vec<u8>,
+    /// A CONNECT is or was among them, and with it the device's password: nothing of it is to stay in memory.
+    secret: bool,
+}
 
 impl Scratch {
     /// Appends the packet and returns its length; what cannot be encoded leaves nothing behind.
     pub(crate) fn put_packet(&mut self, packet: &Packet<'_>) -> Result<usize, EncodeError> {
-        let before = self.0.len();
+        self.secret |= matches!(packet, Packet::Connect(_));
+        let before = self.bytes.len();
         match packet.encode(self) {
-            Ok(()) => Ok(self.0.len() - before),
+            Ok(()) => Ok(self.bytes.len() - before),
             Err(error) => {
-                self.0.truncate(before);
+                if self.secret {
+                    self.bytes.get_mut(before..).unwrap_or_default().zeroize();
+                }
+                self.bytes.truncate(before);
                 Err(error)
             }
         }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        if std::mem::take(&mut self.secret) {
+            self.bytes.zeroize();
+        }
+        self.bytes.clear();
+    }
+
+    /// Takes the bytes out.
+    pub(crate) fn take(&mut self) -> Zeroizing<Vec<u8>> {
+        self.secret = false;
+        Zeroizing::new(std::mem::take(&mut self.bytes))
     }
 }
 
 impl Sink for Scratch {
     fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull> {
-        self.0.extend_from_slice(bytes);
+        grow(&mut self.bytes, bytes, self.secret);
         Ok(())
     }
 }
 
+/// Appends `more`. `secret`: a vector that has to move leaves nothing behind.
+fn grow(bytes: &mut Vec<u8>, more: &[u8], secret: bool) {
+    let len = bytes.len() + more.len();
+    if secret && len > bytes.capacity() {
+        let mut larger = Vec::with_capacity(len.max(1024).next_power_of_two());
+        larger.extend_from_slice(bytes);
+        bytes.zeroize();
+        *bytes = larger;
+    }
+    bytes.extend_from_slice(more);
+}
+
 /// One connection. An idle one holds no buffers.
-#[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) attempt: Attempt,
     stream: Stream,
-    /// What the socket did not take, up to `written` gone already.
-    backlog: Vec<u8>,
+    /// What the socket did not take, up to `written` gone already. A CONNECT may be among it.
+    backlog: Zeroizing<Vec<u8>>,
     written: usize,
     /// The part of a packet that has come.
     pub(crate) partial: Vec<u8>,
@@ -210,12 +251,20 @@ pub(crate) enum Read {
 }
 
 impl Connection {
-    pub(crate) const fn new(attempt: Attempt, stream: Stream, shown: bool) -> Self {
-        Self { attempt, stream, backlog: Vec::new(), written: 0, partial: Vec::new(), unflushed: false, shown }
+    pub(crate) fn new(attempt: Attempt, stream: Stream, shown: bool) -> Self {
+        Self {
+            attempt,
+            stream,
+            backlog: Zeroizing::new(Vec::new()),
+            written: 0,
+            partial: Vec::new(),
+            unflushed: false,
+            shown,
+        }
     }
 
     /// Bytes that wait for the socket.
-    pub(crate) const fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.backlog.len() - self.written
     }
 
@@ -225,12 +274,12 @@ impl Connection {
     }
 
     /// Whether [`write`](Self::write) has anything to do.
-    pub(crate) const fn has_unwritten(&self) -> bool {
+    pub(crate) fn has_unwritten(&self) -> bool {
         self.waiting() > 0 || self.unflushed
     }
 
     /// How many bytes of packets it takes at present, with `scratch` bytes gathered already.
-    pub(crate) const fn room(&self, scratch: usize) -> usize {
+    pub(crate) fn room(&self, scratch: usize) -> usize {
         // A single packet may be longer than the backlog; alone, it is taken.
         match self.waiting().saturating_add(scratch) {
             0 => usize::MAX,
@@ -257,7 +306,7 @@ impl Connection {
         let mut moved = false;
         let mut bytes = bytes;
         if self.waiting() > 0 {
-            self.backlog.extend_from_slice(bytes);
+            grow(&mut self.backlog, bytes, true);
             bytes = &[];
             while let Some(rest) = self.backlog.get(self.written..).filter(|rest| !rest.is_empty()) {
                 let Poll::Ready(result) = self.stream.poll_write(cx, rest) else { break };
@@ -266,7 +315,7 @@ impl Connection {
                 self.unflushed = true;
             }
             if self.waiting() == 0 {
-                self.backlog = Vec::new();
+                self.backlog = Zeroizing::default();
                 self.written = 0;
             } else if self.written > BACKLOG {
                 self.backlog.drain(..self.written);
@@ -275,7 +324,7 @@ impl Connection {
         }
         while !bytes.is_empty() {
             let Poll::Ready(result) = self.stream.poll_write(cx, bytes) else {
-                self.backlog.extend_from_slice(bytes);
+                grow(&mut self.backlog, bytes, true);
                 break;
             };
             bytes = bytes.get(some(result?)?..).unwrap_or(&[]);
@@ -297,12 +346,12 @@ impl Connection {
     }
 
     /// Sends what waits and `rest`, and leaves in order, within a second.
-    pub(crate) async fn finish(mut self, rest: Vec<u8>) {
+    pub(crate) async fn finish(mut self, rest: Zeroizing<Vec<u8>>) {
         self.stream.leave();
         let goodbye = async {
             self.backlog.drain(..self.written);
             self.written = 0;
-            self.backlog.extend(rest);
+            grow(&mut self.backlog, &rest, true);
             poll_fn(|cx| {
                 match self.write(cx, &[]) {
                     Ok(_) if self.waiting() > 0 || self.unflushed => return Poll::Pending,

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 use crate::clock;
 use crate::http::{Answer, Request, Way};
 use crate::setup::Setup;
+use crate::tokens;
 use crate::tpm::Tpm;
 
 /// Bytes on their way between the link and here.
@@ -232,7 +233,7 @@ impl Dialogue {
         let expiry = clock::unix_secs() + dps_https::TOKEN_LIFETIME.as_secs();
         let request = SignRequest::new(Role::Provisioning, 0, resource.string_to_sign(expiry));
         let signature = tpm.sign(request).await.map_err(|error| self.told(&error))?;
-        Ok(Zeroizing::new(resource.token(&signature, expiry).to_string()))
+        Ok(tokens::written(&resource.token(&signature, expiry)))
     }
 
     fn told(&self, error: &crate::signer::SignError) -> Failure {

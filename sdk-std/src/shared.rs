@@ -7,11 +7,11 @@ use std::task::Waker;
 
 use steadfast_core::hub::CallSlot;
 use steadfast_core::{
-    Config, Event, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned, PublishError,
-    Settings, Status,
+    Config, Credential, Event, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned,
+    PublishError, Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::engine::Turn;
 use crate::inbox::Body;
@@ -26,8 +26,20 @@ pub(crate) type DeviceLink = HubLink<MemoryOutbox, SharedConfig, Provisioned, Bo
 /// The configuration, held once by the link and once by the driver.
 #[derive(Clone, Debug)]
 pub(crate) struct SharedConfig {
-    config: Arc<Config<Box<str>>>,
+    config: Arc<Kept>,
     token: Option<Box<Token>>,
+}
+
+/// A configuration whose password or finished token is overwritten at the end.
+#[derive(Debug)]
+struct Kept(Config<Box<str>>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Credential::Token(secret) | Credential::Password { password: secret, .. } = &mut self.0.credential {
+            secret.zeroize();
+        }
+    }
 }
 
 /// A token that was made elsewhere.
@@ -41,8 +53,8 @@ impl fmt::Debug for Token {
 }
 
 impl SharedConfig {
-    pub(crate) const fn new(config: Arc<Config<Box<str>>>) -> Self {
-        Self { config, token: None }
+    pub(crate) fn new(config: Config<Box<str>>) -> Self {
+        Self { config: Arc::new(Kept(config)), token: None }
     }
 }
 
@@ -50,7 +62,7 @@ impl Settings for SharedConfig {
     type Text = Box<str>;
 
     fn config(&self) -> &Config<Box<str>> {
-        &self.config
+        &self.config.0
     }
 
     fn keep_token(&mut self, token: &str) -> bool {

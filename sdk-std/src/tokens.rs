@@ -120,9 +120,16 @@ pub(crate) async fn for_request(
         Err(_) => return Err(Failure::Local(LocalFailure::SigningTimeout)),
     };
     Ok(Some(match proof {
-        Proof::Signature(signature) => Zeroizing::new(resource.token(&signature, expiry).to_string()),
+        Proof::Signature(signature) => written(&resource.token(&signature, expiry)),
         Proof::Token(token) => token,
     }))
+}
+
+/// Writes a token in one piece: a string that grows leaves copies behind.
+#[cfg(feature = "_https")]
+pub(crate) fn written(token: &Text<'_>) -> Zeroizing<String> {
+    let mut bytes = Zeroizing::new(vec![0; token.len()]);
+    Zeroizing::new(token.to_str(&mut bytes).unwrap_or_default().to_owned())
 }
 
 /// Says what is wrong with a token before the service can only refuse it.

@@ -107,7 +107,7 @@ impl Builder {
         };
         let method_calls = self.method_calls.clamp(1, MOST_METHOD_CALLS);
         let now = clock::now();
-        let config = SharedConfig::new(Arc::new(self.config));
+        let config = SharedConfig::new(self.config);
         let room =
             |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
         let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
