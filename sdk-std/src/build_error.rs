@@ -106,35 +106,7 @@ impl fmt::Display for BuildError {
     }
 }
 
-impl std::error::Error for BuildError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::ConnectionString(error) => Some(error),
-            Self::Key(error) => Some(error),
-            Self::Config(error) => Some(error),
-            Self::Tls(error) => Some(error),
-            Self::Proxy(error) => Some(error),
-            #[cfg(feature = "edge")]
-            Self::Edge(error) => Some(error),
-            #[cfg(feature = "edge")]
-            Self::NoUnixSockets => None,
-            #[cfg(feature = "tpm")]
-            Self::HttpsWithoutProvisioning => None,
-            Self::NoService
-            | Self::NoCredential
-            | Self::GroupKeyWithoutProvisioning
-            | Self::Host(_)
-            | Self::NoAddress(_)
-            | Self::NoOutbox
-            | Self::AssignmentWithoutProvisioning
-            | Self::AssignmentPath(_)
-            | Self::MemoryPath(_)
-            | Self::CredentialWithoutTls(_)
-            | Self::CertificateWithoutTls
-            | Self::NoRandomness => None,
-        }
-    }
-}
+impl std::error::Error for BuildError {}
 
 impl From<ConfigError> for BuildError {
     fn from(error: ConfigError) -> Self {

@@ -376,14 +376,7 @@ impl fmt::Display for SendError {
     }
 }
 
-impl std::error::Error for SendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unfit(error) => Some(error),
-            Self::Ended => None,
-        }
-    }
-}
+impl std::error::Error for SendError {}
 
 impl From<PublishError> for SendError {
     fn from(error: PublishError) -> Self {
@@ -410,11 +403,4 @@ impl fmt::Display for TrySendError {
     }
 }
 
-impl std::error::Error for TrySendError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Full => None,
-            Self::Refused(error) => Some(error),
-        }
-    }
-}
+impl std::error::Error for TrySendError {}

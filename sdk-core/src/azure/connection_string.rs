@@ -124,25 +124,7 @@ impl fmt::Display for ConnectionStringError {
     }
 }
 
-impl core::error::Error for ConnectionStringError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Name(error) => Some(error),
-            Self::Key(error) => Some(error),
-            Self::Empty
-            | Self::NotAPair { .. }
-            | Self::UnknownKey { .. }
-            | Self::Duplicate(_)
-            | Self::NoValue(_)
-            | Self::Missing(_)
-            | Self::Service
-            | Self::NoCredential
-            | Self::TwoCredentials
-            | Self::Signature
-            | Self::X509 => None,
-        }
-    }
-}
+impl core::error::Error for ConnectionStringError {}
 
 /// How the device of a connection string proves who it is. Printing it hides the secret.
 #[derive(Clone, Copy, PartialEq, Eq)]

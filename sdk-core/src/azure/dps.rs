@@ -250,15 +250,7 @@ impl fmt::Display for AnswerError {
     }
 }
 
-impl core::error::Error for AnswerError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Json(error) => Some(error),
-            Self::Name(error) => Some(error),
-            Self::NotAnObject | Self::Missing(_) | Self::Duplicate(_) | Self::Kind(_) | Self::UnknownStatus => None,
-        }
-    }
-}
+impl core::error::Error for AnswerError {}
 
 impl From<JsonError> for AnswerError {
     fn from(error: JsonError) -> Self {

@@ -275,16 +275,7 @@ impl fmt::Display for EnvironmentError {
     }
 }
 
-impl core::error::Error for EnvironmentError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Name(_, error) => Some(error),
-            Self::WorkloadUri(error) => Some(error),
-            Self::ConnectionString(_, error) => Some(error),
-            Self::Missing(_) | Self::AuthScheme | Self::NoModule(_) => None,
-        }
-    }
-}
+impl core::error::Error for EnvironmentError {}
 
 #[cfg(test)]
 mod tests {

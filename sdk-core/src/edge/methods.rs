@@ -174,14 +174,7 @@ impl fmt::Display for CallError {
     }
 }
 
-impl core::error::Error for CallError {
-    fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
-        match self {
-            Self::Target(error) => Some(error),
-            Self::Name { .. } | Self::Payload | Self::PayloadTooLong { .. } | Self::Wait => None,
-        }
-    }
-}
+impl core::error::Error for CallError {}
 
 #[cfg(test)]
 mod tests {

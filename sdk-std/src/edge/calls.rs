@@ -211,12 +211,4 @@ impl fmt::Display for CallFailed {
     }
 }
 
-impl std::error::Error for CallFailed {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Unfit(error) => Some(error),
-            Self::Failed(failure) => Some(failure),
-            Self::NoModule | Self::Refused { .. } | Self::BadAnswer => None,
-        }
-    }
-}
+impl std::error::Error for CallFailed {}
