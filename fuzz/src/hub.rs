@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use steadfast_core::hub::orders::Orders;
+use steadfast_core::hub::{Event, Received};
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Action, Attempt, CallId, Config, Credential, Event, Failure, HubLink, Input, Instant, Link, Message, Output,
-    Provisioned, RamOutbox, Received, ReportId, Seed, Service, State, Subscriptions,
+    Action, Attempt, CallId, Config, Credential, Failure, HubLink, Input, Instant, Link, Message, Output, Provisioned,
+    RamOutbox, Received as LinkReceived, ReportId, Seed, Service, State, Subscriptions,
 };
 
 use crate::source::Source;
@@ -61,7 +62,7 @@ pub fn target(data: &[u8]) {
         }
         player.step(&mut source);
         player.drain(usize::MAX);
-        let ledger = player.link.ledger();
+        let ledger = player.link.link().ledger();
         assert!(ledger.balances(), "{ledger:?}");
         assert_eq!(player.link.desired_version(), player.told, "what is known was told");
         let _ = (format!("{:?}", player.link), player.link.next_deadline());
@@ -142,7 +143,7 @@ impl Player<'_> {
     fn come_up(&mut self, source: &mut Source<'_>) {
         for _ in 0..8 {
             self.drain(usize::MAX);
-            if self.link.state() == State::Up {
+            if self.link.link().state() == State::Up {
                 return;
             }
             if let Some(attempt) = self.open {
@@ -310,7 +311,7 @@ impl Player<'_> {
         }
     }
 
-    fn received(&mut self, received: Received<'_>, attempt: Attempt) {
+    fn received(&mut self, received: Received<&str, &[u8]>, attempt: Attempt) {
         match received {
             Received::Twin(twin) => {
                 let version = twin.desired_version;
@@ -328,10 +329,10 @@ impl Player<'_> {
                 assert!(!self.held.contains(&call), "a call has a name of its own");
                 self.held.push(call);
             }
-            Received::CloudToDevice { packet_id, .. } | Received::Message { packet_id, .. } => {
+            Received::CloudToDevice { packet_id, .. } | Received::Link(LinkReceived::Message { packet_id, .. }) => {
                 self.inbound.extend(packet_id.map(|packet_id| (packet_id, attempt)));
             }
-            Received::Input { .. } | Received::ProvisioningPayload(_) | _ => panic!("{received:?} comes to no device"),
+            Received::Input { .. } | Received::Link(_) | _ => panic!("{received:?} comes to no device"),
         }
     }
 

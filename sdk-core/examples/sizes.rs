@@ -3,7 +3,7 @@
 
 use std::mem::size_of;
 
-use steadfast_core::{Config, Link, Output, RamOutbox, Seed};
+use steadfast_core::{Config, Event, Link, Output, RamOutbox, Seed};
 
 type Settings = &'static Config<&'static str>;
 
@@ -15,6 +15,6 @@ fn main() {
     println!("| the outbox in it | {outbox} |");
     println!("| Link without an outbox | {} |", link - outbox);
     println!("| Config of static texts | {} |", size_of::<Config<&'static str>>());
-    println!("| Output | {} |", size_of::<Output<'_>>());
+    println!("| Output | {} |", size_of::<Output<'_, Event>>());
     println!("| Seed | {} |", size_of::<Seed>());
 }

@@ -1,18 +1,13 @@
 //! What goes into a link and what comes out of it.
 
 use core::fmt;
-use core::time::Duration;
 
 use heapless::String;
 
 use crate::azure::names::{self, DEVICE_ID_MAX, Flaw, HOST_MAX, Name, NameError};
-use crate::azure::property_bag::Encoded;
 use crate::failure::Failure;
-use crate::hub::orders::Order;
-use crate::hub::{CallId, ReportId, TwinDocument};
 use crate::memory::Memory;
-use crate::mqtt::{Incoming, Packet, PacketId};
-use crate::outbox::MessageId;
+use crate::mqtt::{Incoming, Packet};
 use crate::text::Text;
 use crate::timer::Deadline;
 
@@ -80,92 +75,40 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
-/// What the link did with an [`Input`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the link did with an [`Input`]. `R` is what it can receive: [`crate::Received`] or [`crate::hub::Received`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Taken<'b> {
+pub struct Taken<R> {
     /// How many bytes it took. The frontend keeps the rest and hands it in again, with what came since, after it has
     /// drained the outputs.
     pub bytes: usize,
     /// How many bytes the next packet needs in all, when it is known to be incomplete.
     pub needed: Option<usize>,
     /// Something for the application.
-    pub received: Option<Received<'b>>,
+    pub received: Option<R>,
 }
 
-/// Something the service sent to the application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Received<'b> {
-    /// A publish.
-    Message {
-        /// Its topic.
-        topic: &'b str,
-        /// Its body.
-        payload: &'b [u8],
-        /// What [`crate::Link::acknowledge`] wants, for QoS 1.
-        packet_id: Option<PacketId>,
-        /// Whether the service has sent it before.
-        dup: bool,
-    },
-    /// The JSON text that came with an assignment.
-    ProvisioningPayload(&'b [u8]),
-    /// The twin, by [`crate::HubLink`]: asked for, or because a change was missed.
-    Twin(TwinDocument<'b>),
-    /// A change of desired properties, by [`crate::HubLink`]: the one that follows the version delivered before.
-    Desired {
-        /// The version of the desired properties after it.
-        version: u64,
-        /// The change, a JSON object in which `null` deletes.
-        patch: &'b str,
-    },
-    /// A method call, by [`crate::HubLink`].
-    Call {
-        /// What [`crate::HubLink::respond`] wants.
-        call: CallId,
-        /// The method's name.
-        name: Encoded<'b>,
-        /// The body: JSON or nothing.
-        payload: &'b [u8],
-    },
-    /// A cloud-to-device message, by [`crate::HubLink`].
-    CloudToDevice {
-        /// Its properties; [`crate::azure::property_bag::properties`] lists them.
-        properties: &'b str,
-        /// Its body.
-        payload: &'b [u8],
-        /// What [`crate::HubLink::acknowledge`] wants once the application is done with it. Without that the service sends it
-        /// again on a later connection.
-        packet_id: Option<PacketId>,
-        /// Whether the service has sent it before.
-        dup: bool,
-        /// Whether the application has acknowledged it before, as far as the latest message ids are remembered.
-        duplicate: bool,
-    },
-    /// A message routed to a module, by [`crate::HubLink`].
-    Input {
-        /// The input's name.
-        name: Encoded<'b>,
-        /// Its properties.
-        properties: &'b str,
-        /// Its body.
-        payload: &'b [u8],
-        /// What [`crate::HubLink::acknowledge`] wants.
-        packet_id: Option<PacketId>,
-        /// Whether the service has sent it before.
-        dup: bool,
-    },
+impl<R> Taken<R> {
+    /// Nothing for the application in this many bytes.
+    pub(crate) const fn nothing_in(bytes: usize) -> Self {
+        Self { bytes, needed: None, received: None }
+    }
+
+    /// Replaces what was received.
+    pub(crate) fn with<T>(self, received: Option<T>) -> Taken<T> {
+        Taken { bytes: self.bytes, needed: self.needed, received }
+    }
 }
 
-/// What comes out of a link.
+/// What comes out of a link. `E` is what it can report: [`crate::Event`] or [`crate::hub::Event`].
 #[derive(Debug)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "an output lives for one call, and there is no allocator")]
-pub enum Output<'a> {
+pub enum Output<'a, E> {
     /// Something to do.
     Action(Action<'a>),
     /// Something to know.
-    Event(Event),
+    Event(E),
     /// Nothing until an input, a command or this deadline.
     Wait(Option<Deadline>),
 }
@@ -288,105 +231,5 @@ impl Assignment {
     #[must_use]
     pub fn device_id(&self) -> &str {
         &self.device_id
-    }
-}
-
-/// What became true.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// The link is up: subscriptions hold and messages flow.
-    Up {
-        /// Whether the service had kept the session.
-        session_present: bool,
-    },
-    /// The link was up and is no longer.
-    Down(Failure),
-    /// An attempt failed, or the link went down; the next attempt begins after the delay.
-    Retrying {
-        /// Why.
-        failure: Failure,
-        /// How long until the next attempt.
-        delay: Duration,
-    },
-    /// The link leaves the hub for a moment to come back with a new token. Not a fault.
-    Renewing,
-    /// The Device Provisioning Service named a hub; [`crate::Link::assignment`] tells which.
-    Provisioned {
-        /// Whether it is another hub than before; the outbox moves with the device.
-        migrated: bool,
-    },
-    /// The service acknowledged the message.
-    Delivered(MessageId),
-    /// The message left the outbox undelivered.
-    Dropped(MessageId, DropReason),
-    /// More inbound messages wait for [`crate::Link::acknowledge`] than the link can keep track of; the service will
-    /// send this one again on a later connection.
-    InboundOverflow,
-    /// The wall clock differs from the service's by this many seconds (positive: the device is behind); tokens are
-    /// given the service's time until the clock is set right.
-    ClockSkew {
-        /// Service's time minus the device's.
-        seconds: i64,
-    },
-    /// The service has the reported properties of this name and of all earlier ones.
-    Reported {
-        /// The name [`crate::HubLink::report`] gave.
-        report: ReportId,
-        /// The version of the reported properties, when the service told it.
-        version: Option<u64>,
-    },
-    /// The service will not take these reported properties; they are dropped.
-    ReportRefused {
-        /// The name [`crate::HubLink::report`] gave.
-        report: ReportId,
-        /// The service's HTTP-like status.
-        status: u16,
-    },
-    /// The service asks for patience, or fails, on a twin request: it is sent again later.
-    TwinThrottled {
-        /// The service's HTTP-like status, such as 429.
-        status: u16,
-    },
-    /// The service refused to give the twin.
-    TwinRefused {
-        /// The service's HTTP-like status.
-        status: u16,
-    },
-    /// Three connections in a row ended while the twin was awaited: it may be larger than
-    /// [`crate::Config::max_inbound`]. By itself the link asks ever less often from here on, at last every 8 hours.
-    TwinGivenUp,
-    /// This many method calls, or answers to them, were dropped: their connection ended, or nobody waits any more.
-    CallsDropped {
-        /// How many.
-        count: u8,
-    },
-    /// A method call found no place, and was answered as busy if that was possible.
-    CallRefused,
-    /// An operator's order was taken.
-    Ordered(Order),
-    /// The link has stopped at the application's wish.
-    Stopped,
-}
-
-/// Why a message left the outbox undelivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DropReason {
-    /// Its time ran out.
-    Expired,
-    /// It made room for a newer one.
-    Evicted,
-    /// The service does not take it.
-    Rejected,
-}
-
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-            Self::Rejected => "rejected",
-        })
     }
 }

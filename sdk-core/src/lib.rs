@@ -192,11 +192,9 @@ pub use config::{
 };
 pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
 pub use hub::{CallId, HubLink, ReportError, ReportId, RespondError, TwinDocument};
-pub use io::{
-    Action, Assignment, Attempt, DropReason, Endpoint, Event, Input, Output, Received, Role, SignRequest, Taken,
-};
+pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, Role, SignRequest, Taken};
 pub use ledger::Ledger;
-pub use link::{Direct, Home, Link, Message, Provisioned, PublishError};
+pub use link::{Direct, DropReason, Event, Home, Link, Message, Provisioned, PublishError, Received};
 pub use memory::Memory;
 pub use outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 pub use retry::{Cause, Occasion, Policy, RetryPolicy};

@@ -10,6 +10,7 @@ mod home;
 mod hub;
 mod provision;
 mod receive;
+mod received;
 mod state;
 mod transmit;
 
@@ -31,7 +32,9 @@ use crate::time::{Instant, short_millis};
 use crate::timer::{Deadline, TimerReason, Timers};
 
 pub use deliver::{Message, PublishError};
+pub use events::{DropReason, Event};
 pub use home::{Direct, Home, Provisioned};
+pub use received::Received;
 
 /// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: as many as an IoT hub keeps for a device (azure-docs
 /// `iot-hub/iot-hub-devguide-quotas-throttling.md`, cloud-to-device queue depth).
@@ -284,7 +287,12 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// One call takes bytes up to the first thing for the application, or until the events are full: the frontend
     /// drains the outputs and hands in the rest until nothing is taken.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    pub fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+    pub fn handle_input<'b>(
+        &mut self,
+        input: Input<'b>,
+        attempt: Attempt,
+        now: Instant,
+    ) -> Taken<Received<&'b str, &'b [u8]>> {
         let now = self.tick(now);
         self.take_input(input, attempt, now)
     }
@@ -301,14 +309,14 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     /// Returns the next thing to do or to know; call until it returns [`Output::Wait`].
-    pub fn poll_output(&mut self) -> Output<'_> {
+    pub fn poll_output(&mut self) -> Output<'_, Event> {
         self.poll_output_within(usize::MAX)
     }
 
     /// Like [`poll_output`](Self::poll_output) for a frontend that can take no more than `room` bytes to send: packets
     /// that are longer wait, all else comes.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    pub fn poll_output_within(&mut self, room: usize) -> Output<'_> {
+    pub fn poll_output_within(&mut self, room: usize) -> Output<'_, Event> {
         self.next_output(room)
     }
 

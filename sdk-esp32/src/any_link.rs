@@ -3,13 +3,13 @@
 use core::ops::Range;
 use core::time::Duration;
 
-use steadfast_core::azure::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Attempt, CallId, Deadline, HubLink, Input, Instant, Link, Outbox, Output, Provisioned, Received, Settings, Taken,
+    Assignment, Attempt, Deadline, HubLink, Input, Instant, Link, Memory, Message, MessageId, Outbox, Output,
+    Provisioned, PublishError, Received, Settings, Taken, hub,
 };
 
-use crate::engine::{Ack, CloudToDevice, ModuleInput, Poll, Twin, place_of};
+use crate::engine::{self, Ack, CloudToDevice, ModuleInput, Poll};
 
 /// A [`Link`] or a [`WithServices`]: what the last parameter of a device stands for.
 ///
@@ -24,32 +24,50 @@ impl<O: Outbox, S: Settings> AnyLink<O, S> for WithServices<'_, O, S> {}
 /// that [`with_services`](crate::Device::with_services) returns.
 pub type WithServices<'b, O, S> = HubLink<O, S, Provisioned, &'b mut [u8]>;
 
-/// Where in the receive buffer something of a service lies.
-#[derive(Clone, Debug)]
-pub enum Service {
-    Twin { desired: Range<usize>, desired_version: u64, reported: Range<usize>, reported_version: u64, reset: bool },
-    Desired { version: u64, patch: Range<usize> },
-    Call { call: CallId, name: Range<usize>, payload: Range<usize> },
-    CloudToDevice { properties: Range<usize>, payload: Range<usize>, dup: bool, duplicate: bool, ack: Ack },
-    Input { name: Range<usize>, properties: Range<usize>, payload: Range<usize>, dup: bool, ack: Ack },
-}
+/// A place in the receive buffer.
+pub(crate) type Place = Range<usize>;
 
 pub(crate) mod sealed {
-    use super::{Attempt, Deadline, Duration, Input, Instant, Link, Output, PacketId, Poll, Received, Taken};
+    use super::{
+        Assignment, Attempt, Deadline, Duration, Input, Instant, Link, Memory, Message, MessageId, Output, PacketId,
+        Place, Poll, PublishError, Taken, hub,
+    };
 
     pub trait Driven<O, S> {
-        /// Where something of a service lies; nothing can for a link without services.
-        type Service: Clone;
+        /// What it reports.
+        type Event: Into<hub::Event>;
+
+        /// What it receives.
+        type Received<T, B>;
 
         fn core(&self) -> &Link<O, S>;
-        fn core_mut(&mut self) -> &mut Link<O, S>;
-        fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b>;
+        fn start(&mut self, now: Instant);
+        fn stop(&mut self, drain: Duration, now: Instant);
+        fn restore_assignment(&mut self, assignment: Assignment);
+        fn restore_memory(&mut self, memory: Memory, now: Instant);
+        fn reprovision(&mut self, now: Instant);
+        fn set_wall_clock(&mut self, unix_secs: u64, now: Instant);
+        fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError>;
+        fn handle_input<'b>(
+            &mut self,
+            input: Input<'b>,
+            attempt: Attempt,
+            now: Instant,
+        ) -> Taken<Self::Received<&'b str, &'b [u8]>>;
         fn handle_timeout(&mut self, now: Instant);
-        fn poll_output_within(&mut self, room: usize) -> Output<'_>;
+        fn poll_output_within(&mut self, room: usize) -> Output<'_, Self::Event>;
         fn next_deadline(&self) -> Option<Deadline>;
         fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool;
-        fn find(received: &Received<'_>, rx: &[u8], attempt: Attempt) -> Option<Self::Service>;
-        fn show<'a>(service: &Self::Service, rx: &'a [u8]) -> Poll<'a>;
+        fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool;
+
+        /// Finds out where in the receive buffer something lies.
+        fn find<'b>(
+            received: Self::Received<&'b str, &'b [u8]>,
+            place: impl Fn(&[u8]) -> Place,
+        ) -> Self::Received<Place, Place>;
+
+        /// Shows what lies in the receive buffer, which came during `attempt`.
+        fn show<'a>(received: &Self::Received<Place, Place>, attempt: Attempt, rx: &'a [u8]) -> Poll<'a>;
 
         /// How long there is for what was asked for last.
         fn patience(&self, now: Instant) -> Duration {
@@ -61,7 +79,40 @@ pub(crate) mod sealed {
 /// The methods that both have under the same names.
 macro_rules! driven {
     () => {
-        fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+        fn start(&mut self, now: Instant) {
+            self.start(now);
+        }
+
+        fn stop(&mut self, drain: Duration, now: Instant) {
+            self.stop(drain, now);
+        }
+
+        fn restore_assignment(&mut self, assignment: Assignment) {
+            self.restore_assignment(assignment);
+        }
+
+        fn restore_memory(&mut self, memory: Memory, now: Instant) {
+            self.restore_memory(memory, now);
+        }
+
+        fn reprovision(&mut self, now: Instant) {
+            self.reprovision(now);
+        }
+
+        fn set_wall_clock(&mut self, unix_secs: u64, now: Instant) {
+            self.set_wall_clock(unix_secs, now);
+        }
+
+        fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
+            self.publish(message, now)
+        }
+
+        fn handle_input<'b>(
+            &mut self,
+            input: Input<'b>,
+            attempt: Attempt,
+            now: Instant,
+        ) -> Taken<Self::Received<&'b str, &'b [u8]>> {
             self.handle_input(input, attempt, now)
         }
 
@@ -69,7 +120,7 @@ macro_rules! driven {
             self.handle_timeout(now);
         }
 
-        fn poll_output_within(&mut self, room: usize) -> Output<'_> {
+        fn poll_output_within(&mut self, room: usize) -> Output<'_, Self::Event> {
             self.poll_output_within(room)
         }
 
@@ -80,11 +131,23 @@ macro_rules! driven {
         fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
             self.acknowledge(packet_id, attempt, now)
         }
+
+        fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool {
+            self.abandon(packet_id, attempt)
+        }
+
+        fn find<'b>(
+            received: Self::Received<&'b str, &'b [u8]>,
+            place: impl Fn(&[u8]) -> Place,
+        ) -> Self::Received<Place, Place> {
+            received.map(|text| place(text.as_bytes()), &place)
+        }
     };
 }
 
 impl<O: Outbox, S: Settings> sealed::Driven<O, S> for Link<O, S> {
-    type Service = core::convert::Infallible;
+    type Event = steadfast_core::Event;
+    type Received<T, B> = Received<T, B>;
 
     driven!();
 
@@ -92,88 +155,59 @@ impl<O: Outbox, S: Settings> sealed::Driven<O, S> for Link<O, S> {
         self
     }
 
-    fn core_mut(&mut self) -> &mut Self {
-        self
-    }
-
-    fn find(_: &Received<'_>, _: &[u8], _: Attempt) -> Option<Self::Service> {
-        None
-    }
-
-    fn show<'a>(service: &Self::Service, _: &'a [u8]) -> Poll<'a> {
-        match *service {}
+    fn show<'a>(received: &Received<Place, Place>, attempt: Attempt, rx: &'a [u8]) -> Poll<'a> {
+        show(received.clone().map(|place| text(rx, place), |place| bytes(rx, place)), attempt)
     }
 }
 
 impl<O: Outbox, S: Settings> sealed::Driven<O, S> for WithServices<'_, O, S> {
-    type Service = Service;
+    type Event = hub::Event;
+    type Received<T, B> = hub::Received<T, B>;
 
     driven!();
 
     fn core(&self) -> &Link<O, S> {
-        self
+        self.link()
     }
 
-    fn core_mut(&mut self) -> &mut Link<O, S> {
-        self
-    }
-
-    fn find(received: &Received<'_>, rx: &[u8], attempt: Attempt) -> Option<Service> {
-        let at = |part: &[u8]| place_of(part, rx);
-        let text = |part: &str| place_of(part.as_bytes(), rx);
-        let service = match *received {
-            Received::Twin(twin) => Service::Twin {
-                desired: text(twin.desired),
-                desired_version: twin.desired_version,
-                reported: text(twin.reported),
-                reported_version: twin.reported_version,
-                reset: twin.reset,
-            },
-            Received::Desired { version, patch } => Service::Desired { version, patch: text(patch) },
-            Received::Call { call, name, payload } => {
-                Service::Call { call, name: text(name.raw()), payload: at(payload) }
-            }
-            Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
+    fn show<'a>(received: &hub::Received<Place, Place>, attempt: Attempt, rx: &'a [u8]) -> Poll<'a> {
+        match received.clone().map(|place| text(rx, place), |place| bytes(rx, place)) {
+            hub::Received::Link(received) => show(received, attempt),
+            hub::Received::Twin(twin) => Poll::Twin(twin.map(section)),
+            hub::Received::Desired { version, patch } => Poll::Desired { version, patch },
+            hub::Received::Call { call, name, payload } => Poll::Call { call, name, payload },
+            hub::Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
                 let ack = Ack { packet_id, attempt };
-                Service::CloudToDevice { properties: text(properties), payload: at(payload), dup, duplicate, ack }
+                Poll::CloudToDevice(CloudToDevice { properties, payload, dup, duplicate, ack })
             }
-            Received::Input { name, properties, payload, packet_id, dup } => {
-                let (name, properties, payload) = (text(name.raw()), text(properties), at(payload));
-                Service::Input { name, properties, payload, dup, ack: Ack { packet_id, attempt } }
+            hub::Received::Input { name, properties, payload, packet_id, dup } => {
+                Poll::Input(ModuleInput { name, properties, payload, dup, ack: Ack { packet_id, attempt } })
             }
-            Received::Message { .. } | Received::ProvisioningPayload(_) | _ => return None,
-        };
-        Some(service)
-    }
-
-    fn show<'a>(service: &Service, rx: &'a [u8]) -> Poll<'a> {
-        let at = |place: &Range<usize>| rx.get(place.clone()).unwrap_or_default();
-        // The link has checked the encoding.
-        let text = |place: &Range<usize>| core::str::from_utf8(at(place)).unwrap_or_default();
-        // A section that the service left out lies nowhere.
-        let section = |place: &Range<usize>| Some(text(place)).filter(|text| !text.is_empty()).unwrap_or("{}");
-        match *service {
-            Service::Twin { ref desired, desired_version, ref reported, reported_version, reset } => {
-                let (desired, reported) = (section(desired), section(reported));
-                Poll::Twin(Twin { desired, desired_version, reported, reported_version, reset })
-            }
-            Service::Desired { version, ref patch } => Poll::Desired { version, patch: text(patch) },
-            Service::Call { call, ref name, ref payload } => {
-                Poll::Call { call, name: Encoded::new(text(name)), payload: at(payload) }
-            }
-            Service::CloudToDevice { ref properties, ref payload, dup, duplicate, ack } => {
-                Poll::CloudToDevice(CloudToDevice {
-                    properties: text(properties),
-                    payload: at(payload),
-                    dup,
-                    duplicate,
-                    ack,
-                })
-            }
-            Service::Input { ref name, ref properties, ref payload, dup, ack } => {
-                let (name, properties, payload) = (Encoded::new(text(name)), text(properties), at(payload));
-                Poll::Input(ModuleInput { name, properties, payload, dup, ack })
-            }
+            _ => Poll::Idle,
         }
     }
+}
+
+fn show<'a>(received: Received<&'a str, &'a [u8]>, attempt: Attempt) -> Poll<'a> {
+    match received {
+        Received::Message { topic, payload, packet_id, dup } => {
+            Poll::Message(engine::Message { topic, payload, dup, ack: Ack { packet_id, attempt } })
+        }
+        Received::ProvisioningPayload(json) => Poll::ProvisioningPayload(json),
+        _ => Poll::Idle,
+    }
+}
+
+fn bytes(rx: &[u8], place: Place) -> &[u8] {
+    rx.get(place).unwrap_or_default()
+}
+
+/// The link has checked the encoding.
+fn text(rx: &[u8], place: Place) -> &str {
+    core::str::from_utf8(bytes(rx, place)).unwrap_or_default()
+}
+
+/// A section that the service left out lies nowhere.
+fn section(text: &str) -> &str {
+    if text.is_empty() { "{}" } else { text }
 }

@@ -12,7 +12,7 @@ use steadfast_core::{
     ReportId, RespondError, Seed, Settings,
 };
 
-use crate::any_link::{AnyLink, WithServices};
+use crate::any_link::{AnyLink, Place, WithServices};
 use crate::board::{Board, Dial};
 use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
 use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
@@ -108,7 +108,7 @@ impl<B: Board, C: Connect, T: Timer, O: Outbox, S: Settings, L: AnyLink<O, S>> D
         }
     }
 
-    async fn turn(&mut self, timeout: Duration) -> Turn<L::Service> {
+    async fn turn(&mut self, timeout: Duration) -> Turn<L::Received<Place, Place>> {
         self.set_clock();
         let until = self.board.now().after(timeout);
         let mut looked = false;

@@ -2,9 +2,7 @@
 
 use core::time::Duration;
 
-use steadfast_core::Event;
-
-use crate::engine::Found;
+use steadfast_core::hub;
 
 /// Most steps of one call of `poll`, so that a board whose clock stands still cannot hold the application.
 pub(crate) const STEPS: u32 = 10_000;
@@ -13,10 +11,10 @@ pub(crate) const STEPS: u32 = 10_000;
 pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
 /// What a call of `poll` brought, before it is shown.
-pub(crate) enum Turn<V> {
+pub(crate) enum Turn<R> {
     Idle,
-    Event(Event),
-    Received(Found<V>),
+    Event(hub::Event),
+    Received(R),
 }
 
 /// The commands of a device with the fields `engine`, `board`, `connector` and `stream`.
@@ -26,18 +24,18 @@ macro_rules! commands {
         pub fn start(&mut self) {
             self.set_clock();
             let now = self.board.now();
-            self.engine.link.core_mut().start(now);
+            self.engine.link.start(now);
         }
 
         /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.
         pub fn stop(&mut self, drain: Duration) {
             let now = self.board.now();
-            self.engine.link.core_mut().stop(drain, now);
+            self.engine.link.stop(drain, now);
         }
 
         /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
         pub fn restore_assignment(&mut self, assignment: Assignment) {
-            self.engine.link.core_mut().restore_assignment(assignment);
+            self.engine.link.restore_assignment(assignment);
         }
 
         /// Hands in what [`Board::save_memory`] kept before a reboot, so that a device that lost power in an outage goes on
@@ -46,13 +44,13 @@ macro_rules! commands {
         pub fn restore_memory(&mut self, memory: Memory) {
             self.set_clock();
             let now = self.board.now();
-            self.engine.link.core_mut().restore_memory(memory, now);
+            self.engine.link.restore_memory(memory, now);
         }
 
         /// Orders a registration with the Device Provisioning Service.
         pub fn reprovision(&mut self) {
             let now = self.board.now();
-            self.engine.link.core_mut().reprovision(now);
+            self.engine.link.reprovision(now);
         }
 
         /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in any
@@ -62,7 +60,7 @@ macro_rules! commands {
         /// [`PublishError`]; the message was not accepted.
         pub fn send(&mut self, message: steadfast_core::Message<'_>) -> Result<MessageId, PublishError> {
             let now = self.board.now();
-            self.engine.link.core_mut().publish(message, now)
+            self.engine.link.publish(message, now)
         }
 
         /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
@@ -109,7 +107,7 @@ macro_rules! commands {
         fn set_clock(&mut self) {
             if let Some(unix_secs) = self.board.unix_secs() {
                 let now = self.board.now();
-                self.engine.link.core_mut().set_wall_clock(unix_secs, now);
+                self.engine.link.set_wall_clock(unix_secs, now);
             }
         }
     };

@@ -9,7 +9,7 @@ use steadfast_core::{
     ReportId, RespondError, Seed, Settings,
 };
 
-use crate::any_link::{AnyLink, WithServices};
+use crate::any_link::{AnyLink, Place, WithServices};
 use crate::board::{Board, Connect, Stream};
 use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
 use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
@@ -88,7 +88,7 @@ impl<B: Board, C: Connect, O: Outbox, S: Settings, L: AnyLink<O, S>> Device<'_, 
         }
     }
 
-    fn turn(&mut self, timeout: Duration) -> Turn<L::Service> {
+    fn turn(&mut self, timeout: Duration) -> Turn<L::Received<Place, Place>> {
         self.set_clock();
         let until = self.board.now().after(timeout);
         let mut looked = false;

@@ -10,11 +10,11 @@ use heapless::String;
 use steadfast_core::azure::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Action, Attempt, CallId, ConfigError, Event, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Received,
-    Role, Seed, Settings, Taken,
+    Action, Attempt, CallId, ConfigError, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Role, Seed,
+    Settings, Taken, TwinDocument, hub,
 };
 
-use crate::any_link::AnyLink;
+use crate::any_link::{AnyLink, Place};
 use crate::board::{Board, Dial};
 
 /// Longest host name there is (RFC 1035, section 2.3.4).
@@ -107,14 +107,14 @@ impl From<ConfigError> for SetupError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Poll<'a> {
-    /// Something became true.
-    Event(Event),
+    /// Something became true; of a device without services always [`hub::Event::Link`].
+    Event(hub::Event),
     /// A message from the service.
     Message(Message<'a>),
     /// The JSON text that came with an assignment.
     ProvisioningPayload(&'a [u8]),
     /// The twin, to a device with services: asked for, or because a change was missed.
-    Twin(Twin<'a>),
+    Twin(TwinDocument<&'a str>),
     /// A change of desired properties, to a device with services: the one that follows the version told before.
     Desired {
         /// The version of the desired properties after it.
@@ -127,7 +127,7 @@ pub enum Poll<'a> {
         /// What `respond` wants.
         call: CallId,
         /// The method's name.
-        name: Encoded<'a>,
+        name: Encoded<&'a str>,
         /// The body: JSON or nothing.
         payload: &'a [u8],
     },
@@ -154,22 +154,6 @@ pub struct Message<'a> {
     pub ack: Ack,
 }
 
-/// The twin as the service sent it. The texts are JSON objects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Twin<'a> {
-    /// The desired properties, `$version` among them.
-    pub desired: &'a str,
-    /// Version of the desired properties.
-    pub desired_version: u64,
-    /// The reported properties, `$version` among them.
-    pub reported: &'a str,
-    /// Version of the reported properties.
-    pub reported_version: u64,
-    /// The version is below one told before: the twin was deleted and made anew.
-    pub reset: bool,
-}
-
 /// A cloud-to-device message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -191,7 +175,7 @@ pub struct CloudToDevice<'a> {
 #[non_exhaustive]
 pub struct ModuleInput<'a> {
     /// The input's name.
-    pub name: Encoded<'a>,
+    pub name: Encoded<&'a str>,
     /// Its properties; [`steadfast_core::azure::property_bag::properties`] lists them.
     pub properties: &'a str,
     /// Its body.
@@ -210,9 +194,9 @@ pub struct Ack {
 }
 
 /// What is to be done next.
-pub(crate) enum Step<V> {
-    Event(Event),
-    Received(Found<V>),
+pub(crate) enum Step<R> {
+    Event(hub::Event),
+    Received(R),
     /// Dial what [`Engine::dial`] returns.
     Connect,
     /// Close the stream, after sending what waits if that flag is set.
@@ -221,20 +205,6 @@ pub(crate) enum Step<V> {
     },
     /// Nothing until this time.
     Wait(Option<Instant>),
-}
-
-/// Where in the receive buffer something for the application lies.
-#[derive(Clone, Debug)]
-pub(crate) enum Found<V> {
-    Message {
-        topic: Range<usize>,
-        payload: Range<usize>,
-        dup: bool,
-        ack: Ack,
-    },
-    ProvisioningPayload(Range<usize>),
-    /// Something of the hub's services.
-    Service(V),
 }
 
 /// A dial that was asked for, kept until it is answered.
@@ -314,20 +284,21 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
     }
 
     /// Does all that needs no stream, until something is for the application or for the stream.
-    pub(crate) fn step(&mut self, board: &mut impl Board) -> Step<L::Service> {
+    pub(crate) fn step(&mut self, board: &mut impl Board) -> Step<L::Received<Place, Place>> {
         loop {
             let now = board.now();
             self.link.handle_timeout(now);
             let room = self.room();
             match self.link.poll_output_within(room) {
-                Output::Event(event) => return Step::Event(event),
+                Output::Event(event) => return Step::Event(event.into()),
                 Output::Action(Action::Sign { attempt, request }) => {
                     let signed = board.sign(request);
                     let now = board.now();
-                    match signed {
-                        Ok(signature) => self.link.handle_input(Input::Signed(&signature), attempt, now),
-                        Err(failure) => self.link.handle_input(Input::Failed(failure), attempt, now),
+                    let answer = match &signed {
+                        Ok(signature) => Input::Signed(signature),
+                        Err(failure) => Input::Failed(*failure),
                     };
+                    self.link.handle_input(answer, attempt, now);
                 }
                 Output::Action(Action::Connect { attempt, endpoint, .. }) => {
                     self.attempt = attempt;
@@ -370,26 +341,12 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
     }
 
     /// Hands in what came from the stream.
-    fn hand_in(&mut self, now: Instant) -> Option<Found<L::Service>> {
+    fn hand_in(&mut self, now: Instant) -> Option<L::Received<Place, Place>> {
         let bytes = self.rx.get(self.unread.clone()).unwrap_or_default();
         let Taken { bytes: taken, received, .. } = self.link.handle_input(Input::Bytes(bytes), self.attempt, now);
         // Where nothing was taken, more has to come; where all was, nothing is left.
         self.starved = taken == 0 || taken >= bytes.len();
-        let found = received.and_then(|received| match received {
-            Received::Message { topic, payload, packet_id, dup, .. } => Some(Found::Message {
-                topic: place_of(topic.as_bytes(), self.rx),
-                payload: place_of(payload, self.rx),
-                dup,
-                ack: Ack { packet_id, attempt: self.attempt },
-            }),
-            Received::ProvisioningPayload(json) => Some(Found::ProvisioningPayload(place_of(json, self.rx))),
-            Received::Twin(_)
-            | Received::Desired { .. }
-            | Received::Call { .. }
-            | Received::CloudToDevice { .. }
-            | Received::Input { .. }
-            | _ => L::find(&received, self.rx, self.attempt).map(Found::Service),
-        });
+        let found = received.map(|received| L::find(received, |part| place_of(part, self.rx)));
         self.unread.start += taken;
         found
     }
@@ -477,19 +434,8 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
         self.starved && self.unread.len() >= self.rx.len()
     }
 
-    pub(crate) fn show(&self, found: &Found<L::Service>) -> Poll<'_> {
-        let at = |place: &Range<usize>| self.rx.get(place.clone()).unwrap_or_default();
-        match found {
-            Found::Message { topic, payload, dup, ack } => Poll::Message(Message {
-                // The link has checked the topic's encoding.
-                topic: core::str::from_utf8(at(topic)).unwrap_or_default(),
-                payload: at(payload),
-                dup: *dup,
-                ack: *ack,
-            }),
-            Found::ProvisioningPayload(json) => Poll::ProvisioningPayload(at(json)),
-            Found::Service(service) => L::show(service, self.rx),
-        }
+    pub(crate) fn show(&self, found: &L::Received<Place, Place>) -> Poll<'_> {
+        L::show(found, self.attempt, self.rx)
     }
 
     pub(crate) fn acknowledge(&mut self, ack: Ack, now: Instant) -> bool {
@@ -497,7 +443,7 @@ impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
     }
 
     pub(crate) fn abandon(&mut self, ack: Ack) -> bool {
-        ack.packet_id.is_some_and(|packet_id| self.link.core_mut().abandon(packet_id, ack.attempt))
+        ack.packet_id.is_some_and(|packet_id| self.link.abandon(packet_id, ack.attempt))
     }
 }
 

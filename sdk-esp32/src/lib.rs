@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use core::time::Duration;
-//! use steadfast_core::{Config, Credential, Event, Message, RamOutbox, Seed, Service};
+//! use steadfast_core::{Config, Credential, Event, Message, RamOutbox, Seed, Service, hub};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 //!
 //! const CONFIG: Config<&str> = {
@@ -36,8 +36,8 @@
 //!             drop(device.send(Message::telemetry("", b"{\"temperature\":21.5}")));
 //!         }
 //!         match device.poll(due.since(now)) {
-//!             Poll::Event(Event::Up { .. }) => { /* green light */ }
-//!             Poll::Event(Event::Down(why)) => { /* red light; `why` says what to look after */ drop(why) }
+//!             Poll::Event(hub::Event::Link(Event::Up { .. })) => { /* green light */ }
+//!             Poll::Event(hub::Event::Link(Event::Down(why))) => { /* red light; `why` says what to look after */ drop(why) }
 //!             Poll::Event(_) => {}
 //!             Poll::Message(message) => {
 //!                 let ack = message.ack;
@@ -164,4 +164,4 @@ pub mod wifi;
 pub use any_link::{AnyLink, WithServices};
 pub use board::{Board, Connect, Dial, Stream};
 pub use device::Device;
-pub use engine::{Ack, Buffers, CloudToDevice, Message, ModuleInput, Poll, ServiceBuffers, SetupError, Twin};
+pub use engine::{Ack, Buffers, CloudToDevice, Message, ModuleInput, Poll, ServiceBuffers, SetupError};

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use steadfast_core::{
-    Address, Assignment, Event, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status,
-};
+use steadfast_core::hub::Event;
+use steadfast_core::{Address, Assignment, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status};
 use tokio::sync::{broadcast, watch};
 
 use crate::builder::Builder;
@@ -125,7 +124,7 @@ impl Device {
     /// Returns a fresh look at the link, with the queue as it is.
     #[must_use]
     pub fn look(&self) -> Status {
-        self.shared.lock().link.status()
+        self.shared.lock().link.link().status()
     }
 
     /// Returns the time on the clock of [`Status`]: monotonic, the time asleep included.
@@ -183,7 +182,7 @@ impl Device {
     /// Returns the hub the Device Provisioning Service has assigned, if one has been.
     #[must_use]
     pub fn assignment(&self) -> Option<Assignment> {
-        self.shared.lock().link.assignment().cloned()
+        self.shared.lock().link.link().assignment().cloned()
     }
 
     /// Returns the JSON text that came with the latest assignment of this process, if one did.
@@ -200,7 +199,7 @@ impl Device {
     #[must_use]
     pub fn queued(&self) -> Vec<Queued> {
         let inner = self.shared.lock();
-        let outbox = inner.link.outbox();
+        let outbox = inner.link.link().outbox();
         let mut all = Vec::with_capacity(outbox.usage().messages);
         let mut next = outbox.first();
         while let Some(entry) = next.and_then(|id| outbox.get(id)) {

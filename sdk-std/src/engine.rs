@@ -10,9 +10,10 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use steadfast_core::hub::{Event, Received};
 use steadfast_core::{
-    Action, Advice, Assignment, Attempt, Event, Failure, Input, Instant, LocalFailure, Memory, Outbox, Output,
-    Received, Role, SignRequest,
+    Action, Advice, Assignment, Attempt, Event as LinkEvent, Failure, Input, Instant, LocalFailure, Memory, Outbox,
+    Output, Role, SignRequest,
 };
 use tokio::io::ReadBuf;
 
@@ -166,7 +167,7 @@ impl Inner {
     /// Otherwise many messages go in one write of the driver's. Returns whom to wake.
     pub(crate) fn send_lone(&mut self, now: Instant) -> Option<Waker> {
         let driver = self.driver.take()?;
-        let lone = self.link.outbox().usage().messages == 1
+        let lone = self.link.link().outbox().usage().messages == 1
             && self.left_over.is_none()
             && self.connection.as_ref().is_some_and(|connection| !connection.has_unwritten());
         if !lone {
@@ -273,9 +274,9 @@ impl Inner {
 
     /// Keeps what came for the application.
     #[expect(clippy::wildcard_enum_match_arm, reason = "messages are copied below; a later version may bring others")]
-    fn receive(&mut self, turn: &mut Turn, attempt: Attempt, received: &Received<'_>) {
+    fn receive(&mut self, turn: &mut Turn, attempt: Attempt, received: &Received<&str, &[u8]>) {
         match *received {
-            Received::ProvisioningPayload(payload) => {
+            Received::Link(steadfast_core::Received::ProvisioningPayload(payload)) => {
                 self.provisioning_payload = Some(Box::from(payload));
                 return;
             }
@@ -372,22 +373,22 @@ impl Inner {
     fn take_event(&mut self, turn: &mut Turn, event: Event) {
         turn.served |= self.services.take_event(&event);
         match event {
-            Event::Delivered(id) => {
+            Event::Link(LinkEvent::Delivered(id)) => {
                 turn.room_freed = true;
                 turn.wakes.extend(self.receipts.settle(id, Ok(())));
                 if !turn.traced && !turn.listened {
                     return;
                 }
             }
-            Event::Dropped(id, reason) => {
+            Event::Link(LinkEvent::Dropped(id, reason)) => {
                 turn.room_freed = true;
                 turn.wakes.extend(self.receipts.settle(id, Err(reason.into())));
             }
-            Event::Retrying { failure, delay } => {
+            Event::Link(LinkEvent::Retrying { failure, delay }) => {
                 turn.status_changed = true;
-                turn.notices.push(Notice::Retrying(failure, delay, self.link.status().advice()));
+                turn.notices.push(Notice::Retrying(failure, delay, self.link.link().status().advice()));
             }
-            Event::Stopped => {
+            Event::Link(LinkEvent::Stopped) => {
                 self.stopped = true;
                 turn.status_changed = true;
             }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use steadfast_core::azure::property_bag::{self, Encoded};
+use steadfast_core::hub::Received;
 use steadfast_core::mqtt::PacketId;
-use steadfast_core::{Attempt, Received};
+use steadfast_core::{Attempt, Received as LinkReceived};
 
 use crate::clock;
 use crate::shared::Shared;
@@ -37,9 +38,9 @@ enum Source {
 impl Body {
     /// Copies a message out of the bytes received; other things received are none.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all else received is no message")]
-    pub(crate) fn copy(received: &Received<'_>, attempt: Attempt) -> Option<Self> {
+    pub(crate) fn copy(received: &Received<&str, &[u8]>, attempt: Attempt) -> Option<Self> {
         let (source, payload, packet_id, dup, duplicate) = match *received {
-            Received::Message { topic, payload, packet_id, dup } => {
+            Received::Link(LinkReceived::Message { topic, payload, packet_id, dup }) => {
                 (Source::Topic(topic.into()), payload, packet_id, dup, false)
             }
             Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
@@ -56,7 +57,7 @@ impl Body {
 }
 
 /// Decodes; bytes that are no UTF-8 become U+FFFD.
-fn text(encoded: Encoded<'_>) -> String {
+fn text(encoded: Encoded<&str>) -> String {
     String::from_utf8_lossy(&encoded.bytes().collect::<Vec<_>>()).into_owned()
 }
 

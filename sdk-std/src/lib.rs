@@ -124,12 +124,14 @@ pub use steadfast_core::azure::sas::KeyError;
 pub use steadfast_core::edge::methods::CallError;
 #[cfg(feature = "edge")]
 pub use steadfast_core::edge::{Environment, EnvironmentError, Variable};
+pub use steadfast_core::hub::Event;
 pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
 pub use steadfast_core::hub::pnp;
 pub use steadfast_core::{
-    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event, Failure, Instant, Lane,
-    Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError, Reprovisioning,
-    RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, Subscriptions, Timeouts, TlsFailure, Usage,
+    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event as LinkEvent, Failure,
+    Instant, Lane, Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError,
+    Reprovisioning, RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, Subscriptions, Timeouts,
+    TlsFailure, TwinDocument, Usage,
 };
 
 /// Compiles the example of the README.

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use steadfast_core::hub::Event as HubEvent;
 use steadfast_core::{Advice, Attempt, Class, DropReason, Event, Failure, LocalFailure, TlsFailure};
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the cause of a retry is logged with its advice")]
-pub(crate) fn event(device: &str, event: &Event) {
+pub(crate) fn event(device: &str, event: &HubEvent) {
+    let Some(event) = event.link() else { return };
     match event {
         Event::Up { session_present } => tracing::info!(device, session_present, "up"),
         Event::Down(failure) => tracing::warn!(device, %failure, "down"),

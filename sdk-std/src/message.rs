@@ -192,7 +192,7 @@ impl Telemetry {
         let mut bag = PropertyBag::new(&mut buffer);
         write(&mut bag)?;
         let added = property_bag::properties(bag.as_str()).next();
-        let repeated = |key: property_bag::Encoded<'_>| {
+        let repeated = |key: property_bag::Encoded<&str>| {
             property_bag::properties(&self.bag).any(|known| known.key.bytes().eq(key.bytes()))
         };
         if added.is_some_and(|property| repeated(property.key)) {

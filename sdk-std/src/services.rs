@@ -5,8 +5,9 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use steadfast_core::hub::Event;
 use steadfast_core::hub::orders::Order;
-use steadfast_core::{CallId, Event, ReportError, ReportId, RespondError, TwinDocument};
+use steadfast_core::{CallId, ReportError, ReportId, RespondError, TwinDocument};
 
 use crate::clock;
 use crate::device::Device;
@@ -19,32 +20,7 @@ const CHANGES: usize = 16;
 const ORDERS: usize = 16;
 
 /// The twin as the service sent it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Twin {
-    /// The desired properties, a JSON object with `$version`.
-    pub desired: String,
-    /// Version of the desired properties.
-    pub desired_version: u64,
-    /// The reported properties, a JSON object with `$version`.
-    pub reported: String,
-    /// Version of the reported properties.
-    pub reported_version: u64,
-    /// The twin was deleted and made anew since it was last seen: its version is below one seen before.
-    pub reset: bool,
-}
-
-impl From<TwinDocument<'_>> for Twin {
-    fn from(twin: TwinDocument<'_>) -> Self {
-        Self {
-            desired: twin.desired.to_owned(),
-            desired_version: twin.desired_version,
-            reported: twin.reported.to_owned(),
-            reported_version: twin.reported_version,
-            reset: twin.reset,
-        }
-    }
-}
+pub type Twin = TwinDocument<String>;
 
 /// What [`Device::desired`] tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,16 +118,16 @@ impl Services {
         Self { most_calls, ..Self::default() }
     }
 
-    pub(crate) fn take_twin(&mut self, twin: TwinDocument<'_>) {
+    pub(crate) fn take_twin(&mut self, twin: TwinDocument<&str>) {
         if self.askers > 0 {
-            self.answer(Ok(twin.into()));
+            self.answer(Ok(twin.map(str::to_owned)));
         }
         let newer = self.queued.is_none_or(|queued| twin.desired_version > queued);
         if newer || twin.reset || self.behind {
             self.behind = false;
             self.catching_up = false;
             self.changes.clear();
-            self.queue(Desired::Whole(twin.into()));
+            self.queue(Desired::Whole(twin.map(str::to_owned)));
         }
     }
 

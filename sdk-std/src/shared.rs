@@ -5,9 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use steadfast_core::hub::CallSlot;
+use steadfast_core::hub::{CallSlot, Event};
 use steadfast_core::{
-    Config, Credential, Event, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned,
+    Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned,
     PublishError, Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
@@ -175,12 +175,12 @@ impl Shared {
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
         // The lock keeps the driver from publishing between the look and the making.
         let inner = self.lock();
-        self.status.get_or_init(|| watch::Sender::new(inner.link.status())).subscribe()
+        self.status.get_or_init(|| watch::Sender::new(inner.link.link().status())).subscribe()
     }
 
     pub(crate) fn publish_status(&self, inner: &Inner) {
         if let Some(status) = self.status.get() {
-            status.send_replace(inner.link.status());
+            status.send_replace(inner.link.link().status());
         }
     }
 
@@ -321,11 +321,11 @@ impl Inner {
 
     /// Whether asking the link can help. Its books count a refusal, and one that only waits was not refused.
     fn may_fit(&self, message: &Message<'_>) -> bool {
-        let outbox = self.link.outbox();
+        let outbox = self.link.link().outbox();
         let size = message.address.text().len().saturating_add(message.payload.len());
         outbox.has_room_for(size)
             || size > outbox.capacity().bytes
-            || match self.link.settings().config().overflow {
+            || match self.link.link().settings().config().overflow {
                 Overflow::DropOldest => true,
                 Overflow::DropForUrgent => message.lane == Lane::Urgent,
                 Overflow::RejectNewest | _ => false,
@@ -339,6 +339,6 @@ impl Inner {
     }
 
     pub(crate) fn ledger(&self) -> Ledger {
-        self.link.ledger()
+        self.link.link().ledger()
     }
 }

@@ -10,7 +10,7 @@ use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use steadfast::{Advice, Builder, Device, Event, Failure, State, Status, Tls, TlsFailure};
+use steadfast::{Advice, Builder, Device, Event, Failure, LinkEvent, State, Status, Tls, TlsFailure};
 use support::{Log, Peer, Server, hasty, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,7 +70,7 @@ async fn a_reset_is_told_as_one_and_logged() {
     reset(peer.stream);
     loop {
         let event = soon(events.recv()).await.unwrap();
-        if let Event::Down(failure) = event {
+        if let Event::Link(LinkEvent::Down(failure)) = event {
             assert_eq!(failure, Failure::Reset);
             break;
         }

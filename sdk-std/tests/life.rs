@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, Publish};
-use steadfast::{Device, Event, Failure, Message, MethodAnswer, Methods, SharedKey, State, Subscriptions};
+use steadfast::{Device, Event, Failure, LinkEvent, Message, MethodAnswer, Methods, SharedKey, State, Subscriptions};
 use support::{Server, hasty, soon};
 use tokio::io::AsyncWriteExt;
 
@@ -42,7 +42,7 @@ async fn status_and_events_tell_the_story() {
     let mut seen = Vec::new();
     while seen.len() < 5 {
         let event = soon(events.recv()).await.unwrap();
-        seen.push(if let Event::Retrying { failure, .. } = event {
+        seen.push(if let Event::Link(LinkEvent::Retrying { failure, .. }) = event {
             format!("retrying: {failure:?}")
         } else {
             format!("{event:?}")

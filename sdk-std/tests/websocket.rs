@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish};
-use steadfast::{Builder, Device, Event, Failure, Message as Mqtt, Receipt, Status, Transport};
+use steadfast::{Builder, Device, Event, Failure, LinkEvent, Message as Mqtt, Receipt, Status, Transport};
 use support::{hasty, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -201,11 +201,11 @@ async fn lost_after(failure: Failure, what: impl AsyncFnOnce(&mut Server)) {
     let mut events = scene.device.events();
     let mut server = scene.welcome().await;
     server.accept().await;
-    while !matches!(soon(events.recv()).await.unwrap(), Event::Up { .. }) {}
+    while !matches!(soon(events.recv()).await.unwrap(), Event::Link(LinkEvent::Up { .. })) {}
     let mut receipt = scene.send(b"kept").await;
     server.publish().await;
     what(&mut server).await;
-    while soon(events.recv()).await.unwrap() != Event::Down(failure) {}
+    while soon(events.recv()).await.unwrap() != Event::Link(LinkEvent::Down(failure)) {}
     let mut server = scene.welcome().await;
     server.accept().await;
     let publish = server.publish().await;

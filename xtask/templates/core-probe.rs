@@ -57,7 +57,7 @@ mod device {
     #[cfg(feature = "key")]
     use steadfast_core::azure::sas::SymmetricKey;
     #[cfg(feature = "services")]
-    use steadfast_core::{Received, hub::pnp};
+    use steadfast_core::hub::{Received, pnp};
     use steadfast_core::{
         Action, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
     };
@@ -133,6 +133,9 @@ mod device {
     /// kilobytes of it in the frame it works in.
     #[inline(never)]
     fn drive(link: &mut Driven, #[cfg(feature = "key")] key: &SymmetricKey, buffer: &mut [u8; 2048]) {
+        #[cfg(feature = "services")]
+        let mut attempt = link.link().attempt();
+        #[cfg(not(feature = "services"))]
         let mut attempt = link.attempt();
         loop {
             #[cfg(feature = "key")]

@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use steadfast::{Device, Event};
+use steadfast::{Device, Event, LinkEvent};
 use tokio::sync::broadcast::error::RecvError;
 
 pub use place::{CertificateFiles, Place};
@@ -57,17 +57,18 @@ pub fn narrate(device: &Device) {
     });
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the rest is about single messages and reports")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest is about single messages")]
 fn tell(device: &Device, event: Event) {
+    let Event::Link(event) = event else { return };
     let waiting = device.look().queued.messages;
     match event {
-        Event::Provisioned { .. } => {
+        LinkEvent::Provisioned { .. } => {
             let hub = device.assignment().map_or_else(String::new, |assignment| assignment.hub().to_owned());
             say("link", format_args!("DPS names {hub}"));
         }
-        Event::Up { .. } => say("link", format_args!("up; messages waiting: {waiting}")),
-        Event::Down(failure) => say("link", format_args!("down: {failure}")),
-        Event::Retrying { delay, .. } => {
+        LinkEvent::Up { .. } => say("link", format_args!("up; messages waiting: {waiting}")),
+        LinkEvent::Down(failure) => say("link", format_args!("down: {failure}")),
+        LinkEvent::Retrying { delay, .. } => {
             say("link", format_args!("tries again in {:.2} s; messages waiting: {waiting}", delay.as_secs_f64()));
         }
         _ => {}

@@ -26,7 +26,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, LocalFailure, Message, RamOutbox, Seed, Service, SignRequest,
+    Config, Credential, Failure, Instant, LocalFailure, Message, RamOutbox, Seed, Service, SignRequest,
 };
 use steadfast_esp32::asynch::{Connect, Device, Timer as DeviceTimer};
 use steadfast_esp32::{Board, Buffers, Dial, Poll};

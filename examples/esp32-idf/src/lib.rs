@@ -7,7 +7,7 @@ use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi};
 use esp_idf_svc::nvs::EspDefaultNvsPartition;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
-    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Settings,
+    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Settings, hub,
 };
 use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
 use steadfast_esp32::wifi::{Change, Station};
@@ -95,7 +95,7 @@ pub fn main_loop<B: Board, C: Connect, O: Outbox, S: Settings>(
             }
         }
         match device.poll(due.since(now)) {
-            Poll::Event(Event::Down(why)) => println!("down: {why}"),
+            Poll::Event(hub::Event::Link(Event::Down(why))) => println!("down: {why}"),
             Poll::Event(event) => println!("{event:?}"),
             Poll::Message(message) => {
                 let ack = message.ack;

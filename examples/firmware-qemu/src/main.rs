@@ -25,6 +25,7 @@ use net::{Shared, Stack};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
     Config, Credential, Event, Failure, Instant, Message, RamOutbox, RetryPolicy, Seed, Service, SignRequest, Subscriptions,
+    hub,
 };
 use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
 
@@ -184,19 +185,19 @@ fn story(device: &mut Pump, messages: u32) -> bool {
     let mut next_at = 0;
     while machine::millis() < PATIENCE_MS {
         match device.poll(PACE) {
-            Poll::Event(Event::Stopped) => {
+            Poll::Event(hub::Event::Link(Event::Stopped)) => {
                 let ledger = device.link().ledger();
                 say!("accepted {} delivered {} received {received} moves {moves}", ledger.accepted, ledger.delivered);
                 return ledger.balances() && ledger.delivered == ledger.accepted && ledger.queued == 0;
             }
-            Poll::Event(Event::Provisioned { migrated }) => {
+            Poll::Event(hub::Event::Link(Event::Provisioned { migrated })) => {
                 moves += u32::from(migrated);
                 say!("provisioned, migrated: {migrated}");
             }
-            Poll::Event(Event::Up { session_present }) => {
+            Poll::Event(hub::Event::Link(Event::Up { session_present })) => {
                 say!("up, session present: {session_present}");
             }
-            Poll::Event(Event::Down(failure)) => {
+            Poll::Event(hub::Event::Link(Event::Down(failure))) => {
                 say!("down: {failure}");
             }
             Poll::Event(_) | Poll::Idle => {}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hub_emulator::Control;
-use steadfast::{Device, Event};
+use steadfast::{Device, Event, LinkEvent};
 
 /// Prints lines with the time since the service started.
 #[derive(Clone, Debug)]
@@ -31,6 +31,7 @@ impl Narrator {
 
     /// Tells the events of a device in words, but for those of single messages.
     pub(crate) fn tell(&self, name: &str, device: &Device, event: Event) {
+        let Event::Link(event) = event else { return };
         let hub = device.assignment().map_or_else(String::new, |assignment| short(assignment.hub()).to_owned());
         let waits = match device.look().queued.messages {
             0 => "nothing waits".to_owned(),
@@ -38,19 +39,19 @@ impl Narrator {
             queued => format!("{queued} messages wait"),
         };
         let text = match event {
-            Event::Provisioned { migrated: false } => format!("DPS names {hub}"),
-            Event::Provisioned { migrated: true } => format!("DPS names {hub}; the queue moves along"),
-            Event::Up { session_present: true } => format!("up at {hub}, which kept the session; {waits}"),
-            Event::Up { session_present: false } => format!("up at {hub}, a new session; {waits}"),
-            Event::Down(failure) => format!("down: {failure}"),
-            Event::Retrying { failure, delay } => {
+            LinkEvent::Provisioned { migrated: false } => format!("DPS names {hub}"),
+            LinkEvent::Provisioned { migrated: true } => format!("DPS names {hub}; the queue moves along"),
+            LinkEvent::Up { session_present: true } => format!("up at {hub}, which kept the session; {waits}"),
+            LinkEvent::Up { session_present: false } => format!("up at {hub}, a new session; {waits}"),
+            LinkEvent::Down(failure) => format!("down: {failure}"),
+            LinkEvent::Retrying { failure, delay } => {
                 format!("tries again in {:.2} s; {waits}; cause: {failure}", delay.as_secs_f64())
             }
-            Event::Renewing => "leaves for a moment to renew its token".to_owned(),
-            Event::ClockSkew { seconds } => format!("the clock is {seconds} s behind the service's"),
-            Event::Dropped(id, reason) => format!("message {id} was dropped: {reason}"),
-            Event::Stopped => "stopped".to_owned(),
-            Event::Delivered(_) | Event::InboundOverflow | _ => return,
+            LinkEvent::Renewing => "leaves for a moment to renew its token".to_owned(),
+            LinkEvent::ClockSkew { seconds } => format!("the clock is {seconds} s behind the service's"),
+            LinkEvent::Dropped(id, reason) => format!("message {id} was dropped: {reason}"),
+            LinkEvent::Stopped => "stopped".to_owned(),
+            LinkEvent::Delivered(_) | LinkEvent::InboundOverflow | _ => return,
         };
         self.say(name, &text);
     }

@@ -326,9 +326,9 @@ pub fn check_encoded(bag: &str) -> Result<(), BagError> {
 #[non_exhaustive]
 pub struct Property<'a> {
     /// The key.
-    pub key: Encoded<'a>,
+    pub key: Encoded<&'a str>,
     /// The value: `None` for `key`, empty for `key=`.
-    pub value: Option<Encoded<'a>>,
+    pub value: Option<Encoded<&'a str>>,
 }
 
 /// Lists the properties of an encoded bag in order; empty ones between two `&` are skipped.
@@ -362,23 +362,31 @@ impl<'a> Iterator for Properties<'a> {
 
 /// A key or value as it was received; compare it with a `&str` to compare what it means.
 ///
-/// A `%` without two hexadecimal digits after it means itself, and `+` is a plus.
+/// A `%` without two hexadecimal digits after it means itself, and `+` is a plus. `S` is the text, or the place where it
+/// lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Encoded<'a>(pub(super) &'a str);
+pub struct Encoded<S>(pub(super) S);
 
-impl<'a> Encoded<'a> {
+impl<S> Encoded<S> {
     /// Takes a text as it stands in a topic.
     #[must_use]
-    pub const fn new(raw: &'a str) -> Self {
+    pub const fn new(raw: S) -> Self {
         Self(raw)
     }
 
     /// Returns the text as it stands in the topic.
     #[must_use]
-    pub fn raw(self) -> &'a str {
+    pub fn raw(self) -> S {
         self.0
     }
 
+    /// Replaces the text by what `text` makes of it.
+    pub fn map<T>(self, text: impl FnOnce(S) -> T) -> Encoded<T> {
+        Encoded(text(self.0))
+    }
+}
+
+impl<'a> Encoded<&'a str> {
     /// Returns the decoded bytes one after the other.
     pub fn bytes(self) -> impl Iterator<Item = u8> + 'a {
         let mut rest = self.0.as_bytes();
@@ -417,13 +425,13 @@ impl<'a> Encoded<'a> {
     }
 }
 
-impl PartialEq<str> for Encoded<'_> {
+impl PartialEq<str> for Encoded<&str> {
     fn eq(&self, other: &str) -> bool {
         self.bytes().eq(other.bytes())
     }
 }
 
-impl PartialEq<&str> for Encoded<'_> {
+impl PartialEq<&str> for Encoded<&str> {
     fn eq(&self, other: &&str) -> bool {
         *self == **other
     }

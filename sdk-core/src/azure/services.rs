@@ -73,7 +73,7 @@ pub enum Inbound<'a> {
     /// A method call.
     Method {
         /// The method's name.
-        name: Encoded<'a>,
+        name: Encoded<&'a str>,
         /// What goes back with the answer.
         request: &'a str,
     },
@@ -85,7 +85,7 @@ pub enum Inbound<'a> {
     /// A message routed to a module.
     Input {
         /// The input's name.
-        name: Encoded<'a>,
+        name: Encoded<&'a str>,
         /// Its property bag.
         properties: &'a str,
     },
@@ -131,7 +131,7 @@ fn number(query: &str, key: &str) -> Option<u64> {
     scan::decimal(value(query, key)?.raw())
 }
 
-fn value<'a>(query: &'a str, key: &str) -> Option<Encoded<'a>> {
+fn value<'a>(query: &'a str, key: &str) -> Option<Encoded<&'a str>> {
     property_bag::properties(query).find(|property| property.key == *key)?.value
 }
 

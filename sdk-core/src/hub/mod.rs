@@ -1,6 +1,8 @@
 //! A hub's services over a [`Link`]: twin, direct methods, cloud-to-device messages, inputs of modules.
 
 mod cloud;
+mod commands;
+mod events;
 mod limits;
 mod methods;
 mod obey;
@@ -9,8 +11,6 @@ pub mod pnp;
 mod receive;
 mod reports;
 mod twin;
-
-use core::ops::{Deref, DerefMut};
 
 use heapless::Vec;
 
@@ -22,14 +22,15 @@ use self::twin::{Pace, Request, Twin};
 use crate::azure::services::{self, Inbound};
 use crate::config::{Settings, Subscriptions};
 use crate::failure::Failure;
-use crate::io::{Action, Attempt, Event, Input, Output, Received, Taken};
-use crate::link::{Home, Link, Provisioned};
+use crate::io::{Action, Attempt, Input, Output, Taken};
+use crate::link::{self, Home, Link, Provisioned};
 use crate::mqtt::{Packet, PacketId, Publish};
 use crate::outbox::Outbox;
 use crate::queue::pop_front;
 use crate::time::Instant;
 use crate::timer::{Deadline, TimerReason};
 
+pub use events::{Event, Received};
 pub use limits::{DEPTH_MAX, INTEGER_HIGHEST, INTEGER_LOWEST, KEY_MAX, REPORTED_MAX, ReportError, STRING_MAX};
 pub use methods::{CALLS_MAX, CallId, CallSlot, PAYLOAD_MAX, RespondError};
 pub use reports::ReportId;
@@ -43,7 +44,16 @@ const FRAME: usize = 192;
 
 /// A [`Link`] with the services of an IoT hub.
 ///
-/// It is driven as a link is, by the methods of the same names here; all that a link can do is there by dereference.
+/// It is driven as a link is, by the methods of the same names here; [`link`](Self::link) is for looking only, since the
+/// services have to know what the link says:
+///
+/// ```compile_fail,E0596
+/// # use steadfast_core::{HubLink, Outbox, Settings};
+/// # fn example<O: Outbox, S: Settings>(hub: &mut HubLink<O, S>) {
+/// hub.link().poll_output();
+/// # }
+/// ```
+///
 /// Which services are used says [`crate::Config::subscriptions`]:
 ///
 /// * with [`Subscriptions::TWIN_ANSWERS`] the twin can be [asked for](Self::get_twin) and properties
@@ -195,32 +205,49 @@ where
     }
 
     /// As [`Link::handle_input`].
-    pub fn handle_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+    pub fn handle_input<'b>(
+        &mut self,
+        input: Input<'b>,
+        attempt: Attempt,
+        now: Instant,
+    ) -> Taken<Received<&'b str, &'b [u8]>> {
         self.tick(now);
         self.hear();
-        let mut taken = self.link.handle_input(input, attempt, now);
-        if let Some(Received::Message { topic, payload, packet_id, dup }) = taken.received {
-            let inbound = Inbound::parse(topic, self.link.device_id(), self.link.module_id());
-            if let Some(inbound) = inbound.filter(|_| !self.link.is_broker()) {
-                taken.received = match inbound {
-                    Inbound::CloudToDevice { properties } => {
-                        let duplicate = self.recent.take(properties, packet_id, attempt);
-                        Some(Received::CloudToDevice { properties, payload, packet_id, dup, duplicate })
-                    }
-                    Inbound::Input { name, properties } => {
-                        Some(Received::Input { name, properties, payload, packet_id, dup })
-                    }
-                    Inbound::TwinAnswer { .. } | Inbound::Desired { .. } | Inbound::Method { .. } => {
-                        // Its loss would be noticed, so it need not be sent again.
-                        if let Some(packet_id) = packet_id {
-                            self.link.acknowledge(packet_id, attempt, now);
-                        }
-                        self.take(inbound, payload, attempt)
-                    }
-                };
+        let taken = self.link.handle_input(input, attempt, now);
+        let received = match taken.received {
+            Some(received) => self.sort(received, attempt),
+            None => None,
+        };
+        taken.with(received)
+    }
+
+    /// Finds out which service something belongs to; returns what the application is to have of it.
+    fn sort<'b>(
+        &mut self,
+        received: link::Received<&'b str, &'b [u8]>,
+        attempt: Attempt,
+    ) -> Option<Received<&'b str, &'b [u8]>> {
+        let link::Received::Message { topic, payload, packet_id, dup } = received else {
+            return Some(Received::Link(received));
+        };
+        let inbound = Inbound::parse(topic, self.link.device_id(), self.link.module_id());
+        match inbound.filter(|_| !self.link.is_broker()) {
+            None => Some(Received::Link(received)),
+            Some(Inbound::CloudToDevice { properties }) => {
+                let duplicate = self.recent.take(properties, packet_id, attempt);
+                Some(Received::CloudToDevice { properties, payload, packet_id, dup, duplicate })
+            }
+            Some(Inbound::Input { name, properties }) => {
+                Some(Received::Input { name, properties, payload, packet_id, dup })
+            }
+            Some(inbound @ (Inbound::TwinAnswer { .. } | Inbound::Desired { .. } | Inbound::Method { .. })) => {
+                // Its loss would be noticed, so it need not be sent again.
+                if let Some(packet_id) = packet_id {
+                    self.link.acknowledge(packet_id, attempt, self.now);
+                }
+                self.take(inbound, payload, attempt)
             }
         }
-        taken
     }
 
     /// As [`Link::handle_timeout`].
@@ -236,12 +263,12 @@ where
     }
 
     /// As [`Link::poll_output`].
-    pub fn poll_output(&mut self) -> Output<'_> {
+    pub fn poll_output(&mut self) -> Output<'_, Event> {
         self.poll_output_within(usize::MAX)
     }
 
     /// As [`Link::poll_output_within`].
-    pub fn poll_output_within(&mut self, room: usize) -> Output<'_> {
+    pub fn poll_output_within(&mut self, room: usize) -> Output<'_, Event> {
         self.now = self.now.max(self.link.now());
         self.hear();
         self.methods.finish_sent();
@@ -251,16 +278,19 @@ where
         }
         let deadline = match self.link.poll_output_within(room) {
             Output::Wait(deadline) => deadline,
-            output @ (Output::Action(_) | Output::Event(_)) => {
-                if matches!(output, Output::Event(Event::Up { .. })) {
+            Output::Event(event) => {
+                if matches!(event, link::Event::Up { .. }) {
                     self.turn = Turn::Up;
-                } else if matches!(
-                    output,
-                    Output::Event(Event::Down(_) | Event::Stopped) | Output::Action(Action::Close { .. })
-                ) {
+                } else if matches!(event, link::Event::Down(_) | link::Event::Stopped) {
                     self.turn = Turn::Down;
                 }
-                return output;
+                return Output::Event(Event::Link(event));
+            }
+            Output::Action(action) => {
+                if matches!(action, Action::Close { .. }) {
+                    self.turn = Turn::Down;
+                }
+                return Output::Action(action);
             }
         };
         let Some(attempt) = self.up else { return Output::Wait(deadline) };
@@ -388,18 +418,4 @@ fn earliest<B, C: AsRef<[CallSlot]>>(
         }
     }
     earliest
-}
-
-impl<O, S, H, B, C> Deref for HubLink<O, S, H, B, C> {
-    type Target = Link<O, S, H>;
-
-    fn deref(&self) -> &Link<O, S, H> {
-        &self.link
-    }
-}
-
-impl<O, S, H, B, C> DerefMut for HubLink<O, S, H, B, C> {
-    fn deref_mut(&mut self) -> &mut Link<O, S, H> {
-        &mut self.link
-    }
 }

@@ -4,9 +4,9 @@ use core::fmt;
 
 use super::orders::{COMPONENT, Order, Orders};
 use super::pnp::{self, Acknowledgement};
-use super::{CallId, CallSlot, HubLink};
+use super::{CallId, CallSlot, Event, HubLink};
 use crate::config::Settings;
-use crate::io::{Event, Role};
+use crate::io::Role;
 use crate::link::Home;
 use crate::outbox::Outbox;
 

@@ -3,10 +3,10 @@
 use super::methods::Taken;
 use super::orders::{Orders, REPROVISION};
 use super::twin::Patched;
-use super::{CallSlot, HubLink};
+use super::{CallSlot, Event, HubLink, Received};
 use crate::azure::services::Inbound;
 use crate::config::Settings;
-use crate::io::{Attempt, Event, Received};
+use crate::io::Attempt;
 use crate::link::Home;
 use crate::outbox::Outbox;
 
@@ -23,7 +23,7 @@ where
         inbound: Inbound<'b>,
         payload: &'b [u8],
         attempt: Attempt,
-    ) -> Option<Received<'b>> {
+    ) -> Option<Received<&'b str, &'b [u8]>> {
         match inbound {
             Inbound::Desired { version } => {
                 let patch = core::str::from_utf8(payload).ok();
@@ -60,7 +60,7 @@ where
     }
 
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    fn take_twin<'b>(&mut self, status: u16, payload: &'b [u8]) -> Option<Received<'b>> {
+    fn take_twin<'b>(&mut self, status: u16, payload: &'b [u8]) -> Option<Received<&'b str, &'b [u8]>> {
         // What cannot be read is a failing service's.
         const UNREADABLE: u16 = 500;
         let refusal = if status < 300 {

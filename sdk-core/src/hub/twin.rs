@@ -16,20 +16,28 @@ const UNANSWERED: u8 = 3;
 /// than the frontend takes, and the device is of use without it.
 const BROKEN: u8 = 3;
 
-/// The twin as the service sent it. The texts are JSON objects.
+/// The twin as the service sent it. The texts, `S`, are JSON objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct TwinDocument<'a> {
+pub struct TwinDocument<S> {
     /// The desired properties, `$version` among them.
-    pub desired: &'a str,
+    pub desired: S,
     /// Version of the desired properties.
     pub desired_version: u64,
     /// The reported properties, `$version` among them.
-    pub reported: &'a str,
+    pub reported: S,
     /// Version of the reported properties.
     pub reported_version: u64,
     /// The version is below one delivered before: the twin was deleted and made anew.
     pub reset: bool,
+}
+
+impl<S> TwinDocument<S> {
+    /// Replaces the texts by what `text` makes of them.
+    pub fn map<T>(self, mut text: impl FnMut(S) -> T) -> TwinDocument<T> {
+        let Self { desired, desired_version, reported, reported_version, reset } = self;
+        TwinDocument { desired: text(desired), desired_version, reported: text(reported), reported_version, reset }
+    }
 }
 
 /// Where a request stands.
@@ -200,7 +208,7 @@ impl Twin {
     }
 
     /// Takes the twin, and returns it when it is to be delivered.
-    pub(super) fn take_document<'a>(&mut self, body: &'a [u8]) -> Result<Option<TwinDocument<'a>>, ()> {
+    pub(super) fn take_document<'a>(&mut self, body: &'a [u8]) -> Result<Option<TwinDocument<&'a str>>, ()> {
         self.answered();
         self.broken = 0;
         self.refusals = 0;
@@ -307,7 +315,7 @@ const fn is_passing(status: u16) -> bool {
 }
 
 /// Reads the answer to a twin request. Members may be left out; their versions are 0 then.
-fn document(body: &[u8]) -> Option<TwinDocument<'_>> {
+fn document(body: &[u8]) -> Option<TwinDocument<&str>> {
     let mut twin =
         TwinDocument { desired: "{}", desired_version: 0, reported: "{}", reported_version: 0, reset: false };
     let mut reader = crate::azure::json::Reader::new(body);

@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use super::clock::{SKEW_SECS, Told};
 use super::state::{Pending, Phase, Plan, Trouble, Wire};
-use super::{Home, Link, unreachable_ms};
+use super::{Event, Home, Link, unreachable_ms};
 use crate::azure::sas;
 use crate::config::Settings;
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
-use crate::io::{Event, Role};
+use crate::io::Role;
 use crate::outbox::Outbox;
 use crate::retry::{Backoff, Cause};
 use crate::rng::scale;

@@ -4,12 +4,11 @@ use core::fmt;
 use core::time::Duration;
 
 use super::state::{Phase, Plan};
-use super::{Home, Link};
+use super::{DropReason, Home, Link};
 use crate::azure::hub;
 use crate::azure::property_bag::{self, BagError};
 use crate::config::{Overflow, Settings};
 use crate::failure::Failure;
-use crate::io::DropReason;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
 use crate::outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError};
 use crate::timer::TimerReason;

@@ -3,12 +3,12 @@
 use core::time::Duration;
 
 use super::state::Phase;
-use super::{Home, Link};
+use super::{Event, Home, Link, Received};
 use crate::azure::dps::{Answer, AnswerError, Assigned, Response};
 use crate::azure::names::{self, DEVICE_ID_MAX, Name, NameError};
 use crate::config::{Service, Settings};
 use crate::failure::{Failure, ProvisioningFailure};
-use crate::io::{Assignment, Event, Received};
+use crate::io::Assignment;
 use crate::link::receive::REQUEST_ID;
 use crate::mqtt::{Packet, PacketId, PublishText};
 use crate::outbox::Outbox;
@@ -60,7 +60,11 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         Packet::PublishText(self.request()).encoded_len().unwrap_or(0)
     }
 
-    pub(super) fn take_provisioning_answer<'b>(&mut self, topic: &str, body: &'b [u8]) -> Option<Received<'b>> {
+    pub(super) fn take_provisioning_answer<'b>(
+        &mut self,
+        topic: &str,
+        body: &'b [u8],
+    ) -> Option<Received<&'b str, &'b [u8]>> {
         let response = Response::parse(topic).ok()?;
         let awaited = self.timers.get(TimerReason::ProvisioningAnswer).is_some() && !self.wire.request;
         if self.phase != Phase::Registering || !awaited || response.request_id != self.account.registration.request {

@@ -1,10 +1,10 @@
 //! What comes from the service.
 
 use super::state::Phase;
-use super::{Home, Link};
+use super::{Event, Home, Link, Received};
 use crate::config::{Settings, Subscriptions};
 use crate::failure::Failure;
-use crate::io::{Attempt, Event, Input, Received, Role, Taken};
+use crate::io::{Attempt, Input, Role, Taken};
 use crate::mqtt::{self, Decoded, Incoming, PacketId, decode};
 use crate::outbox::Outbox;
 use crate::time::Instant;
@@ -14,7 +14,12 @@ pub(super) const SUBSCRIBE_IDS: u16 = 0xff00;
 pub(super) const REQUEST_ID: u16 = 0xff10;
 
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
-    pub(super) fn take_input<'b>(&mut self, input: Input<'b>, attempt: Attempt, now: Instant) -> Taken<'b> {
+    pub(super) fn take_input<'b>(
+        &mut self,
+        input: Input<'b>,
+        attempt: Attempt,
+        now: Instant,
+    ) -> Taken<Received<&'b str, &'b [u8]>> {
         let all = match input {
             Input::Bytes(bytes) => bytes.len(),
             Input::Signed(_)
@@ -26,9 +31,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             | Input::Failed(_) => 0,
         };
         if attempt != self.attempt || !self.is_trying() {
-            return Taken { bytes: all, ..Taken::default() };
+            return Taken::nothing_in(all);
         }
-        let mut taken = Taken::default();
+        let mut taken = Taken::nothing_in(0);
         match input {
             Input::Signed(signature) => {
                 if self.phase == Phase::Signing && !self.pending.sign {
@@ -72,10 +77,10 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         }
     }
 
-    fn take_bytes<'b>(&mut self, bytes: &'b [u8], now: Instant) -> Taken<'b> {
+    fn take_bytes<'b>(&mut self, bytes: &'b [u8], now: Instant) -> Taken<Received<&'b str, &'b [u8]>> {
         let limit = self.account.config().max_inbound;
         let attempt = self.attempt;
-        let mut taken = Taken::default();
+        let mut taken = Taken::nothing_in(0);
         while self.events.has_room() {
             let rest = bytes.get(taken.bytes..).unwrap_or(&[]);
             match decode(rest, limit) {
@@ -103,7 +108,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         taken
     }
 
-    fn take_packet<'b>(&mut self, packet: Incoming<'b>) -> Option<Received<'b>> {
+    fn take_packet<'b>(&mut self, packet: Incoming<'b>) -> Option<Received<&'b str, &'b [u8]>> {
         self.wire.last_received = self.now;
         self.wire.pinged = None;
         let greeting = self.phase == Phase::Greeting && !self.wire.connect;
@@ -156,7 +161,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         }
     }
 
-    fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<'b>> {
+    fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<&'b str, &'b [u8]>> {
         if self.account.role() == Role::Provisioning {
             return self.take_provisioning_answer(publish.topic, publish.payload);
         }

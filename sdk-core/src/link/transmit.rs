@@ -1,6 +1,6 @@
 //! What comes out: actions, events, packets, in that order of urgency.
 
-use super::{Home, Link};
+use super::{Event, Home, Link};
 use crate::azure::timestamp;
 use crate::config::{Settings, Subscriptions};
 use crate::io::{Action, Output, Role, SignRequest};
@@ -31,7 +31,7 @@ const SMALL_PACKET: usize = 256;
 const CONNECT_PACKET: usize = 2048;
 
 impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
-    pub(super) fn next_output(&mut self, room: usize) -> Output<'_> {
+    pub(super) fn next_output(&mut self, room: usize) -> Output<'_, Event> {
         // The old connection is closed before anything else is known or done.
         if self.pending.close.is_none()
             && let Some(event) = self.events.pop()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::{
     Assignment, Config, Credential, DEFAULT_PORT, Event, Memory, Message, PublishError, RamOutbox, Seed, Service,
-    State, Subscriptions, way,
+    State, Subscriptions, hub, way,
 };
 #[cfg(feature = "embedded-svc")]
 use steadfast_esp32::client::ClientDialler;
@@ -70,9 +70,9 @@ pub(crate) fn buffers() -> Buffers<'static> {
 
 pub(crate) fn got(poll: Poll<'_>) -> Got {
     match poll {
-        Poll::Event(event) => Got::Event(event),
+        Poll::Event(hub::Event::Link(event)) => Got::Event(event),
         Poll::Message(message) => Got::Message(message.topic.to_owned(), message.payload.to_vec(), message.ack),
-        Poll::ProvisioningPayload(_) | Poll::Idle | _ => Got::Idle,
+        Poll::Event(_) | Poll::ProvisioningPayload(_) | Poll::Idle | _ => Got::Idle,
     }
 }
 

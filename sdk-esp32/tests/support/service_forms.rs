@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use steadfast_core::{
-    Assignment, CallId, Config, Credential, Event, Message, RamOutbox, ReportError, ReportId, RespondError, Seed,
-    Service, State, Subscriptions,
+    Assignment, CallId, Config, Credential, Message, RamOutbox, ReportError, ReportId, RespondError, Seed, Service,
+    State, Subscriptions, hub,
 };
 use steadfast_esp32::{Ack, Buffers, Device, Poll, ServiceBuffers, WithServices, asynch};
 
@@ -33,7 +33,7 @@ type Services = WithServices<'static, Outbox, Settings>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Got {
     Idle,
-    Event(Event),
+    Event(hub::Event),
     Twin { desired: Value, version: u64, reset: bool },
     Desired { version: u64, patch: Value },
     Call { call: CallId, name: String, payload: Vec<u8> },

@@ -126,7 +126,7 @@ impl ModuleCall {
     /// Who calls, and where.
     fn caller(&self) -> Option<Caller> {
         let inner = self.shared.lock();
-        let config = inner.link.settings().config();
+        let config = inner.link.link().settings().config();
         let Service::Hub { host, device_id } = &config.service else { return None };
         let (hub, device_id) = (host.to_string(), device_id.to_string());
         Some(Caller {

@@ -59,7 +59,7 @@ impl Transfer {
         let Upload { shared, setup, name, source, options, progress } = upload;
         let mut options = options;
         options.rereadable = !matches!(source.0, Source::Reader(_));
-        let policy = shared.lock().link.settings().config().retry;
+        let policy = shared.lock().link.link().settings().config().retry;
         let mut entropy = [0; 16];
         let drawn = tls::provider().secure_random.fill(&mut entropy);
         drawn.map_err(|_| UploadError::GaveUp(String::from("the operating system gave no randomness")))?;
@@ -135,7 +135,7 @@ impl Transfer {
     /// Says where the device is at home.
     fn home(&mut self) {
         let inner = self.shared.lock();
-        let home = files::home(&inner.link);
+        let home = files::home(inner.link.link());
         // A link that has stopped never will have a hub.
         let ended = inner.end.is_some() && matches!(home, Input::Unassigned);
         let input = if ended { Input::NoHub } else { home };
@@ -201,7 +201,7 @@ impl Transfer {
 }
 
 fn module_id(shared: &Shared) -> Option<String> {
-    shared.lock().link.settings().config().module_id.as_deref().map(str::to_owned)
+    shared.lock().link.link().settings().config().module_id.as_deref().map(str::to_owned)
 }
 
 impl Ways {

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use steadfast_core::{DropReason, Event};
+use steadfast_core::hub::Event;
+use steadfast_core::{DropReason, Event as LinkEvent};
 
 /// Something a device showed its application.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,17 +95,21 @@ fn without_version(text: &str) -> Value {
 #[expect(clippy::wildcard_enum_match_arm, reason = "no story asks for the rest")]
 impl From<&Event> for Seen {
     fn from(event: &Event) -> Self {
+        let event = match event {
+            Event::Link(event) => event,
+            Event::Reported { .. } => return Self::Reported,
+            Event::TwinThrottled { .. } => return Self::TwinThrottled,
+            _ => return Self::Other,
+        };
         match *event {
-            Event::Up { session_present } => Self::Up { session_present },
-            Event::Down(_) => Self::Down,
-            Event::Retrying { delay, .. } => Self::Retrying(delay),
-            Event::Renewing => Self::Renewing,
-            Event::Provisioned { migrated } => Self::Provisioned { migrated },
-            Event::Delivered(id) => Self::Delivered(id.get()),
-            Event::Dropped(id, reason) => Self::Dropped(id.get(), reason),
-            Event::Reported { .. } => Self::Reported,
-            Event::TwinThrottled { .. } => Self::TwinThrottled,
-            Event::Stopped => Self::Stopped,
+            LinkEvent::Up { session_present } => Self::Up { session_present },
+            LinkEvent::Down(_) => Self::Down,
+            LinkEvent::Retrying { delay, .. } => Self::Retrying(delay),
+            LinkEvent::Renewing => Self::Renewing,
+            LinkEvent::Provisioned { migrated } => Self::Provisioned { migrated },
+            LinkEvent::Delivered(id) => Self::Delivered(id.get()),
+            LinkEvent::Dropped(id, reason) => Self::Dropped(id.get(), reason),
+            LinkEvent::Stopped => Self::Stopped,
             _ => Self::Other,
         }
     }

@@ -4,7 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hub_emulator::Control;
-use steadfast::{Builder, Device, Event, Failure, Ledger, Receipt, RetryPolicy, State, Status, Telemetry, Undelivered};
+use steadfast::{
+    Builder, Device, Event as AnyEvent, Failure, Ledger, LinkEvent as Event, Receipt, RetryPolicy, State, Status,
+    Telemetry, Undelivered,
+};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
@@ -58,8 +61,10 @@ impl Actor {
         tokio::spawn(async move {
             loop {
                 match heard.recv().await {
-                    Ok(event) => noted.lock().unwrap_or_else(PoisonError::into_inner).push((control.now(), event)),
-                    Err(RecvError::Lagged(_)) => {}
+                    Ok(AnyEvent::Link(event)) => {
+                        noted.lock().unwrap_or_else(PoisonError::into_inner).push((control.now(), event));
+                    }
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return,
                 }
             }
@@ -145,7 +150,7 @@ impl Actor {
             .unwrap_or_else(|_| panic!("not all messages were delivered: {}", self.device.look()));
     }
 
-    /// Returns the events so far, without those of single messages delivered.
+    /// Returns the events of the link so far, without those of messages delivered.
     #[must_use]
     pub fn events(&self) -> Vec<(Duration, Event)> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hub_emulator::{Outcome, Receipt};
-use steadfast::{Class, Event, Failure};
+use steadfast::{Class, Failure, LinkEvent as Event};
 
 use crate::{Actor, DPS_HOST, Scene, Sent};
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use e2e::{Actor, DEVICE, HUB_A, Pipe, Scene, key, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{Authority, Config, Emulator, HubConfig, Key, MessageToDevice, WorkloadApi};
 use steadfast::{
-    BuildError, Builder, CallError, CallFailed, Device, Environment, EnvironmentError, Event, Failure, LocalFailure,
-    MethodAnswer, Methods, Subscriptions, TlsFailure, Transport, Variable,
+    BuildError, Builder, CallError, CallFailed, Device, Environment, EnvironmentError, Failure, LinkEvent as Event,
+    LocalFailure, MethodAnswer, Methods, Subscriptions, TlsFailure, Transport, Variable,
 };
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use e2e::{Actor, DEVICE, HUB_A, PATIENCE, Pipe, Scene, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{CloseReason, Config, Fault, Flaw, HubConfig, Injection, Outcome, Rate};
-use steadfast::{Class, Event, Failure, Subscriptions, TlsFailure};
+use steadfast::{Class, Failure, LinkEvent as Event, Subscriptions, TlsFailure};
 
 on_every_pipe!(
     refusals_are_told_by_their_code_and_overcome,

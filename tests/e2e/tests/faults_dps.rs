@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use e2e::{Actor, DEVICE, GROUP, HUB_A, HUB_B, Pipe, Scene, Verdict, on_every_pipe, policy, timeouts, until};
 use hub_emulator::{Config, DpsConfig, DpsFault, Enrollment, Fault, Injection, Key};
-use steadfast::{Advice, Class, Dps, Event, Failure, ProvisioningFailure};
+use steadfast::{Advice, Class, Dps, Failure, LinkEvent as Event, ProvisioningFailure};
 
 on_every_pipe!(
     a_throttled_registration_waits_as_long_as_asked,

@@ -9,7 +9,7 @@ use hub_emulator::{
     CloseReason, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, Fault, HubConfig, Injection, Key, Outcome,
     Refusal,
 };
-use steadfast::{Advice, Class, Event, Failure, Reprovisioning, Subscriptions};
+use steadfast::{Advice, Class, Failure, LinkEvent as Event, Reprovisioning, Subscriptions};
 
 on_every_pipe!(
     a_disabled_device_waits_and_comes_back_when_enabled,

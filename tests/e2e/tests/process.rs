@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use e2e::{Actor, DEVICE, HUB_A, Pipe, Scene, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{CloseReason, Config, Enrollment, Fault, HubConfig, Injection, Key, LedgerMode};
-use steadfast::{Class, Device, Dps, Event, Overflow, SendError, State, Subscriptions, Telemetry, Undelivered};
+use steadfast::{
+    Class, Device, Dps, LinkEvent as Event, Overflow, SendError, State, Subscriptions, Telemetry, Undelivered,
+};
 
 on_every_pipe!(
     a_healthy_life_is_quiet,

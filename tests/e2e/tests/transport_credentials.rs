@@ -13,7 +13,8 @@ use hub_emulator::{
     Attestation, Authority, Config, DeviceAuth, DeviceCertificate, DeviceHandle, DpsConfig, Enrollment, HubConfig, Key,
 };
 use steadfast::{
-    ClientCertificate, Dps, Event, Failure, LocalFailure, Obtaining, Role, SignError, TokenRequest, TokenSource,
+    ClientCertificate, Dps, Failure, LinkEvent as Event, LocalFailure, Obtaining, Role, SignError, TokenRequest,
+    TokenSource,
 };
 
 on_every_pipe!(

@@ -11,7 +11,7 @@ use e2e::{
 };
 use hub_emulator::{Authority, Config, DeviceAuth, HubConfig};
 use steadfast::{
-    Advice, Builder, ClientCertificate, Device, Event, Failure, LocalFailure, Message, Proxy, Tls, Transport,
+    Advice, Builder, ClientCertificate, Device, Event, Failure, LinkEvent, LocalFailure, Message, Proxy, Tls, Transport,
 };
 
 on_every_pipe!(
@@ -175,6 +175,6 @@ async fn a_broker_with_websockets_takes_everything(pipe: Pipe) {
     assert_eq!((books.delivered, books.queued), (100, 0));
     assert_eq!(soon(driver).await.unwrap(), books);
     while let Ok(event) = events.try_recv() {
-        assert!(!matches!(event, Event::Down(_) | Event::Retrying { .. }), "{event:?}");
+        assert!(!matches!(event, Event::Link(LinkEvent::Down(_) | LinkEvent::Retrying { .. })), "{event:?}");
     }
 }

@@ -233,6 +233,7 @@ impl Builder {
                 spins: (0, 0),
                 last_hub: String::new(),
                 events: Vec::new(),
+                service_events: Vec::new(),
                 attempts: Vec::new(),
                 inbound: Vec::new(),
                 told: Vec::new(),

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::{
-    Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Provisioned, Role, Settings,
+    Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Provisioned, Role, Settings, hub,
 };
 
 use crate::https::{Chip, Dialogue};
@@ -151,6 +151,8 @@ pub(crate) struct Device<O> {
     pub(crate) spins: (u64, u32),
     pub(crate) last_hub: String,
     pub(crate) events: Vec<(u64, Event)>,
+    /// Events of the hub's services.
+    pub(crate) service_events: Vec<(u64, hub::Event)>,
     pub(crate) attempts: Vec<AttemptRecord>,
     pub(crate) inbound: Vec<Inbound>,
     pub(crate) told: Vec<(u64, Told)>,

@@ -44,7 +44,7 @@ impl<O: Outbox> World<O> {
             || self.hubs.iter().any(|hub| hub.name() == host);
         let reach = if known { reach } else { Reach::Unresolved };
         let one_way = self.network.draw(&mut self.rng);
-        let settings = self.devices[number].link.settings().0.clone();
+        let settings = self.devices[number].link.link().settings().0.clone();
         let size = if self.devices[number].feed == Feed::Bytes { 1 } else { usize::MAX };
         let tunnel = self.network.tunnel(&host, settings.port, reach, size);
         let before = if let Way::On(trips) = tunnel { trips * 2 * one_way } else { 0 };

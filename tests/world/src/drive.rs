@@ -3,9 +3,10 @@
 use std::cmp::Ordering;
 
 use rumqttc::mqttbytes::v4;
+use steadfast_core::hub::Received;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
 use steadfast_core::{
-    Action, Attempt, Event, Failure, Input, Instant, LocalFailure, Outbox, Output, Received, Role, SignRequest, State,
+    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Output, Role, SignRequest, State, hub,
 };
 
 use crate::EPOCH_SECS;
@@ -161,7 +162,7 @@ impl<O: Outbox> World<O> {
 
     /// Does what the link asks for until it waits.
     pub(crate) fn drain(&mut self, number: usize) {
-        let most = DRAIN + usize::from(self.devices[number].link.settings().0.window);
+        let most = DRAIN + usize::from(self.devices[number].link.link().settings().0.window);
         for _ in 0..most {
             let room = self.room(number);
             let device = &mut self.devices[number];
@@ -219,9 +220,13 @@ impl<O: Outbox> World<O> {
         self.fail(number, "the outputs do not end");
     }
 
-    fn note(&mut self, number: usize, event: Event) {
+    fn note(&mut self, number: usize, event: hub::Event) {
         let now = self.now;
         let device = &mut self.devices[number];
+        let hub::Event::Link(event) = event else {
+            device.service_events.push((now, event));
+            return;
+        };
         device.events.push((now, event));
         if let Err(broken) = device.oracle.event(&event) {
             self.fail(number, &broken);
@@ -231,20 +236,20 @@ impl<O: Outbox> World<O> {
     /// Checks what must hold when the link waits.
     pub(crate) fn check(&mut self, number: usize) {
         let device = &mut self.devices[number];
-        let (up, busy) = (device.link.state() == State::Up, !device.oracle.open.is_empty());
+        let (up, busy) = (device.link.link().state() == State::Up, !device.oracle.open.is_empty());
         self.up = self.up + usize::from(up) - usize::from(core::mem::replace(&mut device.up, up));
         self.busy = self.busy + usize::from(busy) - usize::from(core::mem::replace(&mut device.busy, busy));
         let device = &self.devices[number];
-        let queued = device.link.outbox().usage().messages;
-        if let Err(broken) = device.oracle.books(&device.link.ledger(), queued) {
+        let queued = device.link.link().outbox().usage().messages;
+        if let Err(broken) = device.oracle.books(&device.link.link().ledger(), queued) {
             self.fail(number, &broken);
         }
-        let status = device.link.status();
-        if status.in_flight > device.link.settings().0.window {
+        let status = device.link.link().status();
+        if status.in_flight > device.link.link().settings().0.window {
             self.fail(number, "more in flight than the window allows");
         }
         let alone = (device.oracle.open.first(), device.oracle.open.last());
-        if alone != (device.link.outbox().first().as_ref(), device.link.outbox().last().as_ref()) {
+        if alone != (device.link.link().outbox().first().as_ref(), device.link.link().outbox().last().as_ref()) {
             self.fail(number, "a message is neither queued nor delivered nor dropped");
         }
     }
@@ -252,7 +257,7 @@ impl<O: Outbox> World<O> {
     fn room(&self, number: usize) -> usize {
         let device = &self.devices[number];
         let Some(uplink) = device.uplink else { return usize::MAX };
-        let attempt = device.link.attempt();
+        let attempt = device.link.link().attempt();
         let backlog = self.own(number, attempt).map_or(0, |id| self.connections[&id].backlog.len());
         uplink.buffer.saturating_sub(backlog)
     }
@@ -441,7 +446,7 @@ impl<O: Outbox> World<O> {
         let now = self.instant();
         let hub = self.own(number, attempt).is_some_and(|id| self.connections[&id].role == Role::Hub);
         let device = &mut self.devices[number];
-        let limit = device.link.settings().0.max_inbound;
+        let limit = device.link.link().settings().0.max_inbound;
         let (len, waits, received) = if device.feed == Feed::Packets {
             match decode(bytes, limit) {
                 Ok(Decoded::Packet { packet, len }) => {
@@ -467,7 +472,7 @@ impl<O: Outbox> World<O> {
             Ok(Inbound { attempt, topic, payload: payload.into(), packet_id, dup, duplicate })
         };
         let received = received.map(|received| match received {
-            Received::Message { topic, payload, packet_id, dup } => {
+            Received::Link(steadfast_core::Received::Message { topic, payload, packet_id, dup }) => {
                 message(topic.into(), payload, packet_id, dup, false)
             }
             Received::CloudToDevice { properties, payload, packet_id, dup, duplicate } => {
@@ -479,7 +484,9 @@ impl<O: Outbox> World<O> {
                 let topic = format!("inputs/{name}/{properties}");
                 message(topic, payload, packet_id, dup, false)
             }
-            Received::ProvisioningPayload(payload) => message(String::new(), payload, None, false, false),
+            Received::Link(steadfast_core::Received::ProvisioningPayload(payload)) => {
+                message(String::new(), payload, None, false, false)
+            }
             Received::Twin(twin) => {
                 Err(Told::Twin { desired: json(twin.desired), version: twin.desired_version, reset: twin.reset })
             }

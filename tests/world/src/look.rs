@@ -1,8 +1,8 @@
 //! What a story can look at.
 
-use steadfast_core::{Assignment, Event, Ledger, Memory, MessageId, Outbox, State, Status};
+use steadfast_core::{Assignment, Event, Ledger, Link, Memory, MessageId, Outbox, State, Status, hub};
 
-use crate::device::{AttemptRecord, DeviceLink, Inbound, Told};
+use crate::device::{AttemptRecord, Inbound, Shared, Told};
 use crate::world::{World, millis};
 
 impl<O: Outbox> World<O> {
@@ -15,25 +15,25 @@ impl<O: Outbox> World<O> {
     /// Returns the state of a link.
     #[must_use]
     pub fn state_of(&self, number: usize) -> State {
-        self.devices[number].link.state()
+        self.devices[number].link.link().state()
     }
 
     /// Returns the status of the first link.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.devices[0].link.status()
+        self.devices[0].link.link().status()
     }
 
     /// Returns the ledger of the first link.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
-        self.devices[0].link.ledger()
+        self.devices[0].link.link().ledger()
     }
 
     /// Returns the first link.
     #[must_use]
-    pub fn link(&self) -> &DeviceLink<O> {
-        &self.devices[0].link
+    pub fn link(&self) -> &Link<O, Shared> {
+        self.devices[0].link.link()
     }
 
     /// Returns the events of the first link, each with its time in milliseconds.
@@ -48,7 +48,19 @@ impl<O: Outbox> World<O> {
         &self.devices[number].events
     }
 
-    /// Returns how often an event came that `is` wants.
+    /// Returns the events of the first device's services, each with its time in milliseconds.
+    #[must_use]
+    pub fn service_events(&self) -> &[(u64, hub::Event)] {
+        &self.devices[0].service_events
+    }
+
+    /// Returns how often an event of the first device's services came that `is` wants.
+    #[must_use]
+    pub fn count_of_services(&self, is: impl Fn(&hub::Event) -> bool) -> usize {
+        self.devices[0].service_events.iter().filter(|(_, event)| is(event)).count()
+    }
+
+    /// Returns how often an event of the link came that `is` wants.
     #[must_use]
     pub fn count(&self, is: impl Fn(&Event) -> bool) -> usize {
         self.devices[0].events.iter().filter(|(_, event)| is(event)).count()
@@ -144,8 +156,8 @@ impl<O: Outbox> World<O> {
             "{what}\n  seed {}, device {number}, {} ms, attempt {}\n  {}\n{}",
             self.seed,
             self.now,
-            device.link.attempt(),
-            device.link.status(),
+            device.link.link().attempt(),
+            device.link.link().status(),
             events.join("\n")
         )
     }

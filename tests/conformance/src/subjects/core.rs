@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
+use steadfast_core::hub::Received;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Action, Attempt, CallId, Failure, HubLink, Input, Instant, Ledger, Link, Message, Output, RamOutbox, Received,
-    Seed, State,
+    Action, Attempt, CallId, Failure, HubLink, Input, Instant, Ledger, Link, Message, Output, RamOutbox, Seed, State,
 };
 use steadfast_core::{Config, Provisioned};
 
@@ -130,7 +130,7 @@ impl Core {
         }
     }
 
-    fn note(&mut self, received: &Received<'_>, attempt: Attempt) -> Option<Seen> {
+    fn note(&mut self, received: &Received<&str, &[u8]>, attempt: Attempt) -> Option<Seen> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.handles += 1;
         let handle = self.handles;
@@ -145,11 +145,7 @@ impl Core {
                 self.messages.insert(handle, (packet_id, attempt));
                 Some(Seen::Message { handle, payload: text(payload), duplicate })
             }
-            Received::Message { .. }
-            | Received::ProvisioningPayload(_)
-            | Received::CloudToDevice { .. }
-            | Received::Input { .. }
-            | _ => None,
+            Received::Link(_) | Received::CloudToDevice { .. } | Received::Input { .. } | _ => None,
         }
     }
 }
@@ -241,11 +237,11 @@ impl Subject for Core {
     }
 
     fn ledger(&self) -> Ledger {
-        self.link.ledger()
+        self.link.link().ledger()
     }
 
     fn state(&self) -> State {
-        self.link.state()
+        self.link.link().state()
     }
 
     fn power_off(self) {

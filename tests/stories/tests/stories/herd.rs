@@ -192,7 +192,7 @@ fn a_hint_outlives_a_reboot_and_trouble_long_past_does_not() {
     let took = world.run_until_up();
     assert!(took <= secs(5), "{took:?}");
     world.run_for(mins(5));
-    let kept = world.command(0, |link, _| link.memory());
+    let kept = world.command(0, |link, _| link.link().memory());
     let hint = u32::from_le_bytes(kept.to_bytes()[12..16].try_into().expect("four bytes"));
     assert_eq!(hint, 1_200);
 }

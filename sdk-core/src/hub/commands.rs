@@ -1,0 +1,83 @@
+//! Commands that go to the link as they are.
+
+use core::time::Duration;
+
+use super::HubLink;
+use crate::config::Settings;
+use crate::io::{Assignment, Attempt, Role};
+use crate::link::{Home, Link, Message, PublishError};
+use crate::memory::Memory;
+use crate::mqtt::PacketId;
+use crate::outbox::{MessageId, Outbox};
+use crate::time::Instant;
+
+impl<O: Outbox, S: Settings, H: Home, B, C> HubLink<O, S, H, B, C> {
+    /// Returns the link, to look at its state, its ledger and its outbox.
+    #[must_use]
+    pub const fn link(&self) -> &Link<O, S, H> {
+        &self.link
+    }
+
+    /// As [`Link::start`].
+    pub fn start(&mut self, now: Instant) {
+        self.link.start(now);
+    }
+
+    /// As [`Link::wake`].
+    pub fn wake(&mut self, now: Instant) {
+        self.link.wake(now);
+    }
+
+    /// As [`Link::stop`].
+    pub fn stop(&mut self, drain: Duration, now: Instant) {
+        self.link.stop(drain, now);
+    }
+
+    /// As [`Link::publish`].
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was not accepted.
+    pub fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
+        self.link.publish(message, now)
+    }
+
+    /// As [`Link::abandon`].
+    pub fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool {
+        self.link.abandon(packet_id, attempt)
+    }
+
+    /// As [`Link::reprovision`].
+    pub fn reprovision(&mut self, now: Instant) {
+        self.link.reprovision(now);
+    }
+
+    /// As [`Link::restore_assignment`].
+    pub fn restore_assignment(&mut self, assignment: Assignment) {
+        self.link.restore_assignment(assignment);
+    }
+
+    /// As [`Link::restore_memory`].
+    pub fn restore_memory(&mut self, memory: Memory, now: Instant) {
+        self.link.restore_memory(memory, now);
+    }
+
+    /// As [`Link::set_wall_clock`].
+    pub fn set_wall_clock(&mut self, unix_secs: u64, now: Instant) {
+        self.link.set_wall_clock(unix_secs, now);
+    }
+
+    /// As [`Link::set_spread`].
+    pub fn set_spread(&mut self, spread: Duration, now: Instant) {
+        self.link.set_spread(spread, now);
+    }
+
+    /// As [`Link::move_within`].
+    pub fn move_within(&mut self, spread: Duration, by: Role, now: Instant) {
+        self.link.move_within(spread, by, now);
+    }
+
+    /// As [`Link::follow_up_delay`].
+    pub fn follow_up_delay(&mut self) -> Duration {
+        self.link.follow_up_delay()
+    }
+}
