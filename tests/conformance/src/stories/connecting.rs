@@ -68,6 +68,19 @@ pub fn a_token_is_renewed_without_losing_a_message<S: Subject>() {
     run.all_arrived();
 }
 
+/// The end of a connection is noticed when it comes, without waiting for the keep-alive.
+pub fn the_end_of_a_connection_is_noticed_when_it_comes<S: Subject>() {
+    let mut run = Run::<S>::up(Plan::default());
+    run.pass(secs(10));
+    run.cloud.borrow_mut().cut(0);
+    let before = run.now();
+    run.until(|seen| *seen == Seen::Down);
+    assert!(run.now() - before <= secs(1), "after {:?}", run.now() - before);
+    run.publish("{\"n\":1}").expect("room in the outbox");
+    run.until_delivered(1);
+    run.all_arrived();
+}
+
 /// A connection on which nothing passes any more is given up within one and a half keep-alive intervals and some time for
 /// the answer.
 pub fn a_dead_connection_is_found_by_its_keep_alive<S: Subject>() {

@@ -24,6 +24,7 @@ macro_rules! stories {
             a_device_whose_hub_is_away_tries_ever_less_often_and_comes_back
             a_refused_device_registers_again_rarely_and_comes_back_once_it_is_enabled
             a_token_is_renewed_without_losing_a_message
+            the_end_of_a_connection_is_noticed_when_it_comes
             a_dead_connection_is_found_by_its_keep_alive
             an_overloaded_hub_is_tried_again_and_never_left_for_a_registration
             a_throttled_registration_is_tried_again_no_sooner_than_the_service_asks
