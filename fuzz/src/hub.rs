@@ -8,13 +8,13 @@ use steadfast_core::hub::{Event, Received};
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Action, Attempt, CallId, Config, Credential, Failure, HubLink, Input, Instant, Link, Message, Output, Provisioned,
+    Action, AnyProfile, Attempt, CallId, Config, Credential, Failure, HubLink, Input, Instant, Link, Message, Output,
     RamOutbox, Received as LinkReceived, ReportId, Seed, Service, State, Subscriptions,
 };
 
 use crate::source::Source;
 
-type Device<'c> = HubLink<RamOutbox<3, 64>, &'c Config<&'static str>, Provisioned, [u8; 96]>;
+type Device<'c> = HubLink<RamOutbox<3, 64>, AnyProfile<&'c Config<&'static str>>, [u8; 96]>;
 
 /// Plays `data` as a history: the first byte chooses the configuration, then each byte an action.
 ///
@@ -27,7 +27,12 @@ pub fn target(data: &[u8]) {
     let mut config = Config::new(Service::Hub { host: "hub-a.example", device_id: "pump" }, Credential::Certificate);
     let choice = source.byte();
     config.subscriptions = if choice & 1 == 0 { Subscriptions::ALL } else { Subscriptions::METHODS };
-    let Ok(link) = Link::new(&config, RamOutbox::new(), Seed::from_number(u64::from(choice)), Instant::ORIGIN) else {
+    let Ok(link) = Link::new(
+        AnyProfile::new(&config, [0; 256]),
+        RamOutbox::new(),
+        Seed::from_number(u64::from(choice)),
+        Instant::ORIGIN,
+    ) else {
         return;
     };
     let mut link = HubLink::new(link, [0; 96], [0; 96]);

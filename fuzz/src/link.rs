@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::{
-    Action, Attempt, Config, Credential, Event, Failure, Input, Instant, Lane, Link, LocalFailure, Message, MessageId,
-    Output, Overflow, RamOutbox, Received, Seed, Service, Subscriptions, TlsFailure,
+    Action, AnyProfile, Attempt, Config, Credential, Event, Failure, Input, Instant, Lane, Link, LocalFailure, Message,
+    MessageId, Output, Overflow, RamOutbox, Received, Seed, Service, Subscriptions, TlsFailure,
 };
 
 use crate::source::Source;
 
-type Device<'c> = Link<RamOutbox<3, 64>, &'c Config<&'static str>>;
+type Device<'c> = Link<RamOutbox<3, 64>, AnyProfile<&'c Config<&'static str>>>;
 
 /// Plays `data` as a history: the first byte chooses the configuration, then each byte an action.
 ///
@@ -21,8 +21,12 @@ type Device<'c> = Link<RamOutbox<3, 64>, &'c Config<&'static str>>;
 pub fn target(data: &[u8]) {
     let mut source = Source::new(data);
     let config = configuration(source.byte());
-    let Ok(link) = Link::new(&config, RamOutbox::new(), Seed::from_number(u64::from(source.byte())), Instant::ORIGIN)
-    else {
+    let Ok(link) = Link::new(
+        AnyProfile::new(&config, [0; 256]),
+        RamOutbox::new(),
+        Seed::from_number(u64::from(source.byte())),
+        Instant::ORIGIN,
+    ) else {
         return;
     };
     let mut player = Player { link, now: 0, accepted: BTreeSet::new(), open: None, sent: Vec::new(), inbound: None };
@@ -48,18 +52,18 @@ fn configuration(choice: u8) -> Config<&'static str> {
         _ => (dps(), Credential::SharedKey),
     };
     let mut config = Config::new(service, credential);
-    config.window = 2;
+    config.session.window = 2;
     if choice & 4 != 0 {
-        config.overflow = Overflow::DropOldest;
+        config.session.overflow = Overflow::DropOldest;
     }
     if choice & 8 != 0 {
         config.subscriptions = Subscriptions::ALL;
     }
     if choice & 16 != 0 {
-        config.reject_after = Some(1);
+        config.session.reject_after = Some(1);
     }
     if choice & 32 != 0 {
-        config.overflow = Overflow::DropForUrgent;
+        config.session.overflow = Overflow::DropForUrgent;
     }
     config.stamp_creation_time = choice & 64 != 0;
     config

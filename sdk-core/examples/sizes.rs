@@ -3,13 +3,13 @@
 
 use std::mem::size_of;
 
-use steadfast_core::{Config, Event, Link, Output, RamOutbox, Seed};
+use steadfast_core::{Config, Event, Link, Output, Provisioned, RamOutbox, Seed};
 
 type Settings = &'static Config<&'static str>;
 
 fn main() {
     let outbox = size_of::<RamOutbox<8, 2048>>();
-    let link = size_of::<Link<RamOutbox<8, 2048>, Settings>>();
+    let link = size_of::<Link<RamOutbox<8, 2048>, Provisioned<Settings>>>();
     println!("| type | bytes |\n|---|---|");
     println!("| Link with an outbox of 8 messages and 2,048 bytes | {link} |");
     println!("| the outbox in it | {outbox} |");

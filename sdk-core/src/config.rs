@@ -1,16 +1,14 @@
 //! What a link is told once: who the device is, where it belongs, and how patient it is.
 
 mod check;
-mod patience;
 mod settings;
 
 use core::fmt;
 use core::time::Duration;
 
-use crate::retry::RetryPolicy;
+use crate::link::{Reprovisioning, SessionConfig};
 
-pub use self::check::{ConfigError, Setting};
-pub use self::patience::{Reprovisioning, Timeouts};
+pub use self::check::ConfigError;
 pub use self::settings::{Paced, Settings};
 
 /// Where a device belongs.
@@ -75,20 +73,6 @@ impl<T> fmt::Debug for Credential<T> {
             Self::Anonymous => "Anonymous",
         })
     }
-}
-
-/// What happens to a message when the outbox is full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Overflow {
-    /// The new message is refused: [`crate::PublishError::Full`].
-    #[default]
-    RejectNewest,
-    /// The oldest messages that are not in flight make room, each reported as [`crate::Event::Dropped`]: normal ones
-    /// first, urgent ones only for an urgent one.
-    DropOldest,
-    /// A new normal message is refused; for an urgent one the oldest normal messages that are not in flight make room.
-    DropForUrgent,
 }
 
 /// The subscriptions of an IoT hub device.
@@ -160,35 +144,13 @@ pub struct Config<T> {
     pub hub_suffix: Option<T>,
     /// The subscriptions to hold whenever the link is up. Default none.
     pub subscriptions: Subscriptions,
-    /// Whether the service is to forget its side of the session. Default false, so that messages to the device wait.
-    pub clean_session: bool,
-    /// The keep-alive interval, 1 s to 1,177 s (IoT Hub, `iot-mqtt-connect-to-iot-hub.md`: it waits 1.5 times as long,
-    /// and never longer than 29.45 min). Default 240 s.
-    pub keep_alive: Duration,
     /// Lifetime of the tokens the link asks signatures for, 5 min to 24 h. Default 1 h.
     pub token_lifetime: Duration,
-    /// Most publishes without an acknowledgement, 1 to 32,767. Default 16.
-    pub window: u16,
-    /// What happens when the outbox is full. Default [`Overflow::RejectNewest`].
-    pub overflow: Overflow,
     /// Whether telemetry that brings no creation time gets that of its acceptance (`$.ctime`), when the wall clock is set
     /// by then. Default false.
     pub stamp_creation_time: bool,
-    /// How long a message is of use that does not say so itself. Default: for ever.
-    pub expiry: Option<Duration>,
-    /// After how many connections in a row that ended with this message, and only this one, in flight it is set aside.
-    /// Default `None`: never, since a hub that is broken for a while would otherwise cost messages.
-    pub reject_after: Option<u8>,
-    /// Largest packet accepted from the service, in bytes. Default 307,200: the largest message to a module's input, with
-    /// properties of any length. One that is larger ends the connection.
-    pub max_inbound: usize,
-    /// Largest packet the frontend can send, in bytes. Default 307,200: the largest telemetry message, with properties of
-    /// any length.
-    pub max_outbound: usize,
-    /// Timeouts.
-    pub timeouts: Timeouts,
-    /// Back-off.
-    pub retry: RetryPolicy,
+    /// What holds whatever the service is: timeouts, limits, back-off.
+    pub session: SessionConfig,
     /// When to ask the Device Provisioning Service again.
     pub reprovisioning: Reprovisioning,
 }
@@ -208,18 +170,9 @@ impl<T> Config<T> {
             provisioning_payload: None,
             hub_suffix: None,
             subscriptions: Subscriptions::NONE,
-            clean_session: false,
-            keep_alive: Duration::from_secs(240),
             token_lifetime: Duration::from_secs(3600),
-            window: 16,
-            overflow: Overflow::RejectNewest,
             stamp_creation_time: false,
-            expiry: None,
-            reject_after: None,
-            max_inbound: 300 * 1024,
-            max_outbound: 300 * 1024,
-            timeouts: Timeouts::DEFAULT,
-            retry: RetryPolicy::DEFAULT,
+            session: SessionConfig::DEFAULT,
             reprovisioning: Reprovisioning::DEFAULT,
         }
     }

@@ -4,7 +4,6 @@ use core::fmt;
 
 use heapless::String;
 
-use crate::azure::names::{self, DEVICE_ID_MAX, Flaw, HOST_MAX, Name, NameError};
 use crate::failure::Failure;
 use crate::memory::Memory;
 use crate::mqtt::{Incoming, Packet};
@@ -199,6 +198,12 @@ pub struct Endpoint<'a> {
     pub client_certificate: bool,
 }
 
+/// Longest host name of a service, in bytes.
+pub(crate) const HOST_MAX: usize = 128;
+
+/// Longest name of a device at its service, in bytes.
+pub(crate) const DEVICE_ID_MAX: usize = 128;
+
 /// The hub a device was assigned to, and its name there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Assignment {
@@ -207,20 +212,6 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Makes an assignment from what was kept.
-    ///
-    /// # Errors
-    /// [`NameError`] when a name is not acceptable.
-    pub fn new(hub: &str, device_id: &str) -> Result<Self, NameError> {
-        names::check_hub_name(hub)?;
-        names::check_device_id(device_id)?;
-        let mut assignment = Self { hub: String::new(), device_id: String::new() };
-        let too_long = |name, text: &str| NameError { name, flaw: Flaw::TooLong { len: text.len() } };
-        assignment.hub.push_str(hub).map_err(|_| too_long(Name::Hub, hub))?;
-        assignment.device_id.push_str(device_id).map_err(|_| too_long(Name::Device, device_id))?;
-        Ok(assignment)
-    }
-
     /// Returns the hub's host name.
     #[must_use]
     pub fn hub(&self) -> &str {
@@ -231,5 +222,15 @@ impl Assignment {
     #[must_use]
     pub fn device_id(&self) -> &str {
         &self.device_id
+    }
+}
+
+/// Names a filter that the application subscribed to, until [`crate::Event::Unsubscribed`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SubscriptionId(pub(crate) u8);
+
+impl fmt::Display for SubscriptionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
     }
 }

@@ -12,10 +12,10 @@
 //! use std::time::Duration;
 //! use steadfast_core::azure::sas::SymmetricKey;
 //! use steadfast_core::{
-//!     Action, Attempt, Config, Event, Failure, Input, Instant, Link, LocalFailure, Output, RamOutbox,
+//!     Action, Attempt, Broker, Config, Event, Failure, Input, Instant, Link, LocalFailure, Output, RamOutbox,
 //! };
 //!
-//! type Pump<'c> = Link<RamOutbox<8, 2048>, &'c Config<&'static str>>;
+//! type Pump<'c> = Link<RamOutbox<8, 2048>, Broker<&'c Config<&'static str>>>;
 //!
 //! /// Drives the link until it has stopped.
 //! fn drive(link: &mut Pump<'_>, key: &SymmetricKey, mut tell: impl FnMut(&mut Pump<'_>, Event, Instant)) {
@@ -32,8 +32,8 @@
 //!                 Output::Wait(deadline) => break deadline,
 //!                 Output::Event(Event::Stopped) => return,
 //!                 Output::Event(event) => tell(link, event, now()),
-//!                 Output::Action(Action::Sign { attempt, text, .. }) => {
-//!                     let signature = key.sign(&text);
+//!                 Output::Action(Action::Sign { attempt, request }) => {
+//!                     let signature = key.sign(&request.text);
 //!                     link.handle_input(Input::Signed(&signature), attempt, now());
 //!                 }
 //!                 Output::Action(Action::Connect { attempt, endpoint }) => {
@@ -107,7 +107,7 @@
 //! #     let listener = std::net::TcpListener::bind("localhost:0")?;
 //! #     let mut config = Config::new(Service::Broker { host: "localhost", client_id: "pump-7" }, Credential::Anonymous);
 //! #     config.port = listener.local_addr()?.port();
-//! #     config.retry = RetryPolicy::DEFAULT.divided_by(100);
+//! #     config.session.retry = RetryPolicy::DEFAULT.divided_by(100);
 //! #     let broker = std::thread::spawn(move || -> std::io::Result<Vec<u8>> {
 //! #         let (mut stream, _) = listener.accept()?;
 //! #         let mut packet = |answer: &[u8]| {
@@ -127,7 +127,7 @@
 //! #         Ok(rest)
 //! #     });
 //! #     let key = SymmetricKey::from_base64("AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
-//! #     let mut link = Link::new(&config, RamOutbox::new(), Seed::from_number(7), Instant::ORIGIN)?;
+//! #     let mut link = Link::new(Broker::new(&config, [0; 256]), RamOutbox::new(), Seed::from_number(7), Instant::ORIGIN)?;
 //! #     link.publish(Message::to_topic("pumps/7", b"21.5"), Instant::ORIGIN)?;
 //! #     drive(&mut link, &key, |link, event, now| {
 //! #         if matches!(event, Event::Delivered(_)) {
@@ -165,17 +165,25 @@
 #[cfg(test)]
 extern crate std;
 
+mod any_profile;
 pub mod azure;
+pub mod broker;
 mod config;
+pub mod dps;
 pub mod edge;
 mod failure;
 pub mod files;
 pub mod hub;
 mod io;
+pub mod iothub;
 mod ledger;
 mod link;
 mod memory;
 pub mod mqtt;
+/// What a profile of a service says to the link: [`Profile`].
+pub mod profile {
+    pub use crate::link::{Answer, AnswerHead, Change, FILTERS_MAX, Filters, Places, Verdict, Visit};
+}
 mod outbox;
 mod queue;
 pub mod retry;
@@ -186,15 +194,19 @@ mod time;
 mod timer;
 pub mod way;
 
-pub use config::{
-    Config, ConfigError, Credential, DEFAULT_PORT, Overflow, Paced, Reprovisioning, Service, Setting, Settings,
-    Subscriptions, Timeouts,
-};
+pub use any_profile::AnyProfile;
+pub use broker::Broker;
+pub use config::{Config, ConfigError, Credential, DEFAULT_PORT, Paced, Service, Settings, Subscriptions};
+pub use dps::Provisioned;
 pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
 pub use hub::{CallId, HubLink, ReportError, ReportId, RespondError, TwinDocument};
-pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, Role, SignRequest, Taken};
+pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, Role, SignRequest, SubscriptionId, Taken};
+pub use iothub::{HubProfile, IotHub, Residence};
 pub use ledger::Ledger;
-pub use link::{Direct, DropReason, Event, Home, Link, Message, Provisioned, PublishError, Received};
+pub use link::{
+    DropReason, Event, Link, Message, Overflow, Profile, PublishError, Received, Reprovisioning, SessionConfig,
+    SessionConfigError, Setting, SubscribeError, Timeouts,
+};
 pub use memory::Memory;
 pub use outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
 pub use retry::{Cause, Occasion, Policy, RetryPolicy};

@@ -1,26 +1,27 @@
 //! One device's lifelong tie to its hub.
 
-mod account;
 mod attempt;
 mod clock;
+pub(crate) mod config;
 mod deliver;
 mod events;
 mod fleet;
-mod home;
 mod hub;
+mod profile;
 mod provision;
 mod receive;
 mod received;
 mod state;
+mod subscriptions;
+mod timeouts;
 mod transmit;
+mod visit;
 
 use core::time::Duration;
 
-use self::account::Account;
 use self::clock::{CLOCK_SET_SECS, SKEW_SECS, WallClock};
 use self::events::Events;
-use self::state::{Inbound, Ladder, Pending, Phase, Plan, Session, Trouble, Wire};
-use crate::config::{ConfigError, Service, Settings};
+use self::state::{Inbound, Ladder, Pending, Phase, Plan, Session, TokenLife, Trouble, Wire};
 use crate::io::{Assignment, Attempt, Input, Output, Role, Taken};
 use crate::ledger::Ledger;
 use crate::mqtt::PacketId;
@@ -31,9 +32,14 @@ use crate::status::{State, Status};
 use crate::time::{Instant, short_millis};
 use crate::timer::{Deadline, TimerReason, Timers};
 
+pub(crate) use self::config::within;
+pub use self::config::{Overflow, SessionConfig, SessionConfigError, Setting};
+pub(crate) use self::profile::sealed::Sealed;
+pub use self::profile::{FILTERS_MAX, Filters, Places, Profile, SubscribeError};
+pub use self::timeouts::{Reprovisioning, Timeouts};
+pub use self::visit::{Answer, AnswerHead, Change, Verdict, Visit};
 pub use deliver::{Message, PublishError};
 pub use events::{DropReason, Event};
-pub use home::{Direct, Home, Provisioned};
 pub use received::Received;
 
 /// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: as many as an IoT hub keeps for a device (azure-docs
@@ -57,9 +63,7 @@ const INBOUND: usize = 50;
 /// Each connection attempt has a number. The frontend stamps every input with the number of the attempt it belongs to;
 /// inputs of older attempts change nothing.
 #[derive(Clone, Debug)]
-// In the order of use: what is near the start is reached with short instructions, and the outbox may be kilobytes long.
-#[repr(C)]
-pub struct Link<O, S, H = Provisioned> {
+pub struct Link<O, P> {
     phase: Phase,
     plan: Option<Plan>,
     attempt: Attempt,
@@ -77,43 +81,23 @@ pub struct Link<O, S, H = Provisioned> {
     trouble: Trouble,
     events: Events,
     inbound: Inbound,
-    account: Account<S, H>,
+    token: TokenLife,
+    profile: P,
     outbox: O,
 }
 
-impl<O: Outbox, S: Settings> Link<O, S> {
-    /// Creates an idle link. The seed must differ from device to device.
+impl<O: Outbox, P: Profile> Link<O, P> {
+    /// Creates an idle link to the service of `profile`. The seed must differ from device to device.
     ///
     /// Messages that the outbox holds from before count as accepted.
     ///
     /// # Errors
-    /// [`ConfigError`] when the configuration cannot work; nothing was sent then.
-    pub fn new(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
-        Self::create(settings, outbox, seed, now)
-    }
-}
-
-impl<O: Outbox, S: Settings> Link<O, S, Direct> {
-    /// Creates an idle link to a configured hub or broker, about 400 bytes smaller than one that can be provisioned;
-    /// all else as [`Link::new`].
-    ///
-    /// # Errors
-    /// [`ConfigError`] when the configuration cannot work, such as [`Service::Provisioned`]; nothing was sent then.
-    pub fn direct(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
-        if matches!(settings.config().service, Service::Provisioned { .. }) {
-            return Err(ConfigError::NeedsProvisioning);
-        }
-        Self::create(settings, outbox, seed, now)
-    }
-}
-
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
-    fn create(settings: S, outbox: O, seed: Seed, now: Instant) -> Result<Self, ConfigError> {
-        let config = settings.config();
-        config.check()?;
-        let mut rng = Rng::new(seed, config.service.identity());
+    /// When the settings of the profile cannot work; nothing was sent then.
+    pub fn new(profile: P, outbox: O, seed: Seed, now: Instant) -> Result<Self, P::Error> {
+        profile.check()?;
+        let mut rng = Rng::new(seed, profile.identity());
         let session = Session::new(&outbox, &mut rng, now);
-        let unreachable_ms = unreachable_ms(short_millis(config.reprovisioning.after_unreachable), &mut rng);
+        let unreachable_ms = unreachable_ms(short_millis(profile.reprovisioning().after_unreachable), &mut rng);
         let accepted = outbox.usage().messages.try_into().unwrap_or(u64::MAX);
         let ledger = Ledger { accepted, ..Ledger::default() };
         let mut timers = Timers::new();
@@ -121,7 +105,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             timers.set(TimerReason::Expiry, now);
         }
         Ok(Self {
-            account: Account::new(settings),
+            profile,
+            token: TokenLife { secs: 0, from: now },
             rng,
             now,
             attempt: Attempt::default(),
@@ -155,8 +140,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     ///
     /// Without effect on a link that has an assignment, or whose hub is configured.
     pub fn restore_assignment(&mut self, assignment: Assignment) {
-        if self.account.home.assignment().is_none() && self.account.is_provisioned() {
-            self.account.home.assign(assignment);
+        if let Some(visit) = self.profile.visit_mut().filter(|visit| P::VISITS && visit.assignment().is_none()) {
+            visit.assignment = Some(assignment);
         }
     }
 
@@ -195,7 +180,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             self.enter(Phase::Waiting);
             self.timers.set(TimerReason::Retry, now.after(delay));
         } else if self.phase == Phase::Draining && self.plan == Some(Plan::Stop) {
-            self.plan = Some(Plan::Reprovision);
+            self.plan = Some(Plan::Reconnect);
             self.finish_drain_when_empty();
         }
     }
@@ -243,13 +228,13 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// link is stopped.
     pub fn reprovision(&mut self, now: Instant) {
         let now = self.tick(now);
-        if !self.account.is_provisioned() {
+        if !self.visits() {
             return;
         }
         match self.phase {
             Phase::Up => {
                 self.ladder.wanted = true;
-                self.begin_drain(Plan::Reprovision);
+                self.begin_drain(Plan::Reconnect);
             }
             Phase::Draining => self.ladder.wanted = true,
             Phase::Waiting => {
@@ -259,7 +244,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 self.timers.set(TimerReason::Retry, now.after(delay));
             }
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => {
-                self.ladder.wanted = self.account.role() == Role::Hub;
+                self.ladder.wanted = self.role() == Role::Hub;
             }
             Phase::Idle | Phase::Registering | Phase::Stopped => {}
         }
@@ -327,7 +312,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Phase::Idle => State::Idle,
             Phase::Waiting => State::BackingOff,
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing | Phase::Registering => {
-                match self.account.role() {
+                match self.role() {
                     Role::Provisioning => State::Provisioning,
                     Role::Hub => State::Connecting,
                 }
@@ -380,7 +365,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Returns the assignment, when the Device Provisioning Service has made one.
     #[must_use]
     pub fn assignment(&self) -> Option<&Assignment> {
-        self.account.home.assignment()
+        self.profile.assignment()
     }
 
     /// Returns the outbox.
@@ -389,10 +374,21 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         &self.outbox
     }
 
-    /// Returns the configuration.
+    /// Returns the profile of the service, which has the configuration.
     #[must_use]
-    pub fn settings(&self) -> &S {
-        &self.account.settings
+    pub const fn profile(&self) -> &P {
+        &self.profile
+    }
+
+    /// Whether another service may have to be visited. Where it is known at compile time that none is, the dialogue is
+    /// not linked.
+    fn visits(&self) -> bool {
+        P::VISITS && self.profile.visit().is_some()
+    }
+
+    /// The service of this attempt.
+    fn role(&self) -> Role {
+        if P::VISITS { self.profile.role() } else { Role::Hub }
     }
 
     /// Takes note of the time, which never goes back.
@@ -407,20 +403,6 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if self.phase != phase {
             self.phase = phase;
             self.phase_since = self.now;
-        }
-    }
-}
-
-impl<T> Service<T>
-where
-    T: AsRef<str>,
-{
-    /// What tells the device from others.
-    fn identity(&self) -> &str {
-        match self {
-            Self::Hub { device_id, .. } => device_id.as_ref(),
-            Self::Provisioned { registration_id, .. } => registration_id.as_ref(),
-            Self::Broker { client_id, .. } => client_id.as_ref(),
         }
     }
 }

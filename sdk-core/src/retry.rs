@@ -33,34 +33,10 @@ mod backoff;
 
 use core::time::Duration;
 
-use crate::azure::json::{Reader, Token};
 use crate::rng::scale;
 use crate::time::{short_millis, span};
 
 pub use backoff::Backoff;
-
-/// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning
-/// Service, where the link reads it by itself, and of the desired properties.
-pub const SPREAD_MEMBER: &str = "reconnectSpreadSeconds";
-
-/// Finds the hint in a JSON object, such as the desired properties, for [`crate::Link::set_spread`].
-///
-/// `None` when there is none, or none that can be read.
-#[must_use]
-pub fn spread_hint(json: &[u8]) -> Option<Duration> {
-    let mut reader = Reader::new(json);
-    if reader.next().ok()? != Some(Token::ObjectStart) {
-        return None;
-    }
-    let mut found = None;
-    while let Some(Token::Key(key)) = reader.next().ok()? {
-        let value = reader.value().ok()?;
-        if key == SPREAD_MEMBER {
-            found = value.as_u64().map(Duration::from_secs);
-        }
-    }
-    found
-}
 
 /// Decides how long to wait before an attempt.
 ///
@@ -331,14 +307,6 @@ mod tests {
         assert_eq!(backoff.spread(), Some(POLICY.spread_cap));
         backoff.set_spread(Duration::ZERO, &POLICY);
         assert_eq!(backoff.spread(), None);
-    }
-
-    #[test]
-    fn the_hint_is_found_at_the_top_of_a_json_object() {
-        assert_eq!(spread_hint(br#"{"a":{"b":1},"reconnectSpreadSeconds":1100}"#), Some(Duration::from_secs(1_100)));
-        for other in ["", "[]", "{}", r#"{"reconnectSpreadSeconds":"1100"}"#, r#"{"a":{"reconnectSpreadSeconds":1}}"#] {
-            assert_eq!(spread_hint(other.as_bytes()), None, "{other}");
-        }
     }
 
     #[test]

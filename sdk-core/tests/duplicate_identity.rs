@@ -2,10 +2,10 @@
 
 use steadfast_core::mqtt::Incoming;
 use steadfast_core::{
-    Action, Advice, Config, Credential, Failure, Input, Instant, Link, Output, RamOutbox, Seed, Service,
+    Action, Advice, AnyProfile, Config, Credential, Failure, Input, Instant, Link, Output, RamOutbox, Seed, Service,
 };
 
-type Device = Link<RamOutbox<1, 16>, &'static Config<&'static str>>;
+type Device = Link<RamOutbox<1, 16>, AnyProfile<&'static Config<&'static str>>>;
 
 static CONFIG: Config<&str> =
     Config::new(Service::Broker { host: "broker.example", client_id: "twin" }, Credential::Certificate);
@@ -37,7 +37,8 @@ fn hour(seed: u64) -> (Vec<u64>, bool) {
     let mut devices = start.map(|at| {
         let seed = Seed::from_number(seed * 2 + u64::from(at > 0));
         let mut device =
-            Device::new(&CONFIG, RamOutbox::new(), seed, Instant::from_millis(at)).expect("the configuration is right");
+            Device::new(AnyProfile::new(&CONFIG, [0; 256]), RamOutbox::new(), seed, Instant::from_millis(at))
+                .expect("the configuration is right");
         device.start(Instant::from_millis(at));
         drain(&mut device);
         device

@@ -2,16 +2,16 @@
 
 use steadfast_core::mqtt::Incoming;
 use steadfast_core::{
-    Action, Config, Credential, Failure, Input, Instant, Link, Memory, Output, RamOutbox, Seed, Service,
+    Action, AnyProfile, Config, Credential, Failure, Input, Instant, Link, Memory, Output, RamOutbox, Seed, Service,
 };
 
-type Device = Link<RamOutbox<1, 16>, &'static Config<&'static str>>;
+type Device = Link<RamOutbox<1, 16>, AnyProfile<&'static Config<&'static str>>>;
 
 static CONFIG: Config<&str> =
     Config::new(Service::Broker { host: "broker.example", client_id: "pump-7" }, Credential::Certificate);
 
 fn device(seed: u64) -> Device {
-    Device::new(&CONFIG, RamOutbox::new(), Seed::from_number(seed), Instant::ORIGIN)
+    Device::new(AnyProfile::new(&CONFIG, [0; 256]), RamOutbox::new(), Seed::from_number(seed), Instant::ORIGIN)
         .expect("the configuration is right")
 }
 

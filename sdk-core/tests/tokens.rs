@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use steadfast_core::{
-    Action, Attempt, Config, Credential, Failure, Input, Instant, Link, LocalFailure, Output, RamOutbox, Seed, Service,
-    Settings, State, TimerReason,
+    Action, Attempt, Config, Credential, Failure, Input, Instant, IotHub, Link, LocalFailure, Output, RamOutbox, Seed,
+    Service, Settings, State, TimerReason,
 };
 
 static CONFIG: Config<&str> =
@@ -33,7 +33,7 @@ impl Settings for Keeping {
     }
 }
 
-type Keeper<S> = Link<RamOutbox<1, 64>, S>;
+type Keeper<S> = Link<RamOutbox<1, 64>, IotHub<S>>;
 
 /// Carries out what `link` wants but packets, until it waits; returns the attempt that wants a proof, if one does, and
 /// the deadline.
@@ -66,7 +66,7 @@ impl steadfast_core::text::Sink for Bytes<'_> {
 
 /// Starts a link and lets it come to the point where it wants a proof.
 fn wanting<S: Settings>(settings: S) -> (Keeper<S>, Attempt, Instant) {
-    let mut link = Link::new(settings, RamOutbox::new(), Seed::from_number(7), Instant::ORIGIN).unwrap();
+    let mut link = Link::new(IotHub::new(settings), RamOutbox::new(), Seed::from_number(7), Instant::ORIGIN).unwrap();
     link.set_wall_clock(NOW, Instant::ORIGIN);
     link.start(Instant::ORIGIN);
     let (_, _, deadline) = drain(&mut link);

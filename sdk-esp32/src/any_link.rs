@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Assignment, Attempt, Deadline, HubLink, Input, Instant, Link, Memory, Message, MessageId, Outbox, Output,
-    Provisioned, PublishError, Received, Settings, Taken, hub,
+    Assignment, Attempt, Deadline, HubLink, HubProfile, Input, Instant, Link, Memory, Message, MessageId, Outbox,
+    Output, Profile, PublishError, Received, Taken, hub,
 };
 
 use crate::engine::{self, Ack, CloudToDevice, ModuleInput, Poll};
@@ -14,15 +14,15 @@ use crate::engine::{self, Ack, CloudToDevice, ModuleInput, Poll};
 /// A [`Link`] or a [`WithServices`]: what the last parameter of a device stands for.
 ///
 /// Firmware whose device is a plain link has no code of the services in it.
-pub trait AnyLink<O, S>: sealed::Driven<O, S> {}
+pub trait AnyLink<O, P>: sealed::Driven<O, P> {}
 
-impl<O: Outbox, S: Settings> AnyLink<O, S> for Link<O, S> {}
+impl<O: Outbox, P: Profile> AnyLink<O, P> for Link<O, P> {}
 
-impl<O: Outbox, S: Settings> AnyLink<O, S> for WithServices<'_, O, S> {}
+impl<O: Outbox, P: HubProfile> AnyLink<O, P> for WithServices<'_, O, P> {}
 
 /// A link with the services of a hub, working in the application's memory: the last parameter of the type of a device
 /// that [`with_services`](crate::Device::with_services) returns.
-pub type WithServices<'b, O, S> = HubLink<O, S, Provisioned, &'b mut [u8]>;
+pub type WithServices<'b, O, P> = HubLink<O, P, &'b mut [u8]>;
 
 /// A place in the receive buffer.
 pub(crate) type Place = Range<usize>;
@@ -33,14 +33,14 @@ pub(crate) mod sealed {
         Place, Poll, PublishError, Taken, hub,
     };
 
-    pub trait Driven<O, S> {
+    pub trait Driven<O, P> {
         /// What it reports.
         type Event: Into<hub::Event>;
 
         /// What it receives.
         type Received<T, B>;
 
-        fn core(&self) -> &Link<O, S>;
+        fn core(&self) -> &Link<O, P>;
         fn start(&mut self, now: Instant);
         fn stop(&mut self, drain: Duration, now: Instant);
         fn restore_assignment(&mut self, assignment: Assignment);
@@ -145,7 +145,7 @@ macro_rules! driven {
     };
 }
 
-impl<O: Outbox, S: Settings> sealed::Driven<O, S> for Link<O, S> {
+impl<O: Outbox, P: Profile> sealed::Driven<O, P> for Link<O, P> {
     type Event = steadfast_core::Event;
     type Received<T, B> = Received<T, B>;
 
@@ -160,13 +160,13 @@ impl<O: Outbox, S: Settings> sealed::Driven<O, S> for Link<O, S> {
     }
 }
 
-impl<O: Outbox, S: Settings> sealed::Driven<O, S> for WithServices<'_, O, S> {
+impl<O: Outbox, P: HubProfile> sealed::Driven<O, P> for WithServices<'_, O, P> {
     type Event = hub::Event;
     type Received<T, B> = hub::Received<T, B>;
 
     driven!();
 
-    fn core(&self) -> &Link<O, S> {
+    fn core(&self) -> &Link<O, P> {
         self.link()
     }
 

@@ -8,8 +8,8 @@ use core::time::Duration;
 use embedded_io_async::{Read, Write};
 use steadfast_core::hub::orders::Orders;
 use steadfast_core::{
-    Assignment, CallId, Failure, HubLink, Instant, Link, Memory, MessageId, Outbox, PublishError, ReportError,
-    ReportId, RespondError, Seed, Settings,
+    Assignment, CallId, ConfigError, Failure, HubLink, HubProfile, Instant, Link, Memory, MessageId, Outbox, Profile,
+    PublishError, ReportError, ReportId, RespondError, Seed,
 };
 
 use crate::any_link::{AnyLink, Place, WithServices};
@@ -45,8 +45,8 @@ pub trait Timer {
 ///
 /// [`poll`](Self::poll) may be dropped unfinished at any point: nothing is lost, and a dial begins anew.
 #[derive(Debug)]
-pub struct Device<'b, B, C: Connect, T, O, S, L = Link<O, S>> {
-    engine: Engine<'b, O, S, L>,
+pub struct Device<'b, B, C: Connect, T, O, P, L = Link<O, P>> {
+    engine: Engine<'b, O, P, L>,
     board: B,
     connector: C,
     timer: T,
@@ -55,7 +55,7 @@ pub struct Device<'b, B, C: Connect, T, O, S, L = Link<O, S>> {
     unflushed: bool,
 }
 
-impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C, T, O, S> {
+impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: Profile<Error = ConfigError>> Device<'b, B, C, T, O, P> {
     /// Sets a device up. The seed must differ from device to device: take it from the chip's random number generator.
     ///
     /// # Errors
@@ -64,20 +64,22 @@ impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C
         board: B,
         connector: C,
         timer: T,
-        settings: S,
+        profile: P,
         outbox: O,
         seed: Seed,
         buffers: Buffers<'b>,
     ) -> Result<Self, SetupError> {
-        let engine = Engine::new(settings, outbox, seed, buffers, board.now())?;
+        let engine = Engine::new(profile, outbox, seed, buffers, board.now())?;
         Ok(Self { engine, board, connector, timer, stream: None, unflushed: false })
     }
+}
 
+impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: HubProfile> Device<'b, B, C, T, O, P> {
     /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as far as
     /// [`Config::subscriptions`](steadfast_core::Config::subscriptions) asks for them. To be called before
     /// [`start`](Self::start).
     #[must_use]
-    pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, T, O, S, WithServices<'b, O, S>> {
+    pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, T, O, P, WithServices<'b, O, P>> {
         let Self { engine, board, connector, timer, stream, unflushed } = self;
         let ServiceBuffers { reports, answers } = memory;
         let engine = engine.wrap(|link| HubLink::new(link, reports, answers));
@@ -85,11 +87,11 @@ impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C
     }
 }
 
-impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, S: Settings> Device<'b, B, C, T, O, S, WithServices<'b, O, S>> {
+impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: HubProfile> Device<'b, B, C, T, O, P, WithServices<'b, O, P>> {
     service_commands!();
 }
 
-impl<B: Board, C: Connect, T: Timer, O: Outbox, S: Settings, L: AnyLink<O, S>> Device<'_, B, C, T, O, S, L> {
+impl<B: Board, C: Connect, T: Timer, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B, C, T, O, P, L> {
     /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
     /// and stream included; what the last three point to comes on top, and the future of [`poll`](Self::poll).
     #[must_use]

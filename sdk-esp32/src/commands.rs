@@ -85,7 +85,7 @@ macro_rules! commands {
         }
 
         /// Returns the link, to look at its state, its books and its outbox.
-        pub fn link(&self) -> &Link<O, S> {
+        pub fn link(&self) -> &Link<O, P> {
             self.engine.link.core()
         }
 

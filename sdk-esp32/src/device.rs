@@ -5,8 +5,8 @@ use core::time::Duration;
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
 use steadfast_core::hub::orders::Orders;
 use steadfast_core::{
-    Assignment, CallId, Failure, HubLink, Instant, Link, Memory, MessageId, Outbox, PublishError, ReportError,
-    ReportId, RespondError, Seed, Settings,
+    Assignment, CallId, ConfigError, Failure, HubLink, HubProfile, Instant, Link, Memory, MessageId, Outbox, Profile,
+    PublishError, ReportError, ReportId, RespondError, Seed,
 };
 
 use crate::any_link::{AnyLink, Place, WithServices};
@@ -23,8 +23,8 @@ const WRITE_PAUSE_LONGEST: Duration = Duration::from_millis(320);
 /// Everything happens within [`poll`](Self::poll): dialling, writing, reading, waiting. Other methods only change what
 /// the next `poll` does.
 #[derive(Debug)]
-pub struct Device<'b, B, C: Connect, O, S, L = Link<O, S>> {
-    engine: Engine<'b, O, S, L>,
+pub struct Device<'b, B, C: Connect, O, P, L = Link<O, P>> {
+    engine: Engine<'b, O, P, L>,
     board: B,
     connector: C,
     stream: Option<C::Stream>,
@@ -33,7 +33,7 @@ pub struct Device<'b, B, C: Connect, O, S, L = Link<O, S>> {
     write_pause: Duration,
 }
 
-impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
+impl<'b, B: Board, C: Connect, O: Outbox, P: Profile<Error = ConfigError>> Device<'b, B, C, O, P> {
     /// Sets a device up. The seed must differ from device to device: take it from the chip's random number generator.
     ///
     /// # Errors
@@ -41,20 +41,22 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
     pub fn new(
         board: B,
         connector: C,
-        settings: S,
+        profile: P,
         outbox: O,
         seed: Seed,
         buffers: Buffers<'b>,
     ) -> Result<Self, SetupError> {
-        let engine = Engine::new(settings, outbox, seed, buffers, board.now())?;
+        let engine = Engine::new(profile, outbox, seed, buffers, board.now())?;
         Ok(Self { engine, board, connector, stream: None, unflushed: false, write_pause: WRITE_PAUSE })
     }
+}
 
+impl<'b, B: Board, C: Connect, O: Outbox, P: HubProfile> Device<'b, B, C, O, P> {
     /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as far as
     /// [`Config::subscriptions`](steadfast_core::Config::subscriptions) asks for them. To be called before
     /// [`start`](Self::start).
     #[must_use]
-    pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, O, S, WithServices<'b, O, S>> {
+    pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, O, P, WithServices<'b, O, P>> {
         let Self { engine, board, connector, stream, unflushed, write_pause } = self;
         let ServiceBuffers { reports, answers } = memory;
         let engine = engine.wrap(|link| HubLink::new(link, reports, answers));
@@ -62,11 +64,11 @@ impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S> {
     }
 }
 
-impl<'b, B: Board, C: Connect, O: Outbox, S: Settings> Device<'b, B, C, O, S, WithServices<'b, O, S>> {
+impl<'b, B: Board, C: Connect, O: Outbox, P: HubProfile> Device<'b, B, C, O, P, WithServices<'b, O, P>> {
     service_commands!();
 }
 
-impl<B: Board, C: Connect, O: Outbox, S: Settings, L: AnyLink<O, S>> Device<'_, B, C, O, S, L> {
+impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B, C, O, P, L> {
     /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
     /// and stream included; what the last three point to comes on top.
     #[must_use]

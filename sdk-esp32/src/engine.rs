@@ -10,8 +10,8 @@ use heapless::String;
 use steadfast_core::azure::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Action, Attempt, CallId, ConfigError, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Role, Seed,
-    Settings, Taken, TwinDocument, hub,
+    Action, Attempt, CallId, ConfigError, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Profile, Role,
+    Seed, Taken, TwinDocument, hub,
 };
 
 use crate::any_link::{AnyLink, Place};
@@ -216,9 +216,9 @@ struct Dialling {
     client_certificate: bool,
 }
 
-pub(crate) struct Engine<'b, O, S, L> {
+pub(crate) struct Engine<'b, O, P, L> {
     pub(crate) link: L,
-    of: PhantomData<fn() -> (O, S)>,
+    of: PhantomData<fn() -> (O, P)>,
     rx: &'b mut [u8],
     /// What of `rx` the link has not taken.
     unread: Range<usize>,
@@ -232,7 +232,7 @@ pub(crate) struct Engine<'b, O, S, L> {
     attempt: Attempt,
 }
 
-impl<O, S, L: fmt::Debug> fmt::Debug for Engine<'_, O, S, L> {
+impl<O, P, L: fmt::Debug> fmt::Debug for Engine<'_, O, P, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the buffers: a password may be in them.
         let (link, unread, unsent) = (&self.link, self.unread.len(), self.unsent.len());
@@ -245,15 +245,15 @@ impl<O, S, L: fmt::Debug> fmt::Debug for Engine<'_, O, S, L> {
     }
 }
 
-impl<'b, O: Outbox, S: Settings> Engine<'b, O, S, Link<O, S>> {
+impl<'b, O: Outbox, P: Profile<Error = ConfigError>> Engine<'b, O, P, Link<O, P>> {
     pub(crate) fn new(
-        settings: S,
+        profile: P,
         outbox: O,
         seed: Seed,
         buffers: Buffers<'b>,
         now: Instant,
     ) -> Result<Self, SetupError> {
-        let (inbound, outbound) = (settings.config().max_inbound, settings.config().max_outbound.max(CONNECT_BYTES));
+        let (inbound, outbound) = (profile.session().max_inbound, profile.session().max_outbound.max(CONNECT_BYTES));
         let Buffers { rx, tx } = buffers;
         if rx.len() < inbound {
             return Err(SetupError::RxTooSmall { size: rx.len(), needed: inbound });
@@ -261,7 +261,7 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S, Link<O, S>> {
         if tx.len() < outbound {
             return Err(SetupError::TxTooSmall { size: tx.len(), needed: outbound });
         }
-        let link = Link::new(settings, outbox, seed, now)?;
+        let link = Link::new(profile, outbox, seed, now)?;
         Ok(Self {
             link,
             of: PhantomData,
@@ -276,9 +276,9 @@ impl<'b, O: Outbox, S: Settings> Engine<'b, O, S, Link<O, S>> {
     }
 }
 
-impl<'b, O: Outbox, S: Settings, L: AnyLink<O, S>> Engine<'b, O, S, L> {
+impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
     /// Drives what `wrap` makes of the link.
-    pub(crate) fn wrap<W>(self, wrap: impl FnOnce(L) -> W) -> Engine<'b, O, S, W> {
+    pub(crate) fn wrap<W>(self, wrap: impl FnOnce(L) -> W) -> Engine<'b, O, P, W> {
         let Self { link, of, rx, unread, starved, tx, unsent, dialling, attempt } = self;
         Engine { link: wrap(link), of, rx, unread, starved, tx, unsent, dialling, attempt }
     }

@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use core::time::Duration;
-//! use steadfast_core::{Config, Credential, Event, Message, RamOutbox, Seed, Service, hub};
+//! use steadfast_core::{Config, Credential, Event, Message, Provisioned, RamOutbox, Seed, Service, hub};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 //!
 //! const CONFIG: Config<&str> = {
@@ -17,15 +17,15 @@
 //!         registration_id: "pump-7",
 //!     };
 //!     let mut config = Config::new(service, Credential::SharedKey);
-//!     config.max_inbound = 2048;
-//!     config.max_outbound = 2048;
+//!     config.session.max_inbound = 2048;
+//!     config.session.max_outbound = 2048;
 //!     config
 //! };
 //!
 //! fn run(board: impl Board, connector: impl Connect, seed: Seed) -> Result<(), steadfast_esp32::SetupError> {
 //!     let (mut rx, mut tx) = ([0; 2048], [0; 2048]);
 //!     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-//!     let mut device = Device::new(board, connector, &CONFIG, RamOutbox::<8, 2048>::new(), seed, buffers)?;
+//!     let mut device = Device::new(board, connector, Provisioned::new(&CONFIG), RamOutbox::<8, 2048>::new(), seed, buffers)?;
 //!     device.start();
 //!     let mut due = device.board().now();
 //!     loop {
@@ -58,15 +58,15 @@
 //! ```no_run
 //! use core::time::Duration;
 //! use steadfast_core::hub::pnp::{self, Acknowledgement};
-//! use steadfast_core::{Config, Credential, RamOutbox, Seed, Service, Subscriptions};
+//! use steadfast_core::{Config, Credential, Provisioned, RamOutbox, Seed, Service, Subscriptions};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll, ServiceBuffers};
 //!
 //! const CONFIG: Config<&str> = {
 //!     let service = Service::Hub { host: "my-hub.azure-devices.net", device_id: "pump-7" };
 //!     let mut config = Config::new(service, Credential::SharedKey);
 //!     // The twin has to fit.
-//!     config.max_inbound = 4096;
-//!     config.max_outbound = 2048;
+//!     config.session.max_inbound = 4096;
+//!     config.session.max_outbound = 2048;
 //!     config.subscriptions = Subscriptions::ALL;
 //!     config
 //! };
@@ -75,7 +75,7 @@
 //!     let (mut rx, mut tx) = ([0; 4096], [0; 4096]);
 //!     let (mut reports, mut answers) = ([0; 1024], [0; 512]);
 //!     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-//!     let device = Device::new(board, connector, &CONFIG, RamOutbox::<8, 2048>::new(), seed, buffers)?;
+//!     let device = Device::new(board, connector, Provisioned::new(&CONFIG), RamOutbox::<8, 2048>::new(), seed, buffers)?;
 //!     let mut device = device.with_services(ServiceBuffers { reports: &mut reports, answers: &mut answers });
 //!     device.start();
 //!     loop {

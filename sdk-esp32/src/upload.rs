@@ -9,14 +9,14 @@
 //! ```no_run
 //! use core::time::Duration;
 //! use steadfast_core::files::{self, Options, Report, UploadError};
-//! use steadfast_core::{Config, RamOutbox, Seed};
+//! use steadfast_core::{Config, Provisioned, RamOutbox, Seed};
 //! use steadfast_esp32::upload::{Http, Poll, Upload, UploadBuffers};
 //! use steadfast_esp32::{Board, Connect, Device};
 //!
 //! type Settings = &'static Config<&'static str>;
 //!
 //! fn upload<B: Board, C: Connect>(
-//!     device: &mut Device<'_, B, C, RamOutbox<8, 2048>, Settings>,
+//!     device: &mut Device<'_, B, C, RamOutbox<8, 2048>, Provisioned<Settings>>,
 //!     config: Settings,
 //!     http: &mut impl Http,
 //!     log: &[u8],
@@ -266,7 +266,7 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
     ) -> Result<Self, UploadError> {
         let UploadBuffers { grant, block, scratch } = buffers;
         options.block_len = options.block_len.min(block.len());
-        let core = files::Upload::new(name, options, config.retry, seed, grant, now)?;
+        let core = files::Upload::new(name, options, config.session.retry, seed, grant, now)?;
         Ok(Self { core, config, block, scratch })
     }
 

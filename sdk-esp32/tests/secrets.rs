@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
-use steadfast_core::{Config, Credential, Failure, Instant, RamOutbox, Seed, Service};
+use steadfast_core::{AnyProfile, Config, Credential, Failure, Instant, RamOutbox, Seed, Service};
 use steadfast_esp32::{Board, Buffers, Connect, Device, Dial, Stream};
 
 const SECRET: &str = "hunter2-and-more";
@@ -92,12 +92,14 @@ fn holds(text: &[u8], secret: &[u8]) -> bool {
 /// Runs a device for a while on streams that take `takes` bytes; returns what is in the send buffer while it runs, and
 /// whether its debug output shows the secret.
 fn run(config: &'static Config<&'static str>, takes: usize) -> (Vec<u8>, bool) {
-    let (mut rx, mut tx) = (vec![0; config.max_inbound], vec![0; config.max_outbound.max(2048)]);
+    let (mut rx, mut tx) = (vec![0; config.session.max_inbound], vec![0; config.session.max_outbound.max(2048)]);
     let lab = Lab { takes, ..Lab::default() };
     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
     let mut shown = format!("{buffers:?}");
     let outbox = RamOutbox::<2, 64>::new();
-    let mut device = Device::new(lab.clone(), lab, config, outbox, Seed::from_number(7), buffers).unwrap();
+    let mut device =
+        Device::new(lab.clone(), lab, AnyProfile::new(config, [0; 256]), outbox, Seed::from_number(7), buffers)
+            .unwrap();
     device.start();
     for _ in 0..8 {
         device.poll(Duration::from_secs(1));

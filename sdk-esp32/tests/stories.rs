@@ -24,7 +24,7 @@ use forms::{
 use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for, sas_key};
 use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::azure::key_choice::KeyPair;
-use steadfast_core::{Assignment, Event, Failure, PublishError, Seed, State};
+use steadfast_core::{AnyProfile, Assignment, Event, Failure, PublishError, Seed, State};
 use steadfast_esp32::{Ack, Buffers, Device, SetupError, asynch};
 use steadfast_world::service::Greeting;
 
@@ -480,7 +480,8 @@ fn buffers_that_cannot_work_are_refused_before_anything_is_sent() {
     let make = |rx: usize, tx: usize| {
         let buffers = Buffers { rx: vec![0; rx].leak(), tx: vec![0; tx].leak() };
         let (board, dialler) = (Rig(Rc::clone(&net)), Dialler(Rc::clone(&net)));
-        Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers).err()
+        Device::new(board, dialler, AnyProfile::new(&CONFIG, [0; 256]), Outbox::new(), Seed::from_number(7), buffers)
+            .err()
     };
     assert_eq!(make(1023, 2048), Some(SetupError::RxTooSmall { size: 1023, needed: 1024 }));
     assert_eq!(make(1024, 2047), Some(SetupError::TxTooSmall { size: 2047, needed: 2048 }));

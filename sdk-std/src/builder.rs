@@ -86,7 +86,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         let nowhere = Service::Broker { host: Box::default(), client_id: Box::default() };
         let mut config = Config::new(nowhere, Credential::Anonymous);
-        config.window = WINDOW;
+        config.session.window = WINDOW;
         Self {
             config,
             placed: false,
@@ -216,7 +216,7 @@ impl Builder {
 
     /// Sets whether the service is to forget its side of the session at each connection. Default false.
     pub const fn clean_session(mut self, clean: bool) -> Self {
-        self.config.clean_session = clean;
+        self.config.session.clean_session = clean;
         self
     }
 
@@ -228,13 +228,13 @@ impl Builder {
 
     /// Sets what happens when the outbox is full. Default: the new message waits, or is refused.
     pub const fn overflow(mut self, overflow: Overflow) -> Self {
-        self.config.overflow = overflow;
+        self.config.session.overflow = overflow;
         self
     }
 
     /// Sets how long a message is of use that does not say so itself. Default: for ever.
     pub const fn expiry(mut self, span: Duration) -> Self {
-        self.config.expiry = Some(span);
+        self.config.session.expiry = Some(span);
         self
     }
 
@@ -251,19 +251,19 @@ impl Builder {
     /// Sets after how many connections in a row that ended with one message alone in flight it is set aside. Default:
     /// never.
     pub const fn reject_after(mut self, connections: u8) -> Self {
-        self.config.reject_after = Some(connections);
+        self.config.session.reject_after = Some(connections);
         self
     }
 
     /// Sets how many publishes go without acknowledgement at most, 1 to 32,767. Default 100.
     pub const fn window(mut self, messages: u16) -> Self {
-        self.config.window = messages;
+        self.config.session.window = messages;
         self
     }
 
     /// Sets the keep-alive interval, 1 s to 1,177 s. Default 240 s.
     pub const fn keep_alive(mut self, interval: Duration) -> Self {
-        self.config.keep_alive = interval;
+        self.config.session.keep_alive = interval;
         self
     }
 
@@ -275,13 +275,13 @@ impl Builder {
 
     /// Sets how long the link waits for each answer.
     pub const fn timeouts(mut self, timeouts: Timeouts) -> Self {
-        self.config.timeouts = timeouts;
+        self.config.session.timeouts = timeouts;
         self
     }
 
     /// Sets the back-off.
     pub const fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.config.retry = policy;
+        self.config.session.retry = policy;
         self
     }
 

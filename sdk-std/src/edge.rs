@@ -69,8 +69,8 @@ impl Builder {
             Environment::Module(module) => {
                 self = self.hub(module.hub_host_name, module.device_id).module_id(module.module_id);
                 self.config.gateway = module.gateway_host_name.map(Into::into);
-                if self.config.gateway.is_some() && self.config.retry == RetryPolicy::DEFAULT {
-                    self.config.retry = RetryPolicy::EDGE;
+                if self.config.gateway.is_some() && self.config.session.retry == RetryPolicy::DEFAULT {
+                    self.config.session.retry = RetryPolicy::EDGE;
                 }
                 self.by_workload(EdgeModule::of(module))
             }

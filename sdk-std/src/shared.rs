@@ -7,8 +7,8 @@ use std::task::Waker;
 
 use steadfast_core::hub::{CallSlot, Event};
 use steadfast_core::{
-    Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, Provisioned,
-    PublishError, Settings, Status,
+    AnyProfile, Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, PublishError,
+    Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use zeroize::{Zeroize, Zeroizing};
@@ -21,7 +21,7 @@ use crate::receipt::Receipts;
 use crate::services::Services;
 
 /// The link of a device on this frontend.
-pub(crate) type DeviceLink = HubLink<MemoryOutbox, SharedConfig, Provisioned, Box<[u8]>, Box<[CallSlot]>>;
+pub(crate) type DeviceLink = HubLink<MemoryOutbox, AnyProfile<SharedConfig, Box<[u8]>>, Box<[u8]>, Box<[CallSlot]>>;
 
 /// The configuration, held once by the link and once by the driver.
 #[derive(Clone, Debug)]
@@ -325,7 +325,7 @@ impl Inner {
         let size = message.address.text().len().saturating_add(message.payload.len());
         outbox.has_room_for(size)
             || size > outbox.capacity().bytes
-            || match self.link.link().settings().config().overflow {
+            || match self.link.link().profile().config().session.overflow {
                 Overflow::DropOldest => true,
                 Overflow::DropForUrgent => message.lane == Lane::Urgent,
                 Overflow::RejectNewest | _ => false,

@@ -66,7 +66,7 @@ fn each_chain_of_errors_says_everything_and_says_it_once() {
         &Failure::Tls(TlsFailure::Expired),
         &Failure::Local(LocalFailure::Resources),
         &Failure::Reset,
-        &ConfigError::Window(0),
+        &ConfigError::Session(steadfast_core::SessionConfigError::Window(0)),
     ];
     for error in others {
         assert!(!said_once(error).is_empty());

@@ -77,8 +77,8 @@ mod device {
         #[cfg(feature = "key")]
         let credential = Credential::SharedKey;
         let mut config = Config::new(service, credential);
-        config.max_inbound = 2048;
-        config.max_outbound = 2048;
+        config.session.max_inbound = 2048;
+        config.session.max_outbound = 2048;
         #[cfg(feature = "services")]
         {
             config.subscriptions = steadfast_core::Subscriptions::ALL;
@@ -99,10 +99,7 @@ mod device {
     pub(crate) fn run() {
         let seed = Seed::new(black_box([7; 16]));
         let outbox = RamOutbox::<8, 2048>::new();
-        #[cfg(feature = "dps")]
-        let link = Link::new(Fixed, outbox, seed, now());
-        #[cfg(not(feature = "dps"))]
-        let link = Link::direct(Fixed, outbox, seed, now());
+        let link = Link::new(Profile::new(Fixed), outbox, seed, now());
         let Ok(link) = link else { return };
         #[cfg(feature = "services")]
         let mut link = steadfast_core::HubLink::new(link, [0; 1024], [0; 1024]);
@@ -121,13 +118,13 @@ mod device {
     }
 
     #[cfg(feature = "dps")]
-    type Home = steadfast_core::Provisioned;
+    type Profile = steadfast_core::Provisioned<Fixed>;
     #[cfg(not(feature = "dps"))]
-    type Home = steadfast_core::Direct;
+    type Profile = steadfast_core::IotHub<Fixed>;
     #[cfg(feature = "services")]
-    type Driven = steadfast_core::HubLink<RamOutbox<8, 2048>, Fixed, Home>;
+    type Driven = steadfast_core::HubLink<RamOutbox<8, 2048>, Profile>;
     #[cfg(not(feature = "services"))]
-    type Driven = Link<RamOutbox<8, 2048>, Fixed, Home>;
+    type Driven = Link<RamOutbox<8, 2048>, Profile>;
 
     /// A loop of its own: firmware keeps its link in a static, or hands it from function to function, and does not hold
     /// kilobytes of it in the frame it works in.
@@ -320,11 +317,11 @@ mod files {
 
 #[cfg(feature = "ram")]
 pub(crate) mod ram {
-    use steadfast_core::{Config, Link, RamOutbox};
+    use steadfast_core::{Config, Link, Provisioned, RamOutbox};
 
     /// As many bytes as a link with room for 8 messages of 2 KiB takes.
     pub(crate) static LINK: [core::sync::atomic::AtomicU8; size_of::<
-        Link<RamOutbox<8, 2048>, &'static Config<&'static str>>,
+        Link<RamOutbox<8, 2048>, Provisioned<&'static Config<&'static str>>>,
     >()] = [const { core::sync::atomic::AtomicU8::new(0) }; _];
 }
 

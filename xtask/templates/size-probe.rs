@@ -2,13 +2,13 @@
 
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
-use steadfast_core::{Assignment, Config, Link, RamOutbox};
+use steadfast_core::{Assignment, Config, Link, Provisioned, RamOutbox};
 
 type Settings = &'static Config<&'static str>;
 
 fn main() {
-    show::<Link<RamOutbox<1, 0>, Settings>>("Link without room for messages");
-    show::<Link<RamOutbox<16, 4096>, Settings>>("Link with 16 messages in 4 KiB");
+    show::<Link<RamOutbox<1, 0>, Provisioned<Settings>>>("Link without room for messages");
+    show::<Link<RamOutbox<16, 4096>, Provisioned<Settings>>>("Link with 16 messages in 4 KiB");
     show::<Config<&'static str>>("Config");
     show::<Assignment>("Assignment");
     show::<SymmetricKey>("SymmetricKey");

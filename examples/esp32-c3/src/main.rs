@@ -26,7 +26,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Failure, Instant, LocalFailure, Message, RamOutbox, Seed, Service, SignRequest,
+    Config, Credential, Failure, Instant, LocalFailure, Message, Provisioned, RamOutbox, Seed, Service, SignRequest,
 };
 use steadfast_esp32::asynch::{Connect, Device, Timer as DeviceTimer};
 use steadfast_esp32::{Board, Buffers, Dial, Poll};
@@ -50,8 +50,8 @@ static CONFIG: Config<&str> = {
         registration_id: REGISTRATION_ID,
     };
     let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = 2048;
-    config.max_outbound = 2048;
+    config.session.max_inbound = 2048;
+    config.session.max_outbound = 2048;
     config
 };
 
@@ -138,7 +138,7 @@ async fn run_device(stack: Stack<'static>, seed: Seed, random: ChaCha20Rng) -> !
     let memory = MEMORY.init(Pool::new(tls::Memory::new(TLS.take())));
     let dialler = Dialler { stack, client, authority: CertificateDer::from_slice(AUTHORITY), random, memory };
     let buffers = Buffers { rx: RX.take(), tx: TX.take() };
-    let Ok(mut device) = Device::new(Chip { key }, dialler, Clock, &CONFIG, OUTBOX.take(), seed, buffers) else {
+    let Ok(mut device) = Device::new(Chip { key }, dialler, Clock, Provisioned::new(&CONFIG), OUTBOX.take(), seed, buffers) else {
         esp_hal::system::software_reset()
     };
     device.start();

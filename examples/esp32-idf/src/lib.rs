@@ -7,7 +7,7 @@ use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi};
 use esp_idf_svc::nvs::EspDefaultNvsPartition;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
-    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Settings, hub,
+    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Profile, Provisioned, hub,
 };
 use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
 use steadfast_esp32::wifi::{Change, Station};
@@ -27,8 +27,8 @@ pub const CONFIG: Config<&str> = {
         },
     };
     let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = 4096;
-    config.max_outbound = 4096;
+    config.session.max_inbound = 4096;
+    config.session.max_outbound = 4096;
     config
 };
 
@@ -56,7 +56,7 @@ pub fn run<W: Wifi>(nvs: EspDefaultNvsPartition, key: SymmetricKey, wifi: W) -> 
     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
     let dialler = EspDialler::new(Trust::Bundle);
     let outbox = RamOutbox::<32, 16384>::new();
-    let mut device = Device::new(board, dialler, &CONFIG, outbox, seed(), buffers)?;
+    let mut device = Device::new(board, dialler, Provisioned::new(&CONFIG), outbox, seed(), buffers)?;
     if let Some(assignment) = assignment {
         device.restore_assignment(assignment);
     }
@@ -76,8 +76,8 @@ const INTERVAL: Duration = Duration::from_secs(5);
 
 /// Runs the device for ever: measures every five seconds. While the outbox is full a measurement is left out. `network` is asked
 /// after each turn whether the network below is there.
-pub fn main_loop<B: Board, C: Connect, O: Outbox, S: Settings>(
-    device: &mut Device<'_, B, C, O, S>,
+pub fn main_loop<B: Board, C: Connect, O: Outbox, P: Profile>(
+    device: &mut Device<'_, B, C, O, P>,
     mut network: impl FnMut() -> bool,
 ) -> ! {
     device.start();

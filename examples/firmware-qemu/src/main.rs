@@ -24,7 +24,7 @@ use machine::{Card, Orders, Slot};
 use net::{Shared, Stack};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, Message, RamOutbox, RetryPolicy, Seed, Service, SignRequest, Subscriptions,
+    Config, Credential, Event, Failure, Instant, Message, Provisioned, RamOutbox, RetryPolicy, Seed, Service, SignRequest, Subscriptions,
     hub,
 };
 use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
@@ -86,7 +86,7 @@ type Line = net::Dialler;
 #[cfg(feature = "tls")]
 type Line = tls::Dialler;
 
-type Pump = Device<'static, Machine, Line, &'static mut Outbox, &'static Config<&'static str>>;
+type Pump = Device<'static, Machine, Line, &'static mut Outbox, Provisioned<&'static Config<&'static str>>>;
 
 // What is large lies here, and what makes it returns before anything else is called: on the stack it would lie several
 // times, once for each move, below everything that runs later.
@@ -158,7 +158,7 @@ fn device(stack: &'static Shared, line: Line, entropy: &Entropy) -> Result<&'sta
     let buffers = Buffers { rx: RECEIVED.take().ok_or(TWICE)?, tx: TO_SEND.take().ok_or(TWICE)? };
     let outbox = OUTBOX.take().ok_or(TWICE)?;
     let place = PUMP.take().ok_or(TWICE)?;
-    let made = place.write(Device::new(board, line, config, outbox, Seed::new(entropy.device), buffers));
+    let made = place.write(Device::new(board, line, Provisioned::new(config), outbox, Seed::new(entropy.device), buffers));
     made.as_mut().map_err(|_| "configuration and buffers do not go together")
 }
 
@@ -169,11 +169,11 @@ fn config() -> Config<&'static str> {
         registration_id: "pump-7",
     };
     let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = RX;
-    config.max_outbound = TX;
+    config.session.max_inbound = RX;
+    config.session.max_outbound = TX;
     config.subscriptions = Subscriptions::CLOUD_TO_DEVICE;
     // A test does not wait for minutes; the shape of the back-off stays.
-    config.retry = RetryPolicy::DEFAULT.divided_by(20);
+    config.session.retry = RetryPolicy::DEFAULT.divided_by(20);
     config.reprovisioning.spread = Duration::from_secs(1);
     config
 }

@@ -36,7 +36,7 @@ impl Player {
     /// The real link with this back-off.
     pub(crate) fn preset(name: &str, retry: RetryPolicy) -> Self {
         let mut config = config();
-        config.retry = retry;
+        config.session.retry = retry;
         Self::Ours { name: name.into(), config, hint: None, planned: None }
     }
 
@@ -112,7 +112,7 @@ impl Player {
 fn config() -> Config<&'static str> {
     let hub = Service::Hub { host: "west.azure-devices.net", device_id: "device" };
     let mut config = Config::new(hub, Credential::Certificate);
-    config.keep_alive = Duration::from_secs(1_177);
+    config.session.keep_alive = Duration::from_secs(1_177);
     config
 }
 

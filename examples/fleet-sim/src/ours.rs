@@ -6,8 +6,8 @@ use crate::service::RETRY_AFTER_SECS;
 use core::time::Duration;
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Config, Direct, Entry, Event, Failure, Home, Input, Instant, Link, MessageId, Outbox,
-    OutboxError, Output, Provisioned, Role, Seed, Usage,
+    Action, Assignment, Config, Entry, Event, Failure, Input, Instant, IotHub, Link, MessageId, Outbox, OutboxError,
+    Output, Profile, Provisioned, Role, Seed, Usage,
 };
 
 /// The settings all devices of a fleet share.
@@ -15,8 +15,8 @@ pub(crate) type Shared<'c> = &'c Config<&'static str>;
 
 /// A link and what the simulated network has to know of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Ours<'c, H = Direct> {
-    link: Link<Nothing, Shared<'c>, H>,
+pub(crate) struct Ours<P> {
+    link: Link<Nothing, P>,
     /// Number of the latest request to the provisioning service.
     request: u32,
 }
@@ -27,10 +27,10 @@ const HUBS: [&str; 2] = ["west.azure-devices.net", "east.azure-devices.net"];
 /// Why a link can be made.
 const CHECKED: &str = "the configurations of the simulator are checked by its tests";
 
-impl<'c> Ours<'c> {
+impl<'c> Ours<IotHub<Shared<'c>>> {
     /// Makes an idle device whose hub is configured.
     pub(crate) fn direct(config: Shared<'c>, dice: &mut Dice) -> Self {
-        let link = Link::direct(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
+        let link = Link::new(IotHub::new(config), Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
         Self { link: link.expect(CHECKED), request: 0 }
     }
 
@@ -40,17 +40,17 @@ impl<'c> Ours<'c> {
     }
 }
 
-impl<'c> Ours<'c, Provisioned> {
+impl<'c> Ours<Provisioned<Shared<'c>>> {
     /// Makes an idle device that was assigned to the first hub.
     pub(crate) fn provisioned(config: Shared<'c>, dice: &mut Dice) -> Self {
-        let link = Link::new(config, Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
+        let link = Link::new(Provisioned::new(config), Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
         let mut device = Self { link: link.expect(CHECKED), request: 0 };
         device.link.restore_assignment(Assignment::new(HUBS[0], "device").expect(CHECKED));
         device
     }
 }
 
-impl<H: Home> Ours<'_, H> {
+impl<P: Profile> Ours<P> {
     /// Brings the device up, so that it has been connected for more than [`steadfast_core::RetryPolicy::stable`] at
     /// `now`, gives it the hint, and orders the planned move.
     pub(crate) fn settled(
@@ -118,7 +118,7 @@ impl<H: Home> Ours<'_, H> {
     }
 }
 
-impl<H: Home> Client for Ours<'_, H> {
+impl<P: Profile> Client for Ours<P> {
     fn wake(&mut self, now: u32, _: &mut Dice) -> Ask {
         self.link.handle_timeout(at(now));
         self.drain(now)

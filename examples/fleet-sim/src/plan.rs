@@ -92,7 +92,7 @@ pub(crate) fn plan(devices: u32, tier: Tier, units: u32, outage_secs: f64, dps: 
         span(drain),
         span(outage_secs),
         crate::show::table(&head, &rows),
-        steadfast_core::retry::SPREAD_MEMBER,
+        steadfast_core::dps::SPREAD_MEMBER,
         hint.ceil()
     )
 }

@@ -50,7 +50,7 @@ pub fn register_topic<'a>(request_id: u32) -> Text<'a> {
 
 /// Returns the body of a registration.
 ///
-/// `payload` is a JSON object for the service's custom allocation, checked with [`check_payload`]. Without it, a model
+/// `payload` is a JSON object for the service's custom allocation, checked with [`super::json::check_object`]. Without it, a model
 /// id is sent as the payload `{"modelId":"..."}`, which IoT Central reads.
 #[must_use]
 pub fn register_body<'a>(registration_id: &'a str, payload: Option<&'a str>, model_id: Option<&'a str>) -> Text<'a> {
@@ -85,14 +85,6 @@ pub fn poll_topic(request_id: u32, operation_id: &str) -> Text<'_> {
 pub const REQUEST_MAX: usize = 96 * 1024;
 /// No registration is longer beside its payload, topic included.
 pub const REQUEST_FRAME: usize = 320;
-
-/// Checks a caller's registration payload: it must be one JSON object.
-///
-/// # Errors
-/// [`AnswerError::Json`] or [`AnswerError::NotAnObject`].
-pub fn check_payload(payload: &str) -> Result<(), AnswerError> {
-    pick(payload.as_bytes(), &[], &mut [])
-}
 
 /// The topic of an answer, read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

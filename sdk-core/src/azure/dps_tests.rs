@@ -1,4 +1,5 @@
 use super::super::json::Problem;
+use super::super::json::{ObjectError, check_object};
 use super::*;
 use proptest::prelude::*;
 use std::format;
@@ -34,11 +35,11 @@ fn requests_have_the_documented_form() {
 
 #[test]
 fn a_payload_is_one_json_object() {
-    assert_eq!(check_payload(r#" {"modelId":"a","nested":{"b":[1]}} "#), Ok(()));
-    assert_eq!(check_payload("[]"), Err(AnswerError::NotAnObject));
-    assert_eq!(check_payload("null"), Err(AnswerError::NotAnObject));
+    assert_eq!(check_object(br#" {"modelId":"a","nested":{"b":[1]}} "#), Ok(()));
+    assert_eq!(check_object(b"[]"), Err(ObjectError::NotAnObject));
+    assert_eq!(check_object(b"null"), Err(ObjectError::NotAnObject));
     for bad in ["", "{", "{}}", r#"{"a":NaN}"#, r#"{},"x":{}"#] {
-        assert!(matches!(check_payload(bad), Err(AnswerError::Json(_))), "{bad}");
+        assert!(matches!(check_object(bad.as_bytes()), Err(ObjectError::Json(_))), "{bad}");
     }
 }
 

@@ -372,6 +372,46 @@ pub(crate) fn member<'a>(document: &'a [u8], name: &str) -> Option<Value<'a>> {
     reader.next().ok()?.is_none().then_some(found)?
 }
 
+/// Checks that a text is one JSON object.
+///
+/// # Errors
+/// [`ObjectError`] naming the first flaw.
+pub fn check_object(json: &[u8]) -> Result<(), ObjectError> {
+    let mut reader = Reader::new(json);
+    if reader.next()? != Some(Token::ObjectStart) {
+        return Err(ObjectError::NotAnObject);
+    }
+    while reader.next()?.is_some() {}
+    Ok(())
+}
+
+/// A text is not one JSON object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ObjectError {
+    /// It is not JSON.
+    Json(JsonError),
+    /// It is another value.
+    NotAnObject,
+}
+
+impl fmt::Display for ObjectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => error.fmt(f),
+            Self::NotAnObject => f.write_str("the JSON text is not an object"),
+        }
+    }
+}
+
+impl core::error::Error for ObjectError {}
+
+impl From<JsonError> for ObjectError {
+    fn from(error: JsonError) -> Self {
+        Self::Json(error)
+    }
+}
+
 #[cfg(test)]
 #[path = "json_tests.rs"]
 mod tests;

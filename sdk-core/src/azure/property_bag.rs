@@ -310,15 +310,23 @@ pub fn check_id(id: &str) -> Result<(), BagError> {
 /// # Errors
 /// [`BagError::NotEncoded`] naming the first other byte.
 pub fn check_encoded(bag: &str) -> Result<(), BagError> {
+    match unencoded(bag) {
+        Some((at, byte)) => Err(BagError::NotEncoded { at, byte }),
+        None => Ok(()),
+    }
+}
+
+/// Finds the first byte that may not stand in a bag, and its offset.
+pub(crate) fn unencoded(bag: &str) -> Option<(usize, u8)> {
     let mut rest = bag.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
         rest = match (byte, after) {
             (b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'&' | b'=' | b'$', _) => after,
             (b'%', [high, low, after @ ..]) if hex_value(*high).is_some() && hex_value(*low).is_some() => after,
-            _ => return Err(BagError::NotEncoded { at: bag.len().saturating_sub(rest.len()), byte }),
+            _ => return Some((bag.len().saturating_sub(rest.len()), byte)),
         };
     }
-    Ok(())
+    None
 }
 
 /// One property of a received bag.

@@ -13,9 +13,9 @@ pub trait Settings {
     /// Returns the configuration, the same each time.
     fn config(&self) -> &Config<Self::Text>;
 
-    /// Returns the delay before an attempt; by default what [`Config::retry`] says. [`Paced`] puts another policy here.
+    /// Returns the delay before an attempt; by default what [`crate::SessionConfig::retry`] says. [`Paced`] puts another policy here.
     fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        self.config().retry.delay(occasion, word)
+        self.config().session.retry.delay(occasion, word)
     }
 
     /// Keeps a finished token ([`crate::Input::Token`]) and returns whether it could. By default there is no room for
@@ -31,7 +31,7 @@ pub trait Settings {
     }
 }
 
-/// Settings with a policy of their own: what `policy` returns counts instead of [`Config::retry`].
+/// Settings with a policy of their own: what `policy` returns counts instead of [`crate::SessionConfig::retry`].
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct Paced<S, P> {

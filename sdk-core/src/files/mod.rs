@@ -66,10 +66,10 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::config::{Service, Settings};
 use crate::failure::Failure;
 use crate::io::Attempt;
-use crate::link::{Home, Link};
+use crate::iothub::{HubProfile, Residence};
+use crate::link::Link;
 use crate::outbox::Outbox;
 use crate::time::Instant;
 
@@ -325,14 +325,11 @@ impl core::error::Error for UploadError {}
 
 /// Says where the device of `link` is at home, to answer [`Output::Home`]. A link that was stopped before it had a hub
 /// counts as one that waits for it.
-pub fn home<O: Outbox, S: Settings, H: Home>(link: &Link<O, S, H>) -> Input<'_> {
-    match (&link.settings().config().service, link.assignment()) {
-        (Service::Hub { host, device_id }, _) => Input::Home { hub: host.as_ref(), device_id: device_id.as_ref() },
-        (Service::Provisioned { .. }, Some(assignment)) => {
-            Input::Home { hub: assignment.hub(), device_id: assignment.device_id() }
-        }
-        (Service::Provisioned { .. }, None) => Input::Unassigned,
-        (Service::Broker { .. }, _) => Input::NoHub,
+pub fn home<O: Outbox, P: HubProfile>(link: &Link<O, P>) -> Input<'_> {
+    match link.profile().residence() {
+        Residence::Hub { hub, device_id } => Input::Home { hub, device_id },
+        Residence::Unassigned => Input::Unassigned,
+        Residence::NoHub => Input::NoHub,
     }
 }
 

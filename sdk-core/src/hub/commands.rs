@@ -3,18 +3,18 @@
 use core::time::Duration;
 
 use super::HubLink;
-use crate::config::Settings;
-use crate::io::{Assignment, Attempt, Role};
-use crate::link::{Home, Link, Message, PublishError};
+use crate::io::{Assignment, Attempt, Role, SubscriptionId};
+use crate::iothub::HubProfile;
+use crate::link::{Link, Message, PublishError, SubscribeError};
 use crate::memory::Memory;
-use crate::mqtt::PacketId;
+use crate::mqtt::{PacketId, QoS};
 use crate::outbox::{MessageId, Outbox};
 use crate::time::Instant;
 
-impl<O: Outbox, S: Settings, H: Home, B, C> HubLink<O, S, H, B, C> {
+impl<O: Outbox, P: HubProfile, B, C> HubLink<O, P, B, C> {
     /// Returns the link, to look at its state, its ledger and its outbox.
     #[must_use]
-    pub const fn link(&self) -> &Link<O, S, H> {
+    pub const fn link(&self) -> &Link<O, P> {
         &self.link
     }
 
@@ -39,6 +39,19 @@ impl<O: Outbox, S: Settings, H: Home, B, C> HubLink<O, S, H, B, C> {
     /// [`PublishError`]; the message was not accepted.
     pub fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
         self.link.publish(message, now)
+    }
+
+    /// As [`Link::subscribe`], where the service is a broker.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; nothing changed then.
+    pub fn subscribe(&mut self, filter: &str, qos: QoS, now: Instant) -> Result<SubscriptionId, SubscribeError> {
+        self.link.subscribe(filter, qos, now)
+    }
+
+    /// As [`Link::unsubscribe`].
+    pub fn unsubscribe(&mut self, filter: &str, now: Instant) -> Option<SubscriptionId> {
+        self.link.unsubscribe(filter, now)
     }
 
     /// As [`Link::abandon`].

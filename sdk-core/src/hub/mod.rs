@@ -20,10 +20,11 @@ use self::obey::Obedience;
 use self::reports::Reports;
 use self::twin::{Pace, Request, Twin};
 use crate::azure::services::{self, Inbound};
-use crate::config::{Settings, Subscriptions};
+use crate::config::Subscriptions;
 use crate::failure::Failure;
 use crate::io::{Action, Attempt, Input, Output, Taken};
-use crate::link::{self, Home, Link, Provisioned};
+use crate::iothub::{HubProfile, Residence};
+use crate::link::{self, Link};
 use crate::mqtt::{Packet, PacketId, Publish};
 use crate::outbox::Outbox;
 use crate::queue::pop_front;
@@ -70,9 +71,7 @@ const FRAME: usize = 192;
 /// `C` has a place for each method call that can be open, and one more to answer that there are too many: seven can be open
 /// by default, and more are answered with 503.
 #[derive(Clone, Debug)]
-// In the order of use, with the buffers last, as in `Link`.
-#[repr(C)]
-pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
+pub struct HubLink<O, P, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
     turn: Turn,
     /// The attempt whose connection is up.
     up: Option<Attempt>,
@@ -81,7 +80,7 @@ pub struct HubLink<O, S, H = Provisioned, B = [u8; 1024], C = [CallSlot; CALLS_M
     obedience: Option<Obedience<Self>>,
     events: Vec<Event, EVENTS>,
     recent: Recent,
-    link: Link<O, S, H>,
+    link: Link<O, P>,
     reports: Reports<B>,
     methods: Methods<B, C>,
 }
@@ -94,26 +93,25 @@ enum Turn {
     Down,
 }
 
-impl<O: Outbox, S: Settings, H: Home, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, S, H, B> {
+impl<O: Outbox, P: HubProfile, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, P, B> {
     /// Adds the services to a link.
     ///
     /// `reports` bounds the reported properties that wait; merging needs as much again for the moment. `answers` bounds
     /// the bodies of method answers that wait.
-    pub fn new(link: Link<O, S, H>, reports: B, answers: B) -> Self {
+    pub fn new(link: Link<O, P>, reports: B, answers: B) -> Self {
         Self::with_calls(link, reports, answers, [const { CallSlot::EMPTY }; CALLS_MAX])
     }
 }
 
-impl<O, S, H, B, C> HubLink<O, S, H, B, C>
+impl<O, P, B, C> HubLink<O, P, B, C>
 where
     O: Outbox,
-    S: Settings,
-    H: Home,
+    P: HubProfile,
     B: AsRef<[u8]> + AsMut<[u8]>,
     C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
 {
     /// Like [`new`](HubLink::new), with places of the frontend's own for method calls, all of them empty.
-    pub fn with_calls(link: Link<O, S, H>, reports: B, answers: B, calls: C) -> Self {
+    pub fn with_calls(link: Link<O, P>, reports: B, answers: B, calls: C) -> Self {
         let now = link.now();
         Self {
             link,
@@ -167,7 +165,7 @@ where
         if !self.holds(Subscriptions::TWIN_ANSWERS) {
             return Err(ReportError::NotSubscribed);
         }
-        let limit = self.link.settings().config().max_outbound.saturating_sub(FRAME);
+        let limit = self.link.profile().session().max_outbound.saturating_sub(FRAME);
         if patch.len() > limit {
             return Err(ReportError::TooLarge { size: patch.len(), limit });
         }
@@ -183,7 +181,7 @@ where
     pub fn respond(&mut self, call: CallId, status: u16, body: &[u8], now: Instant) -> Result<(), RespondError> {
         self.tick(now);
         self.hear();
-        let limit = self.link.settings().config().max_outbound.saturating_sub(FRAME);
+        let limit = self.link.profile().session().max_outbound.saturating_sub(FRAME);
         if body.len() > limit {
             return Err(RespondError::TooLarge { size: body.len(), limit });
         }
@@ -230,8 +228,8 @@ where
         let link::Received::Message { topic, payload, packet_id, dup } = received else {
             return Some(Received::Link(received));
         };
-        let inbound = Inbound::parse(topic, self.link.device_id(), self.link.module_id());
-        match inbound.filter(|_| !self.link.is_broker()) {
+        let inbound = Inbound::parse(topic, self.link.profile().device_id(), self.link.profile().module_id());
+        match inbound.filter(|_| self.link.profile().residence() != Residence::NoHub) {
             None => Some(Received::Link(received)),
             Some(Inbound::CloudToDevice { properties }) => {
                 let duplicate = self.recent.take(properties, packet_id, attempt);
@@ -343,7 +341,7 @@ where
     }
 
     fn holds(&self, subscriptions: Subscriptions) -> bool {
-        self.link.settings().config().subscriptions.contains(subscriptions) && !self.link.is_broker()
+        self.link.profile().subscriptions().contains(subscriptions)
     }
 
     /// Lets the services know what the link said.

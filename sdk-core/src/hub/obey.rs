@@ -5,9 +5,8 @@ use core::fmt;
 use super::orders::{COMPONENT, Order, Orders};
 use super::pnp::{self, Acknowledgement};
 use super::{CallId, CallSlot, Event, HubLink};
-use crate::config::Settings;
 use crate::io::Role;
-use crate::link::Home;
+use crate::iothub::HubProfile;
 use crate::outbox::Outbox;
 
 /// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
@@ -31,11 +30,10 @@ impl<L> fmt::Debug for Obedience<L> {
     }
 }
 
-impl<O, S, H, B, C> HubLink<O, S, H, B, C>
+impl<O, P, B, C> HubLink<O, P, B, C>
 where
     O: Outbox,
-    S: Settings,
-    H: Home,
+    P: HubProfile,
     B: AsRef<[u8]> + AsMut<[u8]>,
     C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
 {
@@ -54,7 +52,7 @@ where
 
     /// Carries out the command that orders a registration.
     fn obey_command(&mut self, call: CallId, payload: &[u8]) {
-        let provisioned = self.link.is_provisioned();
+        let provisioned = self.link.profile().visit().is_some();
         let _ = self.methods.respond(call, if provisioned { pnp::PENDING } else { pnp::REJECTED }, b"");
         if provisioned {
             self.obey(Order::reprovision(payload));

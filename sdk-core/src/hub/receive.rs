@@ -5,16 +5,14 @@ use super::orders::{Orders, REPROVISION};
 use super::twin::Patched;
 use super::{CallSlot, Event, HubLink, Received};
 use crate::azure::services::Inbound;
-use crate::config::Settings;
 use crate::io::Attempt;
-use crate::link::Home;
+use crate::iothub::HubProfile;
 use crate::outbox::Outbox;
 
-impl<O, S, H, B, C> HubLink<O, S, H, B, C>
+impl<O, P, B, C> HubLink<O, P, B, C>
 where
     O: Outbox,
-    S: Settings,
-    H: Home,
+    P: HubProfile,
     B: AsRef<[u8]> + AsMut<[u8]>,
     C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
 {

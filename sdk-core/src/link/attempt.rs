@@ -3,10 +3,8 @@
 use core::time::Duration;
 
 use super::clock::{SKEW_SECS, Told};
-use super::state::{Pending, Phase, Plan, Trouble, Wire};
-use super::{Event, Home, Link, unreachable_ms};
-use crate::azure::sas;
-use crate::config::Settings;
+use super::state::{Pending, Phase, Plan, TokenLife, Trouble, Wire};
+use super::{Event, Link, Profile, unreachable_ms};
 use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
 use crate::io::Role;
 use crate::outbox::Outbox;
@@ -28,15 +26,18 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 /// Connections in a row that may end early, once they were of use, before that counts as overload.
 pub(super) const EARLY_ENDS: u8 = 3;
 
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+impl<O: Outbox, P: Profile> Link<O, P> {
     /// Which service the next attempt turns to.
     pub(super) fn next_role(&self) -> Role {
-        let unassigned = self.account.is_provisioned() && self.account.home.assignment().is_none();
+        let unassigned = self.visits() && self.profile.assignment().is_none();
         if self.ladder.wanted || unassigned { Role::Provisioning } else { Role::Hub }
     }
 
     pub(super) fn begin_attempt(&mut self) {
-        self.account.role = self.next_role();
+        let role = self.next_role();
+        if let Some(visit) = self.profile.visit_mut().filter(|_| P::VISITS) {
+            visit.role = role;
+        }
         // The order to register is used up by trying, so that it cannot loop.
         self.ladder.wanted = false;
         self.attempt = self.attempt.next();
@@ -50,19 +51,17 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             remember: self.pending.remember,
             ..Pending::default()
         };
-        if self.account.has_shared_key() {
+        if let Some(lifetime) = self.profile.token_lifetime() {
             let Some(unix_secs) = self.clock.unix_secs(self.now) else {
                 self.attempt_failed(Failure::Local(LocalFailure::ClockUnset));
                 return;
             };
-            let lifetime = self.account.config().token_lifetime.as_secs();
-            self.account.expiry_unix_secs = unix_secs.saturating_add(lifetime);
-            self.account.lifetime_secs = lifetime;
-            self.account.finished_token = false;
-            self.account.signed = self.now;
+            let lifetime = lifetime.as_secs();
+            self.profile.begin_token(unix_secs.saturating_add(lifetime));
+            self.token = TokenLife { secs: lifetime, from: self.now };
             self.pending.sign = true;
             self.enter(Phase::Signing);
-            self.set_timer(TimerReason::Sign, self.account.config().timeouts.sign);
+            self.set_timer(TimerReason::Sign, self.profile.session().timeouts.sign);
         } else {
             self.open();
         }
@@ -71,15 +70,12 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// Takes a finished token in place of a signature.
     pub(super) fn take_token(&mut self, token: &str) {
         let now = self.clock.unix_secs(self.now).unwrap_or(0);
-        let expiry = sas::token_expiry(token).filter(|expiry| *expiry > now);
-        match expiry {
-            Some(expiry) if self.account.settings.keep_token(token) => {
-                self.account.expiry_unix_secs = expiry;
-                self.account.lifetime_secs = expiry.saturating_sub(now);
-                self.account.finished_token = true;
+        match self.profile.take_token(token, now) {
+            Some(expiry) => {
+                self.token.secs = expiry.saturating_sub(now);
                 self.open();
             }
-            _ => self.attempt_failed(Failure::Local(LocalFailure::Signing)),
+            None => self.attempt_failed(Failure::Local(LocalFailure::Signing)),
         }
     }
 
@@ -88,14 +84,14 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.timers.clear(TimerReason::Sign);
         self.pending.connect = true;
         self.enter(Phase::Opening);
-        self.set_timer(TimerReason::Connect, self.account.config().timeouts.connect);
+        self.set_timer(TimerReason::Connect, self.profile.session().timeouts.connect);
     }
 
     /// TCP is there.
     pub(super) fn connected(&mut self) {
         if self.phase == Phase::Opening {
             self.timers.clear(TimerReason::Connect);
-            self.set_timer(TimerReason::Tls, self.account.config().timeouts.tls);
+            self.set_timer(TimerReason::Tls, self.profile.session().timeouts.tls);
         }
     }
 
@@ -106,7 +102,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             self.timers.clear(TimerReason::Tls);
             self.wire.connect = true;
             self.enter(Phase::Greeting);
-            let times = self.account.config().timeouts;
+            let times = self.profile.session().timeouts;
             let wait = self.backoff().connack_timeout(times.connack, times.connack_longest);
             self.timers.set(TimerReason::Connack, self.now.after_millis(wait));
         }
@@ -115,7 +111,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// The service took the device's CONNECT.
     pub(super) fn accepted(&mut self, session_present: bool) {
         self.timers.clear(TimerReason::Connack);
-        match self.account.role() {
+        match self.role() {
             // It takes the CONNECT of a device whose registration it then refuses.
             Role::Provisioning => self.backoff_mut().answered(),
             Role::Hub => {
@@ -124,31 +120,24 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             }
         }
         self.watch_keep_alive();
-        let wanted = match self.account.role() {
-            Role::Provisioning => 1,
-            Role::Hub => {
-                if !session_present {
-                    self.session.subscribed = 0;
-                    self.session.forget_sent();
-                }
-                self.session.resumed = session_present;
-                self.account.config().subscriptions.bits() & !self.session.subscribed
+        if self.role() == Role::Hub {
+            if !session_present {
+                self.forget_session();
             }
-        };
-        self.wire.subscribe = wanted;
-        self.wire.unacknowledged = wanted;
-        if wanted == 0 {
-            self.up();
+            self.session.resumed = session_present;
+        }
+        if self.is_subscribed() {
+            self.subscribed();
         } else {
             self.enter(Phase::Subscribing);
-            self.set_timer(TimerReason::Suback, self.account.config().timeouts.suback);
+            self.set_timer(TimerReason::Suback, self.profile.session().timeouts.suback);
         }
     }
 
     /// All subscriptions hold.
     pub(super) fn subscribed(&mut self) {
         self.timers.clear(TimerReason::Suback);
-        match self.account.role() {
+        match self.role() {
             Role::Provisioning => self.begin_registration(),
             Role::Hub => self.up(),
         }
@@ -159,21 +148,20 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.trouble = Trouble::default();
         self.begin_delivery();
         self.session.stable = false;
-        let config = self.account.config();
-        let (stable, shared_key) = (config.retry.stable, self.account.has_shared_key());
+        let stable = self.profile.session().retry.stable;
         // A token that was made elsewhere may be about to expire; to renew at once would only loop.
-        let lifetime_secs = u32::try_from(self.account.lifetime_secs).unwrap_or(u32::MAX);
+        let lifetime_secs = u32::try_from(self.token.secs).unwrap_or(u32::MAX);
         let lifetime = lifetime_secs.saturating_mul(1_000).max(SHORTEST_LIFETIME_MS);
         self.set_timer(TimerReason::Stable, stable);
-        if shared_key {
+        if self.profile.token_lifetime().is_some() {
             // Each device draws its own point between 75 % and 90 % of the lifetime, or renewals come in step.
             let twentieth = lifetime / 20;
             let age = self.rng.between(twentieth.saturating_mul(15), twentieth.saturating_mul(18));
-            self.timers.set(TimerReason::TokenRenewal, self.account.signed.after_millis(age));
+            self.timers.set(TimerReason::TokenRenewal, self.token.from.after_millis(age));
         }
         self.events.report(Event::Up { session_present: self.session.resumed });
         if self.ladder.wanted {
-            self.begin_drain(Plan::Reprovision);
+            self.begin_drain(Plan::Reconnect);
         }
     }
 
@@ -187,7 +175,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.reset_dps_backoff();
         self.ladder.fruitless = 0;
         self.ladder.not_before = self.now;
-        let mean = short_millis(self.account.config().reprovisioning.after_unreachable);
+        let mean = short_millis(self.profile.reprovisioning().after_unreachable);
         self.ladder.unreachable_ms = unreachable_ms(mean, &mut self.rng);
     }
 
@@ -239,7 +227,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             if self.session.takeovers >= TAKEOVERS {
                 occasion.cause = Cause::TakenOver;
             }
-            let delay = self.account.settings.retry_delay(&occasion, word);
+            let delay = self.profile.retry_delay(&occasion, word);
             self.climb(failure, was_up, delay, word)
         };
         self.wait(failure, delay);
@@ -278,19 +266,19 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// The delay before an attempt that follows no failure.
     pub(super) fn fresh_delay(&self, word: u32) -> Duration {
-        self.account.settings.retry_delay(&self.hub_backoff.fresh(self.now), word)
+        self.profile.retry_delay(&self.hub_backoff.fresh(self.now), word)
     }
 
     /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
-        let rules = self.account.config().reprovisioning;
-        if self.account.role() == Role::Provisioning {
-            if self.account.home.assignment().is_none() {
+        let rules = *self.profile.reprovisioning();
+        if self.role() == Role::Provisioning {
+            if self.profile.assignment().is_none() {
                 return delay;
             }
             self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));
             // The hub is probed in between: a service that does not answer must not keep the device from its hub.
-            let probe = self.account.settings.retry_delay(&self.hub_backoff.again(self.now), word);
+            let probe = self.profile.retry_delay(&self.hub_backoff.again(self.now), word);
             return if self.hub_backoff.refusals() > 0 { probe.min(delay) } else { probe };
         }
         if failure.class() == Class::Refused && failure.disposition() == Disposition::RefreshCredential {
@@ -326,13 +314,13 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     fn may_register(&self) -> bool {
-        self.account.is_provisioned() && self.now >= self.ladder.not_before
+        self.visits() && self.now >= self.ladder.not_before
     }
 
     /// Takes note of a registration that named a hub, and spaces the next one, unless it is the first since a stable
     /// connection and named another hub than before.
     pub(super) fn registered(&mut self, elsewhere: bool) {
-        let rules = self.account.config().reprovisioning;
+        let rules = *self.profile.reprovisioning();
         let fruitless = self.ladder.fruitless.max(u8::from(!elsewhere));
         if fruitless > 0 {
             let doublings = u32::from(fruitless.saturating_sub(1)).min(16);
@@ -351,7 +339,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         self.plan = Some(plan);
         self.enter(Phase::Draining);
         self.timers.clear(TimerReason::TokenRenewal);
-        self.set_timer(TimerReason::Drain, self.account.config().timeouts.drain);
+        self.set_timer(TimerReason::Drain, self.profile.session().timeouts.drain);
         if plan == Plan::Renew {
             self.events.report(Event::Renewing);
         }
@@ -390,9 +378,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// Gives up the connection, with DISCONNECT when it is left in order.
     pub(super) fn close(&mut self, in_order: bool) {
-        if self.phase == Phase::Greeting && !self.wire.connect && self.account.role() == Role::Hub {
+        if self.phase == Phase::Greeting && !self.wire.connect && self.role() == Role::Hub {
             // The service may have begun a session that the link has not heard of.
-            self.session.subscribed = 0;
+            self.session.subscriptions.held = 0;
         }
         if self.wire.open {
             self.pending.close = Some((self.attempt, in_order));
@@ -409,7 +397,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub(super) fn fire(&mut self, due: Deadline, now: Instant) {
         match due.reason {
             // While the link is up the retry timer is the moment of a planned move.
-            TimerReason::Retry if self.phase == Phase::Up => self.begin_drain(Plan::Reprovision),
+            TimerReason::Retry if self.phase == Phase::Up => self.begin_drain(Plan::Reconnect),
             TimerReason::Retry if self.phase == Phase::Waiting => self.begin_attempt(),
             // A drain has begun for another reason and ends in an attempt, or in a stop.
             TimerReason::Retry => {}
@@ -424,7 +412,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             TimerReason::Stable => self.stable(),
             TimerReason::TokenRenewal => self.begin_drain(Plan::Renew),
             TimerReason::ProvisioningAnswer => self.provisioning_failed(ProvisioningFailure::NoAnswer),
-            TimerReason::ProvisioningPoll if self.account.is_provisioned() => self.poll_registration(),
+            TimerReason::ProvisioningPoll if self.visits() => self.poll_registration(),
             TimerReason::ProvisioningPoll => {}
             TimerReason::Provisioning => self.provisioning_failed(ProvisioningFailure::TooSlow),
             TimerReason::Expiry => self.expire(),
@@ -442,7 +430,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// A ping goes out when nothing was sent, or nothing came, for the whole interval (MQTT 3.1.1 \[MQTT-3.1.2-23\]);
     /// half an interval later at the latest something has to come. A frontend that slept pings first.
     pub(super) fn watch_keep_alive(&mut self) {
-        let interval = short_millis(self.account.config().keep_alive);
+        let interval = short_millis(self.profile.session().keep_alive);
         let at = match self.wire.pinged {
             Some(pinged) => {
                 let dead = pinged.max(self.wire.last_moved).after_millis(interval >> 1);
@@ -481,17 +469,21 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// The back-off of the service of this attempt.
     pub(super) fn backoff(&self) -> &Backoff {
-        self.account.home.backoff().filter(|_| self.account.role() == Role::Provisioning).unwrap_or(&self.hub_backoff)
+        let visit = self.profile.visit().filter(|_| self.role() == Role::Provisioning);
+        visit.map_or(&self.hub_backoff, |visit| &visit.backoff)
     }
 
     pub(super) fn backoff_mut(&mut self) -> &mut Backoff {
-        let provisioning = self.account.role() == Role::Provisioning;
-        self.account.home.backoff_mut().filter(|_| provisioning).unwrap_or(&mut self.hub_backoff)
+        let provisioning = self.role() == Role::Provisioning;
+        match self.profile.visit_mut().filter(|_| provisioning) {
+            Some(visit) => &mut visit.backoff,
+            None => &mut self.hub_backoff,
+        }
     }
 
     pub(super) fn reset_dps_backoff(&mut self) {
-        if let Some(backoff) = self.account.home.backoff_mut() {
-            backoff.reset(self.now);
+        if let Some(visit) = self.profile.visit_mut().filter(|_| P::VISITS) {
+            visit.backoff.reset(self.now);
         }
     }
 

@@ -3,11 +3,9 @@
 use core::fmt;
 use core::time::Duration;
 
+use super::config::Overflow;
 use super::state::{Phase, Plan};
-use super::{DropReason, Home, Link};
-use crate::azure::hub;
-use crate::azure::property_bag::{self, BagError};
-use crate::config::{Overflow, Settings};
+use super::{DropReason, Link, Profile};
 use crate::failure::Failure;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
 use crate::outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError};
@@ -40,28 +38,16 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Makes a telemetry message with an encoded property bag, which may be empty.
+    /// Makes a message to an address.
     #[must_use]
-    pub const fn telemetry(properties: &'a str, payload: &'a [u8]) -> Self {
-        Self { address: Address::Telemetry(properties), payload, expires_after: None, lane: Lane::Normal }
-    }
-
-    /// Makes a telemetry message whose body is JSON in UTF-8 and says so, which routing on the body needs.
-    #[must_use]
-    pub const fn json(payload: &'a [u8]) -> Self {
-        Self::telemetry(property_bag::JSON, payload)
-    }
-
-    /// Makes a telemetry message whose body is CBOR and says so.
-    #[must_use]
-    pub const fn cbor(payload: &'a [u8]) -> Self {
-        Self::telemetry(property_bag::CBOR, payload)
+    pub const fn to(address: Address<'a>, payload: &'a [u8]) -> Self {
+        Self { address, payload, expires_after: None, lane: Lane::Normal }
     }
 
     /// Makes a message to a topic.
     #[must_use]
     pub const fn to_topic(topic: &'a str, payload: &'a [u8]) -> Self {
-        Self { address: Address::Topic(topic), payload, expires_after: None, lane: Lane::Normal }
+        Self::to(Address::Topic(topic), payload)
     }
 
     /// Sends the message before all normal ones that have not been sent.
@@ -100,7 +86,12 @@ pub enum PublishError {
         limit: usize,
     },
     /// The property bag is not encoded as it has to be.
-    BadProperties(BagError),
+    BadProperties {
+        /// Offset of the first byte that is not percent-encoded.
+        at: usize,
+        /// The byte.
+        byte: u8,
+    },
     /// The topic is empty, too long, or has a wildcard or U+0000.
     BadTopic,
     /// Telemetry goes to a hub; a broker needs a topic.
@@ -117,7 +108,9 @@ impl fmt::Display for PublishError {
             Self::LongProperties { size, limit } => {
                 write!(f, "the properties are {size} bytes when encoded; the limit is {limit}")
             }
-            Self::BadProperties(error) => write!(f, "properties: {error}"),
+            Self::BadProperties { at, byte } => {
+                write!(f, "the properties are not percent-encoded at offset {at}: byte 0x{byte:02x}")
+            }
             Self::BadTopic => f.write_str("the topic is empty, longer than 65535 bytes, or has a wildcard or U+0000"),
             Self::NoTelemetryEndpoint => f.write_str("a broker has no telemetry endpoint; name a topic"),
             Self::Storage => f.write_str("the outbox's storage failed"),
@@ -127,7 +120,7 @@ impl fmt::Display for PublishError {
 
 impl core::error::Error for PublishError {}
 
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+impl<O: Outbox, P: Profile> Link<O, P> {
     /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
     ///
     /// Each [`Lane`] is sent in the order of acceptance, and again so after a reconnection, everything urgent first: also
@@ -143,7 +136,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let now = self.tick(now);
         let created_unix_ms = self.creation_time(message.address);
         let accepted = self.check(&message, created_unix_ms.is_some()).and_then(|()| {
-            let expires = message.expires_after.or(self.account.config().expiry).map(|span| now.after(span));
+            let expires = message.expires_after.or(self.profile.session().expiry).map(|span| now.after(span));
             let id = self.session.lane(message.lane).next_id;
             self.make_room_and_push(Entry {
                 id,
@@ -168,46 +161,20 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// The time to stamp on a message, in milliseconds since 1970.
     fn creation_time(&self, address: Address<'_>) -> Option<u64> {
-        match address {
-            Address::Telemetry(bag) if self.account.config().stamp_creation_time && !hub::has_creation_time(bag) => {
-                self.clock.unix_millis(self.now)
-            }
-            Address::Telemetry(_) | Address::Topic(_) => None,
-        }
+        if self.profile.stamps(address) { self.clock.unix_millis(self.now) } else { None }
     }
 
     fn check(&self, message: &Message<'_>, stamped: bool) -> Result<(), PublishError> {
-        // The longest the frame around a message can be: a module's topic with both ids at their limit, a message id and
-        // a creation time.
-        const FRAME: usize = 384;
-        const BAG_MAX: usize = MAX_FIELD_LEN - FRAME;
-        let config = self.account.config();
-        match message.address {
-            Address::Telemetry(_) if self.account.is_broker() => return Err(PublishError::NoTelemetryEndpoint),
-            Address::Telemetry(bag) => {
-                if bag.len() > BAG_MAX {
-                    return Err(PublishError::LongProperties { size: bag.len(), limit: BAG_MAX });
-                }
-                property_bag::check_encoded(bag).map_err(PublishError::BadProperties)?;
-                let own_id = if hub::has_message_id(bag) { 0 } else { hub::MESSAGE_ID_SIZE };
-                let stamp = if stamped { hub::CREATION_TIME_SIZE } else { 0 };
-                let size = hub::telemetry_size(bag, message.payload).saturating_add(own_id).saturating_add(stamp);
-                if size > hub::TELEMETRY_MAX {
-                    return Err(PublishError::TooLarge { size, limit: hub::TELEMETRY_MAX });
-                }
-            }
-            Address::Topic(topic) => {
-                let bad = |byte| matches!(byte, b'+' | b'#' | 0);
-                if topic.is_empty() || topic.len() > MAX_FIELD_LEN || topic.bytes().any(bad) {
-                    return Err(PublishError::BadTopic);
-                }
+        self.profile.check_message(message, stamped)?;
+        if let Address::Topic(topic) = message.address {
+            let bad = |byte| matches!(byte, b'+' | b'#' | 0);
+            if topic.is_empty() || topic.len() > MAX_FIELD_LEN || topic.bytes().any(bad) {
+                return Err(PublishError::BadTopic);
             }
         }
-        let size = message.address.text().len().saturating_add(message.payload.len()).saturating_add(FRAME);
-        if size > config.max_outbound {
-            return Err(PublishError::TooLarge { size, limit: config.max_outbound });
-        }
-        Ok(())
+        let size = message.address.text().len().saturating_add(message.payload.len()).saturating_add(P::FRAME);
+        let limit = self.profile.session().max_outbound;
+        if size > limit { Err(PublishError::TooLarge { size, limit }) } else { Ok(()) }
     }
 
     fn make_room_and_push(&mut self, entry: Entry<'_>) -> Result<MessageId, PublishError> {
@@ -231,7 +198,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// Whether dropping messages that are not in flight, no more than can be reported, makes room for `entry`.
     fn can_make_room(&self, entry: &Entry<'_>) -> bool {
-        let may = match self.account.config().overflow {
+        let may = match self.profile.session().overflow {
             Overflow::RejectNewest => false,
             Overflow::DropOldest => true,
             Overflow::DropForUrgent => entry.id.lane() == Lane::Urgent,
@@ -262,7 +229,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if from.lane() == Lane::Urgent {
             return urgent(from);
         }
-        let evicts_urgent = lane == Lane::Urgent && self.account.config().overflow == Overflow::DropOldest;
+        let evicts_urgent = lane == Lane::Urgent && self.profile.session().overflow == Overflow::DropOldest;
         self.outbox.next(from).or_else(|| urgent(self.session.urgent.cursor).filter(|_| evicts_urgent))
     }
 
@@ -285,8 +252,9 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             let id = self.next_unsent()?;
             let entry = self.outbox.get(id)?;
             if entry.expires.is_none_or(|at| at > self.now) {
-                let size = entry.address.text().len().saturating_add(entry.payload.len());
-                if room != usize::MAX && self.frame_len(&entry).saturating_add(size) > room {
+                // Fixed header of at most five bytes, length of the topic, packet id.
+                let frame = || self.profile.topic(&entry).len().saturating_add(entry.payload.len()).saturating_add(9);
+                if room != usize::MAX && frame() > room {
                     return None;
                 }
                 break id;
@@ -314,28 +282,15 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             self.ledger.resent = self.ledger.resent.saturating_add(1);
         }
         if self.timers.get(TimerReason::Puback).is_none() {
-            self.set_timer(TimerReason::Puback, self.account.config().timeouts.puback);
+            self.set_timer(TimerReason::Puback, self.profile.session().timeouts.puback);
         }
         self.session.in_flight = self.session.in_flight.saturating_add(1);
         Some((id, packet_id, self.session.resumed && sent_before))
     }
 
-    /// Bytes of a publish around its property bag or topic and its payload, with some to spare.
-    fn frame_len(&self, entry: &Entry<'_>) -> usize {
-        let topic = match entry.address {
-            Address::Telemetry(_) => {
-                let bare = Entry { address: Address::Telemetry(""), ..*entry };
-                self.account.message_topic(&bare).len().saturating_add(1)
-            }
-            Address::Topic(_) => 0,
-        };
-        // Fixed header of at most five bytes, length of the topic, packet id.
-        topic.saturating_add(9)
-    }
-
     /// The window: one message while a message is suspected to break connections.
     fn window(&self) -> u16 {
-        let config = self.account.config();
+        let config = self.profile.session();
         let suspected = config.reject_after.is_some() && self.session.suspect.is_some();
         if suspected && !self.session.progressed { 1 } else { config.window }
     }
@@ -404,7 +359,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
 
     /// Sets aside a message that ends every connection it is sent on, when the configuration asks for that.
     fn judge_suspect(&mut self) {
-        let Some(limit) = self.account.config().reject_after else { return };
+        let Some(limit) = self.profile.session().reject_after else { return };
         let oldest = self.oldest_in_flight(Lane::Urgent).or_else(|| self.oldest_in_flight(Lane::Normal));
         let Some(oldest) = oldest.filter(|_| !self.session.progressed && self.plan.is_none()) else { return };
         let alone = self.session.in_flight == 1;
@@ -436,7 +391,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
                 since = since.min(progress.since);
             }
         }
-        let patience = self.account.config().timeouts.puback;
+        let patience = self.profile.session().timeouts.puback;
         let at = since.max(self.wire.last_moved).after(patience);
         if self.now >= at {
             self.attempt_failed(Failure::PubackTimeout);

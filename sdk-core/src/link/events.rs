@@ -6,6 +6,8 @@ use core::time::Duration;
 use heapless::Vec;
 
 use crate::failure::Failure;
+use crate::io::SubscriptionId;
+use crate::mqtt::QoS;
 use crate::outbox::MessageId;
 use crate::queue::pop_front;
 
@@ -47,6 +49,24 @@ pub enum Event {
     /// More inbound messages wait for [`crate::Link::acknowledge`] than the link can keep track of; the service will
     /// send this one again on a later connection.
     InboundOverflow,
+    /// The broker granted a subscription, with this level of delivery, which may be lower than the one asked for.
+    Subscribed {
+        /// The name [`crate::Link::subscribe`] gave.
+        subscription: SubscriptionId,
+        /// The level granted.
+        qos: QoS,
+    },
+    /// The broker refused a subscription. It is asked for again on the next connection, unless the application
+    /// [unsubscribes](crate::Link::unsubscribe).
+    SubscriptionRefused {
+        /// The name [`crate::Link::subscribe`] gave.
+        subscription: SubscriptionId,
+    },
+    /// The broker holds a subscription no longer that the application ended; its name is free again.
+    Unsubscribed {
+        /// The name [`crate::Link::subscribe`] gave.
+        subscription: SubscriptionId,
+    },
     /// The wall clock differs from the service's by this many seconds (positive: the device is behind); tokens are
     /// given the service's time until the clock is set right.
     ClockSkew {

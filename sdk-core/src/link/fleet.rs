@@ -3,15 +3,14 @@
 use core::time::Duration;
 
 use super::state::Phase;
-use super::{Home, Link};
-use crate::config::Settings;
+use super::{Link, Profile};
 use crate::io::Role;
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::time::{Instant, short_millis, span};
 use crate::timer::TimerReason;
 
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+impl<O: Outbox, P: Profile> Link<O, P> {
     /// Takes the operator's hint: over how long the fleet should spread when the service is overloaded; zero for none.
     ///
     /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
@@ -19,7 +18,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     pub fn set_spread(&mut self, spread: Duration, now: Instant) {
         self.tick(now);
         let before = self.hub_backoff.spread();
-        self.hub_backoff.set_spread(spread, &self.account.config().retry);
+        self.hub_backoff.set_spread(spread, &self.profile.session().retry);
         self.pending.remember |= before != self.hub_backoff.spread();
     }
 
@@ -34,13 +33,13 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let now = self.tick(now);
         let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
         if moving {
-            let policy = &self.account.config().retry;
+            let policy = &self.profile.session().retry;
             let spread = short_millis(spread.min(policy.spread_cap).max(policy.first_spread));
             let at = now.after_millis(self.rng.between(0, spread));
             self.timers.set(TimerReason::Retry, at);
         }
         let trying = matches!(self.phase, Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing);
-        if (moving || trying) && by == Role::Provisioning && self.account.is_provisioned() {
+        if (moving || trying) && by == Role::Provisioning && self.visits() {
             self.ladder.wanted = true;
         }
     }
@@ -52,7 +51,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     /// [`crate::RetryPolicy::first_spread`]: a fleet that was let in at the pace of connections may still ask for more
     /// twins than the service gives.
     pub fn follow_up_delay(&mut self) -> Duration {
-        let policy = &self.account.config().retry;
+        let policy = &self.profile.session().retry;
         let overloaded = self.hub_backoff.is_overloaded();
         let spread =
             if overloaded { short_millis(policy.overload_spread) >> 1 } else { short_millis(policy.first_spread) };

@@ -2,8 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Home, Link};
-use crate::config::Settings;
+use super::{Link, Profile};
 use crate::failure::Failure;
 use crate::outbox::Outbox;
 use crate::time::{Instant, short_millis, span};
@@ -20,25 +19,9 @@ const RARE_MS: u32 = 120_000;
 /// Longest such wait.
 const RARE_LONGEST_MS: u32 = 8 * 3_600_000;
 
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+impl<O: Outbox, P: Profile> Link<O, P> {
     pub(crate) const fn now(&self) -> Instant {
         self.now
-    }
-
-    pub(crate) fn is_broker(&self) -> bool {
-        self.account.is_broker()
-    }
-
-    pub(crate) fn is_provisioned(&self) -> bool {
-        self.account.is_provisioned()
-    }
-
-    pub(crate) fn device_id(&self) -> &str {
-        self.account.device_id()
-    }
-
-    pub(crate) fn module_id(&self) -> Option<&str> {
-        self.account.module_id()
     }
 
     /// Ends a connection that is of no use although it stands.

@@ -1,19 +1,14 @@
 //! What comes from the service.
 
 use super::state::Phase;
-use super::{Event, Home, Link, Received};
-use crate::config::{Settings, Subscriptions};
+use super::{Event, Link, Profile, Received};
 use crate::failure::Failure;
 use crate::io::{Attempt, Input, Role, Taken};
-use crate::mqtt::{self, Decoded, Incoming, PacketId, decode};
+use crate::mqtt::{self, Decoded, Incoming, decode};
 use crate::outbox::Outbox;
 use crate::time::Instant;
 
-/// Packet ids above those of messages: subscriptions in the order of their places, then provisioning requests.
-pub(super) const SUBSCRIBE_IDS: u16 = 0xff00;
-pub(super) const REQUEST_ID: u16 = 0xff10;
-
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn take_input<'b>(
         &mut self,
         input: Input<'b>,
@@ -37,7 +32,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         match input {
             Input::Signed(signature) => {
                 if self.phase == Phase::Signing && !self.pending.sign {
-                    *self.account.signature = *signature;
+                    self.profile.take_signature(signature);
                     self.open();
                 }
             }
@@ -78,7 +73,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
     }
 
     fn take_bytes<'b>(&mut self, bytes: &'b [u8], now: Instant) -> Taken<Received<&'b str, &'b [u8]>> {
-        let limit = self.account.config().max_inbound;
+        let limit = self.profile.session().max_inbound;
         let attempt = self.attempt;
         let mut taken = Taken::nothing_in(0);
         while self.events.has_room() {
@@ -114,11 +109,11 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         let greeting = self.phase == Phase::Greeting && !self.wire.connect;
         match packet {
             Incoming::ConnAck { session_present, code } if greeting => {
-                let config = self.account.config();
-                let clean = self.account.role() == Role::Provisioning || config.clean_session;
+                let config = self.profile.session();
+                let clean = self.role() == Role::Provisioning || config.clean_session;
                 if code != 0 {
                     self.attempt_failed(Failure::ConnectRefused(code));
-                } else if session_present && clean && self.account.role() == Role::Hub {
+                } else if session_present && clean && self.role() == Role::Hub {
                     self.attempt_failed(Failure::UnexpectedSession);
                 } else {
                     self.accepted(session_present);
@@ -128,6 +123,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
             Incoming::Publish(publish) => return self.take_publish(publish),
             Incoming::PubAck(packet_id) => self.take_puback(packet_id),
             Incoming::SubAck { packet_id, codes } => self.take_suback(packet_id, codes),
+            Incoming::UnsubAck(packet_id) if P::SUBSCRIBES => self.take_unsuback(packet_id),
             Incoming::UnsubAck(_) | Incoming::PingResp => {}
             _ => self.attempt_failed(Failure::UnexpectedPacket),
         }
@@ -139,30 +135,8 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         matches!(self.phase, Phase::Subscribing | Phase::Registering | Phase::Up | Phase::Draining)
     }
 
-    fn take_suback(&mut self, packet_id: PacketId, codes: &[u8]) {
-        let place = packet_id.get().wrapping_sub(SUBSCRIBE_IDS);
-        let bit = if place < u16::from(Subscriptions::COUNT) { 1_u8 << place } else { 0 };
-        if self.wire.unacknowledged & !self.wire.subscribe & bit == 0 {
-            self.attempt_failed(Failure::UnexpectedPacket);
-            return;
-        }
-        match codes {
-            [0..=2] => {
-                self.wire.unacknowledged &= !bit;
-                if self.account.role() == Role::Hub {
-                    self.session.subscribed |= bit;
-                }
-                if self.wire.unacknowledged == 0 && self.phase == Phase::Subscribing {
-                    self.subscribed();
-                }
-            }
-            [_] => self.attempt_failed(Failure::SubscribeRefused),
-            _ => self.attempt_failed(Failure::UnexpectedPacket),
-        }
-    }
-
     fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<&'b str, &'b [u8]>> {
-        if self.account.role() == Role::Provisioning {
+        if self.role() == Role::Provisioning {
             return self.take_provisioning_answer(publish.topic, publish.payload);
         }
         if let Some(packet_id) = publish.packet_id

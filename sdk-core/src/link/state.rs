@@ -3,6 +3,7 @@
 use heapless::Vec;
 
 use super::INBOUND;
+use super::subscriptions::{Asked, Held};
 use crate::failure::Failure;
 use crate::io::Attempt;
 use crate::mqtt::PacketId;
@@ -36,8 +37,8 @@ pub(super) enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     Renew,
-    /// To come back, by way of the Device Provisioning Service if that is wanted.
-    Reprovision,
+    /// To come back, by way of another service if that is wanted.
+    Reconnect,
     Stop,
 }
 
@@ -71,8 +72,7 @@ pub(super) struct Session {
     pub(super) in_flight: u16,
     /// An acknowledgement came on this connection.
     pub(super) progressed: bool,
-    /// Subscriptions the service has acknowledged in this session.
-    pub(super) subscribed: u8,
+    pub(super) subscriptions: Held,
     /// The connection has lasted.
     pub(super) stable: bool,
     /// Connections in a row that the service accepted and closed before they were stable.
@@ -102,10 +102,7 @@ pub(super) struct Progress {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
     pub(super) connect: bool,
-    /// Subscriptions to ask for.
-    pub(super) subscribe: u8,
-    /// Subscriptions asked for and not acknowledged.
-    pub(super) unacknowledged: u8,
+    pub(super) asked: Asked,
     pub(super) ping: bool,
     /// When a ping was asked for that nothing answered.
     pub(super) pinged: Option<Instant>,
@@ -116,6 +113,14 @@ pub(super) struct Wire {
     pub(super) last_moved: Instant,
     /// Attempt whose transport exists.
     pub(super) open: bool,
+}
+
+/// How long the token of an attempt is good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TokenLife {
+    pub(super) secs: u64,
+    /// When its signature was asked for.
+    pub(super) from: Instant,
 }
 
 /// Actions that wait for [`Link::poll_output`].
@@ -236,7 +241,7 @@ impl Session {
             resumed: false,
             in_flight: 0,
             progressed: false,
-            subscribed: 0,
+            subscriptions: Held::default(),
             stable: false,
             takeovers: 0,
             early_ends: 0,
@@ -269,8 +274,7 @@ impl Wire {
     pub(super) const fn new(now: Instant) -> Self {
         Self {
             connect: false,
-            subscribe: 0,
-            unacknowledged: 0,
+            asked: Asked::new(),
             ping: false,
             pinged: None,
             request: false,

@@ -1,17 +1,15 @@
 //! What comes out: actions, events, packets, in that order of urgency.
 
-use super::{Event, Home, Link};
-use crate::azure::timestamp;
-use crate::config::{Settings, Subscriptions};
-use crate::io::{Action, Output, Role, SignRequest};
-use crate::link::receive::SUBSCRIBE_IDS;
-use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe};
+use super::state::Phase;
+use super::{Event, Link, Profile};
+use crate::io::{Action, Attempt, Output, Role, SignRequest};
+use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe, Unsubscribe};
 use crate::outbox::{MessageId, Outbox};
 
 /// What comes next, decided before anything is borrowed for it.
 enum Next {
-    Disconnect,
-    Close,
+    Disconnect(Attempt),
+    Close { attempt: Attempt, flush: bool },
     Save,
     Remember,
     Sign,
@@ -19,18 +17,19 @@ enum Next {
     Connect,
     Acknowledge(PacketId),
     Subscribe(u8, PacketId),
+    Unsubscribe(u8, PacketId),
     Ping,
     Request,
     Message { id: MessageId, packet_id: PacketId, dup: bool },
 }
 
-/// No packet but CONNECT, a publish and a provisioning request is longer.
+/// No packet is longer but CONNECT, a publish, a provisioning request, and those about subscriptions.
 const SMALL_PACKET: usize = 256;
 
 /// A CONNECT with every name at its limit, percent-encoded, is shorter.
 const CONNECT_PACKET: usize = 2048;
 
-impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
+impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn next_output(&mut self, room: usize) -> Output<'_, Event> {
         // The old connection is closed before anything else is known or done.
         if self.pending.close.is_none()
@@ -38,23 +37,30 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         {
             return Output::Event(event);
         }
-        match self.choose(room) {
-            Some(next) => Output::Action(self.action(next)),
+        if P::SUBSCRIBES
+            && let Some(event) = self.next_unsubscribed()
+        {
+            return Output::Event(event);
+        }
+        let Some(next) = self.choose(room) else {
             // Dropping expired messages may have left something to know.
-            None => match self.events.pop() {
+            return match self.events.pop() {
                 Some(event) => Output::Event(event),
                 None => Output::Wait(self.timers.next()),
-            },
-        }
+            };
+        };
+        let deadline = self.timers.next();
+        self.action(next).map_or(Output::Wait(deadline), Output::Action)
     }
 
     fn choose(&mut self, room: usize) -> Option<Next> {
         let pending = &mut self.pending;
-        if pending.close.is_some() {
+        if let Some((attempt, flush)) = pending.close {
             if core::mem::take(&mut pending.disconnect) {
-                return Some(Next::Disconnect);
+                return Some(Next::Disconnect(attempt));
             }
-            return Some(Next::Close);
+            pending.close = None;
+            return Some(Next::Close { attempt, flush });
         }
         if core::mem::take(&mut pending.save) {
             return Some(Next::Save);
@@ -62,7 +68,7 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if core::mem::take(&mut pending.remember) {
             return Some(Next::Remember);
         }
-        if core::mem::take(&mut pending.sign) && self.account.has_shared_key() {
+        if core::mem::take(&mut pending.sign) && self.profile.token_lifetime().is_some() {
             return Some(Next::Sign);
         }
         if core::mem::take(&mut pending.connect) {
@@ -86,17 +92,21 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         if let Some(packet_id) = self.inbound.due() {
             return Some(Next::Acknowledge(packet_id));
         }
-        if self.wire.subscribe != 0 {
-            let place = u8::try_from(self.wire.subscribe.trailing_zeros()).unwrap_or(Subscriptions::COUNT);
-            self.wire.subscribe &= self.wire.subscribe.wrapping_sub(1);
-            if let Some(packet_id) = PacketId::new(SUBSCRIBE_IDS.wrapping_add(u16::from(place))) {
-                return Some(Next::Subscribe(place, packet_id));
-            }
+        if matches!(self.phase, Phase::Subscribing | Phase::Up)
+            && let Some((place, packet_id)) = self.next_to_subscribe(room)
+        {
+            return Some(Next::Subscribe(place, packet_id));
+        }
+        if P::SUBSCRIBES
+            && self.phase == Phase::Up
+            && let Some((place, packet_id)) = self.next_to_unsubscribe(room)
+        {
+            return Some(Next::Unsubscribe(place, packet_id));
         }
         if core::mem::take(&mut self.wire.ping) {
             return Some(Next::Ping);
         }
-        if self.wire.request && self.account.is_provisioned() {
+        if self.wire.request && self.visits() {
             let fits = room >= self.request_len();
             self.wire.request = !fits;
             return fits.then_some(Next::Request);
@@ -105,57 +115,48 @@ impl<O: Outbox, S: Settings, H: Home> Link<O, S, H> {
         Some(Next::Message { id, packet_id, dup })
     }
 
+    /// What was chosen, with what it borrows; `None` when that is gone, which nothing here can bring about.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    fn action(&mut self, next: Next) -> Action<'_> {
+    fn action(&mut self, next: Next) -> Option<Action<'_>> {
         let attempt = self.attempt;
-        match next {
-            Next::Disconnect => {
-                let attempt = self.pending.close.map_or(attempt, |(attempt, _)| attempt);
-                Action::Send { attempt, packet: Packet::Disconnect }
-            }
-            Next::Close => {
-                let (attempt, flush) = self.pending.close.take().unwrap_or((attempt, false));
-                Action::Close { attempt, flush }
-            }
-            Next::Save => match self.account.home.assignment() {
-                Some(assignment) => Action::SaveAssignment(assignment),
-                // Only an assignment asks to be saved.
-                None => Action::Close { attempt, flush: false },
-            },
-            Next::Remember => Action::SaveMemory(self.memory()),
+        let packet = match next {
+            Next::Disconnect(attempt) => return Some(Action::Send { attempt, packet: Packet::Disconnect }),
+            Next::Close { attempt, flush } => return Some(Action::Close { attempt, flush }),
+            Next::Save => return self.profile.assignment().map(Action::SaveAssignment),
+            Next::Remember => return Some(Action::SaveMemory(self.memory())),
             Next::Sign => {
-                let (role, refusals) = (self.account.role(), self.backoff().refusals());
-                Action::Sign { attempt, request: SignRequest::new(role, refusals, self.account.string_to_sign()) }
+                let (role, refusals) = (self.role(), self.backoff().refusals());
+                return Some(Action::Sign {
+                    attempt,
+                    request: SignRequest::new(role, refusals, self.profile.string_to_sign()),
+                });
             }
-            Next::Open => Action::Connect { attempt, endpoint: self.account.endpoint() },
+            Next::Open => return Some(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
             Next::Connect => {
-                let config = self.account.config();
-                let clean_session = self.account.role() == Role::Provisioning || config.clean_session;
-                let keep_alive_secs = u16::try_from(config.keep_alive.as_secs()).unwrap_or(u16::MAX);
-                let connect = Connect { login: &self.account, clean_session, keep_alive_secs };
-                Action::Send { attempt, packet: Packet::Connect(connect) }
+                let session = self.profile.session();
+                let clean_session = self.role() == Role::Provisioning || session.clean_session;
+                let keep_alive_secs = u16::try_from(session.keep_alive.as_secs()).unwrap_or(u16::MAX);
+                Packet::Connect(Connect { login: &self.profile, clean_session, keep_alive_secs })
             }
-            Next::Acknowledge(packet_id) => Action::Send { attempt, packet: Packet::PubAck(packet_id) },
+            Next::Acknowledge(packet_id) => Packet::PubAck(packet_id),
             Next::Subscribe(place, packet_id) => {
-                let subscribe =
-                    Subscribe { packet_id, filter: self.account.filter(place), qos: self.account.qos(place) };
-                Action::Send { attempt, packet: Packet::Subscribe(subscribe) }
+                let (filter, qos) = self.profile.filter(place);
+                Packet::Subscribe(Subscribe { packet_id, filter, qos })
             }
-            Next::Ping => Action::Send { attempt, packet: Packet::PingReq },
-            Next::Request => Action::Send { attempt, packet: Packet::PublishText(self.request()) },
-            Next::Message { id, packet_id, dup } => match self.outbox.get(id) {
-                Some(entry) => {
-                    if self.account.stamps(&entry) {
-                        self.account.created = timestamp::utc(entry.created_unix_ms.unwrap_or_default());
-                    }
-                    let topic = self.account.message_topic(&entry);
-                    let packet_id = Some(packet_id);
-                    let publish = Publish { topic, payload: entry.payload, packet_id, dup, retain: false };
-                    Action::Send { attempt, packet: Packet::Publish(publish) }
-                }
-                // The outbox named this message an instant ago; a ping does no harm.
-                None => Action::Send { attempt, packet: Packet::PingReq },
-            },
-        }
+            Next::Unsubscribe(place, packet_id) => {
+                let (filter, _) = self.profile.filter(place);
+                Packet::Unsubscribe(Unsubscribe { packet_id, filter })
+            }
+            Next::Ping => Packet::PingReq,
+            Next::Request => Packet::PublishText(self.request()?),
+            Next::Message { id, packet_id, dup } => {
+                let entry = self.outbox.get(id)?;
+                self.profile.prepare(entry.created_unix_ms);
+                let topic = self.profile.topic(&entry);
+                let packet_id = Some(packet_id);
+                Packet::Publish(Publish { topic, payload: entry.payload, packet_id, dup, retain: false })
+            }
+        };
+        Some(Action::Send { attempt, packet })
     }
 }

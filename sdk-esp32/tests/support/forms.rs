@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::{
-    Assignment, Config, Credential, DEFAULT_PORT, Event, Memory, Message, PublishError, RamOutbox, Seed, Service,
-    State, Subscriptions, hub, way,
+    AnyProfile, Assignment, Config, Credential, DEFAULT_PORT, Event, Memory, Message, PublishError, RamOutbox, Seed,
+    Service, State, Subscriptions, hub, way,
 };
 #[cfg(feature = "embedded-svc")]
 use steadfast_esp32::client::ClientDialler;
@@ -23,15 +23,15 @@ static WEB_CONFIG: Config<&str> = config(way::PORT);
 const fn config(port: u16) -> Config<&'static str> {
     let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
     let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = 1024;
-    config.max_outbound = 1024;
+    config.session.max_inbound = 1024;
+    config.session.max_outbound = 1024;
     config.subscriptions = Subscriptions::CLOUD_TO_DEVICE;
     config.port = port;
     config
 }
 
 pub(crate) type Outbox = RamOutbox<8, 1024>;
-pub(crate) type Settings = &'static Config<&'static str>;
+pub(crate) type Settings = AnyProfile<&'static Config<&'static str>>;
 
 /// What a poll brought, without borrows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,17 @@ macro_rules! commands {
 impl Frontend for Blocking {
     fn new(net: &Shared) -> Self {
         let (board, dialler) = (Rig(Rc::clone(net)), Dialler(Rc::clone(net)));
-        Self(Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap())
+        Self(
+            Device::new(
+                board,
+                dialler,
+                AnyProfile::new(&CONFIG, [0; 256]),
+                Outbox::new(),
+                Seed::from_number(7),
+                buffers(),
+            )
+            .unwrap(),
+        )
     }
 
     fn poll(&mut self, timeout: Duration) -> Got {
@@ -141,7 +151,18 @@ impl Frontend for Asynchronous {
     fn new(net: &Shared) -> Self {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
-        Self(asynch::Device::new(board, dialler, clock, &CONFIG, Outbox::new(), seed, buffers()).unwrap())
+        Self(
+            asynch::Device::new(
+                board,
+                dialler,
+                clock,
+                AnyProfile::new(&CONFIG, [0; 256]),
+                Outbox::new(),
+                seed,
+                buffers(),
+            )
+            .unwrap(),
+        )
     }
 
     fn poll(&mut self, timeout: Duration) -> Got {
@@ -159,7 +180,17 @@ impl Frontend for WebBlocking {
 
     fn new(net: &Shared) -> Self {
         let (board, dialler) = (Rig(Rc::clone(net)), WebDialler(Rc::clone(net)));
-        Self(Device::new(board, dialler, &WEB_CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap())
+        Self(
+            Device::new(
+                board,
+                dialler,
+                AnyProfile::new(&WEB_CONFIG, [0; 256]),
+                Outbox::new(),
+                Seed::from_number(7),
+                buffers(),
+            )
+            .unwrap(),
+        )
     }
 
     fn poll(&mut self, timeout: Duration) -> Got {
@@ -178,7 +209,18 @@ impl Frontend for WebAsynchronous {
     fn new(net: &Shared) -> Self {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncWebDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
-        Self(asynch::Device::new(board, dialler, clock, &WEB_CONFIG, Outbox::new(), seed, buffers()).unwrap())
+        Self(
+            asynch::Device::new(
+                board,
+                dialler,
+                clock,
+                AnyProfile::new(&WEB_CONFIG, [0; 256]),
+                Outbox::new(),
+                seed,
+                buffers(),
+            )
+            .unwrap(),
+        )
     }
 
     fn poll(&mut self, timeout: Duration) -> Got {
@@ -209,7 +251,17 @@ impl Frontend for ThroughClient {
 impl ThroughClient {
     pub(crate) fn over(net: &Shared, clients: &'static FakeClients) -> Self {
         let (board, dialler) = (Rig(Rc::clone(net)), ClientDialler::new(clients));
-        Self(Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap())
+        Self(
+            Device::new(
+                board,
+                dialler,
+                AnyProfile::new(&CONFIG, [0; 256]),
+                Outbox::new(),
+                Seed::from_number(7),
+                buffers(),
+            )
+            .unwrap(),
+        )
     }
 }
 

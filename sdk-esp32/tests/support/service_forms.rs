@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 use steadfast_core::{
-    Assignment, CallId, Config, Credential, Message, RamOutbox, ReportError, ReportId, RespondError, Seed, Service,
-    State, Subscriptions, hub,
+    AnyProfile, Assignment, CallId, Config, Credential, Message, RamOutbox, ReportError, ReportId, RespondError, Seed,
+    Service, State, Subscriptions, hub,
 };
 use steadfast_esp32::{Ack, Buffers, Device, Poll, ServiceBuffers, WithServices, asynch};
 
@@ -19,14 +19,14 @@ static CONFIG: Config<&str> = {
         registration_id: DEVICE,
     };
     let mut config = Config::new(service, Credential::SharedKey);
-    config.max_inbound = 1024;
-    config.max_outbound = 1024;
+    config.session.max_inbound = 1024;
+    config.session.max_outbound = 1024;
     config.subscriptions = Subscriptions::ALL;
     config
 };
 
 type Outbox = RamOutbox<8, 1024>;
-type Settings = &'static Config<&'static str>;
+type Settings = AnyProfile<&'static Config<&'static str>>;
 type Services = WithServices<'static, Outbox, Settings>;
 
 /// What a poll brought, without borrows.
@@ -141,7 +141,15 @@ macro_rules! commands {
 impl Frontend for Blocking {
     fn new(net: &Shared) -> Self {
         let (board, dialler) = (Rig(Rc::clone(net)), Dialler(Rc::clone(net)));
-        let device = Device::new(board, dialler, &CONFIG, Outbox::new(), Seed::from_number(7), buffers()).unwrap();
+        let device = Device::new(
+            board,
+            dialler,
+            AnyProfile::new(&CONFIG, [0; 256]),
+            Outbox::new(),
+            Seed::from_number(7),
+            buffers(),
+        )
+        .unwrap();
         let mut device = device.with_services(memory());
         device.restore_assignment(Assignment::new(HUBS[0], DEVICE).unwrap());
         Self(device)
@@ -158,7 +166,16 @@ impl Frontend for Asynchronous {
     fn new(net: &Shared) -> Self {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
-        let device = asynch::Device::new(board, dialler, clock, &CONFIG, Outbox::new(), seed, buffers()).unwrap();
+        let device = asynch::Device::new(
+            board,
+            dialler,
+            clock,
+            AnyProfile::new(&CONFIG, [0; 256]),
+            Outbox::new(),
+            seed,
+            buffers(),
+        )
+        .unwrap();
         let mut device = device.with_services(memory());
         device.restore_assignment(Assignment::new(HUBS[0], DEVICE).unwrap());
         Self(device)

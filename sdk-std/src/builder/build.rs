@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use steadfast_core::hub::CallSlot;
-use steadfast_core::{Assignment, Credential, HubLink, Link, Memory, Seed, Service, Settings, Subscriptions};
+use steadfast_core::{
+    AnyProfile, Assignment, Credential, HubLink, Link, Memory, Seed, Service, Settings, Subscriptions,
+};
 
 use super::{Builder, MOST_METHOD_CALLS};
 use crate::assignment_file::AssignmentFile;
@@ -17,6 +19,9 @@ use crate::memory_outbox::MemoryOutbox;
 use crate::setup::Setup;
 use crate::shared::{Shared, SharedConfig};
 use crate::tls::{self, TlsError};
+
+/// Bytes for the texts of a broker's filters, all together.
+const FILTERS: usize = 4096;
 
 impl Builder {
     /// Makes the device and the driver that works for it.
@@ -77,9 +82,9 @@ impl Builder {
             memory,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
-            patience: self.config.timeouts.connect,
+            patience: self.config.session.timeouts.connect,
             #[cfg(feature = "_requests")]
-            signing: self.config.timeouts.sign,
+            signing: self.config.session.timeouts.sign,
             #[cfg(feature = "_requests")]
             token: if let Credential::Token(token) = &self.config.credential {
                 Some(zeroize::Zeroizing::new(String::from(&**token)))
@@ -100,9 +105,9 @@ impl Builder {
             web_sockets: self.transport.is_web_sockets(),
             #[cfg(feature = "rumqttc")]
             client: self.over_rumqttc.then_some(crate::rumqttc::Limits {
-                window: self.config.window,
-                inbound: self.config.max_inbound,
-                outbound: self.config.max_outbound,
+                window: self.config.session.window,
+                inbound: self.config.session.max_inbound,
+                outbound: self.config.session.max_outbound,
             }),
         };
         let method_calls = self.method_calls.clamp(1, MOST_METHOD_CALLS);
@@ -115,7 +120,9 @@ impl Builder {
         // One more says that there are too many.
         let places = if answers.is_empty() { 0 } else { method_calls + 1 };
         let calls = vec![CallSlot::EMPTY; places].into_boxed_slice();
-        let link = Link::new(config, MemoryOutbox::new(self.outbox), seed, now)?;
+        let broker = matches!(config.config().service, Service::Broker { .. });
+        let filters = vec![0; if broker { FILTERS } else { 0 }].into_boxed_slice();
+        let link = Link::new(AnyProfile::new(config, filters), MemoryOutbox::new(self.outbox), seed, now)?;
         let mut link = HubLink::with_calls(link, reports, answers, calls);
         link.allow_orders(self.orders);
         link.set_wall_clock(clock::unix_secs(), now);

@@ -140,7 +140,7 @@ impl Builder {
             #[cfg(feature = "edge")]
             Proof::Workload(module) => {
                 module.check()?;
-                let (workload, signer) = module.workload(&self.config.timeouts);
+                let (workload, signer) = module.workload(&self.config.session.timeouts);
                 let prover = Some(Prover::Signer(Arc::new(signer)));
                 // Without a gateway it is the IoT hub's own certificate.
                 let asked = self.tls.is_none() && !self.plaintext && self.config.gateway.is_some();

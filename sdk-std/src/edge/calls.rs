@@ -10,7 +10,7 @@ use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::azure::sas::Resource;
 use steadfast_core::edge::methods::{self, Answer, Call, CallError, PAYLOAD_MAX};
-use steadfast_core::{Failure, Service, Settings};
+use steadfast_core::{Failure, Service};
 
 use super::workload::Growing;
 use crate::device::Device;
@@ -126,7 +126,7 @@ impl ModuleCall {
     /// Who calls, and where.
     fn caller(&self) -> Option<Caller> {
         let inner = self.shared.lock();
-        let config = inner.link.link().settings().config();
+        let config = inner.link.link().profile().config();
         let Service::Hub { host, device_id } = &config.service else { return None };
         let (hub, device_id) = (host.to_string(), device_id.to_string());
         Some(Caller {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::files::{self, Body, Input, Output, Report, Request};
 use steadfast_core::text::{Sink, SinkFull};
-use steadfast_core::{Failure, Seed, Settings as _};
+use steadfast_core::{Failure, Seed};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
@@ -59,7 +59,7 @@ impl Transfer {
         let Upload { shared, setup, name, source, options, progress } = upload;
         let mut options = options;
         options.rereadable = !matches!(source.0, Source::Reader(_));
-        let policy = shared.lock().link.link().settings().config().retry;
+        let policy = shared.lock().link.link().profile().config().session.retry;
         let mut entropy = [0; 16];
         let drawn = tls::provider().secure_random.fill(&mut entropy);
         drawn.map_err(|_| UploadError::GaveUp(String::from("the operating system gave no randomness")))?;
@@ -201,7 +201,7 @@ impl Transfer {
 }
 
 fn module_id(shared: &Shared) -> Option<String> {
-    shared.lock().link.link().settings().config().module_id.as_deref().map(str::to_owned)
+    shared.lock().link.link().profile().config().module_id.as_deref().map(str::to_owned)
 }
 
 impl Ways {

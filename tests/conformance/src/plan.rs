@@ -54,13 +54,13 @@ impl Plan {
         let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
         let mut config = Config::new(service, Credential::SharedKey);
         config.subscriptions = Subscriptions::ALL;
-        config.max_inbound = PACKET;
-        config.max_outbound = PACKET;
-        config.overflow = self.overflow;
-        config.expiry = self.expiry;
-        config.window = self.window;
-        config.keep_alive = self.keep_alive;
-        config.reject_after = self.reject_after;
+        config.session.max_inbound = PACKET;
+        config.session.max_outbound = PACKET;
+        config.session.overflow = self.overflow;
+        config.session.expiry = self.expiry;
+        config.session.window = self.window;
+        config.session.keep_alive = self.keep_alive;
+        config.session.reject_after = self.reject_after;
         Box::leak(Box::new(config))
     }
 }

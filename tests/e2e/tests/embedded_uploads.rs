@@ -153,7 +153,7 @@ impl Connection for Https {
 fn upload(address: SocketAddr, ca_pem: &str, content: &[u8]) -> (Result<Report, UploadError>, String) {
     let tls = board::trust(ca_pem);
     let mut config = Config::new(Service::Hub { host: HUB_A, device_id: DEVICE }, Credential::SharedKey);
-    config.retry = policy();
+    config.session.retry = policy();
     let mut board = Host::new(&key());
     let (mut grant, mut block, mut scratch) = ([0; 1024], [0; 4096], [0; 2048]);
     let buffers = UploadBuffers { grant: &mut grant, block: &mut block, scratch: &mut scratch };

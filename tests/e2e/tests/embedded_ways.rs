@@ -19,7 +19,9 @@ use hub_emulator::{Config as Emulated, HubConfig};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use steadfast_core::azure::dps::GLOBAL_HOST;
-use steadfast_core::{Config, Credential, Failure, Message, RamOutbox, Seed, Service, State, TlsFailure, way};
+use steadfast_core::{
+    AnyProfile, Config, Credential, Failure, Message, RamOutbox, Seed, Service, State, TlsFailure, way,
+};
 use steadfast_esp32::websocket::{self, WebSocket};
 use steadfast_esp32::{Board as _, Buffers, Connect, Device, Dial, Stream, proxy};
 
@@ -173,13 +175,15 @@ impl Errand {
             None => (Service::Hub { host: HUB_A, device_id: DEVICE }, key()),
         };
         let mut config = Config::new(service, Credential::SharedKey);
-        (config.retry, config.timeouts, config.reprovisioning) = (policy(), timeouts(), reprovisioning());
-        (config.max_inbound, config.max_outbound, config.port) = (1024, 1024, way::PORT);
+        (config.session.retry, config.session.timeouts, config.reprovisioning) =
+            (policy(), timeouts(), reprovisioning());
+        (config.session.max_inbound, config.session.max_outbound, config.port) = (1024, 1024, way::PORT);
         let (mut rx, mut tx) = ([0; 1024], [0; 2048]);
         let buffers = Buffers { rx: &mut rx, tx: &mut tx };
         let dialler = Dialler { address, tls: board::trust(&ca_pem), clock: Host::new(&key), login, dials: 0 };
         let (board, outbox, seed) = (Host::new(&key), RamOutbox::<8, 4096>::new(), Seed::from_number(7));
-        let mut device = Device::new(board, dialler, &config, outbox, seed, buffers).unwrap();
+        let mut device =
+            Device::new(board, dialler, AnyProfile::new(&config, [0; 256]), outbox, seed, buffers).unwrap();
         device.start();
         let (mut sent, began) = (0, Instant::now());
         while device.link().ledger().delivered < count {

@@ -12,16 +12,16 @@ use steadfast_world::{Builder, Feed, HeapOutbox, Reach, Rng, Signing, World};
 
 /// Changes of the configuration, of which each history draws some.
 const CHANGES: [fn(&mut Config<String>); 10] = [
-    |config| config.window = 1,
-    |config| config.window = 3,
+    |config| config.session.window = 1,
+    |config| config.session.window = 3,
     |config| config.subscriptions = Subscriptions::ALL,
-    |config| config.overflow = Overflow::DropOldest,
-    |config| config.overflow = Overflow::DropForUrgent,
+    |config| config.session.overflow = Overflow::DropOldest,
+    |config| config.session.overflow = Overflow::DropForUrgent,
     |config| config.stamp_creation_time = true,
-    |config| config.expiry = Some(Duration::from_secs(1_800)),
-    |config| config.clean_session = true,
-    |config| config.keep_alive = Duration::from_secs(30),
-    |config| config.reject_after = Some(4),
+    |config| config.session.expiry = Some(Duration::from_secs(1_800)),
+    |config| config.session.clean_session = true,
+    |config| config.session.keep_alive = Duration::from_secs(30),
+    |config| config.session.reject_after = Some(4),
 ];
 
 fn set_up(seed: u64, rng: &mut Rng) -> (World<HeapOutbox>, bool) {

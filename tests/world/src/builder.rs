@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Role, Seed, Service};
+use steadfast_core::{AnyProfile, Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Role, Seed, Service};
 
 use crate::device::{Device, Feed, Shared};
 use crate::https::Chip;
@@ -194,7 +194,7 @@ impl Builder {
             let config = Rc::new(self.config(&id));
             let seed = if self.one_seed { 0 } else { self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64) };
             let outbox = make(number);
-            let mut oracle = Oracle::new(usize::from(config.window));
+            let mut oracle = Oracle::new(usize::from(config.session.window));
             let mut next = outbox.first();
             while let Some(entry) = next.and_then(|id| outbox.get(id)) {
                 let key = if let steadfast_core::Address::Topic(topic) = entry.address {
@@ -206,7 +206,7 @@ impl Builder {
                 next = outbox.next(entry.id.next());
             }
             let busy = !oracle.open.is_empty();
-            let link = Link::new(Shared(config), outbox, Seed::from_number(seed), now)
+            let link = Link::new(AnyProfile::new(Shared(config), [0; 256]), outbox, Seed::from_number(seed), now)
                 .expect("the configuration of a world works");
             let mut link = HubLink::new(link, vec![0; 4096].into(), vec![0; 4096].into());
             if self.restored {

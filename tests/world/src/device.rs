@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::{
-    Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Provisioned, Role, Settings, hub,
+    AnyProfile, Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Role, Settings, hub,
 };
 
 use crate::https::{Chip, Dialogue};
@@ -24,7 +24,7 @@ impl Settings for Shared {
 }
 
 /// The link of a device of the world, with room for 4 KiB of reported properties and of answers.
-pub type DeviceLink<O> = HubLink<O, Shared, Provisioned, Box<[u8]>>;
+pub type DeviceLink<O> = HubLink<O, AnyProfile<Shared>, Box<[u8]>>;
 
 /// How bytes from a service reach the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -44,7 +44,7 @@ impl<O: Outbox> World<O> {
             || self.hubs.iter().any(|hub| hub.name() == host);
         let reach = if known { reach } else { Reach::Unresolved };
         let one_way = self.network.draw(&mut self.rng);
-        let settings = self.devices[number].link.link().settings().0.clone();
+        let settings = self.devices[number].link.link().profile().settings().0.clone();
         let size = if self.devices[number].feed == Feed::Bytes { 1 } else { usize::MAX };
         let tunnel = self.network.tunnel(&host, settings.port, reach, size);
         let before = if let Way::On(trips) = tunnel { trips * 2 * one_way } else { 0 };
@@ -84,7 +84,7 @@ impl<O: Outbox> World<O> {
             Way::On(_) => {}
             Way::Fails(trips, failure) => return arrive(now + trips * 2 * one_way, Arrival::Failed(failure)),
             Way::Overdue(failure) => {
-                let patience = millis(settings.timeouts.connect);
+                let patience = millis(settings.session.timeouts.connect);
                 return arrive(now + patience - patience / 16, Arrival::Failed(Failure::Local(failure)));
             }
             Way::Silence => return,

@@ -162,7 +162,7 @@ impl<O: Outbox> World<O> {
 
     /// Does what the link asks for until it waits.
     pub(crate) fn drain(&mut self, number: usize) {
-        let most = DRAIN + usize::from(self.devices[number].link.link().settings().0.window);
+        let most = DRAIN + usize::from(self.devices[number].link.link().profile().config().session.window);
         for _ in 0..most {
             let room = self.room(number);
             let device = &mut self.devices[number];
@@ -245,7 +245,7 @@ impl<O: Outbox> World<O> {
             self.fail(number, &broken);
         }
         let status = device.link.link().status();
-        if status.in_flight > device.link.link().settings().0.window {
+        if status.in_flight > device.link.link().profile().config().session.window {
             self.fail(number, "more in flight than the window allows");
         }
         let alone = (device.oracle.open.first(), device.oracle.open.last());
@@ -446,7 +446,7 @@ impl<O: Outbox> World<O> {
         let now = self.instant();
         let hub = self.own(number, attempt).is_some_and(|id| self.connections[&id].role == Role::Hub);
         let device = &mut self.devices[number];
-        let limit = device.link.link().settings().0.max_inbound;
+        let limit = device.link.link().profile().config().session.max_inbound;
         let (len, waits, received) = if device.feed == Feed::Packets {
             match decode(bytes, limit) {
                 Ok(Decoded::Packet { packet, len }) => {

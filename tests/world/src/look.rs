@@ -1,6 +1,6 @@
 //! What a story can look at.
 
-use steadfast_core::{Assignment, Event, Ledger, Link, Memory, MessageId, Outbox, State, Status, hub};
+use steadfast_core::{AnyProfile, Assignment, Event, Ledger, Link, Memory, MessageId, Outbox, State, Status, hub};
 
 use crate::device::{AttemptRecord, Inbound, Shared, Told};
 use crate::world::{World, millis};
@@ -32,7 +32,7 @@ impl<O: Outbox> World<O> {
 
     /// Returns the first link.
     #[must_use]
-    pub fn link(&self) -> &Link<O, Shared> {
+    pub fn link(&self) -> &Link<O, AnyProfile<Shared>> {
         self.devices[0].link.link()
     }
 

@@ -53,7 +53,7 @@ impl<O: Outbox> World<O> {
         let host = self.network.hub_behind(host);
         let Some(place) = self.hubs.iter().position(|hub| hub.name() == host) else { return Vec::new() };
         if matches!(packet, v4::Packet::Publish(_)) {
-            let wanted = self.devices[number].link.link().settings().0.subscriptions;
+            let wanted = self.devices[number].link.link().profile().config().subscriptions;
             let wanted = [
                 steadfast_core::Subscriptions::CLOUD_TO_DEVICE,
                 steadfast_core::Subscriptions::METHODS,

@@ -226,7 +226,7 @@ impl<O: Outbox> World<O> {
         let now = self.now();
         let device = &mut self.devices[number];
         device.published += 1;
-        let broker = matches!(device.link.link().settings().0.service, steadfast_core::Service::Broker { .. });
+        let broker = matches!(device.link.link().profile().config().service, steadfast_core::Service::Broker { .. });
         let topic = format!("pumps/{}", device.published);
         let message = if broker { Message { address: Address::Topic(&topic), ..message } } else { message };
         let result = device.link.publish(message, now);
@@ -430,7 +430,7 @@ impl<O: Outbox> World<O> {
     /// The name of a device or its module at the hub.
     pub(crate) fn client_id(&self, number: usize) -> String {
         let device = &self.devices[number];
-        match &device.link.link().settings().0.module_id {
+        match &device.link.link().profile().config().module_id {
             Some(module) => format!("{}/{module}", device.id),
             None => device.id.clone(),
         }

@@ -7,15 +7,15 @@ use std::time::Duration;
 use steadfast_core::hub::Received;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Action, Attempt, CallId, Failure, HubLink, Input, Instant, Ledger, Link, Message, Output, RamOutbox, Seed, State,
+    Action, AnyProfile, Attempt, CallId, Config, Failure, HubLink, Input, Instant, Ledger, Link, Message, Output,
+    RamOutbox, Seed, State,
 };
-use steadfast_core::{Config, Provisioned};
 
 use crate::cloud::{Shared, key};
 use crate::plan::{BYTES, PACKET, Plan, SERVICE_BYTES, SLOTS};
 use crate::{Seen, Subject};
 
-type Hub = HubLink<RamOutbox<SLOTS, BYTES>, &'static Config<&'static str>, Provisioned, Vec<u8>>;
+type Hub = HubLink<RamOutbox<SLOTS, BYTES>, AnyProfile<&'static Config<&'static str>>, Vec<u8>>;
 
 /// The core alone.
 pub struct Core {
@@ -153,7 +153,8 @@ impl Core {
 impl Subject for Core {
     fn new(cloud: &Shared, plan: &Plan) -> Self {
         let now = Instant::from_millis(cloud.borrow().now);
-        let link = Link::new(plan.config(), RamOutbox::new(), Seed::from_number(7), now).expect("a good configuration");
+        let link = Link::new(AnyProfile::new(plan.config(), [0; 256]), RamOutbox::new(), Seed::from_number(7), now)
+            .expect("a good configuration");
         let mut link = HubLink::new(link, vec![0; SERVICE_BYTES], vec![0; SERVICE_BYTES]);
         link.set_wall_clock(cloud.borrow().unix_secs(), now);
         if plan.keeps {

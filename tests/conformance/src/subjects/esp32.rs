@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use steadfast_core::{
-    Assignment, CallId, Config, Failure, Instant, Ledger, Memory, Message, RamOutbox, Seed, SignRequest, State,
+    AnyProfile, Assignment, CallId, Config, Failure, Instant, Ledger, Memory, Message, RamOutbox, Seed, SignRequest,
+    State,
 };
 use steadfast_esp32::{Ack, Board, Buffers, Connect, Device, Dial, Poll, ServiceBuffers, Stream, WithServices, asynch};
 
@@ -186,7 +187,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 type Outbox = RamOutbox<SLOTS, BYTES>;
-type Settings = &'static Config<&'static str>;
+type Settings = AnyProfile<&'static Config<&'static str>>;
 type Services = WithServices<'static, Outbox, Settings>;
 
 /// What the application holds of calls and messages.
@@ -297,7 +298,8 @@ impl Subject for Blocking {
     fn new(cloud: &Shared, plan: &Plan) -> Self {
         let (board, dialler) = (CloudBoard(Rc::clone(cloud)), Dialler(Rc::clone(cloud)));
         let (outbox, seed) = (Outbox::new(), Seed::from_number(7));
-        let device = Device::new(board, dialler, plan.config(), outbox, seed, buffers()).expect("a good set-up");
+        let device = Device::new(board, dialler, AnyProfile::new(plan.config(), [0; 256]), outbox, seed, buffers())
+            .expect("a good set-up");
         let mut device = device.with_services(memory());
         restore!(device, cloud, plan);
         Self { device, held: Held::default() }
@@ -314,7 +316,15 @@ impl Subject for Asynchronous {
     fn new(cloud: &Shared, plan: &Plan) -> Self {
         let (board, dialler) = (CloudBoard(Rc::clone(cloud)), AsyncDialler(Rc::clone(cloud)));
         let (clock, outbox, seed) = (Clock(Rc::clone(cloud)), Outbox::new(), Seed::from_number(7));
-        let device = asynch::Device::new(board, dialler, clock, plan.config(), outbox, seed, buffers());
+        let device = asynch::Device::new(
+            board,
+            dialler,
+            clock,
+            AnyProfile::new(plan.config(), [0; 256]),
+            outbox,
+            seed,
+            buffers(),
+        );
         let mut device = device.expect("a good set-up").with_services(memory());
         restore!(device, cloud, plan);
         Self { device, held: Held::default() }

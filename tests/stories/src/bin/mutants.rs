@@ -73,14 +73,14 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "a new session is taken for a kept one",
         file: "link/attempt.rs",
-        from: "                    self.session.forget_sent();\n                }\n                self.session.resumed = session_present;",
-        to: "                }\n                self.session.resumed = true;",
+        from: "            if !session_present {\n                self.forget_session();\n            }\n            self.session.resumed = session_present;",
+        to: "            self.session.resumed = true;",
     },
     Mutant {
         name: "a new session is not subscribed to",
-        file: "link/attempt.rs",
-        from: "                    self.session.subscribed = 0;\n                    self.session.forget_sent",
-        to: "                    self.session.forget_sent",
+        file: "link/subscriptions.rs",
+        from: "        self.session.subscriptions = Held::default();\n",
+        to: "",
     },
     Mutant {
         name: "late answers count",
@@ -115,8 +115,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "registrations are not spaced",
         file: "link/attempt.rs",
-        from: "self.account.is_provisioned() && self.now >= self.ladder.not_before",
-        to: "self.account.is_provisioned()",
+        from: "self.visits() && self.now >= self.ladder.not_before",
+        to: "self.visits()",
     },
     Mutant {
         name: "delays have no jitter",

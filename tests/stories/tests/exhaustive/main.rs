@@ -19,7 +19,7 @@ use self::step::{AT_HUB, MOVING, Step};
 
 static HUB: Config<&str> = {
     let mut config = Config::new(Service::Hub { host: "hub-a.example", device_id: "pump-7" }, Credential::Certificate);
-    config.window = 2;
+    config.session.window = 2;
     config.subscriptions = Subscriptions::METHODS;
     config
 };
@@ -27,7 +27,7 @@ static HUB: Config<&str> = {
 static PROVISIONED: Config<&str> = {
     let service = Service::Provisioned { host: "dps.example", id_scope: "0ne00ABCDEF", registration_id: "pump-7" };
     let mut config = Config::new(service, Credential::Certificate);
-    config.window = 2;
+    config.session.window = 2;
     config
 };
 

@@ -2,14 +2,14 @@
 
 use steadfast_core::mqtt::{Incoming, PacketId, Received};
 use steadfast_core::{
-    Action, Assignment, Attempt, Config, Event, Failure, Input, Instant, Lane, Link, Message, MessageId, Outbox as _,
-    Output, RamOutbox, Role, Seed, State, Subscriptions,
+    Action, AnyProfile, Assignment, Attempt, Config, Event, Failure, Input, Instant, Lane, Link, Message, MessageId,
+    Outbox as _, Output, RamOutbox, Role, Seed, State, Subscriptions,
 };
 
 use crate::line::{Line, Sent};
 use crate::step::Step;
 
-type Tiny = Link<RamOutbox<2, 8>, &'static Config<&'static str>>;
+type Tiny = Link<RamOutbox<2, 8>, AnyProfile<&'static Config<&'static str>>>;
 
 /// The tiny link with its service, its application and its oracle.
 #[derive(Clone)]
@@ -36,7 +36,9 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(config: &'static Config<&'static str>) -> Self {
-        let mut link = Link::new(config, RamOutbox::new(), Seed::from_number(11), Instant::ORIGIN).unwrap();
+        let mut link =
+            Link::new(AnyProfile::new(config, [0; 256]), RamOutbox::new(), Seed::from_number(11), Instant::ORIGIN)
+                .unwrap();
         link.restore_assignment(Assignment::new("hub-a.example", "pump-7").unwrap());
         link.start(Instant::ORIGIN);
         Self {
@@ -253,7 +255,7 @@ impl Scene {
             Sent::Subscribe(packet_id) => line.subscribe = Some(packet_id),
             Sent::Request(request) => line.request = Some(request),
             Sent::Publish(id, packet_id, dup) => {
-                let needs = self.link.settings().subscriptions != Subscriptions::NONE;
+                let needs = self.link.profile().config().subscriptions != Subscriptions::NONE;
                 good &= line.greeted && (line.granted || !needs) && line.role == Role::Hub;
                 good &= !line.sent.iter().any(|(other, ..)| *other == id);
                 good &= !line.sent.iter().any(|(_, other, done)| *other == packet_id && !done);

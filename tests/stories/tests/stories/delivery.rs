@@ -6,7 +6,7 @@ use steadfast_world::{Feed, HeapOutbox, World};
 use stories::{hours, mins, secs, seeds};
 
 fn up(seed: u64) -> World {
-    let mut world = World::builder().seed(seed).assigned().configure(|config| config.window = 4).build();
+    let mut world = World::builder().seed(seed).assigned().configure(|config| config.session.window = 4).build();
     world.start();
     world.run_until_up();
     world
@@ -158,7 +158,7 @@ fn nothing_is_published_before_all_subscriptions_hold() {
 
 #[test]
 fn packet_ids_wrap_without_two_messages_on_one() {
-    let builder = World::builder().assigned().configure(|config| config.window = 1000);
+    let builder = World::builder().assigned().configure(|config| config.session.window = 1000);
     let mut world = builder.build_with(|_| HeapOutbox::new(4000, 1 << 20));
     world.start();
     world.run_until_up();
@@ -171,7 +171,7 @@ fn packet_ids_wrap_without_two_messages_on_one() {
 
 #[test]
 fn a_window_of_every_packet_id_is_full_and_no_fuller() {
-    let builder = World::builder().assigned().configure(|config| config.window = 0x7fff);
+    let builder = World::builder().assigned().configure(|config| config.session.window = 0x7fff);
     let mut world = builder.build_with(|_| HeapOutbox::new(40_000, 1 << 20));
     world.start();
     world.run_until_up();
@@ -223,7 +223,7 @@ fn an_acknowledgement_that_never_comes_is_noticed_although_others_do() {
 fn a_message_that_breaks_every_connection_is_set_aside_and_the_others_flow() {
     // Alone it takes as many connections as configured; in company one more to suspect it.
     for (before, after, connections) in [(0, 0, 3), (0, 5, 4), (5, 5, 5)] {
-        let builder = World::builder().assigned().configure(|config| config.reject_after = Some(3));
+        let builder = World::builder().assigned().configure(|config| config.session.reject_after = Some(3));
         let mut world = builder.build();
         world.hub_mut(0).faults.poison = Some(b"poison".to_vec());
         world.publish_many(before);

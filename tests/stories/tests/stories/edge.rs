@@ -14,7 +14,7 @@ fn modules(seed: u64, count: usize) -> World {
     let builder = World::builder().seed(seed).devices(count).fixed_hub();
     let builder = builder.configure(|config| {
         config.gateway = Some(GATEWAY.into());
-        config.retry = RetryPolicy::EDGE;
+        config.session.retry = RetryPolicy::EDGE;
     });
     let mut world = builder.build();
     let hub = world.hub(0).name().to_owned();

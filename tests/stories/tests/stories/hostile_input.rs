@@ -89,7 +89,7 @@ fn packets_out_of_their_place_end_the_connection() {
 
 #[test]
 fn a_session_kept_although_a_clean_one_was_asked_for_is_refused() {
-    let builder = World::builder().assigned().configure(|config| config.clean_session = true);
+    let builder = World::builder().assigned().configure(|config| config.session.clean_session = true);
     let mut world = builder.build();
     world.hub_mut(0).faults.claim_session = true;
     world.start();

@@ -91,7 +91,7 @@ fn a_peer_that_stops_reading_is_found_and_the_queue_stays_bounded() {
 
 #[test]
 fn a_slow_uplink_is_no_dead_connection() {
-    let builder = World::builder().assigned().configure(|config| config.keep_alive = secs(10));
+    let builder = World::builder().assigned().configure(|config| config.session.keep_alive = secs(10));
     let mut world = builder.build_with(|_| HeapOutbox::new(4, 1 << 20));
     world.start();
     world.run_until_up();
@@ -158,7 +158,7 @@ fn an_interval_beyond_the_hub_s_limit_is_refused_before_the_first_packet() {
     let service = Service::Hub { host: "hub.example", device_id: "pump-7" };
     for (interval, good) in [(0, false), (1, true), (1_177, true), (1_178, false), (1_767, false)] {
         let mut config = Config::new(service, Credential::Certificate);
-        config.keep_alive = secs(interval);
+        config.session.keep_alive = secs(interval);
         assert_eq!(config.check().is_ok(), good, "{interval} s");
     }
 }

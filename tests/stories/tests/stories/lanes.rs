@@ -6,7 +6,7 @@ use steadfast_world::{HeapOutbox, World};
 use stories::{hours, mins, secs, seeds};
 
 fn large(seed: u64) -> World<HeapOutbox> {
-    let builder = World::builder().seed(seed).assigned().configure(|config| config.window = 8);
+    let builder = World::builder().seed(seed).assigned().configure(|config| config.session.window = 8);
     builder.build_with(|_| HeapOutbox::new(1000, 1 << 16))
 }
 
@@ -135,7 +135,7 @@ fn the_lanes_move_to_another_hub_together() {
 
 #[test]
 fn an_alarm_evicts_the_normal_and_nothing_evicts_an_alarm_but_an_alarm() {
-    let builder = World::builder().configure(|config| config.overflow = Overflow::DropOldest);
+    let builder = World::builder().configure(|config| config.session.overflow = Overflow::DropOldest);
     let mut world = builder.build_with(|_| RamOutbox::<4, 64>::new());
     let normal = world.publish_many(4);
     let alarms: Vec<MessageId> = (0..3).map(|number| world.publish_urgent(&format!("alarm {number}"))).collect();
@@ -156,7 +156,7 @@ fn an_alarm_evicts_the_normal_and_nothing_evicts_an_alarm_but_an_alarm() {
 
 #[test]
 fn an_outbox_that_refuses_the_newest_can_still_make_room_for_alarms() {
-    let builder = World::builder().configure(|config| config.overflow = Overflow::DropForUrgent);
+    let builder = World::builder().configure(|config| config.session.overflow = Overflow::DropForUrgent);
     let mut world = builder.build_with(|_| RamOutbox::<4, 64>::new());
     let normal = world.publish_many(4);
     assert_eq!(world.try_publish(b"more", None), Err(PublishError::Full));
@@ -175,8 +175,8 @@ fn an_outbox_that_refuses_the_newest_can_still_make_room_for_alarms() {
 #[test]
 fn what_is_in_flight_is_not_evicted_for_an_alarm() {
     let builder = World::builder().assigned().configure(|config| {
-        config.overflow = Overflow::DropOldest;
-        config.window = 2;
+        config.session.overflow = Overflow::DropOldest;
+        config.session.window = 2;
     });
     let mut world = builder.build_with(|_| RamOutbox::<3, 64>::new());
     world.start();

@@ -7,7 +7,7 @@ use stories::{hours, mins, secs, seeds};
 
 fn stable(seed: u64) -> World {
     let builder = World::builder().seed(seed).assigned().configure(|config| {
-        config.window = 8;
+        config.session.window = 8;
         config.subscriptions = Subscriptions::METHODS.and(Subscriptions::CLOUD_TO_DEVICE);
     });
     let mut world = builder.build();

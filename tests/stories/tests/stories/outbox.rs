@@ -2,8 +2,8 @@
 
 use steadfast_core::azure::hub::{MESSAGE_ID_SIZE, TELEMETRY_MAX};
 use steadfast_core::{
-    Address, Config, Credential, DropReason, Entry, Instant, Link, Message, MessageId, Outbox, Overflow, PublishError,
-    RamOutbox, Seed, Service,
+    Address, Config, Credential, DropReason, Entry, Instant, IotHub, Link, Message, MessageId, Outbox, Overflow,
+    PublishError, RamOutbox, Seed, Service,
 };
 use steadfast_world::service::PublishFault;
 use steadfast_world::{HeapOutbox, World, outbox_contract};
@@ -31,7 +31,7 @@ fn a_full_outbox_refuses_the_newest_and_says_so() {
 
 #[test]
 fn a_full_outbox_that_drops_the_oldest_reports_each() {
-    let builder = World::builder().configure(|config| config.overflow = Overflow::DropOldest);
+    let builder = World::builder().configure(|config| config.session.overflow = Overflow::DropOldest);
     let mut world = builder.build_with(|_| RamOutbox::<4, 64>::new());
     let ids = world.publish_many(10);
     let evicted: Vec<_> = ids[..6].iter().map(|id| (*id, DropReason::Evicted)).collect();
@@ -45,8 +45,8 @@ fn a_full_outbox_that_drops_the_oldest_reports_each() {
 #[test]
 fn what_is_in_flight_is_never_evicted() {
     let builder = World::builder().assigned().configure(|config| {
-        config.overflow = Overflow::DropOldest;
-        config.window = 2;
+        config.session.overflow = Overflow::DropOldest;
+        config.session.window = 2;
     });
     let mut world = builder.build_with(|_| RamOutbox::<4, 64>::new());
     world.start();
@@ -73,7 +73,7 @@ fn a_message_whose_time_runs_out_while_the_link_is_down_is_reported_in_time() {
 
 #[test]
 fn a_default_expiry_ends_every_message_and_leaves_none_immortal() {
-    let mut world = World::builder().configure(|config| config.expiry = Some(mins(10))).build();
+    let mut world = World::builder().configure(|config| config.session.expiry = Some(mins(10))).build();
     world.network().set_all(Some(steadfast_world::Reach::Unresolved));
     world.start();
     for _ in 0..30 {
@@ -202,9 +202,9 @@ fn a_message_from_before_a_reboot_expires_in_time_while_the_link_is_down() {
 fn an_outbox_that_cannot_make_enough_room_evicts_nothing() {
     let service = Service::Hub { host: "hub.example", device_id: "pump-7" };
     let mut config = Config::new(service, Credential::SharedKey);
-    config.overflow = Overflow::DropOldest;
+    config.session.overflow = Overflow::DropOldest;
     let outbox = RamOutbox::<40, 200>::new();
-    let mut link = Link::new(config, outbox, Seed::from_number(1), Instant::ORIGIN).unwrap();
+    let mut link = Link::new(IotHub::new(config), outbox, Seed::from_number(1), Instant::ORIGIN).unwrap();
     for _ in 0..40 {
         link.publish(Message::telemetry("", b"12345"), Instant::ORIGIN).unwrap();
     }

@@ -126,7 +126,7 @@ fn a_hub_that_refuses_the_protocol_is_tried_at_the_slowest_pace_and_never_given_
 fn a_wake_up_after_an_orderly_stop_dials_at_once() {
     seeds(20, |seed| {
         let builder = World::builder().seed(seed).assigned();
-        let mut world = builder.configure(|config| config.retry = steadfast_core::RetryPolicy::BATTERY).build();
+        let mut world = builder.configure(|config| config.session.retry = steadfast_core::RetryPolicy::BATTERY).build();
         for cycle in 1..4 {
             world.command(0, |link, now| link.wake(now));
             world.publish("21.5");
@@ -215,7 +215,7 @@ fn the_first_delay_is_drawn_evenly_from_the_first_spread() {
 fn ten_thousand_devices_that_lose_one_hub_return_spread() {
     for seed in [1, 2] {
         let mut world = World::builder().seed(seed).devices(10_000).certificate().assigned();
-        world = world.configure(|config| config.keep_alive = secs(1000));
+        world = world.configure(|config| config.session.keep_alive = secs(1000));
         let mut world = world.build_with(|_| RamOutbox::<1, 8>::new());
         world.start();
         world.run_for(secs(10));

@@ -55,7 +55,7 @@ fn a_renewal_waits_for_what_is_in_flight() {
 
 #[test]
 fn a_renewal_does_not_wait_for_ever() {
-    let builder = World::builder().seed(2).assigned().configure(|config| config.timeouts.puback = hours(1));
+    let builder = World::builder().seed(2).assigned().configure(|config| config.session.timeouts.puback = hours(1));
     let mut world = builder.build();
     world.start();
     world.run_until_up();
@@ -71,7 +71,7 @@ fn a_renewal_does_not_wait_for_ever() {
 #[test]
 fn renewals_of_a_fleet_that_started_together_are_spread_flat() {
     let mut world = World::builder().seed(3).devices(10_000).assigned();
-    world = world.configure(|config| config.keep_alive = secs(1100));
+    world = world.configure(|config| config.session.keep_alive = secs(1100));
     let mut world = world.build_with(|_| RamOutbox::<1, 8>::new());
     world.start();
     world.run_for(mins(56));

@@ -1,4 +1,4 @@
-//! How patient a link is: with answers, and with the hub it has.
+//! How long a link waits: for answers, and before it asks for another hub.
 
 use core::time::Duration;
 

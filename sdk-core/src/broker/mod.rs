@@ -1,0 +1,6 @@
+//! A plain broker of MQTT 3.1.1: its profile, and the filters the application subscribes to.
+
+mod filters;
+mod profile;
+
+pub use self::profile::Broker;
