@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::sas::SymmetricKey;
-use crate::{Role, SignRequest};
+use crate::io::{Role, SignRequest};
 
 /// A choice between the primary and the secondary key of a device, of which the service takes either.
 ///

@@ -217,7 +217,7 @@ pub(crate) fn check_device<T: AsRef<str>>(config: &Config<T>) -> Result<(), Conf
     if let Some(product_info) = &config.product_info {
         names::check_product(product_info.as_ref())?;
     }
-    crate::link::within(crate::Setting::TokenLifetime, config.token_lifetime, 300_000, 86_400_000)?;
+    crate::link::within(crate::link::Setting::TokenLifetime, config.token_lifetime, 300_000, 86_400_000)?;
     config.session.check(access::KEEP_ALIVE_MAX)?;
     Ok(())
 }

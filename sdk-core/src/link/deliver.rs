@@ -9,6 +9,7 @@ use super::{DropReason, Link, Profile};
 use crate::failure::Failure;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
 use crate::outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError};
+use crate::time::Instant;
 use crate::timer::TimerReason;
 
 /// Message ids give their packet ids by their last bits, so that a message keeps its packet id across connections and
@@ -132,7 +133,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     ///
     /// # Errors
     /// [`PublishError`]; the message was not accepted.
-    pub fn publish(&mut self, message: Message<'_>, now: crate::Instant) -> Result<MessageId, PublishError> {
+    pub fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
         let now = self.tick(now);
         let created_unix_ms = self.creation_time(message.address);
         let accepted = self.check(&message, created_unix_ms.is_some()).and_then(|()| {
@@ -400,7 +401,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    fn expect_expiry(&mut self, at: crate::Instant) {
+    fn expect_expiry(&mut self, at: Instant) {
         let at = at.max(self.now.after_millis(1));
         if self.timers.get(TimerReason::Expiry).is_none_or(|earlier| at < earlier) {
             self.timers.set(TimerReason::Expiry, at);
@@ -409,7 +410,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Drops what has expired and is not in flight, and sets the timer for the next one.
     pub(super) fn expire(&mut self) {
-        let mut next: Option<crate::Instant> = None;
+        let mut next: Option<Instant> = None;
         let mut from = MessageId::new(0);
         while let Some(id) = self.outbox.next(from) {
             from = id.next();
