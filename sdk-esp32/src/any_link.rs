@@ -3,10 +3,10 @@
 use core::ops::Range;
 use core::time::Duration;
 
-use steadfast_core::mqtt::PacketId;
+use steadfast_core::mqtt::{PacketId, QoS};
 use steadfast_core::{
     Assignment, Attempt, Deadline, HubLink, HubProfile, Input, Instant, Link, Memory, Message, MessageId, Outbox,
-    Output, Profile, PublishError, Received, Taken, hub,
+    Output, Profile, PublishError, Received, SubscribeError, SubscriptionId, Taken, hub,
 };
 
 use crate::engine::{self, Ack, CloudToDevice, ModuleInput, Poll};
@@ -30,7 +30,7 @@ pub(crate) type Place = Range<usize>;
 pub(crate) mod sealed {
     use super::{
         Assignment, Attempt, Deadline, Duration, Input, Instant, Link, Memory, Message, MessageId, Output, PacketId,
-        Place, Poll, PublishError, Taken, hub,
+        Place, Poll, PublishError, QoS, SubscribeError, SubscriptionId, Taken, hub,
     };
 
     pub trait Driven<O, P> {
@@ -59,6 +59,8 @@ pub(crate) mod sealed {
         fn next_deadline(&self) -> Option<Deadline>;
         fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool;
         fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool;
+        fn subscribe(&mut self, filter: &str, qos: QoS, now: Instant) -> Result<SubscriptionId, SubscribeError>;
+        fn unsubscribe(&mut self, filter: &str, now: Instant) -> Option<SubscriptionId>;
 
         /// Finds out where in the receive buffer something lies.
         fn find<'b>(
@@ -134,6 +136,14 @@ macro_rules! driven {
 
         fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool {
             self.abandon(packet_id, attempt)
+        }
+
+        fn subscribe(&mut self, filter: &str, qos: QoS, now: Instant) -> Result<SubscriptionId, SubscribeError> {
+            self.subscribe(filter, qos, now)
+        }
+
+        fn unsubscribe(&mut self, filter: &str, now: Instant) -> Option<SubscriptionId> {
+            self.unsubscribe(filter, now)
         }
 
         fn find<'b>(

@@ -63,6 +63,28 @@ macro_rules! commands {
             self.engine.link.publish(message, now)
         }
 
+        /// Subscribes to a topic filter of a broker, now or once the link is up, and again whenever the broker has lost the
+        /// session; what comes is a [`Poll::Message`], and an event tells the broker's answer. The table does not outlive a
+        /// reboot: subscribe after each, best before [`start`](Self::start).
+        ///
+        /// # Errors
+        /// [`SubscribeError`](steadfast_core::SubscribeError); nothing changed then.
+        pub fn subscribe(
+            &mut self,
+            filter: &str,
+            qos: steadfast_core::mqtt::QoS,
+        ) -> Result<steadfast_core::SubscriptionId, steadfast_core::SubscribeError> {
+            let now = self.board.now();
+            self.engine.link.subscribe(filter, qos, now)
+        }
+
+        /// Ends the subscription to a filter of a broker; an event tells when the broker holds it no longer. Returns `None`
+        /// when there is no such subscription.
+        pub fn unsubscribe(&mut self, filter: &str) -> Option<steadfast_core::SubscriptionId> {
+            let now = self.board.now();
+            self.engine.link.unsubscribe(filter, now)
+        }
+
         /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
         /// sends the message again.
         pub fn acknowledge(&mut self, ack: Ack) -> bool {

@@ -8,7 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use steadfast_core::hub::Event;
-use steadfast_core::{Address, Assignment, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status};
+use steadfast_core::mqtt::QoS;
+use steadfast_core::{
+    Address, Assignment, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status, SubscribeError,
+    SubscriptionId,
+};
 use tokio::sync::{broadcast, watch};
 
 use crate::builder::Builder;
@@ -110,6 +114,27 @@ impl Device {
             Err(PublishError::Full) => Err(TrySendError::Full),
             Err(error) => Err(TrySendError::Refused(error.into())),
         }
+    }
+
+    /// Subscribes to a topic filter of a broker, now or once the link is up, and again whenever the broker has lost the
+    /// session. What comes is taken with [`receive`](Self::receive).
+    ///
+    /// The broker's answer is an event: [`LinkEvent::Subscribed`](crate::LinkEvent::Subscribed) with the level it granted, or
+    /// [`LinkEvent::SubscriptionRefused`](crate::LinkEvent::SubscriptionRefused), after which the filter is asked for again on
+    /// the next connection. The table holds 16 filters of 4 KiB in all and does not outlive the process: subscribe after
+    /// each start, best before the driver runs.
+    ///
+    /// # Errors
+    /// [`SubscribeError`]; nothing changed then.
+    pub fn subscribe(&self, filter: &str, qos: QoS) -> Result<SubscriptionId, SubscribeError> {
+        self.shared.command(|inner| inner.link.subscribe(filter, qos, clock::now()))
+    }
+
+    /// Ends the subscription to a filter of a broker; [`LinkEvent::Unsubscribed`](crate::LinkEvent::Unsubscribed) says when
+    /// the broker holds it no longer. Returns `None` when there is no such subscription.
+    #[expect(clippy::must_use_candidate, reason = "the end of the subscription is the point")]
+    pub fn unsubscribe(&self, filter: &str) -> Option<SubscriptionId> {
+        self.shared.command(|inner| inner.link.unsubscribe(filter, clock::now()))
     }
 
     /// Returns the status, to look at or to wait for changes of.

@@ -127,11 +127,12 @@ pub use steadfast_core::edge::{Environment, EnvironmentError, Variable};
 pub use steadfast_core::hub::Event;
 pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
 pub use steadfast_core::hub::pnp;
+pub use steadfast_core::mqtt::QoS;
 pub use steadfast_core::{
     Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event as LinkEvent, Failure,
     Instant, Lane, Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError,
-    Reprovisioning, RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, Subscriptions, Timeouts,
-    TlsFailure, TwinDocument, Usage,
+    Reprovisioning, RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, SubscribeError, SubscriptionId,
+    Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
 };
 
 /// Compiles the example of the README.
