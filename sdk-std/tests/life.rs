@@ -42,10 +42,10 @@ async fn status_and_events_tell_the_story() {
     let mut seen = Vec::new();
     while seen.len() < 5 {
         let event = soon(events.recv()).await.unwrap();
-        seen.push(if let Event::Link(LinkEvent::Retrying { failure, .. }) = event {
-            format!("retrying: {failure:?}")
-        } else {
-            format!("{event:?}")
+        seen.push(match event {
+            Event::Link(LinkEvent::Retrying { failure, .. }) => format!("retrying: {failure:?}"),
+            Event::Link(event) => format!("{event:?}"),
+            other => format!("{other:?}"),
         });
     }
     let story = [
