@@ -29,9 +29,9 @@ const CONNECT_BYTES: usize = 2048;
 /// written or given up.
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct Buffers<'b> {
-    /// Holds what came in and is not handled: at least [`Config::max_inbound`](steadfast_core::Config::max_inbound).
+    /// Holds what came in and is not handled: at least [`SessionConfig::max_inbound`](steadfast_core::SessionConfig::max_inbound).
     pub rx: &'b mut [u8],
-    /// Holds what is to go out: at least [`Config::max_outbound`](steadfast_core::Config::max_outbound) and 2,048 bytes.
+    /// Holds what is to go out: at least [`SessionConfig::max_outbound`](steadfast_core::SessionConfig::max_outbound) and 2,048 bytes.
     pub tx: &'b mut [u8],
 }
 

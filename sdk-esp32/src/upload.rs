@@ -252,7 +252,7 @@ enum Next {
 
 impl<'b, T: AsRef<str>> Upload<'b, T> {
     /// Begins to upload a file under `name` in the device's folder. `config` is the device's, and its
-    /// [`retry`](Config::retry) the pace; the seed must differ from device to device and from upload to upload.
+    /// [`retry`](steadfast_core::SessionConfig::retry) the pace; the seed must differ from device to device and from upload to upload.
     ///
     /// # Errors
     /// [`UploadError::Name`].

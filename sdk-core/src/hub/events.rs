@@ -37,7 +37,7 @@ pub enum Event {
         status: u16,
     },
     /// Three connections in a row ended while the twin was awaited: it may be larger than
-    /// [`crate::Config::max_inbound`]. By itself the link asks ever less often from here on, at last every 8 hours.
+    /// [`crate::SessionConfig::max_inbound`]. By itself the link asks ever less often from here on, at last every 8 hours.
     TwinGivenUp,
     /// This many method calls, or answers to them, were dropped: their connection ended, or nobody waits any more.
     CallsDropped {

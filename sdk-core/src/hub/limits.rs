@@ -40,7 +40,7 @@ pub enum ReportError {
         /// Most bytes allowed.
         limit: usize,
     },
-    /// There is no room beside what waits already; report again after [`crate::Event::Reported`].
+    /// There is no room beside what waits already; report again after [`crate::hub::Event::Reported`].
     Full,
     /// The link does not hold [`crate::Subscriptions::TWIN_ANSWERS`].
     NotSubscribed,

@@ -32,7 +32,7 @@ pub struct Property<'a> {
 
 /// Lists the properties of a document, those of components too; `$version` and `__t` are left out.
 ///
-/// `document` is what [`crate::Received::Desired`] or [`crate::Received::Twin`] brought. A text that is no object has no
+/// `document` is what [`crate::hub::Received::Desired`] or [`crate::hub::Received::Twin`] brought. A text that is no object has no
 /// properties.
 pub fn properties(document: &str) -> impl Iterator<Item = Property<'_>> {
     members(document.as_bytes()).filter(|(name, _)| *name != "$version").flat_map(|(name, value)| {

@@ -1,6 +1,6 @@
 //! The conformance set: stories that every frontend must pass, against one model of the services.
 //!
-//! A [story](stories) says what the application does, what the services do, and what both must see. It is written once,
+//! A [story](mod@stories) says what the application does, what the services do, and what both must see. It is written once,
 //! against [`Subject`]; the services are those of `steadfast-world` behind [connections of bytes](cloud), in virtual
 //! time. Four subjects exist: [`Core`] alone, [`Linux`] (`steadfast`, on tokio's paused clock), and the two forms of
 //! `steadfast-esp32`, [`Blocking`] and [`Asynchronous`].
