@@ -495,7 +495,7 @@ impl<O: Outbox> World<O> {
                 let name = String::from_utf8(name.bytes().collect()).expect("a name");
                 Err(Told::Call { call, name, payload: payload.into() })
             }
-            other => panic!("the world does not know {other:?}"),
+            other @ (Received::Link(_) | _) => panic!("the world does not know {other:?}"),
         });
         let inbound = match received {
             Some(Ok(inbound)) => Some(inbound),
