@@ -2,7 +2,11 @@
 
 use core::time::Duration;
 
+use heapless::String;
 use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role, SignRequest};
+
+/// Longest host name there is (RFC 1035, section 2.3.4).
+pub(crate) const HOST_BYTES: usize = 253;
 
 /// The clock, the key and the memory of a device.
 pub trait Board {
@@ -59,6 +63,25 @@ pub struct Dial<'a> {
     pub client_certificate: bool,
     /// How long the link waits for name, TCP and TLS together before it calls the attempt failed.
     pub limit: Duration,
+}
+
+/// A [`Dial`] that owns its name, for a dial that goes on by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedDial {
+    pub(crate) host: String<HOST_BYTES>,
+    pub(crate) port: u16,
+    pub(crate) role: Role,
+    pub(crate) client_certificate: bool,
+    pub(crate) limit: Duration,
+}
+
+impl OwnedDial {
+    /// Returns where to connect to.
+    #[must_use]
+    pub fn get(&self) -> Dial<'_> {
+        let Self { ref host, port, role, client_certificate, limit } = *self;
+        Dial { host, port, role, client_certificate, limit }
+    }
 }
 
 /// Dials.

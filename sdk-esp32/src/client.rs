@@ -38,8 +38,7 @@ use embedded_svc::mqtt::client::{Client, Connection, Details, Enqueue, Event as 
 use heapless::{String, Vec};
 use steadfast_core::{Failure, Role};
 
-use crate::board::{Connect, Dial, Stream};
-use crate::engine::HOST_BYTES;
+use crate::board::{Connect, Dial, HOST_BYTES, Stream};
 
 /// What a client has to be told when it is made.
 #[derive(Clone, Copy)]

@@ -17,7 +17,7 @@ pub(crate) enum Turn<R> {
     Received(R),
 }
 
-/// The commands of a device with the fields `engine`, `board`, `connector` and `stream`.
+/// The commands of a device with the fields `engine`, `board` and `stream`.
 macro_rules! commands {
     () => {
         /// Starts bringing the link up; without effect while it is trying or up.
@@ -119,11 +119,6 @@ macro_rules! commands {
         /// Returns the board, to change it.
         pub const fn board_mut(&mut self) -> &mut B {
             &mut self.board
-        }
-
-        /// Returns the connector, to change it.
-        pub const fn connector_mut(&mut self) -> &mut C {
-            &mut self.connector
         }
 
         fn set_clock(&mut self) {

@@ -78,6 +78,11 @@ impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B
 
     commands!();
 
+    /// Returns the connector, to change it.
+    pub const fn connector_mut(&mut self) -> &mut C {
+        &mut self.connector
+    }
+
     /// Does what is due, and waits for something to happen for `timeout` at most.
     ///
     /// Dialling may take longer than that, up to the configuration's timeouts, since a blocking connector cannot be
@@ -117,8 +122,8 @@ impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B
     fn connect(&mut self) {
         self.stream = None;
         self.unflushed = false;
-        let Some(dial) = self.engine.dial(self.board.now()) else { return };
-        match self.connector.connect(&dial) {
+        let Some(dial) = self.engine.dial() else { return };
+        match self.connector.connect(&dial.get()) {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.engine.opened(self.board.now());

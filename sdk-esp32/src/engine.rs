@@ -10,15 +10,12 @@ use heapless::String;
 use steadfast_core::azure::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
-    Action, Attempt, CallId, ConfigError, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Profile, Role,
-    Seed, Taken, TwinDocument, hub,
+    Action, Attempt, CallId, ConfigError, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Profile, Seed,
+    Taken, TwinDocument, hub,
 };
 
 use crate::any_link::{AnyLink, Place};
-use crate::board::{Board, Dial};
-
-/// Longest host name there is (RFC 1035, section 2.3.4).
-pub(crate) const HOST_BYTES: usize = 253;
+use crate::board::{Board, OwnedDial};
 
 /// Room that a CONNECT needs at most.
 const CONNECT_BYTES: usize = 2048;
@@ -207,15 +204,6 @@ pub(crate) enum Step<R> {
     Wait(Option<Instant>),
 }
 
-/// A dial that was asked for, kept until it is answered.
-#[derive(Debug)]
-struct Dialling {
-    host: String<HOST_BYTES>,
-    port: u16,
-    role: Role,
-    client_certificate: bool,
-}
-
 pub(crate) struct Engine<'b, O, P, L> {
     pub(crate) link: L,
     of: PhantomData<fn() -> (O, P)>,
@@ -227,7 +215,8 @@ pub(crate) struct Engine<'b, O, P, L> {
     tx: &'b mut [u8],
     /// What of `tx` the stream has not taken.
     unsent: Range<usize>,
-    dialling: Option<Dialling>,
+    /// A dial that was asked for, kept until it is answered.
+    dialling: Option<OwnedDial>,
     /// The attempt the stream belongs to.
     attempt: Attempt,
 }
@@ -309,7 +298,8 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
                         continue;
                     };
                     let (port, role, client_certificate) = (endpoint.port, endpoint.role, endpoint.client_certificate);
-                    self.dialling = Some(Dialling { host, port, role, client_certificate });
+                    let limit = self.link.patience(now);
+                    self.dialling = Some(OwnedDial { host, port, role, client_certificate, limit });
                     return Step::Connect;
                 }
                 Output::Action(Action::Send { attempt, packet, .. }) => {
@@ -362,16 +352,8 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
     }
 
     /// The dial that was asked for, `None` once it was answered.
-    pub(crate) fn dial(&self, now: Instant) -> Option<Dial<'_>> {
-        let dialling = self.dialling.as_ref()?;
-        let limit = self.link.patience(now);
-        Some(Dial {
-            host: &dialling.host,
-            port: dialling.port,
-            role: dialling.role,
-            client_certificate: dialling.client_certificate,
-            limit,
-        })
+    pub(crate) const fn dial(&self) -> Option<&OwnedDial> {
+        self.dialling.as_ref()
     }
 
     /// The stream is there.

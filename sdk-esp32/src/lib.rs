@@ -129,7 +129,7 @@
 //!
 //! [`AnyLink`] is what functions name that take a device with services or without.
 //!
-//! The asynchronous form, for embassy and the like, is [`asynch::Device`].
+//! The asynchronous form, for embassy and the like, is [`asynch::Device`]. Its `poll` can be one arm of a `select`.
 //!
 //! [`proxy`] leads out through an HTTP proxy, [`websocket`] through port 443. [`upload`] brings files to the hub's storage, block by block, beside the device.
 //!
@@ -162,6 +162,6 @@ pub mod websocket;
 pub mod wifi;
 
 pub use any_link::{AnyLink, WithServices};
-pub use board::{Board, Connect, Dial, Stream};
+pub use board::{Board, Connect, Dial, OwnedDial, Stream};
 pub use device::Device;
 pub use engine::{Ack, Buffers, CloudToDevice, Message, ModuleInput, Poll, ServiceBuffers, SetupError};

@@ -7,7 +7,7 @@ use embedded_svc::wifi::Wifi;
 use steadfast_core::{Failure, Instant};
 
 use crate::asynch;
-use crate::board::{Connect, Dial};
+use crate::board::{Connect, Dial, OwnedDial};
 
 /// What became of the station since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,10 +116,11 @@ impl<W: Wifi, C: Connect> Connect for OverWifi<W, C> {
 
 impl<W: Wifi, C: asynch::Connect> asynch::Connect for OverWifi<W, C> {
     type Stream = C::Stream;
+    type Dialling = C::Dialling;
 
-    async fn connect(&mut self, dial: &Dial<'_>) -> Result<Self::Stream, Failure> {
+    fn connect(&mut self, dial: &OwnedDial) -> Result<C::Dialling, Failure> {
         self.check()?;
-        self.connector.connect(dial).await
+        self.connector.connect(dial)
     }
 }
 

@@ -10,7 +10,10 @@ mod forms;
 #[path = "support/rig.rs"]
 mod rig;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll as Ready;
 use std::time::Duration;
 
 #[cfg(feature = "embedded-svc")]
@@ -439,11 +442,76 @@ fn a_poll_dropped_at_any_point_loses_nothing() {
 
 #[test]
 fn a_poll_dropped_in_the_middle_of_a_frame_loses_nothing() {
-    // An upgrade takes many polls, so it is up to the connection that they are dropped.
     dropped_after(2, |polls, device: &mut WebAsynchronous| {
-        let polls = if device.state() == State::Up { polls } else { 10_000 };
         run_for(polls, async { got(device.0.poll(Duration::from_secs(10)).await) })
     });
+}
+
+/// Polls the device until the next full second, as a `select` against a sensor does.
+fn poll_beside_a_sensor(device: &mut Asynchronous, net: &Shared) -> Option<Got> {
+    let tick = (net.borrow().now / 1_000 + 1) * 1_000;
+    net.borrow_mut().tick = Some(tick);
+    let mut poll = pin!(async { got(device.0.poll(Duration::from_secs(10)).await) });
+    let select = poll_fn(|context| match poll.as_mut().poll(context) {
+        Ready::Ready(got) => Ready::Ready(Some(got)),
+        Ready::Pending if net.borrow().now >= tick => Ready::Ready(None),
+        Ready::Pending => Ready::Pending,
+    });
+    run_for(1_000_000, select).expect("a poll without end")
+}
+
+#[test]
+fn a_dial_slower_than_a_sensor_in_the_same_select_is_done_once() {
+    let net = Net::new();
+    net.borrow_mut().dial_ms = 2_500;
+    let mut device = Asynchronous::new(&net);
+    device.start();
+    let mut sent = 0;
+    while net.borrow().now < 60_000 {
+        if poll_beside_a_sensor(&mut device, &net).is_none() && sent < 10 {
+            // The outbox has 8 places.
+            sent += usize::from(device.send(&payloads(10)[sent]).is_ok());
+        }
+    }
+    assert_eq!(net.borrow().stored(), payloads(10));
+    // One for each service.
+    assert_eq!((net.borrow().begun, net.borrow().dials.len()), (2, 2));
+}
+
+#[test]
+fn a_dial_that_outlasts_the_patience_is_given_up_beside_a_sensor_too() {
+    let net = Net::new();
+    net.borrow_mut().dial_ms = 3_600_000;
+    let mut device = Asynchronous::new(&net);
+    device.start();
+    while net.borrow().now < 600_000 {
+        poll_beside_a_sensor(&mut device, &net);
+    }
+    let begun = net.borrow().begun;
+    assert!((3..20).contains(&begun), "{begun} dials");
+    net.borrow_mut().dial_ms = 100;
+    device.send("{}").unwrap();
+    while net.borrow().now < 1_800_000 && device.delivered() == 0 {
+        poll_beside_a_sensor(&mut device, &net);
+    }
+    assert_eq!(device.delivered(), 1);
+}
+
+#[test]
+fn a_close_that_is_dropped_unfinished_is_finished_by_the_next_poll() {
+    let net = Net::new();
+    let mut device = Asynchronous::new(&net);
+    device.start();
+    until_up(&mut device);
+    // Nothing is taken any more, the DISCONNECT neither.
+    let bytes = net.borrow().bytes;
+    net.borrow_mut().trouble = Some((bytes, Trouble::Stall));
+    device.stop();
+    let begin = net.borrow().now;
+    while net.borrow().now < begin + 60_000 && net.borrow().open_connections() > 0 {
+        poll_beside_a_sensor(&mut device, &net);
+    }
+    assert_eq!((device.state(), net.borrow().open_connections()), (State::Stopped, 0));
 }
 
 /// Tells a story in which each poll is dropped after so many polls of its future, from `least` on.

@@ -7,6 +7,7 @@
 
 mod tls;
 
+use core::pin::pin;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 
@@ -28,8 +29,8 @@ use steadfast_core::text::Text;
 use steadfast_core::{
     Config, Credential, Failure, Instant, LocalFailure, Message, Provisioned, RamOutbox, Seed, Service, SignRequest,
 };
-use steadfast_esp32::asynch::{Connect, Device, Timer as DeviceTimer};
-use steadfast_esp32::{Board, Buffers, Dial, Poll};
+use steadfast_esp32::asynch::{Device, Dialler, Timer as DeviceTimer};
+use steadfast_esp32::{Board, Buffers, OwnedDial, Poll};
 
 const SSID: &str = env!("WIFI_SSID");
 const PASSWORD: &str = env!("WIFI_PASSWORD");
@@ -74,11 +75,10 @@ async fn main(spawner: Spawner) -> ! {
     esp_rtos::start(timers.timer0, peripherals.FROM_CPU_INTR0);
 
     let random = Rng::new();
-    let (mut entropy, mut for_tls) = ([0; 16], [0; 32]);
+    let mut entropy = [0; 16];
     let controller = WifiController::new(peripherals.WIFI, Default::default());
     // With the radio on the generator draws from its noise.
     random.read(&mut entropy);
-    random.read(&mut for_tls);
     if let Ok(controller) = controller
         && let Ok(task) = keep_joined(controller)
     {
@@ -96,7 +96,7 @@ async fn main(spawner: Spawner) -> ! {
         spawner.spawn(task);
     }
     stack.wait_config_up().await;
-    run_device(stack, Seed::new(entropy), ChaCha20Rng::from_seed(for_tls)).await
+    run_device(stack, Seed::new(entropy)).await
 }
 
 #[embassy_executor::task]
@@ -124,7 +124,7 @@ async fn keep_joined(mut controller: WifiController<'static>) {
     }
 }
 
-async fn run_device(stack: Stack<'static>, seed: Seed, random: ChaCha20Rng) -> ! {
+async fn run_device(stack: Stack<'static>, seed: Seed) -> ! {
     let key = SymmetricKey::from_base64(DEVICE_KEY).ok();
     // What is large is static: so it is not moved over the stack.
     static RX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
@@ -136,7 +136,9 @@ async fn run_device(stack: Stack<'static>, seed: Seed, random: ChaCha20Rng) -> !
     static CLIENT: StaticCell<Client> = StaticCell::new();
     let client = CLIENT.init(TcpClient::new(stack, STATE.init(TcpClientState::new())));
     let memory = MEMORY.init(Pool::new(tls::Memory::new(TLS.take())));
-    let dialler = Dialler { stack, client, authority: CertificateDer::from_slice(AUTHORITY), random, memory };
+    // In the frame of this task, which is static: a dial goes on while `poll` is dropped and called again.
+    let room = pin!(None);
+    let dialler = Dialler::new(|to: &OwnedDial| dial(stack, client, memory, to.clone()), room);
     let buffers = Buffers { rx: RX.take(), tx: TX.take() };
     let Ok(mut device) = Device::new(Chip { key }, dialler, Clock, Provisioned::new(&CONFIG), OUTBOX.take(), seed, buffers) else {
         esp_hal::system::software_reset()
@@ -211,24 +213,21 @@ impl DeviceTimer for Clock {
 type Client = TcpClient<'static, 1, 1536, 1536>;
 
 /// Dials the gateway, whichever service is wanted: the name in the TLS handshake tells which.
-struct Dialler {
+async fn dial(
     stack: Stack<'static>,
     client: &'static Client,
-    authority: CertificateDer<'static>,
-    random: ChaCha20Rng,
     memory: &'static Pool<tls::Memory>,
-}
-
-impl Connect for Dialler {
-    type Stream = tls::Secured;
-
-    async fn connect(&mut self, dial: &Dial<'_>) -> Result<tls::Secured, Failure> {
-        if !JOINED.load(Ordering::Relaxed) || !self.stack.is_config_up() {
-            return Err(Failure::Network);
-        }
-        let gateway = GATEWAY.parse().map_err(|_| Failure::Unresolved)?;
-        let unix_secs = unix_secs().ok_or(Failure::Local(LocalFailure::ClockUnset))?;
-        let tcp = self.client.connect(gateway).await.map_err(|_| Failure::ConnectionRefused)?;
-        tls::Secured::open(tcp, self.memory, dial.host, &self.authority, unix_secs, &mut self.random).await
+    to: OwnedDial,
+) -> Result<tls::Secured, Failure> {
+    if !JOINED.load(Ordering::Relaxed) || !stack.is_config_up() {
+        return Err(Failure::Network);
     }
+    let gateway = GATEWAY.parse().map_err(|_| Failure::Unresolved)?;
+    let unix_secs = unix_secs().ok_or(Failure::Local(LocalFailure::ClockUnset))?;
+    let mut for_tls = [0; 32];
+    Rng::new().read(&mut for_tls);
+    let mut random = ChaCha20Rng::from_seed(for_tls);
+    let authority = CertificateDer::from_slice(AUTHORITY);
+    let tcp = client.connect(gateway).await.map_err(|_| Failure::ConnectionRefused)?;
+    tls::Secured::open(tcp, memory, to.get().host, &authority, unix_secs, &mut random).await
 }

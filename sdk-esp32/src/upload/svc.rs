@@ -8,7 +8,7 @@ use steadfast_core::text::{Part, Text};
 use steadfast_core::{Failure, files};
 
 use super::{AsyncHttp, Http, HttpAnswer, HttpRequest};
-use crate::engine::HOST_BYTES;
+use crate::board::HOST_BYTES;
 
 /// Most of a body that is composed at a time.
 const PIECE: usize = 256;

@@ -15,7 +15,7 @@ use steadfast_esp32::{Ack, Buffers, Device, Poll, asynch};
 #[cfg(feature = "embedded-svc")]
 use crate::client::FakeClients;
 use crate::rig::websocket::{AsyncWebDialler, WebDialler};
-use crate::rig::{AsyncDialler, Clock, DEVICE, Dialler, Rig, SCOPE, Shared, run_for};
+use crate::rig::{self, AsyncDialler, Clock, DEVICE, Dialler, Rig, SCOPE, Shared, run_for};
 
 pub(crate) static CONFIG: Config<&str> = config(DEFAULT_PORT);
 static WEB_CONFIG: Config<&str> = config(way::PORT);
@@ -154,7 +154,7 @@ impl Frontend for Asynchronous {
         Self(
             asynch::Device::new(
                 board,
-                dialler,
+                rig::dialler(dialler),
                 clock,
                 AnyProfile::new(&CONFIG, [0; 256]),
                 Outbox::new(),
@@ -212,7 +212,7 @@ impl Frontend for WebAsynchronous {
         Self(
             asynch::Device::new(
                 board,
-                dialler,
+                rig::dialler(dialler),
                 clock,
                 AnyProfile::new(&WEB_CONFIG, [0; 256]),
                 Outbox::new(),

@@ -6,6 +6,7 @@ pub(crate) mod websocket;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::future::poll_fn;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll as Ready};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use rumqttc::mqttbytes::v4::Packet;
 use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{Assignment, Failure, Instant, Memory, SignRequest, way};
-use steadfast_esp32::{Board, Connect, Dial, Stream, asynch};
+use steadfast_esp32::{Board, Connect, Dial, OwnedDial, Stream, asynch};
 use steadfast_world::service::{Dps, Hub, Key, Reaction, Reply};
 use websocket::Served;
 
@@ -84,6 +85,14 @@ pub(crate) struct Net {
     /// Bytes that passed, both directions.
     pub(crate) bytes: usize,
     pub(crate) dials: Vec<(u64, String)>,
+    /// How long an asynchronous dial takes.
+    pub(crate) dial_ms: u64,
+    /// When the dial under way is done.
+    dial_ends: Option<u64>,
+    /// When another task of the device has something to do.
+    pub(crate) tick: Option<u64>,
+    /// Asynchronous dials that were begun.
+    pub(crate) begun: usize,
     /// What the device signs with.
     pub(crate) keys: KeyPair,
     pub(crate) saved: Option<Assignment>,
@@ -122,6 +131,10 @@ impl Net {
             trouble: None,
             bytes: 0,
             dials: Vec::new(),
+            dial_ms: 0,
+            dial_ends: None,
+            tick: None,
+            begun: 0,
             keys: KeyPair::new(sas_key(7), sas_key(7)),
             saved: None,
             memory: None,
@@ -360,6 +373,10 @@ impl Net {
         data.into_iter().chain(connection.ends_at).min()
     }
 
+    pub(crate) fn open_connections(&self) -> usize {
+        self.connections.len()
+    }
+
     fn next_arrival(&self) -> Option<u64> {
         self.connections.keys().filter_map(|id| self.arrival(*id)).min()
     }
@@ -501,18 +518,42 @@ pub(crate) struct AsyncDialler(pub(crate) Shared);
 
 impl asynch::Connect for AsyncDialler {
     type Stream = AsyncPipe;
+    type Dialling = Dialling<AsyncPipe>;
 
-    async fn connect(&mut self, dial: &Dial<'_>) -> Result<AsyncPipe, Failure> {
-        // A dial takes a moment, in which it can be dropped.
-        let first = Cell::new(true);
-        poll_fn(|_| {
-            let pending = first.replace(false);
-            self.0.borrow_mut().soon = pending;
-            if pending { Ready::Pending } else { Ready::Ready(()) }
-        })
-        .await;
-        Ok(AsyncPipe(Pipe { net: Rc::clone(&self.0), id: reach(&self.0, dial)? }))
+    fn connect(&mut self, dial: &OwnedDial) -> Result<Dialling<AsyncPipe>, Failure> {
+        let (net, dial) = (Rc::clone(&self.0), dial.clone());
+        net.borrow_mut().begun += 1;
+        Ok(Box::pin(async move { dial_slowly(&net, &dial.get()).await }))
     }
+}
+
+/// A dial under way.
+pub(crate) type Dialling<S> = Pin<Box<dyn Future<Output = Result<S, Failure>>>>;
+
+/// Dials for as long as a dial takes, a moment at least.
+pub(crate) async fn dial_slowly(net: &Shared, dial: &Dial<'_>) -> Result<AsyncPipe, Failure> {
+    let first = Cell::new(true);
+    let done = net.borrow().now + net.borrow().dial_ms;
+    poll_fn(|_| {
+        let mut net = net.borrow_mut();
+        let pending = first.replace(false) || net.now < done;
+        if net.dial_ms == 0 {
+            net.soon = pending;
+        } else {
+            net.dial_ends = pending.then_some(done);
+        }
+        if pending { Ready::Pending } else { Ready::Ready(()) }
+    })
+    .await;
+    Ok(AsyncPipe(Pipe { net: Rc::clone(net), id: reach(net, dial)? }))
+}
+
+/// The dialler of an asynchronous device.
+pub(crate) fn dialler<C: asynch::Connect>(connector: C) -> asynch::Dialler<'static, C>
+where
+    C::Dialling: 'static,
+{
+    asynch::Dialler::new(connector, Pin::static_mut(Box::leak(Box::new(None))))
 }
 
 /// Lets virtual time pass when a task has nothing else to wait for.
@@ -528,7 +569,8 @@ impl asynch::Timer for Clock {
             }
             // Not further than to what wakes a read.
             let soon = std::mem::take(&mut net.soon);
-            let next = if soon { net.now } else { net.next_arrival().unwrap_or(at) };
+            let next = net.next_arrival().into_iter().chain(net.dial_ends).chain(net.tick).min();
+            let next = if soon { net.now } else { next.unwrap_or(at) };
             net.now = at.min(next.max(net.now + 1));
             Ready::Pending
         })

@@ -10,7 +10,7 @@ use steadfast_core::{
 };
 use steadfast_esp32::{Ack, Buffers, Device, Poll, ServiceBuffers, WithServices, asynch};
 
-use crate::rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Rig, SCOPE, Shared, run_for};
+use crate::rig::{self, AsyncDialler, Clock, DEVICE, Dialler, HUBS, Rig, SCOPE, Shared, run_for};
 
 static CONFIG: Config<&str> = {
     let service = Service::Provisioned {
@@ -168,7 +168,7 @@ impl Frontend for Asynchronous {
         let seed = Seed::from_number(7);
         let device = asynch::Device::new(
             board,
-            dialler,
+            rig::dialler(dialler),
             clock,
             AnyProfile::new(&CONFIG, [0; 256]),
             Outbox::new(),

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use steadfast_core::{Failure, Instant, Seed};
 use steadfast_esp32::websocket::{self, WebSocket};
-use steadfast_esp32::{Board as _, Connect, Dial, asynch};
+use steadfast_esp32::{Board as _, Connect, Dial, OwnedDial, asynch};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::rig::{AsyncDialler, AsyncPipe, Dialler, Pipe, Rig, Shared};
+use crate::rig::{AsyncPipe, Dialler, Dialling, Pipe, Rig, Shared, dial_slowly};
 
 /// One connection, seen from the service.
 #[derive(Default)]
@@ -136,10 +136,15 @@ pub(crate) struct AsyncWebDialler(pub(crate) Shared);
 impl asynch::Connect for AsyncWebDialler {
     type Stream = WebSocket<AsyncPipe, 131>;
 
-    async fn connect(&mut self, dial: &Dial<'_>) -> Result<Self::Stream, Failure> {
-        let seed = seed(Rig(Rc::clone(&self.0)).now());
-        let stream = AsyncDialler(Rc::clone(&self.0)).connect(dial).await?;
-        websocket::open_async(stream, dial, websocket::opening(dial), seed).await
+    type Dialling = Dialling<Self::Stream>;
+
+    fn connect(&mut self, dial: &OwnedDial) -> Result<Self::Dialling, Failure> {
+        let (net, dial) = (Rc::clone(&self.0), dial.clone());
+        Ok(Box::pin(async move {
+            let (seed, dial) = (seed(Rig(Rc::clone(&net)).now()), dial.get());
+            let stream = dial_slowly(&net, &dial).await?;
+            websocket::open_async(stream, &dial, websocket::opening(&dial), seed).await
+        }))
     }
 }
 

@@ -1,10 +1,10 @@
 //! Both forms of `steadfast-esp32`, on streams of the cloud.
 
 use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::{Future, Ready, poll_fn, ready};
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll as Ready, Waker};
+use std::task::{Context, Poll as Turn, Waker};
 use std::time::Duration;
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
@@ -12,7 +12,9 @@ use steadfast_core::{
     AnyProfile, Assignment, CallId, Config, Failure, Instant, Ledger, Memory, Message, RamOutbox, Seed, SignRequest,
     State,
 };
-use steadfast_esp32::{Ack, Board, Buffers, Connect, Device, Dial, Poll, ServiceBuffers, Stream, WithServices, asynch};
+use steadfast_esp32::{
+    Ack, Board, Buffers, Connect, Device, Dial, OwnedDial, Poll, ServiceBuffers, Stream, WithServices, asynch,
+};
 
 use crate::cloud::{Shared, key};
 use crate::plan::{BYTES, PACKET, Plan, SERVICE_BYTES, SLOTS};
@@ -130,7 +132,7 @@ impl ErrorType for AsyncPipe {
 
 impl embedded_io_async::Read for AsyncPipe {
     async fn read(&mut self, buffer: &mut [u8]) -> Result<usize, ErrorKind> {
-        poll_fn(|_| self.0.take(buffer).map_or(Ready::Pending, |len| Ready::Ready(Ok(len)))).await
+        poll_fn(|_| self.0.take(buffer).map_or(Turn::Pending, |len| Turn::Ready(Ok(len)))).await
     }
 }
 
@@ -148,9 +150,10 @@ struct AsyncDialler(Shared);
 
 impl asynch::Connect for AsyncDialler {
     type Stream = AsyncPipe;
+    type Dialling = Ready<Result<AsyncPipe, Failure>>;
 
-    async fn connect(&mut self, dial: &Dial<'_>) -> Result<AsyncPipe, Failure> {
-        Pipe::open(&self.0, dial).map(AsyncPipe)
+    fn connect(&mut self, dial: &OwnedDial) -> Result<Self::Dialling, Failure> {
+        Ok(ready(Pipe::open(&self.0, &dial.get()).map(AsyncPipe)))
     }
 }
 
@@ -163,12 +166,12 @@ impl asynch::Timer for Clock {
             let mut cloud = self.0.borrow_mut();
             let at = at.as_millis();
             if cloud.now >= at {
-                return Ready::Ready(());
+                return Turn::Ready(());
             }
             // Not further than to what wakes a read.
             let next = cloud.next_arrival().unwrap_or(at);
             cloud.now = at.min(next.max(cloud.now + 1));
-            Ready::Pending
+            Turn::Pending
         })
         .await;
     }
@@ -179,7 +182,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());
     for _ in 0..1_000_000 {
-        if let Ready::Ready(result) = future.as_mut().poll(&mut context) {
+        if let Turn::Ready(result) = future.as_mut().poll(&mut context) {
             return result;
         }
     }
@@ -316,9 +319,10 @@ impl Subject for Asynchronous {
     fn new(cloud: &Shared, plan: &Plan) -> Self {
         let (board, dialler) = (CloudBoard(Rc::clone(cloud)), AsyncDialler(Rc::clone(cloud)));
         let (clock, outbox, seed) = (Clock(Rc::clone(cloud)), Outbox::new(), Seed::from_number(7));
+        let room = Pin::static_mut(Box::leak(Box::new(None)));
         let device = asynch::Device::new(
             board,
-            dialler,
+            asynch::Dialler::new(dialler, room),
             clock,
             AnyProfile::new(plan.config(), [0; 256]),
             outbox,
