@@ -15,7 +15,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many per second, after a burst that passes at once; so many more wait, the rest is turned away.
+    /// Allows `per_second` after a burst of `burst`; up to `queue` more wait, the rest are refused.
     ///
     /// A rate that is not above zero counts as one per 1,000 s; a burst of 0 counts as 1.
     pub fn new(per_second: f64, burst: u32, queue: u32) -> Self {
@@ -28,16 +28,16 @@ impl Rate {
     }
 }
 
-/// What a bucket says to one more.
+/// The decision of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// Passes after this wait, zero included.
+    /// Admitted after this delay, which may be zero.
     After(Duration),
     /// The queue is full.
     Refused,
 }
 
-/// A bucket and its queue, kept as one instant: when the next token after all promised ones is there.
+/// A bucket and its queue, stored as one instant: when the next token is available that is not yet assigned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     rate: Rate,
@@ -49,7 +49,7 @@ impl Bucket {
         Self { rate, next: Duration::ZERO }
     }
 
-    /// Asks for one token at `now`; whoever waits is served in the order of asking.
+    /// Requests one token at `now`; waiting requests are served in order.
     pub(crate) fn take(&mut self, now: Duration) -> Admission {
         let spacing = self.rate.spacing();
         let credit = spacing * self.rate.burst.max(1).saturating_sub(1);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
-/// The emulator's wall clock: what tokens are checked against. Clones show and set the same clock.
+/// The emulator's wall clock, used to check tokens. Clones share the same clock.
 #[derive(Clone, Debug)]
 pub struct Clock {
     offset: Arc<watch::Sender<i64>>,
@@ -25,18 +25,18 @@ impl Clock {
         real.saturating_add_signed(*self.offset.borrow())
     }
 
-    /// Returns the seconds this clock is ahead of the machine's; below zero when it is behind.
+    /// Returns how many seconds this clock is ahead of the machine's; negative when it is behind.
     #[must_use]
     pub fn offset_seconds(&self) -> i64 {
         *self.offset.borrow()
     }
 
-    /// Puts the clock `seconds` ahead of the machine's; below zero puts it behind.
+    /// Sets the clock `seconds` ahead of the machine's; a negative value sets it behind.
     pub fn set_offset_seconds(&self, seconds: i64) {
         self.offset.send_replace(seconds);
     }
 
-    /// Puts the clock forward.
+    /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
         let by = i64::try_from(by.as_secs()).unwrap_or(i64::MAX);
         self.offset.send_modify(|offset| *offset = offset.saturating_add(by));

@@ -17,28 +17,28 @@ use crate::topic::{Feed, devicebound, encode_bag, input};
 use crate::twin::Twin;
 use crate::world::{Route, World};
 
-/// How long a message to a device is kept when nothing else is said.
+/// Default time to live of a cloud-to-device message.
 const TIME_TO_LIVE: Duration = Duration::from_secs(3600);
 /// Largest message to a device, in bytes.
 const MAX_CLOUD_MESSAGE: usize = 64 * 1024;
 
-/// Of what the sender of a message to a device wants to hear: the `iothub-ack` property.
+/// The feedback that the sender of a cloud-to-device message requests: the `iothub-ack` property.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ack {
-    /// Of nothing; the property is left out.
+    /// No feedback; the property is left out.
     #[default]
     None,
-    /// Of its completion.
+    /// Feedback when the message is completed.
     Positive,
-    /// Of its expiry.
+    /// Feedback when the message expires.
     Negative,
-    /// Of both.
+    /// Feedback in both cases.
     Full,
 }
 
 impl Ack {
-    /// Reads the value of an `iothub-ack` property; what is not known counts as none.
+    /// Parses the value of an `iothub-ack` property; an unknown value means no feedback.
     #[must_use]
     pub fn from_property(text: &str) -> Self {
         match text.to_ascii_lowercase().as_str() {
@@ -59,7 +59,7 @@ impl Ack {
     }
 }
 
-/// A message to a device or to an input of a module. Kept for an hour unless told otherwise.
+/// A message to a device or to an input of a module. It expires after an hour by default.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct MessageToDevice {
@@ -103,13 +103,13 @@ impl MessageToDevice {
         self.property("$.ce", encoding)
     }
 
-    /// Keeps the message for this time and tells the device when it ends, as an absolute time in `$.exp`.
+    /// Sets the time to live; `$.exp` carries the absolute expiry time.
     pub fn expires_in(mut self, time_to_live: Duration) -> Self {
         (self.time_to_live, self.shows_expiry) = (time_to_live, true);
         self
     }
 
-    /// Asks for feedback, `iothub-ack`. What became of the message shows in the operation log.
+    /// Requests feedback, `iothub-ack`. The operation log shows the outcome of the message.
     pub fn ack(mut self, ack: Ack) -> Self {
         self.ack = ack;
         self
@@ -125,18 +125,19 @@ impl DeviceHandle {
         self.change(|device| device.twin.document())
     }
 
-    /// Merges `patch` into the desired properties, tells the device if it listens, and returns the new version.
+    /// Merges `patch` into the desired properties, notifies the device if it is subscribed, and returns the new
+    /// version.
     ///
     /// # Errors
-    /// [`Error::Request`] when `patch` is no object or breaks a limit of twins; [`Error::NoSuchDevice`].
+    /// [`Error::Request`] when `patch` is not an object or exceeds a twin limit; [`Error::NoSuchDevice`].
     pub fn set_desired(&self, patch: &Value) -> Result<u64, Error> {
         self.desire(patch, None)
     }
 
-    /// Merges `patch` as [`DeviceHandle::set_desired`] does, if the desired properties still have this version.
+    /// Merges `patch` as [`DeviceHandle::set_desired`] does, if this is still the version of the desired properties.
     ///
     /// # Errors
-    /// [`Error::Conflict`] when they have another one; as for [`DeviceHandle::set_desired`].
+    /// [`Error::Conflict`] when the version differs; otherwise as [`DeviceHandle::set_desired`].
     pub fn set_desired_if(&self, version: u64, patch: &Value) -> Result<u64, Error> {
         self.desire(patch, Some(version))
     }
@@ -161,8 +162,8 @@ impl DeviceHandle {
             Notification::Lost
         } else {
             let topic = format!("$iothub/twin/PATCH/properties/desired/?$version={version}");
-            let told = device.tell(Feed::Desired, topic, to_bytes(&body));
-            if told { Notification::Sent } else { Notification::NotListening }
+            let delivered = device.deliver(Feed::Desired, topic, to_bytes(&body));
+            if delivered { Notification::Sent } else { Notification::NotListening }
         };
         world.note(&self.host, &self.id, Operation::DesiredChanged { version, notification }, now);
         drop(world);
@@ -170,8 +171,8 @@ impl DeviceHandle {
         Ok(version)
     }
 
-    /// Deletes the identity and makes it again under the same name and credentials: its connection is closed, its queue
-    /// and session are gone, both versions of its twin start again at 1.
+    /// Deletes the identity and recreates it with the same name and credentials: its connection is closed, its queue
+    /// and session are lost, and both twin versions restart at 1.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].
@@ -184,8 +185,8 @@ impl DeviceHandle {
         })
     }
 
-    /// Replaces the twin by an empty one, whose versions start again at 1, as restoring an old state of a hub does; the
-    /// connection stays and nothing is told.
+    /// Replaces the twin by an empty one whose versions restart at 1, as restoring an old state of a hub does; the
+    /// connection stays open and the device is not notified.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].
@@ -196,9 +197,10 @@ impl DeviceHandle {
         })
     }
 
-    /// Sends a message to the device at QoS 1: kept for an hour, delivered again on each connection until its PUBACK.
+    /// Sends a message to the device at QoS 1. It expires after an hour, and is redelivered on each connection until
+    /// its PUBACK.
     ///
-    /// Properties may be system properties such as `$.mid`; `$.to` is added. At most 50 messages wait.
+    /// Properties may be system properties such as `$.mid`; `$.to` is added. The queue holds at most 50 messages.
     ///
     /// # Errors
     /// [`Error::NeverConnected`], [`Error::QueueFull`], [`Error::Request`] when the body exceeds 64 KiB,
@@ -207,7 +209,7 @@ impl DeviceHandle {
         self.send_for(properties, payload, TIME_TO_LIVE)
     }
 
-    /// Sends a message as [`DeviceHandle::send`] does, kept for `time_to_live`.
+    /// Sends a message as [`DeviceHandle::send`] does, with this time to live.
     ///
     /// # Errors
     /// As for [`DeviceHandle::send`].
@@ -231,10 +233,10 @@ impl DeviceHandle {
     /// Sends a message to an input of the module, as a route of IoT Edge does.
     ///
     /// # Errors
-    /// As for [`DeviceHandle::send`]; [`Error::Request`] when the identity is no module.
+    /// As for [`DeviceHandle::send`]; [`Error::Request`] when the identity is not a module.
     pub fn send_to_input(&self, input: &str, message: MessageToDevice) -> Result<(), Error> {
         if !self.id.contains('/') {
-            return Err(Error::Request(format!("{:?} is no module, and only modules have inputs", self.id)));
+            return Err(Error::Request(format!("{:?} is not a module; only modules have inputs", self.id)));
         }
         self.post(message, Some(input))
     }
@@ -287,7 +289,7 @@ impl DeviceHandle {
         })?
     }
 
-    /// Returns how many messages wait for the device or for its PUBACK.
+    /// Returns how many messages are queued or wait for their PUBACK.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].
@@ -299,7 +301,7 @@ impl DeviceHandle {
         })
     }
 
-    /// Empties the queue of messages to the device and returns how many were in it.
+    /// Empties the queue of cloud-to-device messages and returns how many it held.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].
@@ -311,7 +313,7 @@ impl DeviceHandle {
         })
     }
 
-    /// Returns what is known of the identity, as JSON.
+    /// Returns the state of the identity as JSON.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].
@@ -328,9 +330,9 @@ impl DeviceHandle {
                 "session": device.has_session,
                 "subscriptions": filters,
                 "waiting": device.inbox.messages.len(),
-                "modelId": device.greeting.model_id,
-                "apiVersion": device.greeting.api_version,
-                "product": device.greeting.product,
+                "modelId": device.user_query.model_id,
+                "apiVersion": device.user_query.api_version,
+                "product": device.user_query.product,
             })
         })
     }
@@ -340,10 +342,10 @@ impl DeviceHandle {
     /// # Errors
     /// [`Error::NoSuchDevice`].
     pub fn model_id(&self) -> Result<Option<String>, Error> {
-        self.change(|device| device.greeting.model_id.clone())
+        self.change(|device| device.user_query.model_id.clone())
     }
 
-    /// Changes the identity and enters what is noted into the operation log.
+    /// Changes the identity and records the operations that `act` adds.
     pub(crate) fn act<T>(&self, act: impl FnOnce(&mut Device, &mut Vec<Operation>) -> T) -> Result<T, Error> {
         let now = self.shared.now();
         let result = self.shared.lock().with_device(&self.host, &self.id, now, act);
@@ -352,8 +354,8 @@ impl DeviceHandle {
     }
 }
 
-/// Sends a message to an output of a module on to the inputs it is routed to, naming its sender as `$.cdid` and
-/// `$.cmid`. Where the queue is full, or the module never connected, it is dropped.
+/// Routes a module's output message to its inputs, with the sender in `$.cdid` and `$.cmid`. The message is dropped
+/// when the queue is full or the module never connected.
 pub(crate) fn route(
     world: &mut World,
     session: &HubSession,
@@ -383,7 +385,7 @@ pub(crate) fn route(
             sent: None,
             deliveries: 0,
         };
-        // A module that is gone or never came gets nothing.
+        // A module that was deleted or never connected gets nothing.
         let _ = world.with_device(&session.host, &route.to, now, |device, notes| {
             if device.ever_connected && device.inbox.add(message, notes).is_ok() {
                 device.pump(now, notes);
@@ -392,7 +394,7 @@ pub(crate) fn route(
     }
 }
 
-/// Names the destination of a message, without the leading slash.
+/// Returns the destination of a message, without the leading slash.
 fn destination(id: &str) -> String {
     match id.split_once('/') {
         None => format!("devices/{id}/messages/deviceBound"),

@@ -1,4 +1,4 @@
-//! What an emulator is started with.
+//! The settings of an emulator.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use crate::sas::Key;
 /// The suffix of a hub given by its short name.
 const HUB_SUFFIX: &str = ".azure-devices.net";
 
-/// What an emulator is started with. Made by [`Config::new`] and the setters below.
+/// The settings of an emulator. Create them with [`Config::new`] and the setters below.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Config {
@@ -87,34 +87,34 @@ impl Config {
         self
     }
 
-    /// Sets the shared TLS port; 0 (the default) takes a free one.
+    /// Sets the shared TLS port; 0 (the default) picks a free port.
     pub fn tls_port(mut self, port: u16) -> Self {
         self.tls_port = port;
         self
     }
 
-    /// Opens a port without TLS as well, for all services; 0 takes a free one. Off by default.
+    /// Also opens a port without TLS for all services; 0 picks a free port. Off by default.
     pub fn plain_port(mut self, port: u16) -> Self {
         self.plain_port = Some(port);
         self
     }
 
-    /// Opens the port of HTTPS (file uploads and their storage) and of MQTT over WebSockets as well, for all services;
-    /// 0 takes a free one. Off by default; that of the real services is 443.
+    /// Also opens a port for HTTPS (file uploads and their storage) and MQTT over WebSockets, for all services; 0 picks
+    /// a free port. Off by default; the real services use 443.
     pub fn https_port(mut self, port: u16) -> Self {
         self.https_port = Some(port);
         self
     }
 
-    /// Cuts what is sent to clients over WebSockets into frames of at most so many bytes; no limit by default. Packets
-    /// are split and joined across frames either way.
+    /// Limits WebSocket frames to clients to this many bytes; no limit by default. Packets are split and joined across
+    /// frames either way.
     pub fn websocket_frame(mut self, bytes: usize) -> Self {
         self.largest_frame = bytes;
         self
     }
 
-    /// Sets the host name of the storage files are uploaded to; `emulator.blob.core.windows.net` by default. Devices
-    /// are told the port, too, unless it is 443. `localhost` saves a hosts file.
+    /// Sets the host name of the storage account for file uploads; `emulator.blob.core.windows.net` by default. The
+    /// upload URI also contains the port, unless it is 443. `localhost` needs no hosts file.
     pub fn storage_host(mut self, host: &str) -> Self {
         self.storage_host = host.to_ascii_lowercase();
         self
@@ -126,26 +126,26 @@ impl Config {
         self
     }
 
-    /// Adds a gateway name: certificates are valid for it and any hub may be asked for through it. `localhost` and
-    /// 127.0.0.1 always are.
+    /// Adds a gateway name: certificates are valid for it, and clients reach every hub through it. `localhost` and
+    /// 127.0.0.1 are always gateway names.
     pub fn gateway_name(mut self, name: &str) -> Self {
         self.names.push(name.to_ascii_lowercase());
         self
     }
 
-    /// Chooses what the ledger keeps; the default is everything.
+    /// Sets which records the ledger keeps; all by default.
     pub fn ledger(mut self, mode: LedgerMode) -> Self {
         self.ledger = mode;
         self
     }
 
-    /// Sets how many connections the connection log keeps, oldest forgotten first; the default is 100,000.
+    /// Sets how many connections the connection log keeps; the oldest are dropped first; the default is 100,000.
     pub fn connection_log(mut self, limit: usize) -> Self {
         self.connection_log = limit;
         self
     }
 
-    /// Sets the wall clock tokens are checked against.
+    /// Sets the wall clock for checking tokens.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
@@ -163,27 +163,27 @@ impl Config {
         self
     }
 
-    /// Names in every certificate of a service where the list of revoked ones is: an `http` address that leads to
-    /// `/ca.crl` of the control port. The C# SDK checks it when it provisions; nowhere by default.
+    /// Adds a revocation list address to every service certificate: an `http` address of `/ca.crl` at the control port.
+    /// The C# SDK checks the list when it provisions. No address by default.
     pub fn revocation_list(mut self, address: &str) -> Self {
         self.revocation_list = Some(address.to_owned());
         self
     }
 }
 
-/// What the ledger keeps of telemetry.
+/// How much telemetry the ledger keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LedgerMode {
     /// Every receipt.
     Full,
-    /// The last so many receipts of each device; counts and message ids of all.
+    /// The last receipts of each device, up to this number; counts and message ids of all messages.
     Last(usize),
-    /// Counts, and which values of the application property `seq` came: memory stays bounded.
+    /// Only counts, and the received values of the application property `seq`: memory stays bounded.
     Counts,
 }
 
-/// How a hub treats what the documentation does not describe.
+/// How a hub treats undocumented topics and filters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Undocumented {
@@ -242,12 +242,12 @@ impl HubConfig {
         }
     }
 
-    /// Gives the hub a TLS port of its own, besides the shared one; 0 takes a free one.
+    /// Gives the hub a TLS port of its own, besides the shared one; 0 picks a free port.
     pub fn port(self, port: u16) -> Self {
         Self { port: Some(port), plain: false, ..self }
     }
 
-    /// Gives the hub a port of its own without TLS, which closes while the hub is down; 0 takes a free one.
+    /// Gives the hub a port of its own without TLS, which closes while the hub is down; 0 picks a free port.
     pub fn plain_port(self, port: u16) -> Self {
         Self { port: Some(port), plain: true, ..self }
     }
@@ -258,7 +258,7 @@ impl HubConfig {
         self
     }
 
-    /// Takes telemetry at this rate: beyond the burst a message waits, beyond the queue the socket is closed.
+    /// Accepts telemetry at this rate: beyond the burst a message waits, beyond the queue the socket is closed.
     pub fn telemetry(mut self, rate: Rate) -> Self {
         self.telemetry = Some(rate);
         self
@@ -270,8 +270,9 @@ impl HubConfig {
         self
     }
 
-    /// Takes so many messages a day, each counted once for every 4 KiB it begins. Beyond them connections are closed, new
-    /// ones accepted and closed at once, until midnight UTC by the emulator's clock. No limit by default.
+    /// Sets the daily message quota; a message counts once per started 4 KiB. Once the quota is used up, the hub closes
+    /// all connections and closes new ones right after accepting them, until midnight UTC by the emulator's clock. No
+    /// limit by default.
     pub fn daily_quota(mut self, messages: u64) -> Self {
         self.daily_quota = Some(messages);
         self
@@ -283,31 +284,31 @@ impl HubConfig {
         self
     }
 
-    /// Sets how long after its expiry a token still opens a connection (clocks differ); 300 s by default.
+    /// Sets how long after its expiry a token is still accepted at CONNECT, because clocks differ; 300 s by default.
     pub fn sas_tolerance(mut self, tolerance: Duration) -> Self {
         self.sas_tolerance = tolerance;
         self
     }
 
-    /// Chooses whether CleanSession 0 keeps subscriptions over a disconnect; it does by default.
+    /// Sets whether subscriptions survive a disconnect with CleanSession 0; they do by default.
     pub fn keep_sessions(mut self, keep: bool) -> Self {
         self.keep_sessions = keep;
         self
     }
 
-    /// Chooses whether CleanSession 1 empties the queue of messages to the device; it does not by default.
+    /// Sets whether CleanSession 1 empties the queue of cloud-to-device messages; it does not by default.
     pub fn clean_session_drops_c2d(mut self, drops: bool) -> Self {
         self.clean_session_drops_c2d = drops;
         self
     }
 
-    /// Chooses what undocumented topics and a sixth filter meet; the connection is closed by default.
+    /// Sets the reaction to undocumented topics and to a sixth filter; by default, the hub closes the connection.
     pub fn undocumented(mut self, how: Undocumented) -> Self {
         self.undocumented = how;
         self
     }
 
-    /// Sets how long an upload, and the token for its storage, lasts; 3600 s by default.
+    /// Sets the lifetime of an upload and its storage token; 3600 s by default.
     pub fn upload_life(mut self, life: Duration) -> Self {
         self.upload_life = life;
         self
@@ -325,7 +326,7 @@ impl HubConfig {
         self
     }
 
-    /// Adds a shared access policy of the hub, such as `iothubowner`: its tokens open every identity.
+    /// Adds a shared access policy of the hub, such as `iothubowner`: its tokens are valid for every identity.
     pub fn policy(mut self, name: &str, key: Key) -> Self {
         self.policies.push((name.to_owned(), key));
         self
@@ -337,36 +338,36 @@ impl HubConfig {
         self
     }
 
-    /// Gives the hub a certificate that clients must not accept.
+    /// Gives the hub a certificate that clients must reject.
     pub fn certificate_flaw(mut self, flaw: Flaw) -> Self {
         self.flaw = Some(flaw);
         self
     }
 }
 
-/// How a device proves who it is.
+/// The credentials of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DeviceAuth {
-    /// By a token of either key.
+    /// A token signed with either key.
     Keys {
         /// The first key.
         primary: Key,
         /// The second key, for rotation.
         secondary: Option<Key>,
     },
-    /// By a client certificate with one of these SHA-256 thumbprints, in hexadecimal of any case.
+    /// A client certificate with one of these SHA-256 thumbprints, in hexadecimal of any case.
     Thumbprint {
         /// The first thumbprint.
         primary: String,
         /// The second thumbprint, for rotation.
         secondary: Option<String>,
     },
-    /// By a client certificate signed by this CA.
+    /// A client certificate signed by this CA.
     CertificateAuthority {
         /// The CA certificate as PEM.
         pem: String,
-        /// The common name it must have; the device id if none is given.
+        /// The required common name; the device id by default.
         common_name: Option<String>,
     },
 }
@@ -426,14 +427,14 @@ impl DpsConfig {
         self
     }
 
-    /// Gives DPS a TLS port of its own, besides the shared one; 0 takes a free one.
+    /// Gives DPS a TLS port of its own, besides the shared one; 0 picks a free port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self
     }
 
-    /// Sets how many polls hear `assigning` before `assigned`; 1 by default. The answer to the registration itself is
-    /// always `assigning`.
+    /// Sets how many polls are answered `assigning` before `assigned`; 1 by default. The answer to the registration
+    /// itself is always `assigning`.
     pub fn assigning_polls(mut self, polls: u32) -> Self {
         self.polls = polls;
         self
@@ -458,13 +459,13 @@ impl DpsConfig {
         self
     }
 
-    /// Chooses where bad credentials are refused.
+    /// Sets where DPS refuses bad credentials.
     pub fn refusal(mut self, refusal: DpsRefusal) -> Self {
         self.refusal = refusal;
         self
     }
 
-    /// Chooses what registering again does; migrating with data is the default.
+    /// Sets the effect of registering again; migrating with data is the default.
     pub fn reprovision(mut self, policy: Reprovision) -> Self {
         self.policy = policy;
         self
@@ -481,13 +482,13 @@ pub enum DpsRefusal {
     Register,
 }
 
-/// What registering again does.
+/// The effect of registering again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reprovision {
-    /// The device may move; its twin moves with it and its old identity is removed.
+    /// The device may move to another hub; its twin moves too, and its old identity is removed.
     MigrateData,
-    /// The device may move; it starts with an empty twin and its old identity is removed.
+    /// The device may move to another hub; its twin starts empty, and its old identity is removed.
     Reset,
     /// The device stays at its first hub.
     Never,

@@ -1,4 +1,4 @@
-//! Who may connect: the checks of CONNECT, and the start of a session.
+//! Authentication of CONNECT, and the start of a session.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use crate::config::{DeviceAuth, HubConfig};
 use crate::connections::{CloseReason, Refusal};
 use crate::device::{Device, Live, Push};
-use crate::dps::Proof;
+use crate::dps::Credentials;
 use crate::dps_session::{DpsSession, refuses_connect};
 use crate::operations::Operation;
 use crate::sas::{Token, covers, same_resource};
@@ -18,26 +18,26 @@ use crate::session::HubSession;
 use crate::topic::{Query, UserName, resource};
 use crate::world::World;
 
-/// Longest silence of any client: the idle limit of the load balancer before the real service.
+/// Longest silence of any client: the idle timeout of the load balancer of the real service.
 const LONGEST_SILENCE: Duration = Duration::from_secs(1767);
 
-/// What is known of the client before CONNECT.
+/// The client's properties before CONNECT.
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) certificates: Vec<CertificateDer<'static>>,
     pub(crate) server_name: Option<String>,
-    /// The service whose own port was dialled.
+    /// The service whose own port the client connected to.
     pub(crate) own: Option<String>,
 }
 
-/// Whom a CONNECT is for and from.
+/// The service and the identity in a CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     /// Host name of the hub or of DPS; empty when the user name cannot be read.
     pub(crate) service: String,
     /// Device, module or registration id; the client id when the user name cannot be read.
     pub(crate) id: String,
-    /// What else the user name tells.
+    /// The further members of the user name.
     pub(crate) query: Query,
     kind: Kind,
 }
@@ -76,27 +76,27 @@ impl Claim {
     }
 }
 
-/// A session that begins.
+/// A new session.
 #[derive(Debug)]
 pub(crate) enum Session {
     Hub(HubSession),
     Dps(DpsSession),
 }
 
-/// What a session begins with.
+/// The initial state of a session.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) session: Session,
     pub(crate) session_present: bool,
     /// Longest silence of the client.
     pub(crate) silence: Duration,
-    /// When the connection ends for the token's sake, in Unix seconds.
+    /// When the connection closes because its token has expired, in Unix seconds.
     pub(crate) ends_unix: Option<u64>,
-    /// What its beginning did, for the operation log.
+    /// The operations of its start, for the operation log.
     pub(crate) notes: Vec<Operation>,
 }
 
-/// Checks CONNECT and begins the session; for a hub, `pushes` becomes the way to its connection.
+/// Checks CONNECT and starts the session; a hub sends instructions to the connection through `pushes`.
 pub(crate) fn begin(
     world: &mut World,
     claim: &Claim,
@@ -116,13 +116,13 @@ pub(crate) fn begin(
         return Err(Refusal::WrongHub);
     }
     let password = connect.login.as_ref().map_or("", |login| login.password.as_str());
-    let proof = Proof { password, certificates: &peer.certificates, unix };
+    let credentials = Credentials { password, certificates: &peer.certificates, unix };
     match &claim.kind {
         Kind::Unreadable => Err(Refusal::UserName),
         _ if claim.query.api_version.is_none() => Err(Refusal::NoApiVersion),
         _ if connect.client_id != claim.id => Err(Refusal::ClientId),
         Kind::Dps { id_scope } => {
-            let verified = world.dps.verify(id_scope, &claim.id, &proof);
+            let verified = world.dps.verify(id_scope, &claim.id, &credentials);
             if let Err(refusal) = verified
                 && refuses_connect(&world.dps, refusal)
             {
@@ -132,11 +132,11 @@ pub(crate) fn begin(
             let session = Session::Dps(DpsSession { registration_id, verified, subscribed: false, unix });
             Ok(Start { session, session_present: false, silence: silence(connect), ends_unix: None, notes: Vec::new() })
         }
-        Kind::Hub => begin_hub(world, claim, connect, &proof, connection, pushes),
+        Kind::Hub => begin_hub(world, claim, connect, &credentials, connection, pushes),
     }
 }
 
-/// Tells whether the name the client dialled leads to the service it asks for.
+/// Returns whether the TLS server name matches the requested service.
 fn reaches(world: &World, claim: &Claim, peer: &Peer) -> bool {
     let exists = claim.is_dps() || world.hubs.contains_key(&claim.service);
     let leads = |name: &String| *name == claim.service || world.gateways.contains(name);
@@ -147,7 +147,7 @@ fn begin_hub(
     world: &mut World,
     claim: &Claim,
     connect: &Connect,
-    proof: &Proof<'_>,
+    credentials: &Credentials<'_>,
     connection: u64,
     pushes: mpsc::Sender<Push>,
 ) -> Result<Start, Refusal> {
@@ -159,9 +159,9 @@ fn begin_hub(
     if !device.enabled || !parent_enabled {
         return Err(Refusal::Disabled);
     }
-    let expiry = check_device(config, &claim.id, device, proof)?;
+    let expiry = check_device(config, &claim.id, device, credentials)?;
     if let Some(older) = device.live.take() {
-        // A full channel means that the older connection does not read; it ends when its task sees the newer one.
+        // A full channel means that the older connection does not read; its task closes it when it sees the newer one.
         let _ = older.pushes.try_send(Push::Close { reason: CloseReason::TakenOver, reset: false });
     }
     let keeps = config.keep_sessions && !connect.clean_session;
@@ -174,7 +174,7 @@ fn begin_hub(
     if connect.clean_session && config.clean_session_drops_c2d {
         device.inbox.purge(&mut notes);
     }
-    device.greeting = claim.query.clone();
+    device.user_query = claim.query.clone();
     device.has_session = keeps;
     device.ever_connected = true;
     device.calls.clear();
@@ -197,14 +197,14 @@ pub(crate) fn check_device(
     config: &HubConfig,
     id: &str,
     device: &Device,
-    proof: &Proof<'_>,
+    credentials: &Credentials<'_>,
 ) -> Result<Option<u64>, Refusal> {
     match &device.auth {
         DeviceAuth::Keys { primary, secondary } => {
-            let token = Token::parse(proof.password).ok_or(Refusal::NoToken)?;
+            let token = Token::parse(credentials.password).ok_or(Refusal::NoToken)?;
             let (wanted, named) = (resource(&config.host, id), token.resource());
             let signed = match &token.policy {
-                // A policy of the hub signs for everything below what its token names.
+                // A token of a hub policy covers every resource below the one it names.
                 Some(policy) => {
                     if !covers(&named, &wanted) {
                         return Err(Refusal::WrongResource);
@@ -221,22 +221,22 @@ pub(crate) fn check_device(
             if !signed {
                 return Err(Refusal::BadSignature);
             }
-            if token.expiry.saturating_add(config.sas_tolerance.as_secs()) < proof.unix {
+            if token.expiry.saturating_add(config.sas_tolerance.as_secs()) < credentials.unix {
                 return Err(Refusal::Expired);
             }
             Ok(Some(token.expiry))
         }
         DeviceAuth::Thumbprint { primary, secondary } => {
-            let leaf = proof.certificates.first().ok_or(Refusal::BadCertificate)?;
+            let leaf = credentials.certificates.first().ok_or(Refusal::BadCertificate)?;
             let thumbprint = crate::pki::thumbprint(leaf);
             let fits = std::iter::once(primary).chain(secondary).any(|one| one.eq_ignore_ascii_case(&thumbprint));
             if fits { Ok(None) } else { Err(Refusal::BadCertificate) }
         }
         DeviceAuth::CertificateAuthority { pem, common_name } => {
-            let leaf = proof.certificates.first().ok_or(Refusal::BadCertificate)?;
+            let leaf = credentials.certificates.first().ok_or(Refusal::BadCertificate)?;
             let wanted = common_name.as_deref().unwrap_or(id);
             let named = crate::pki::common_name(leaf).is_some_and(|name| name == wanted);
-            if named && crate::pki::is_signed_by(proof.certificates, pem, proof.unix) {
+            if named && crate::pki::is_signed_by(credentials.certificates, pem, credentials.unix) {
                 Ok(None)
             } else {
                 Err(Refusal::BadCertificate)

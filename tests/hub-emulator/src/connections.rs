@@ -1,10 +1,10 @@
-//! The connection log: what came of every TCP connection.
+//! The connection log: a record of every TCP connection.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// What came of one TCP connection. Times are since the emulator started.
+/// The record of one TCP connection. Times are since the emulator started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ConnectionRecord {
@@ -12,17 +12,17 @@ pub struct ConnectionRecord {
     pub number: u64,
     /// When TCP was accepted.
     pub opened_at: Duration,
-    /// What carried it.
+    /// Its transport.
     pub carrier: Carrier,
     /// Server name of the TLS hello.
     pub server_name: Option<String>,
-    /// When the TLS handshake was done; none on the plain port or when it failed.
+    /// When the TLS handshake finished; none on the plain port or when it failed.
     pub secured_at: Option<Duration>,
-    /// When CONNECT came.
+    /// When CONNECT arrived.
     pub connect_at: Option<Duration>,
-    /// Host name of the hub or of DPS that CONNECT was for.
+    /// Host name of the hub or DPS in CONNECT.
     pub service: Option<String>,
-    /// Device id, `device/module`, or registration id of CONNECT.
+    /// Device id, `device/module`, or registration id in CONNECT.
     pub device: Option<String>,
     /// User name of CONNECT as received.
     pub user_name: Option<String>,
@@ -36,7 +36,7 @@ pub struct ConnectionRecord {
     pub clean_session: Option<bool>,
     /// Keep-alive of CONNECT in seconds.
     pub keep_alive: Option<u16>,
-    /// What CONNECT met.
+    /// The outcome of CONNECT.
     pub outcome: Outcome,
     /// When the connection ended; none while it is open.
     pub closed_at: Option<Duration>,
@@ -48,7 +48,7 @@ pub struct ConnectionRecord {
     pub bytes_sent: u64,
 }
 
-/// What carries a connection.
+/// The transport of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -63,23 +63,23 @@ pub enum Carrier {
     Https,
 }
 
-/// What a CONNECT met.
+/// The outcome of a CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Outcome {
-    /// No CONNECT came yet, or it waits in the queue.
+    /// No CONNECT has arrived, or it waits in the queue.
     Pending,
     /// CONNACK 0.
     Accepted {
-        /// What was told.
+        /// The flag in CONNACK.
         session_present: bool,
     },
     /// CONNACK with this code.
     Refused {
         /// The return code.
         code: u8,
-        /// Why; the device does not see it.
+        /// The reason, which the device does not see.
         why: Refusal,
     },
     /// No CONNACK.
@@ -93,13 +93,13 @@ pub enum Outcome {
 pub enum Refusal {
     /// The protocol level is not 4.
     ProtocolLevel,
-    /// The user name has neither shape.
+    /// The user name has none of the documented forms.
     UserName,
-    /// There is no such hub, or the TLS server name is that of another one.
+    /// There is no such hub, or the TLS server name is that of another hub.
     WrongHub,
-    /// The id scope is not that of this DPS.
+    /// The id scope does not belong to this DPS.
     WrongIdScope,
-    /// The user name carries no api-version.
+    /// The user name has no api-version.
     NoApiVersion,
     /// The client id is not the id in the user name.
     ClientId,
@@ -109,13 +109,13 @@ pub enum Refusal {
     Disabled,
     /// There is no token, or it cannot be read.
     NoToken,
-    /// The token is for something else.
+    /// The token is for another resource.
     WrongResource,
-    /// The signature does not fit.
+    /// The signature is wrong.
     BadSignature,
-    /// The token is over.
+    /// The token has expired.
     Expired,
-    /// The client certificate is missing or not the right one.
+    /// The client certificate is missing or wrong.
     BadCertificate,
     /// A fault was injected.
     Fault,
@@ -130,33 +130,33 @@ pub enum CloseReason {
     Disconnected,
     /// The device closed or reset the socket.
     ClosedByPeer,
-    /// TLS did not come about.
+    /// The TLS handshake failed.
     Tls(String),
-    /// No CONNECT came in time.
+    /// CONNECT did not arrive in time.
     ConnectTimeout,
     /// CONNECT was refused.
     Refused,
-    /// The same identity connected again.
+    /// A newer connection of the same identity took the session over.
     TakenOver,
-    /// Nothing came for 1.5 times the keep-alive.
+    /// The client sent nothing for 1.5 times the keep-alive.
     KeepAlive,
-    /// The token was over, and its grace.
+    /// The token and its grace period expired.
     TokenExpired,
     /// The device broke MQTT or a rule of the service.
     Protocol(String),
-    /// A rate was exceeded beyond its queue.
+    /// A rate limit was exceeded and its queue was full.
     Throttled,
-    /// The hub's messages of the day were used up.
+    /// The daily message quota was used up.
     QuotaExceeded,
     /// An injected fault.
     Fault,
     /// The hub is down or failing over.
     HubDown,
-    /// The identity was disabled, deleted, moved or got a new key.
+    /// The identity was disabled, deleted, moved or given a new key.
     IdentityChanged,
-    /// Closed by control.
+    /// Closed through the control API or a handle.
     Control,
-    /// The device did not read fast enough what was sent to it.
+    /// The device read too slowly.
     SlowReader,
     /// The emulator stopped.
     Stopped,

@@ -16,19 +16,19 @@ use crate::pki::{DeviceCertificate, Flaw};
 use crate::world::{HubState, Shared, World};
 use crate::{Clock, Error};
 
-/// A running emulator, seen from outside. Clones control the same emulator; it does not stop with them.
+/// A handle to a running emulator. Clones control the same emulator; dropping them does not stop it.
 #[derive(Clone, Debug)]
 pub struct Control {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// What a device answered to a method call.
+/// The response of a device to a method call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MethodAnswer {
-    /// The status of the answer.
+    /// The status of the response.
     pub status: i64,
-    /// The body of the answer.
+    /// The body of the response.
     pub payload: Vec<u8>,
 }
 
@@ -52,27 +52,27 @@ impl Control {
     }
 
     /// Closes the shared ports (TLS, plain, HTTPS), so that TCP to every service on them is refused, or opens them again.
-    /// Connections of now stay.
+    /// Existing connections stay open.
     pub fn set_listening(&self, listens: bool) {
         self.shared.listening.send_replace(listens);
     }
 
-    /// Returns the content of the latest file that a device uploaded under this name and completed.
+    /// Returns the content of the latest completed upload of a device under this name.
     #[must_use]
     pub fn uploaded(&self, device: &str, name: &str) -> Option<Vec<u8>> {
         self.world(|world| world.storage.content(device, name)).map(|content| content.to_vec())
     }
 
-    /// Returns the certificate of the emulator's CA as PEM: what clients must trust.
+    /// Returns the certificate of the emulator's CA as PEM, which clients must trust.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         self.shared.certificates.authority().pem()
     }
 
-    /// Returns the list of the certificates the emulator's CA revoked, as DER; it is empty.
+    /// Returns the revocation list of the emulator's CA as DER; it is empty.
     ///
     /// # Errors
-    /// [`Error::Certificate`] when it cannot be signed.
+    /// [`Error::Certificate`] when the list cannot be signed.
     pub fn revocation_list(&self) -> Result<Vec<u8>, Error> {
         self.shared.certificates.authority().revocation_list()
     }
@@ -91,7 +91,7 @@ impl Control {
         Ledger { shared: Arc::clone(&self.shared) }
     }
 
-    /// Returns the wall clock tokens are checked against.
+    /// Returns the wall clock for checking tokens.
     #[must_use]
     pub fn clock(&self) -> Clock {
         self.shared.clock.clone()
@@ -103,12 +103,12 @@ impl Control {
         self.shared.now()
     }
 
-    /// Waits until the emulator was told to stop.
+    /// Waits until the emulator is stopped.
     pub async fn stopped(&self) {
         crate::emulator::stopped(&mut self.shared.stop.subscribe()).await;
     }
 
-    /// Returns a hub by its full or short name. That there is one shows in the calls on it.
+    /// Returns a hub by its full or short name. An unknown hub is reported by the calls on the handle.
     #[must_use]
     pub fn hub(&self, name: &str) -> Hub {
         Hub { shared: Arc::clone(&self.shared), host: hub_host(name) }
@@ -120,10 +120,10 @@ impl Control {
         self.world(|world| world.hubs.keys().cloned().collect())
     }
 
-    /// Adds a hub, reachable through the shared ports; a port of its own is not opened.
+    /// Adds a hub on the shared ports; it gets no port of its own.
     ///
     /// # Errors
-    /// [`Error::HubName`] when the name is no host name or taken; [`Error::Certificate`].
+    /// [`Error::HubName`] when the name is not a host name or already in use; [`Error::Certificate`].
     pub fn add_hub(&self, config: HubConfig) -> Result<Hub, Error> {
         let host = config.host.clone();
         if !is_host_name(&host) || self.world(|world| world.hubs.contains_key(&host)) {
@@ -145,14 +145,14 @@ impl Control {
         inject(&self.shared, Scope::default(), fault.into())
     }
 
-    /// Clears all faults, those of DPS included, and lets go what they held back.
+    /// Clears all faults, including those of DPS, and releases everything they held back.
     pub fn clear_faults(&self) {
         self.world(|world| world.dps.faults.clear(&Scope::default()));
         clear(&self.shared, &Scope::default());
     }
 
-    /// Clears one fault; false when it is used up or was cleared before.
-    #[must_use = "tells whether there was such a fault"]
+    /// Clears one fault; false when it was used up or already cleared.
+    #[must_use = "returns whether the fault existed"]
     pub fn clear_fault(&self, id: FaultId) -> bool {
         self.world(|world| {
             let removed = world.faults.remove(id) || world.dps.faults.remove(id);
@@ -161,8 +161,8 @@ impl Control {
         })
     }
 
-    /// Moves a device to another hub: its enrollment points to `to`, its identity on `from` is deleted, its connection
-    /// there is closed. It gets its identity on `to` when it registers. The twin moves with it then.
+    /// Moves a device to another hub: its enrollment points to `to`, its identity on `from` is deleted and its
+    /// connection closed. The next registration creates its identity on `to` and moves its twin.
     ///
     /// # Errors
     /// [`Error::NoSuchHub`] or [`Error::NoSuchDevice`].
@@ -199,7 +199,7 @@ impl Control {
     }
 
     fn addresses(&self) -> &crate::world::Addresses {
-        self.shared.addresses.get().expect("set before the first handle is given out")
+        self.shared.addresses.get().expect("set before the first handle exists")
     }
 }
 
@@ -220,11 +220,11 @@ impl Hub {
     /// Returns the address of the hub's own port, if it has one, else of the shared TLS port.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        let addresses = self.shared.addresses.get().expect("set before the first handle is given out");
+        let addresses = self.shared.addresses.get().expect("set before the first handle exists");
         addresses.own.get(&self.host).copied().unwrap_or(addresses.tls)
     }
 
-    /// Returns a device or module by its id. That there is one shows in the calls on it.
+    /// Returns a device or module by its id. An unknown id is reported by the calls on the handle.
     #[must_use]
     pub fn device(&self, id: &str) -> DeviceHandle {
         DeviceHandle { shared: Arc::clone(&self.shared), host: self.host.clone(), id: id.to_owned() }
@@ -271,13 +271,13 @@ impl Hub {
         inject(&self.shared, self.scope(), fault.into())
     }
 
-    /// Clears the faults of this hub and its devices, and lets go what they held back.
+    /// Clears the faults of this hub and its devices, and releases everything they held back.
     pub fn clear_faults(&self) {
         clear(&self.shared, &self.scope());
     }
 
     /// Takes the hub down: connections are reset, its own port is closed, and on the shared port TCP is closed before
-    /// TLS (at CONNECT when the client dialled a gateway name or the plain port).
+    /// TLS (at CONNECT when the client used a gateway name or the plain port).
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -300,7 +300,7 @@ impl Hub {
         })
     }
 
-    /// Admits new connections at another rate from now on, or without a limit; see [`HubConfig::admission`].
+    /// Changes the rate of new connections, or removes the limit; see [`HubConfig::admission`].
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -308,8 +308,8 @@ impl Hub {
         self.hub(|hub| hub.admission = rate.map(Bucket::new))
     }
 
-    /// Fails the hub over: connections are closed, sessions and messages to devices are lost, and for `downtime` what
-    /// comes is closed without an answer.
+    /// Fails the hub over: connections are closed, sessions and cloud-to-device messages are lost, and new connections
+    /// are closed without a CONNACK for `downtime`.
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -329,8 +329,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Uses up the hub's messages of the day: connections are closed, new ones accepted and closed at once, until
-    /// midnight UTC by the emulator's clock.
+    /// Uses up the daily message quota: the hub closes all connections, and closes new ones right after accepting them,
+    /// until midnight UTC by the emulator's clock.
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -342,8 +342,8 @@ impl Hub {
         })
     }
 
-    /// Sends what the module `from` sends to `output` (`*` for any) on to `input` of the module `to`, as a route of IoT
-    /// Edge does. Both are `device/module`.
+    /// Routes messages of the module `from` on `output` (`*` for any) to `input` of the module `to`, as IoT Edge does.
+    /// Both names are `device/module`.
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -352,7 +352,7 @@ impl Hub {
         self.hub(|hub| hub.routes.push(crate::world::Route { from, output, to, input }))
     }
 
-    /// Forgets all MQTT sessions: the next CONNACK says `session_present` 0.
+    /// Deletes all MQTT sessions: the next CONNACK says `session_present` 0.
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -360,7 +360,7 @@ impl Hub {
         self.hub(crate::world::Hub::forget_sessions)
     }
 
-    /// Closes all connections; with a reset if asked.
+    /// Closes all connections, with a TCP reset if `reset` is true.
     ///
     /// # Errors
     /// [`Error::NoSuchHub`].
@@ -372,7 +372,7 @@ impl Hub {
         })
     }
 
-    /// Gives the hub a certificate that clients must not accept, or a good one again.
+    /// Gives the hub a certificate that clients must reject, or a valid one again.
     ///
     /// # Errors
     /// [`Error::Certificate`].

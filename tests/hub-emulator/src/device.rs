@@ -26,16 +26,16 @@ pub(crate) struct Device {
     pub(crate) live: Option<Live>,
     pub(crate) inbox: Inbox,
     pub(crate) calls: HashMap<String, oneshot::Sender<MethodAnswer>>,
-    /// What the last CONNECT told of itself.
-    pub(crate) greeting: Query,
-    /// Message ids whose fault properties were obeyed.
-    pub(crate) obeyed: HashSet<String>,
-    pub(crate) spell: Spell,
+    /// The user name query of the last CONNECT.
+    pub(crate) user_query: Query,
+    /// Message ids whose fault properties were applied.
+    pub(crate) applied_faults: HashSet<String>,
+    pub(crate) effects: Effects,
 }
 
-/// Effects of fault properties that last: each until a time since start.
+/// Lasting effects of fault properties: each ends at a time since start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Spell {
+pub(crate) struct Effects {
     pub(crate) unreachable_until: Duration,
     pub(crate) refused_until: Duration,
     pub(crate) throttled_until: Duration,
@@ -60,9 +60,9 @@ pub(crate) struct Live {
 pub(crate) enum Push {
     /// Sends a publish, at QoS 1 when it has a packet id.
     Publish { topic: String, payload: Bytes, packet_id: Option<u16>, dup: bool },
-    /// Looks at the faults again.
+    /// Checks the active faults again.
     Faults { cleared: bool },
-    /// Closes the socket; with a reset if asked.
+    /// Closes the socket, with a TCP reset if `reset` is true.
     Close { reason: CloseReason, reset: bool },
 }
 
@@ -78,19 +78,19 @@ impl Device {
             live: None,
             inbox: Inbox::default(),
             calls: HashMap::new(),
-            greeting: Query::default(),
-            obeyed: HashSet::new(),
-            spell: Spell::default(),
+            user_query: Query::default(),
+            applied_faults: HashSet::new(),
+            effects: Effects::default(),
         }
     }
 
-    /// Instructs the connection of this identity; false when there is none or it does not keep up.
+    /// Sends an instruction to the connection of this identity; false when it is not connected or does not keep up.
     pub(crate) fn push(&mut self, push: Push) -> bool {
         let Some(live) = &self.live else { return false };
         live.pushes.try_send(push).is_ok()
     }
 
-    /// Closes the connection and forgets it, so that nothing of it counts any more.
+    /// Closes the connection and detaches it, so that the identity ignores its later packets.
     pub(crate) fn cut(&mut self, reason: CloseReason) {
         self.push(Push::Close { reason, reset: false });
         self.live = None;
@@ -111,22 +111,22 @@ impl Device {
         of_feed.map(|subscription| subscription.qos).max()
     }
 
-    /// Tells whether this identity is subscribed to a topic of a feed.
+    /// Returns whether this identity is subscribed to a topic of a feed.
     pub(crate) fn takes(&self, feed: Feed, topic: &str) -> bool {
         self.subscriptions.iter().any(|one| one.feeds.contains(&feed) && is_below(topic, &one.filter))
     }
 
-    /// Tells whether the device is connected and takes what comes on this feed.
+    /// Returns whether the device is connected and subscribed to this feed.
     pub(crate) fn listens(&self, feed: Feed) -> bool {
         self.live.is_some() && self.subscribed(feed).is_some()
     }
 
     /// Publishes to the device if it is connected and subscribed.
-    pub(crate) fn tell(&mut self, feed: Feed, topic: String, payload: Bytes) -> bool {
+    pub(crate) fn deliver(&mut self, feed: Feed, topic: String, payload: Bytes) -> bool {
         self.subscribed(feed).is_some() && self.push(Push::Publish { topic, payload, packet_id: None, dup: false })
     }
 
-    /// Sends the waiting messages that were not yet sent on this connection.
+    /// Sends the queued messages that were not yet sent on this connection.
     pub(crate) fn pump(&mut self, now: Duration, notes: &mut Vec<Operation>) {
         self.inbox.expire(now, notes);
         let Some(connection) = self.live.as_ref().map(|live| live.connection) else { return };

@@ -25,13 +25,13 @@ impl DeviceHandle {
         &self.id
     }
 
-    /// Tells whether the identity exists.
+    /// Returns whether the identity exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.change(|_| ()).is_ok()
     }
 
-    /// Tells whether the identity is connected.
+    /// Returns whether the identity is connected.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.change(|device| device.live.is_some()).unwrap_or(false)
@@ -42,12 +42,12 @@ impl DeviceHandle {
         inject(&self.shared, self.scope(), fault.into())
     }
 
-    /// Clears the faults of this identity, and lets go what they held back.
+    /// Clears the faults of this identity, and releases everything they held back.
     pub fn clear_faults(&self) {
         clear(&self.shared, &self.scope());
     }
 
-    /// Closes the connection; with a reset if asked.
+    /// Closes the connection, with a TCP reset if `reset` is true.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`], or [`Error::NotListening`] when it is not connected.
@@ -86,7 +86,7 @@ impl DeviceHandle {
         Ok(())
     }
 
-    /// Gives the identity other credentials and closes its connection.
+    /// Replaces the credentials of the identity and closes its connection.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].
@@ -98,8 +98,8 @@ impl DeviceHandle {
         })
     }
 
-    /// Makes the primary key the secondary one and `key` the primary one. Tokens of both open connections; the
-    /// connection of now stays.
+    /// Makes the primary key the secondary and `key` the primary. Tokens of both are valid; the current connection
+    /// stays open.
     ///
     /// # Errors
     /// [`Error::Request`] when the identity has no keys; [`Error::NoSuchDevice`].
@@ -113,7 +113,7 @@ impl DeviceHandle {
         })?
     }
 
-    /// Forgets the MQTT session: the next CONNACK says `session_present` 0.
+    /// Deletes the MQTT session: the next CONNACK says `session_present` 0.
     ///
     /// # Errors
     /// [`Error::NoSuchDevice`].

@@ -1,4 +1,4 @@
-//! What the control port can do to one identity.
+//! The control routes of one identity.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ struct NewDevice {
     ca: bool,
 }
 
-/// Registers an identity and answers with its connection string.
+/// Registers an identity and replies with its connection string.
 pub(crate) fn register(control: &Control, hub: &Hub, body: &Value) -> Result<Reply, Error> {
     let NewDevice { id, key, secondary, thumbprint, ca } = read(body)?;
     let auth = match (key, thumbprint, ca) {
@@ -37,14 +37,14 @@ pub(crate) fn register(control: &Control, hub: &Hub, body: &Value) -> Result<Rep
         }
         (None, Some(primary), false) => DeviceAuth::Thumbprint { primary, secondary },
         (None, None, true) => DeviceAuth::CertificateAuthority { pem: control.ca_pem().to_owned(), common_name: None },
-        _ => return Err(bad("a device has a `key`, a `thumbprint` or the emulator's `ca`, and one of them only")),
+        _ => return Err(bad("a device needs exactly one of `key`, `thumbprint` and `ca`")),
     };
     hub.add_device(&id, auth.clone())?;
     let key = if let DeviceAuth::Keys { primary, .. } = &auth { Some(primary) } else { None };
     Ok(Reply::Json(json!({ "connectionString": connection_string(hub.host(), &id, key) })))
 }
 
-/// Returns the connection string of a device or module, of one without a key for use with its certificate.
+/// Returns the connection string of a device or module; without a key, the one for its certificate.
 fn connection_string(host: &str, id: &str, key: Option<&Key>) -> String {
     let identity = match id.split_once('/') {
         None => format!("DeviceId={id}"),
@@ -56,7 +56,7 @@ fn connection_string(host: &str, id: &str, key: Option<&Key>) -> String {
     }
 }
 
-/// Acts on `/hubs/{hub}/devices/{id}/...`; a module's id is `{device}/modules/{module}` in a path.
+/// Handles `/hubs/{hub}/devices/{id}/...`; a module's id is `{device}/modules/{module}` in a path.
 pub(crate) async fn device_route(hub: &Hub, request: &Request, id: &str, action: &[&str]) -> Result<Reply, Error> {
     let (id, action) = match action {
         ["modules", module, action @ ..] => (format!("{id}/{module}"), action),
@@ -108,7 +108,7 @@ async fn call(device: &DeviceHandle, name: &str, body: &Value) -> Result<Reply, 
     let answer = device.invoke_within(name, payload, connect_limit, limit).await?;
     let mut reply = json!({ "status": answer.status, "payload": body_json(&answer.payload) });
     if !answer.payload.is_empty() && serde_json::from_slice::<IgnoredAny>(&answer.payload).is_err() {
-        reply["problem"] = json!("the answer is neither JSON nor empty: at the service the call fails");
+        reply["problem"] = json!("the response is neither JSON nor empty: IoT Hub fails such a call");
     }
     Ok(Reply::Json(reply))
 }
@@ -123,7 +123,7 @@ fn message(body: &Value) -> Result<MessageToDevice, Error> {
         None | Some(Value::Null) => {}
         Some(Value::Object(map)) => {
             for (name, value) in map {
-                let value = value.as_str().ok_or_else(|| bad("the values of `properties` must be texts"))?;
+                let value = value.as_str().ok_or_else(|| bad("the values of `properties` must be strings"))?;
                 message = message.property(name, value);
             }
         }

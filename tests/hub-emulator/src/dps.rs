@@ -16,7 +16,7 @@ use crate::fault::{DpsFault, Plan};
 use crate::sas::{Token, same_resource};
 use crate::twin::Twin;
 
-/// One registration request, as it came.
+/// One registration request as received.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Registration {
@@ -26,11 +26,11 @@ pub struct Registration {
     pub registration_id: String,
     /// The custom payload of the request.
     pub payload: Option<Value>,
-    /// The status of the answer; none when there was none.
+    /// The status of the response; none without a response.
     pub status: Option<u16>,
 }
 
-/// Where a device stands.
+/// The registration state of a device.
 #[derive(Clone, Debug)]
 pub(crate) struct Assignment {
     pub(crate) hub: String,
@@ -42,7 +42,7 @@ pub(crate) struct Assignment {
 pub(crate) struct Operation {
     pub(crate) registration_id: String,
     pub(crate) polls_left: u32,
-    /// The body of its last answer, once it is over.
+    /// The body of the final response, once the registration has ended.
     pub(crate) ended: Option<Value>,
 }
 
@@ -56,28 +56,28 @@ pub(crate) struct Dps {
     pub(crate) faults: Plan<DpsFault>,
     pub(crate) log: Vec<Registration>,
     pub(crate) down: bool,
-    /// Tells a listener of its own whether to listen.
+    /// Switches DPS's own listener on and off.
     pub(crate) listening: watch::Sender<bool>,
-    /// Hubs of single devices that were moved away from where their enrollment points to.
+    /// Hubs of single devices that were moved away from the hub of their enrollment.
     pub(crate) overrides: HashMap<String, String>,
-    /// Twins of devices that were moved away and have not registered since.
+    /// Twins of moved devices that have not registered since.
     pub(crate) luggage: HashMap<String, Twin>,
     next_operation: u64,
     /// Times of the registrations of the last minute, of all devices.
     registers: VecDeque<Duration>,
     polls: HashMap<String, VecDeque<Duration>>,
-    /// What TPMs were given, by registration id.
+    /// The keys given to TPMs, by registration id.
     pub(crate) tpm_keys: HashMap<String, TpmKeys>,
 }
 
-/// What a TPM was given.
+/// The keys given to one TPM.
 #[derive(Debug)]
 pub(crate) struct TpmKeys {
-    /// The key that it signs the registration with.
+    /// The key for signing the registration.
     pub(crate) own: crate::Key,
-    /// The key that it is given for its hub.
+    /// The key for its hub.
     pub(crate) hub: crate::Key,
-    /// The storage root key that it showed.
+    /// The storage root key it presented.
     pub(crate) storage_root_key: Vec<u8>,
 }
 
@@ -101,12 +101,13 @@ impl Dps {
         }
     }
 
-    /// Finds the enrollment `registration_id` proves to belong to, and what its identity on a hub is checked with.
+    /// Finds the enrollment that `credentials` authenticate `registration_id` for, and the credentials of its identity
+    /// on a hub.
     pub(crate) fn verify(
         &self,
         id_scope: &str,
         registration_id: &str,
-        proof: &Proof<'_>,
+        credentials: &Credentials<'_>,
     ) -> Result<(usize, DeviceAuth), Refusal> {
         if id_scope != self.config.id_scope {
             return Err(Refusal::WrongIdScope);
@@ -114,11 +115,12 @@ impl Dps {
         let individual =
             |enrollment: &Enrollment| !enrollment.group && enrollment.name.eq_ignore_ascii_case(registration_id);
         if let Some(at) = self.enrollments.iter().position(individual) {
-            return prove(&self.enrollments[at], id_scope, registration_id, proof).map(|auth| (at, auth));
+            return check_credentials(&self.enrollments[at], id_scope, registration_id, credentials)
+                .map(|auth| (at, auth));
         }
         let mut refusal = Refusal::Unknown;
         for (at, enrollment) in self.enrollments.iter().enumerate().filter(|(_, enrollment)| enrollment.group) {
-            match prove(enrollment, id_scope, registration_id, proof) {
+            match check_credentials(enrollment, id_scope, registration_id, credentials) {
                 Ok(auth) => return Ok((at, auth)),
                 Err(why) => refusal = why,
             }
@@ -138,7 +140,7 @@ impl Dps {
         }
     }
 
-    /// Removes an enrollment, leaving an empty group in its place so that the sessions of others still find theirs.
+    /// Replaces an enrollment by an empty group, so that the indices in other sessions stay valid.
     pub(crate) fn remove(&mut self, name: &str) {
         for enrollment in self.enrollments.iter_mut().filter(|enrollment| enrollment.name == name) {
             *enrollment = Enrollment::group("", crate::Key::from_bytes(&[])).disabled();
@@ -166,13 +168,13 @@ impl Dps {
         let id = format!("4.{:016x}.{:08x}-0000-4000-8000-{:012x}", self.next_operation, 0x5eed, self.next_operation);
         let operation =
             Operation { registration_id: registration_id.to_owned(), polls_left: self.config.polls, ended: None };
-        // Until then it can be asked for again: the answer may have been lost.
+        // Until then the device can request it again: the response may have been lost.
         self.operations.retain(|_, earlier| earlier.ended.is_none() || earlier.registration_id != registration_id);
         self.operations.insert(id.clone(), operation);
         id
     }
 
-    /// Counts a registration; gives the seconds to wait when there are too many.
+    /// Counts a registration; returns the seconds to wait when there are too many.
     pub(crate) fn too_many_registers(&mut self, now: Duration) -> Option<u64> {
         let limit = self.config.registers_per_minute?;
         let minute = Duration::from_secs(60);
@@ -201,49 +203,49 @@ impl Dps {
     }
 }
 
-/// What a client proves itself with.
-pub(crate) struct Proof<'a> {
+/// The credentials of a client.
+pub(crate) struct Credentials<'a> {
     pub(crate) password: &'a str,
     pub(crate) certificates: &'a [CertificateDer<'static>],
     /// The emulator's clock in Unix seconds.
     pub(crate) unix: u64,
 }
 
-fn prove(
+fn check_credentials(
     enrollment: &Enrollment,
     id_scope: &str,
     registration_id: &str,
-    proof: &Proof<'_>,
+    credentials: &Credentials<'_>,
 ) -> Result<DeviceAuth, Refusal> {
     match &enrollment.attestation {
-        // The service offers it over HTTPS only.
+        // The service offers TPM attestation over HTTPS only.
         Attestation::Tpm { .. } => Err(Refusal::NoToken),
         Attestation::Symmetric { primary, secondary } => {
             let own = |key: &crate::Key| if enrollment.group { key.derive(registration_id) } else { key.clone() };
             let (primary, secondary) = (own(primary), secondary.as_ref().map(own));
-            let token = Token::parse(proof.password).ok_or(Refusal::NoToken)?;
+            let token = Token::parse(credentials.password).ok_or(Refusal::NoToken)?;
             if !same_resource(&token.resource(), &format!("{id_scope}/registrations/{registration_id}")) {
                 return Err(Refusal::WrongResource);
             }
             if !std::iter::once(&primary).chain(&secondary).any(|key| token.is_signed_with(key)) {
                 return Err(Refusal::BadSignature);
             }
-            if token.expiry < proof.unix {
+            if token.expiry < credentials.unix {
                 return Err(Refusal::Expired);
             }
             Ok(DeviceAuth::Keys { primary, secondary })
         }
         Attestation::Thumbprint(wanted) => {
-            let leaf = proof.certificates.first().ok_or(Refusal::BadCertificate)?;
+            let leaf = credentials.certificates.first().ok_or(Refusal::BadCertificate)?;
             if !crate::pki::thumbprint(leaf).eq_ignore_ascii_case(wanted) {
                 return Err(Refusal::BadCertificate);
             }
             Ok(DeviceAuth::Thumbprint { primary: wanted.clone(), secondary: None })
         }
         Attestation::CertificateAuthority(pem) => {
-            let leaf = proof.certificates.first().ok_or(Refusal::BadCertificate)?;
+            let leaf = credentials.certificates.first().ok_or(Refusal::BadCertificate)?;
             let named = crate::pki::common_name(leaf).is_some_and(|name| name == registration_id);
-            if !named || !crate::pki::is_signed_by(proof.certificates, pem, proof.unix) {
+            if !named || !crate::pki::is_signed_by(credentials.certificates, pem, credentials.unix) {
                 return Err(Refusal::BadCertificate);
             }
             Ok(DeviceAuth::CertificateAuthority { pem: pem.clone(), common_name: Some(registration_id.to_owned()) })
@@ -268,7 +270,7 @@ pub(crate) fn error_of(status: u16) -> (u32, &'static str) {
         401 => (401_002, "Invalid certificate or token."),
         404 => (404_201, "There is no such enrollment."),
         429 => (429_001, "Too many requests."),
-        500..=599 => (code + 1, "The service is in trouble."),
+        500..=599 => (code + 1, "The service has an internal error."),
         _ => (code, "The request was refused."),
     }
 }

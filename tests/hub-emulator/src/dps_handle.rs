@@ -38,12 +38,12 @@ impl DpsHandle {
         addresses.own.get(&self.host()).copied().unwrap_or(addresses.tls)
     }
 
-    /// Adds an enrollment, replacing one of the same name.
+    /// Adds an enrollment, or replaces the one with the same name.
     pub fn enroll(&self, enrollment: Enrollment) {
         self.shared.lock().dps.enroll(enrollment);
     }
 
-    /// Points an enrollment to another hub; devices go there when they register again.
+    /// Points an enrollment to another hub; devices move there when they register again.
     ///
     /// # Errors
     /// [`Error::NoSuchEnrollment`] or [`Error::NoSuchHub`].
@@ -64,7 +64,7 @@ impl DpsHandle {
         Ok(())
     }
 
-    /// Gives an enrollment another key.
+    /// Replaces the key of an enrollment.
     ///
     /// # Errors
     /// [`Error::NoSuchEnrollment`].
@@ -86,12 +86,12 @@ impl DpsHandle {
     }
 
     /// Takes DPS down: its own port refuses TCP; on a shared port, which other services need, TCP is closed before TLS
-    /// (at CONNECT when the client dialled a gateway name or the plain port). Connections of now end.
+    /// (at CONNECT when the client used a gateway name or the plain port). Open connections end.
     pub fn down(&self) {
         self.set_available(true, false);
     }
 
-    /// Lets DPS accept TCP on every port, and close it before TLS. Connections of now end.
+    /// Makes DPS accept TCP on every port and close it before TLS. Open connections end.
     pub fn close_what_comes(&self) {
         self.set_available(true, true);
     }
@@ -107,12 +107,12 @@ impl DpsHandle {
         world.dps.listening.send_replace(listens);
     }
 
-    /// Injects a fault into the answers to any device.
+    /// Injects a fault into the responses to every device.
     pub fn inject(&self, fault: impl Into<Injection<DpsFault>>) -> FaultId {
         self.inject_into(Scope::default(), fault.into())
     }
 
-    /// Injects a fault into the answers to one registration id.
+    /// Injects a fault into the responses to one registration id.
     pub fn inject_for(&self, registration_id: &str, fault: impl Into<Injection<DpsFault>>) -> FaultId {
         self.inject_into(Scope { service: None, device: Some(registration_id.to_owned()) }, fault.into())
     }
@@ -122,7 +122,7 @@ impl DpsHandle {
         inject(&self.shared, Scope { service: Some(self.host()), device: None }, fault.into())
     }
 
-    /// Clears the faults of DPS, those of its connections included.
+    /// Clears the faults of DPS, including those of its connections.
     pub fn clear_faults(&self) {
         self.shared.lock().dps.faults.clear(&Scope::default());
         clear(&self.shared, &Scope { service: Some(self.host()), device: None });
@@ -134,7 +134,7 @@ impl DpsHandle {
         self.shared.lock().dps.log.clone()
     }
 
-    /// Returns how often a device asked to be registered.
+    /// Returns how many registration requests a device sent.
     #[must_use]
     pub fn registration_count(&self, registration_id: &str) -> usize {
         let world = self.shared.lock();

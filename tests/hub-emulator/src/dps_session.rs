@@ -19,14 +19,14 @@ use crate::world::World;
 #[derive(Debug)]
 pub(crate) struct DpsSession {
     pub(crate) registration_id: String,
-    /// The enrollment and the means to check the device on a hub, or why there is none.
+    /// The enrollment and the credentials of the device on a hub, or the reason for refusing it.
     pub(crate) verified: Result<(usize, DeviceAuth), Refusal>,
     pub(crate) subscribed: bool,
     /// Unix seconds.
     pub(crate) unix: u64,
 }
 
-/// An answer: status, `retry-after`, body.
+/// A response: status, `retry-after`, body.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) retry_after: Option<u64>,
@@ -75,7 +75,7 @@ impl DpsSession {
             | Packet::PubComp(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
-            | Packet::PingResp => protocol("packet out of place"),
+            | Packet::PingResp => protocol("unexpected packet type"),
         }
     }
 
@@ -121,7 +121,7 @@ impl DpsSession {
         Flow::Go
     }
 
-    /// Answers a registration with this body.
+    /// Sends this response to a registration.
     pub(crate) fn register(&self, dps: &mut Dps, body: &[u8], fault: Option<&DpsFault>, now: Now) -> Answer {
         let id = &self.registration_id;
         let body: Option<Value> = match body.trim_ascii() {
@@ -158,7 +158,7 @@ impl DpsSession {
         answer
     }
 
-    /// Answers a question for the state of a registration.
+    /// Responds to a poll of a registration state.
     pub(crate) fn poll(&self, world: &mut World, operation: Option<&str>, now: Now) -> Answer {
         let dps = &mut world.dps;
         let id = &self.registration_id;
@@ -296,7 +296,7 @@ fn is_of_end(fault: &DpsFault) -> bool {
     !is_of_requests(fault) && *fault != DpsFault::KeepAssigning
 }
 
-/// Puts a device on its hub; none when the enrollment names no hub there is.
+/// Creates the identity on its hub; none when the enrollment names an unknown hub.
 fn assign(
     world: &mut World,
     enrollment: usize,
@@ -346,7 +346,7 @@ fn assign(
     Some((assignment, substatus))
 }
 
-/// Tells whether a CONNECT with bad credentials is refused at once.
+/// Returns whether a CONNECT with bad credentials is refused at CONNACK.
 pub(crate) fn refuses_connect(dps: &Dps, refusal: Refusal) -> bool {
     match refusal {
         Refusal::WrongIdScope | Refusal::NoApiVersion | Refusal::ClientId => true,

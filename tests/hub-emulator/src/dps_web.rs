@@ -1,4 +1,4 @@
-//! DPS over HTTPS: the same registrations as over MQTT, and those of devices with a TPM, which go no other way.
+//! DPS over HTTPS: the same registrations as over MQTT, and TPM registrations, which are possible only here.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::config::DeviceAuth;
 use crate::connect::Peer;
 use crate::connections::Refusal;
-use crate::dps::{Dps, Proof, TpmKeys, error_body, error_of};
+use crate::dps::{Credentials, Dps, TpmKeys, error_body, error_of};
 use crate::dps_session::{Answer, DpsSession, error_answer, is_of_requests, refusal_of};
 use crate::enrollment::Attestation;
 use crate::fault::DpsFault;
@@ -19,7 +19,7 @@ use crate::soft_tpm;
 use crate::tpm_wrap::{WrappingKey, wrap_for_tpm};
 use crate::world::World;
 
-/// Tells whether a request is one of DPS.
+/// Returns whether a request is for DPS.
 pub(crate) fn is_registration(head: &Head) -> bool {
     head.path.split('/').nth(2).is_some_and(|part| part.eq_ignore_ascii_case("registrations"))
 }
@@ -39,15 +39,15 @@ pub(crate) fn registration(world: &mut World, head: &Head, body: &[u8], peer: &P
         return respond(error_answer(400, unix));
     }
     let password = head.header("authorization").unwrap_or_default();
-    let proof = Proof { password, certificates: &peer.certificates, unix };
+    let credentials = Credentials { password, certificates: &peer.certificates, unix };
     let host = world.dps.config.host.clone();
     let fault = world.dps.faults.strike(&host, &id, |fault| is_of_requests(fault).then(|| fault.clone()));
     let verified = match endorsement_key(&world.dps, &id) {
         Some((_, endorsement_key)) if password.is_empty() && operation.is_none() && fault.is_none() => {
             return challenge(&mut world.dps, id_scope, &id, &endorsement_key, body, unix, now);
         }
-        Some((enrollment, _)) => by_tpm(&world.dps, enrollment, id_scope, &id, &proof),
-        None => world.dps.verify(id_scope, &id, &proof),
+        Some((enrollment, _)) => by_tpm(&world.dps, enrollment, id_scope, &id, &credentials),
+        None => world.dps.verify(id_scope, &id, &credentials),
     };
     let session = DpsSession { registration_id: id.clone(), verified, subscribed: true, unix };
     let dps = &mut world.dps;
@@ -98,7 +98,7 @@ fn endorsement_key(dps: &Dps, id: &str) -> Option<(usize, Vec<u8>)> {
     })
 }
 
-/// Answers a registration without a token: with a key that only the TPM of the enrollment can unwrap.
+/// Responds to a registration without a token: returns a key that only the TPM of the enrollment can unwrap.
 fn challenge(
     dps: &mut Dps,
     id_scope: &str,
@@ -136,7 +136,7 @@ fn challenge(
     Response::json(401, &body)
 }
 
-/// Wraps a key for a TPM in base64; for what stands for one if the endorsement key is that of none.
+/// Wraps a key for a TPM and returns base64; for a `SoftTpm` if the endorsement key is not a TPM's.
 fn wrap(endorsement_key: &[u8], storage_root_key: &[u8], key: &Key) -> Option<String> {
     if WrappingKey::parse(endorsement_key).is_none() {
         return soft_tpm::wrap(endorsement_key, key);
@@ -144,18 +144,18 @@ fn wrap(endorsement_key: &[u8], storage_root_key: &[u8], key: &Key) -> Option<St
     wrap_for_tpm(endorsement_key, storage_root_key, key).map(|wrapped| STANDARD.encode(wrapped))
 }
 
-/// Checks the token that the key of the challenge signed.
+/// Checks a token signed with the key of the challenge.
 fn by_tpm(
     dps: &Dps,
     enrollment: usize,
     id_scope: &str,
     id: &str,
-    proof: &Proof<'_>,
+    credentials: &Credentials<'_>,
 ) -> Result<(usize, DeviceAuth), Refusal> {
     if id_scope != dps.config.id_scope {
         return Err(Refusal::WrongIdScope);
     }
-    let token = Token::parse(proof.password).ok_or(Refusal::NoToken)?;
+    let token = Token::parse(credentials.password).ok_or(Refusal::NoToken)?;
     let keys = dps.tpm_keys.get(id).ok_or(Refusal::BadSignature)?;
     if !same_resource(&token.resource(), &format!("{id_scope}/registrations/{id}")) {
         return Err(Refusal::WrongResource);
@@ -163,7 +163,7 @@ fn by_tpm(
     if !token.is_signed_with(&keys.own) {
         return Err(Refusal::BadSignature);
     }
-    if token.expiry < proof.unix {
+    if token.expiry < credentials.unix {
         return Err(Refusal::Expired);
     }
     Ok((enrollment, DeviceAuth::Keys { primary: keys.hub.clone(), secondary: None }))

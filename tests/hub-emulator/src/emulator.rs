@@ -15,18 +15,18 @@ use crate::config::{Config, is_host_name};
 use crate::control::Control;
 use crate::dps::Dps;
 use crate::fault::Plan;
-use crate::ledger::Book;
+use crate::ledger::Entries;
 use crate::pki::{Authority, Certificates};
 use crate::serve::{Via, serve};
 use crate::storage::Storage;
 use crate::world::{Addresses, Hub, Shared, World};
 
-/// Connections the kernel keeps for a listener until they are accepted: a herd comes at once.
+/// Connections the kernel queues for a listener; many clients may connect at the same time.
 const BACKLOG: u32 = 4096;
 
 /// A running emulator. It stops with [`Emulator::stop`], or when dropped.
 ///
-/// Everything of [`Control`] is there through `Deref`.
+/// All methods of [`Control`] are available through `Deref`.
 #[derive(Debug)]
 pub struct Emulator {
     control: Control,
@@ -52,7 +52,7 @@ impl Emulator {
     /// Starts the services in the current tokio runtime; they listen when this returns.
     ///
     /// # Errors
-    /// [`Error::HubName`], [`Error::NoSuchHub`] when an enrollment names a hub there is none of, [`Error::Listen`] when
+    /// [`Error::HubName`], [`Error::NoSuchHub`] when an enrollment names an unknown hub, [`Error::Listen`] when
     /// a port is taken, [`Error::Certificate`], [`Error::Write`].
     pub async fn start(config: Config) -> Result<Self, Error> {
         let authority = config.authority.clone().map_or_else(Authority::new, Ok)?;
@@ -83,7 +83,7 @@ impl Emulator {
             hubs,
             dps: Dps::new(config.dps.clone(), config.enrollments.clone()),
             faults: Plan::default(),
-            book: Book::new(config.ledger, config.connection_log),
+            entries: Entries::new(config.ledger, config.connection_log),
             clock: config.clock.clone(),
             storage: Storage::new(&config.storage_host),
             first_hub: config.hubs.first().map(|hub| hub.host.clone()),
@@ -97,15 +97,15 @@ impl Emulator {
         let (running, tasks) = mpsc::channel(1);
         let always = shared.listening.subscribe();
         let dps_listening = shared.lock().dps.listening.subscribe();
-        let mut gates = Vec::new();
+        let mut ports = Vec::new();
         let tls = open(config.bind, config.tls_port, "the shared TLS port")?;
         let tls_address = address_of(&tls, "the shared TLS port")?;
-        gates.push((tls, Via { secure: true, web: false, own: None }, always.clone()));
+        ports.push((tls, Via { secure: true, web: false, own: None }, always.clone()));
         let mut plain_address = None;
         if let Some(port) = config.plain_port {
             let plain = open(config.bind, port, "the plain port")?;
             plain_address = Some(address_of(&plain, "the plain port")?);
-            gates.push((plain, Via { secure: false, web: false, own: None }, always.clone()));
+            ports.push((plain, Via { secure: false, web: false, own: None }, always.clone()));
         }
         let mut https_address = None;
         if let Some(port) = config.https_port {
@@ -113,7 +113,7 @@ impl Emulator {
             let address = address_of(&https, "the HTTPS port")?;
             https_address = Some(address);
             shared.lock().storage.port = address.port();
-            gates.push((https, Via { secure: true, web: true, own: None }, always.clone()));
+            ports.push((https, Via { secure: true, web: true, own: None }, always.clone()));
         }
         let mut own = HashMap::new();
         let mut wanted: Vec<_> = config.hubs.iter().filter_map(|hub| Some((hub.host.clone(), hub.port?))).collect();
@@ -126,13 +126,13 @@ impl Emulator {
                 None => (true, Some(dps_listening.clone())),
             };
             let via = Via { secure, web: false, own: Some(host) };
-            gates.push((listener, via, listening.unwrap_or_else(|| always.clone())));
+            ports.push((listener, via, listening.unwrap_or_else(|| always.clone())));
         }
         let addresses = Addresses { tls: tls_address, plain: plain_address, https: https_address, own };
         shared.addresses.set(addresses).expect("set only here, once for each emulator");
-        for (listener, via, listening) in gates {
-            let gate = Gate { shared: Arc::clone(&shared), via, running: running.clone() };
-            tokio::spawn(gate.run(listener, listening));
+        for (listener, via, listening) in ports {
+            let port = PortListener { shared: Arc::clone(&shared), via, running: running.clone() };
+            tokio::spawn(port.run(listener, listening));
         }
         Ok(Self { control: Control { shared }, tasks })
     }
@@ -143,23 +143,23 @@ impl Emulator {
         self.control.clone()
     }
 
-    /// Closes all listeners and connections and waits, at most five seconds, until they are gone.
+    /// Closes all listeners and connections, and waits at most five seconds until they have ended.
     pub async fn stop(mut self) {
         self.control.shared.stop.send_replace(true);
-        // Tasks only read, write and wait; one that hangs all the same ends with the runtime.
+        // Tasks only read, write and wait; a task that still hangs ends with the runtime.
         let _ = timeout(Duration::from_secs(5), self.tasks.recv()).await;
     }
 }
 
-/// One listener.
-struct Gate {
+/// A listening port.
+struct PortListener {
     shared: Arc<Shared>,
     via: Via,
-    /// Held by every task, so that stopping can wait for all.
+    /// Held by every task, so that `stop` can wait for all of them.
     running: mpsc::Sender<()>,
 }
 
-impl Gate {
+impl PortListener {
     async fn run(self, listener: TcpListener, mut listening: watch::Receiver<bool>) {
         let mut stop = self.shared.stop.subscribe();
         let Ok(address) = listener.local_addr() else { return };
@@ -175,7 +175,7 @@ impl Gate {
             if !*listening.borrow() {
                 listener = None;
             }
-            // The port was ours a moment ago; if it is taken now, try again until it is free.
+            // Another process may have taken the port meanwhile; try again until it is free.
             while listener.is_none() && *listening.borrow() && !*stop.borrow() {
                 listener = open(address.ip(), address.port(), "").ok();
                 if listener.is_none() {
@@ -188,14 +188,14 @@ impl Gate {
 
 async fn changed(listening: &mut watch::Receiver<bool>) {
     if listening.changed().await.is_err() {
-        // Without a sender nothing changes any more.
+        // Without a sender, the value no longer changes.
         std::future::pending::<()>().await;
     }
 }
 
 /// Waits until the emulator stops.
 pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // Without a sender the emulator is gone, too.
+    // Without a sender, the emulator has ended too.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -204,7 +204,7 @@ async fn accept(listener: Option<&TcpListener>) -> tokio::net::TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
-            // Out of descriptors, or the client is gone already: let others finish first.
+            // Out of descriptors, or the client has already closed: let other connections finish first.
             Err(_) => sleep(Duration::from_millis(10)).await,
         }
     }

@@ -5,22 +5,22 @@ use serde_json::Value;
 use crate::config::hub_host;
 use crate::sas::Key;
 
-/// How devices of an enrollment prove who they are.
+/// How devices of an enrollment authenticate.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Attestation {
-    /// By a token: of this key for an individual enrollment, of a key derived from it for a group.
+    /// A token signed with this key (individual enrollment) or with a key derived from it (group).
     Symmetric {
         /// The first key.
         primary: Key,
         /// The second key, for rotation.
         secondary: Option<Key>,
     },
-    /// By a client certificate with this SHA-256 thumbprint (individual enrollments only).
+    /// A client certificate with this SHA-256 thumbprint (individual enrollments only).
     Thumbprint(String),
-    /// By a client certificate signed by the CA of this PEM text, with the registration id as common name.
+    /// A client certificate signed by this CA (PEM), with the registration id as common name.
     CertificateAuthority(String),
-    /// By a TPM with this endorsement key, as it encodes it (individual enrollments only, over HTTPS only).
+    /// A TPM with this endorsement key in TPM encoding (individual enrollments only, over HTTPS only).
     Tpm {
         /// The public endorsement key.
         endorsement_key: Vec<u8>,
@@ -78,7 +78,7 @@ impl Enrollment {
         }
     }
 
-    /// Gives the device another id on the hub than its registration id (individual enrollments only).
+    /// Sets the device id, when it differs from the registration id (individual enrollments only).
     pub fn device_id(mut self, id: &str) -> Self {
         self.device_id = Some(id.to_owned());
         self
@@ -108,7 +108,7 @@ impl Enrollment {
         self
     }
 
-    /// Starts the twin of a new device with these desired properties.
+    /// Sets the initial desired properties of a new device.
     pub fn initial_desired(mut self, desired: Value) -> Self {
         self.initial_desired = Some(desired);
         self

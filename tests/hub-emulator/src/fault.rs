@@ -1,4 +1,4 @@
-//! Faults on request: what can go wrong, for whom, and how often.
+//! Fault injection: the kinds of faults, their scope and their number.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use serde::{Deserialize, Serialize};
 
 /// A fault of a connection or of the messages on it.
 ///
-/// Counting: a connection fault counts connections, a message fault counts the messages (or subscriptions, or twin
-/// requests) it hits. See [`Injection`] for how often a fault strikes. In JSON the name is in kebab case under `kind`,
-/// durations are in milliseconds: `{"kind":"delay-connack","delay_ms":1500}`.
+/// Counting: a connection fault counts connections; a message fault counts the messages, subscriptions or twin requests
+/// it affects. See [`Injection`] for the number of times. In JSON the name is in kebab case under `kind`, durations are
+/// in milliseconds: `{"kind":"delay-connack","delay_ms":1500}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Closes the TCP connection when the name in the client's TLS hello is known, before TLS answers.
+    /// Closes the TCP connection after the TLS ClientHello, before the server responds.
     CloseBeforeTls,
-    /// Answers the client's TLS hello with an HTML page, as a captive portal does.
+    /// Answers the TLS ClientHello with an HTML page, as a captive portal does.
     HtmlInsteadOfTls,
     /// Answers CONNECT with an HTML page and closes.
     HtmlInsteadOfConnack,
-    /// Answers CONNECT with bytes that are no MQTT packet and closes.
+    /// Answers CONNECT with bytes that are not an MQTT packet and closes.
     GarbageInsteadOfConnack,
     /// Refuses CONNECT with this return code and closes. Codes above 5 are sent as they are.
     RefuseConnect {
@@ -36,9 +36,9 @@ pub enum Fault {
         #[serde(rename = "delay_ms", with = "millis")]
         delay: Duration,
     },
-    /// Accepts CONNECT and closes at once, as a hub does whose daily quota is used up.
+    /// Accepts CONNECT and closes immediately, as a hub does after its daily quota is used up.
     CloseAfterConnack,
-    /// Reports this `session_present` in CONNACK, whatever is true.
+    /// Reports this `session_present` in CONNACK, regardless of the session.
     SessionPresent {
         /// The flag to report.
         present: bool,
@@ -61,14 +61,14 @@ pub enum Fault {
     RepeatPubacks,
     /// Acknowledges a packet id never used, before the right one.
     StrayPubacks,
-    /// Stops reading from the socket until the fault is cleared: the window of the client fills up.
+    /// Stops reading from the socket until the fault is cleared: the client's TCP window fills up.
     StopReading,
-    /// Keeps the socket and reads, but says nothing and stores nothing until the connection ends.
+    /// Keeps the socket open and reads, but sends and stores nothing until the connection ends.
     HalfOpen,
-    /// Closes after this many MQTT bytes from the client: those before CONNECT's answer count for a new connection, on a
-    /// live one the count begins at the injection.
+    /// Closes after this many MQTT bytes from the client. On a new connection, all bytes count; on a live connection,
+    /// the count begins at the injection.
     CloseAfterReceived {
-        /// Number of bytes that are still taken.
+        /// Number of bytes that are still accepted.
         bytes: u64,
     },
     /// Closes after this many MQTT bytes to the client, counted as in [`Fault::CloseAfterReceived`].
@@ -85,40 +85,40 @@ pub enum Fault {
     },
     /// Answers a twin request with 429 and a `retry-after` in the topic.
     TwinThrottled {
-        /// Seconds told in `retry-after`; none leaves it out.
+        /// Seconds in `retry-after`; none leaves it out.
         retry_after: Option<u32>,
     },
-    /// Lets the notification of a change of desired properties vanish: the device sees a gap in the versions.
+    /// Drops the notification of a desired property change: the device sees a gap in the versions.
     LoseDesired,
-    /// Leaves a twin request without an answer.
+    /// Does not respond to a twin request.
     TwinSilent,
-    /// Answers a request of a file upload, or of its notification, with this HTTP status.
+    /// Answers a request to start a file upload, or its notification, with this HTTP status.
     UploadStatus {
         /// The status, such as 403, 429, 500 or 503.
         status: u16,
     },
-    /// Answers a request to the storage with this HTTP status; 403 is what a token that is over meets.
+    /// Answers a request to the storage with this HTTP status; 403 is the status for an expired token.
     StorageStatus {
         /// The status, such as 403, 500 or 503.
         status: u16,
     },
-    /// Resets the connection to the storage after this many bytes of a body. Bodies that are not longer pass.
+    /// Resets the connection to the storage after this many bytes of a body. Shorter bodies are not affected.
     StorageDrop {
-        /// Number of bytes that are still taken.
+        /// Number of bytes that are still accepted.
         bytes: u64,
     },
-    /// Leaves PINGREQ without an answer.
+    /// Does not answer PINGREQ.
     SilentPing,
 }
 
-/// A fault of the answers of DPS, counted by requests.
+/// A fault in the responses of DPS, counted by requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum DpsFault {
     /// Answers a request with 429.
     Throttled {
-        /// Seconds told in `retry-after`; none leaves it out.
+        /// Seconds in `retry-after`; none leaves it out.
         retry_after: Option<u32>,
     },
     /// Answers a request with this status and an error body, such as 401, 404, 500 or 503.
@@ -126,7 +126,7 @@ pub enum DpsFault {
         /// The HTTP-like status.
         status: u16,
     },
-    /// Acknowledges a request and never answers it.
+    /// Acknowledges a request but sends no response.
     Silent,
     /// Answers a request late.
     Slow {
@@ -134,16 +134,16 @@ pub enum DpsFault {
         #[serde(rename = "delay_ms", with = "millis")]
         delay: Duration,
     },
-    /// Answers a request with a body that is no JSON.
+    /// Answers a request with a body that is not JSON.
     GarbageBody,
-    /// Answers with the status the request earned and this body.
+    /// Answers with the regular status and this body.
     Body {
         /// The body.
         text: String,
     },
     /// Answers a request under another request id.
     WrongRequestId,
-    /// Keeps saying `assigning` to a poll.
+    /// Answers a poll with `assigning`.
     KeepAssigning,
     /// Ends a registration with `failed` inside a 200.
     Failed {
@@ -168,7 +168,7 @@ pub enum DpsFault {
     },
 }
 
-/// How often a fault strikes.
+/// A fault with the number of times it strikes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Injection<F> {
@@ -193,7 +193,7 @@ impl<F> Injection<F> {
         Self { fault, times: None, after: 0 }
     }
 
-    /// Lets the first `skipped` occasions pass.
+    /// Skips the first `skipped` occurrences.
     pub fn after(mut self, skipped: u32) -> Self {
         self.after = skipped;
         self
@@ -216,7 +216,7 @@ impl From<DpsFault> for Injection<DpsFault> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct FaultId(pub(crate) u64);
 
-/// Whom a fault strikes: parts left open mean everyone.
+/// The scope of a fault: an absent part matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Scope {
     /// Host name of a hub or of DPS.
@@ -226,24 +226,24 @@ pub(crate) struct Scope {
 }
 
 impl Scope {
-    pub(crate) fn holds(&self, service: &str, device: &str) -> bool {
+    pub(crate) fn matches(&self, service: &str, device: &str) -> bool {
         self.service.as_deref().is_none_or(|wanted| wanted == service)
             && self.device.as_deref().is_none_or(|wanted| wanted == device)
     }
 }
 
-/// A fault waiting to strike.
+/// An active fault.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Planned<F> {
     pub(crate) id: FaultId,
     pub(crate) scope: Scope,
     pub(crate) fault: F,
-    /// Strikes left; none is no limit.
+    /// Remaining strikes; none means unlimited.
     pub(crate) left: Option<u32>,
     pub(crate) skip: u32,
 }
 
-/// All faults waiting to strike, in the order they were injected.
+/// All active faults, in the order of injection.
 #[derive(Debug)]
 pub(crate) struct Plan<F> {
     planned: Vec<Planned<F>>,
@@ -267,7 +267,7 @@ impl<F: Clone> Plan<F> {
         &self.planned
     }
 
-    /// Removes what `scope` covers: everything when it is open.
+    /// Removes the faults that `scope` covers: all of them when it is empty.
     pub(crate) fn clear(&mut self, scope: &Scope) {
         self.planned.retain(|planned| {
             let service = scope.service.is_none() || planned.scope.service == scope.service;
@@ -282,11 +282,11 @@ impl<F: Clone> Plan<F> {
         self.planned.len() != before
     }
 
-    /// Lets the first fault strike that concerns this occasion, and returns what `pick` made of it.
+    /// Uses the first fault that matches this event, and returns the result of `pick`.
     pub(crate) fn strike<T>(&mut self, service: &str, device: &str, pick: impl Fn(&F) -> Option<T>) -> Option<T> {
-        let mut struck = None;
+        let mut found_at = None;
         for (at, planned) in self.planned.iter_mut().enumerate() {
-            if !planned.scope.holds(service, device) {
+            if !planned.scope.matches(service, device) {
                 continue;
             }
             let Some(found) = pick(&planned.fault) else { continue };
@@ -294,10 +294,10 @@ impl<F: Clone> Plan<F> {
                 planned.skip -= 1;
                 continue;
             }
-            struck = Some((at, found));
+            found_at = Some((at, found));
             break;
         }
-        let (at, found) = struck?;
+        let (at, found) = found_at?;
         if let Some(left) = &mut self.planned[at].left {
             *left -= 1;
             if *left == 0 {
@@ -307,14 +307,14 @@ impl<F: Clone> Plan<F> {
         Some(found)
     }
 
-    /// Tells whether a fault stands that concerns this occasion, using nothing up.
+    /// Returns whether an active fault matches this event, without using it up.
     pub(crate) fn stands(&self, service: &str, device: &str, pick: impl Fn(&F) -> bool) -> bool {
-        self.planned.iter().any(|planned| planned.scope.holds(service, device) && pick(&planned.fault))
+        self.planned.iter().any(|planned| planned.scope.matches(service, device) && pick(&planned.fault))
     }
 
-    /// Tells whether a fault without a limit of strikes stands that concerns this occasion.
+    /// Returns whether an active fault without a limit matches this event.
     pub(crate) fn stands_until_cleared(&self, service: &str, device: &str, pick: impl Fn(&F) -> bool) -> bool {
-        let concerns = |planned: &Planned<F>| planned.scope.holds(service, device) && pick(&planned.fault);
+        let concerns = |planned: &Planned<F>| planned.scope.matches(service, device) && pick(&planned.fault);
         self.planned.iter().any(|planned| planned.left.is_none() && concerns(planned))
     }
 }
@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_strikes_only_whom_it_is_for() {
+    fn a_fault_strikes_only_in_its_scope() {
         let mut plan = Plan::default();
         let scope = Scope { service: Some("h".to_owned()), device: Some("d".to_owned()) };
         plan.add(FaultId(1), scope, Fault::DropBeforeStore.into());

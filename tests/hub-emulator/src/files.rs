@@ -1,4 +1,4 @@
-//! The hub's side of a file upload: where to put it, and how it went.
+//! The hub's side of file uploads: SAS URI and notification.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::connect::{Peer, check_device};
 use crate::connections::Refusal;
-use crate::dps::{Proof, timestamp};
+use crate::dps::{Credentials, timestamp};
 use crate::fault::Fault;
 use crate::http_message::{Head, Response};
 use crate::operations::Operation;
@@ -15,7 +15,7 @@ use crate::sas::Token;
 use crate::storage::Upload;
 use crate::world::World;
 
-/// How many uploads one device may have under way.
+/// The maximum number of concurrent uploads of one device.
 const MAX_UPLOADS: usize = 10;
 
 /// Answers a request under `/devices/`.
@@ -32,7 +32,7 @@ pub(crate) fn file_request(
     let (id, action) = match segments.as_slice() {
         ["devices", id, "files"] => ((*id).to_owned(), Action::Begin),
         ["devices", id, "files", "notifications"] => ((*id).to_owned(), Action::Notify(None)),
-        // The C SDK writes the id as it is, slashes included.
+        // The C SDK does not encode the slashes of the id.
         ["devices", id, "files", "notifications", correlation @ ..] => {
             ((*id).to_owned(), Action::Notify(Some(correlation.join("/"))))
         }
@@ -52,10 +52,10 @@ pub(crate) fn file_request(
     let Some(device) = hub.devices.get(&id) else {
         return error(404, 404_001, "There is no such device.", unix);
     };
-    let proof = Proof { password, certificates: &peer.certificates, unix };
-    match check_device(&hub.config, &id, device, &proof) {
+    let credentials = Credentials { password, certificates: &peer.certificates, unix };
+    match check_device(&hub.config, &id, device, &credentials) {
         _ if !device.enabled => return error(403, 403_012, "The device is disabled.", unix),
-        Err(Refusal::Expired) => return error(401, 401_003, "The token is over.", unix),
+        Err(Refusal::Expired) => return error(401, 401_003, "The token has expired.", unix),
         Err(_) => return error(401, 401_002, "The device is not authorized.", unix),
         Ok(_) => {}
     }
@@ -63,7 +63,7 @@ pub(crate) fn file_request(
         .faults
         .strike(&host, &id, |fault| if let Fault::UploadStatus { status } = fault { Some(*status) } else { None });
     if let Some(status) = fault {
-        return error(status, u32::from(status) * 1000, "Ordered by a fault.", unix);
+        return error(status, u32::from(status) * 1000, "An injected fault.", unix);
     }
     let body: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     match action {
@@ -80,7 +80,7 @@ enum Action {
     Notify(Option<String>),
 }
 
-/// Finds the hub a request is for: by the name dialled, else (through a gateway name) by the token, else by the device.
+/// Finds the hub of a request: by the host name, else (through a gateway name) by the token, else by the device.
 pub(crate) fn find_hub(world: &World, host: &str, password: &str, id: &str) -> Option<String> {
     if world.hubs.contains_key(host) {
         return Some(host.to_owned());
@@ -100,7 +100,7 @@ fn begin(world: &mut World, host: &str, id: &str, body: &Value, unix: u64, now: 
     if world.storage.under_way(host, id, unix) >= MAX_UPLOADS {
         let operation = Operation::UploadRefused { name: name.to_owned(), status: 403 };
         world.note(host, id, operation, now);
-        return error(403, 403_006, "Ten uploads of this device are under way.", unix);
+        return error(403, 403_006, "This device already has ten uploads in progress.", unix);
     }
     let life = world.hubs.get(host).map_or(Duration::from_secs(3600), |hub| hub.config.upload_life);
     let upload = world.storage.begin(host, id, name, unix.saturating_add(life.as_secs()));
@@ -135,7 +135,7 @@ fn notify(
     };
     let success = member(body, "isSuccess").and_then(Value::as_bool);
     let Some(success) = success else {
-        return error(400, 400_004, "Whether the upload succeeded is missing.", unix);
+        return error(400, 400_004, "The field isSuccess is missing.", unix);
     };
     let known = world.storage.end(host, id, &correlation_id, unix);
     let status = if known { 204 } else { 400 };
@@ -147,7 +147,7 @@ fn notify(
         status,
     };
     world.note(host, id, operation, now);
-    if known { Response::new(204) } else { error(400, 400_016, "The correlation id is unknown or over.", unix) }
+    if known { Response::new(204) } else { error(400, 400_016, "The correlation id is unknown or expired.", unix) }
 }
 
 /// Finds a member of an object by its name in any case.

@@ -1,4 +1,4 @@
-//! MQTT in binary WebSocket frames: a stream of bytes, however they are cut into frames.
+//! MQTT in binary WebSocket frames, as a stream of bytes regardless of frame boundaries.
 
 use std::io;
 use std::pin::Pin;
@@ -19,12 +19,12 @@ use crate::wire::Transport;
 pub(crate) struct Frames<S> {
     socket: WebSocketStream<S>,
     unread: Bytes,
-    /// Most bytes of one frame to the client.
+    /// Largest frame to the client, in bytes.
     largest: usize,
 }
 
 impl<S: Transport> Frames<S> {
-    /// Takes over a stream after its handshake; `part` is what was read beyond it.
+    /// Wraps a stream after its handshake; `part` holds the bytes read beyond it.
     pub(crate) async fn new(stream: S, part: Vec<u8>, largest: usize) -> Self {
         let config =
             WebSocketConfig::default().max_message_size(Some(2 * MAX_PACKET)).max_frame_size(Some(2 * MAX_PACKET));

@@ -14,12 +14,12 @@ use crate::emulator::stopped;
 use crate::routes::route;
 use crate::{Error, percent_decode};
 
-/// Largest head and largest body of a request.
+/// Largest request head and largest request body.
 const LIMIT: usize = 1024 * 1024;
-/// How long a client may take to send its request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of receiving a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A request as the routes see it.
+/// A parsed request.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) method: String,
@@ -30,16 +30,16 @@ pub(crate) struct Request {
     pub(crate) body: Value,
 }
 
-/// What a route answers.
+/// The reply of a route.
 #[derive(Debug)]
 pub(crate) enum Reply {
     Json(Value),
     Text(String),
-    /// As DER.
+    /// A body as DER.
     RevocationList(Vec<u8>),
 }
 
-/// Serves the control routes on a port of 127.0.0.1 (0 takes a free one) until the emulator stops.
+/// Serves the control API on a port of 127.0.0.1 (0 picks a free port) until the emulator stops.
 ///
 /// # Errors
 /// [`Error::Listen`] when the port is taken.
@@ -66,14 +66,14 @@ pub async fn serve_control(control: Control, port: u16) -> Result<SocketAddr, Er
 }
 
 async fn answer(control: Control, mut stream: TcpStream) {
-    let read = timeout(PATIENCE, read_request(&mut stream)).await;
+    let read = timeout(REQUEST_TIMEOUT, read_request(&mut stream)).await;
     let (status, reply) = match read {
         Ok(Ok(request)) => match route(&control, &request).await {
             Ok(reply) => ("200 OK", reply),
             Err(error) => (status_of(&error), Reply::Json(json!({ "error": error.to_string() }))),
         },
         Ok(Err(why)) => ("400 Bad Request", Reply::Json(json!({ "error": why }))),
-        Err(_) => ("408 Request Timeout", Reply::Json(json!({ "error": "the request did not come in time" }))),
+        Err(_) => ("408 Request Timeout", Reply::Json(json!({ "error": "the request was not complete within 10 s" }))),
     };
     let (kind, body) = match reply {
         Reply::Json(value) => ("application/json", format!("{value:#}\n").into_bytes()),
@@ -84,7 +84,7 @@ async fn answer(control: Control, mut stream: TcpStream) {
         "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
-    // A client that is gone does not need the answer.
+    // The client may have closed the connection already.
     let _ = stream.write_all(&[head.as_bytes(), &body].concat()).await;
     let _ = stream.shutdown().await;
 }
@@ -117,7 +117,7 @@ async fn read_request(stream: &mut TcpStream) -> Result<Request, &'static str> {
     let mut length = 0;
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
         if name.eq_ignore_ascii_case("content-length") {
-            length = value.trim().parse::<usize>().map_err(|_| "the content length is no number")?;
+            length = value.trim().parse::<usize>().map_err(|_| "the content length is not a number")?;
         }
     }
     if length > LIMIT {

@@ -1,4 +1,4 @@
-//! HTTP/1.1 as the port of HTTPS and WebSockets reads and writes it.
+//! HTTP/1.1 messages of the HTTPS and WebSocket port.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,13 +16,13 @@ const MAX_BODY: usize = 64 * 1024 * 1024;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Head {
     pub(crate) method: String,
-    /// The target without its query, not decoded, with one slash at its beginning.
+    /// The target without its query, not decoded, with one leading slash.
     pub(crate) path: String,
     /// Decoded members of the query.
     pub(crate) query: HashMap<String, String>,
-    /// By their names in lower case; what came under the same name more than once is a list.
+    /// By lower-case name; repeated headers are joined to a list.
     headers: HashMap<String, String>,
-    /// HTTP/1.0 rather than 1.1.
+    /// HTTP/1.0 instead of 1.1.
     is_old: bool,
 }
 
@@ -31,17 +31,17 @@ impl Head {
         self.headers.get(name).map(String::as_str)
     }
 
-    /// Tells whether a header that is a list names `item`, in any case.
+    /// Returns whether a list header contains `item`, in any case.
     pub(crate) fn lists(&self, name: &str, item: &str) -> bool {
         self.header(name).is_some_and(|list| list.split(',').any(|one| one.trim().eq_ignore_ascii_case(item)))
     }
 
-    /// Tells whether the client expects the connection to last beyond the answer.
+    /// Returns whether the client keeps the connection open after the response.
     pub(crate) fn stays_open(&self) -> bool {
         if self.is_old { self.lists("connection", "keep-alive") } else { !self.lists("connection", "close") }
     }
 
-    /// Returns the name the client believes to talk to, in lower case and without a port.
+    /// Returns the requested host name, in lower case and without a port.
     pub(crate) fn host(&self) -> String {
         let host = self.header("host").unwrap_or_default();
         host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase()
@@ -54,7 +54,7 @@ impl Head {
         if !version.starts_with("HTTP/1.") {
             return None;
         }
-        // RFC 9112, 3.2.2: a server takes whole addresses, too, which older Python SDKs write.
+        // RFC 9112, 3.2.2: a server also accepts absolute URIs, which older Python SDKs send.
         let target = match target.split_once("://") {
             Some((_, rest)) if !target.starts_with('/') => rest.find('/').map_or("/", |at| &rest[at..]),
             _ => target,
@@ -71,7 +71,7 @@ impl Head {
         }
         Some(Self {
             method: method.to_owned(),
-            // The same SDKs write one slash too many.
+            // The same SDKs send a doubled slash.
             path: format!("/{}", path.trim_start_matches('/')),
             query: pairs.map(|(key, value)| (percent_decode(key), percent_decode(value))).collect(),
             headers,
@@ -80,7 +80,7 @@ impl Head {
     }
 }
 
-/// An answer.
+/// A response.
 #[derive(Debug)]
 pub(crate) struct Response {
     pub(crate) status: u16,
@@ -108,10 +108,10 @@ impl Response {
     }
 }
 
-/// A stream on which requests come one after the other.
+/// A stream of sequential requests.
 pub(crate) struct Conversation<S> {
     pub(crate) stream: S,
-    /// What was read and not yet taken.
+    /// Bytes that were read but not yet consumed.
     pub(crate) input: Vec<u8>,
     pub(crate) received: u64,
     pub(crate) sent: u64,
@@ -122,14 +122,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         Self { stream, input: Vec::new(), received: 0, sent: 0 }
     }
 
-    /// Reads the head of the next request; none when the client ends first.
+    /// Reads the head of the next request; none when the client closes first.
     pub(crate) async fn head(&mut self) -> io::Result<Option<Head>> {
         loop {
             if let Some(at) = self.input.windows(4).position(|four| four == b"\r\n\r\n") {
                 let rest = self.input.split_off(at + 4);
                 let head = std::mem::replace(&mut self.input, rest);
                 let text = std::str::from_utf8(&head[..at]).ok();
-                return text.and_then(Head::parse).map(Some).ok_or_else(|| invalid("no head of HTTP/1.1"));
+                return text.and_then(Head::parse).map(Some).ok_or_else(|| invalid("not an HTTP/1.1 request head"));
             }
             if self.input.len() > MAX_HEAD {
                 return Err(invalid("head too large"));
@@ -140,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
     }
 
-    /// Reads the body that belongs to `head`; none when it comes to more than `limit` bytes, which are then read.
+    /// Reads the body that belongs to `head`; none when it is longer than `limit` bytes, after reading that many.
     pub(crate) async fn body(&mut self, head: &Head, limit: Option<u64>) -> io::Result<Option<Vec<u8>>> {
         if head.lists("expect", "100-continue") {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
@@ -151,7 +151,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         }
         let length = match head.header("content-length") {
             None => 0,
-            Some(text) => text.parse::<usize>().map_err(|_| invalid("content length is no number"))?,
+            Some(text) => text.parse::<usize>().map_err(|_| invalid("content length is not a number"))?,
         };
         let taken = length.min(limit);
         self.fill(taken).await?;
@@ -167,7 +167,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conversation<S> {
         loop {
             let line = self.line().await?;
             let size = line.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(size, 16).map_err(|_| invalid("chunk size is no number"))?;
+            let size = usize::from_str_radix(size, 16).map_err(|_| invalid("chunk size is not a number"))?;
             if size == 0 {
                 while !self.line().await?.is_empty() {}
                 return Ok(Some(body));

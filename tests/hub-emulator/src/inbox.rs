@@ -1,4 +1,4 @@
-//! Messages to a device: queued, delivered at QoS 1, delivered again until their PUBACK.
+//! The cloud-to-device queue: messages are delivered at QoS 1 and redelivered until their PUBACK.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use bytes::Bytes;
 use crate::Error;
 use crate::operations::Operation;
 
-/// How many messages may wait for a device.
+/// The limit of queued messages for a device.
 pub(crate) const CAPACITY: usize = 50;
 
 /// A message to a device, kept until its PUBACK.
 #[derive(Clone, Debug)]
 pub(crate) struct Waiting {
-    /// From 1 for each device.
+    /// Counted from 1 for each device.
     pub(crate) number: u64,
     pub(crate) message_id: Option<String>,
     pub(crate) topic: String,
     pub(crate) payload: Bytes,
     pub(crate) expires_at: Duration,
-    /// Whether the sender wants to hear of its completion, and of its expiry.
+    /// Whether the sender requested feedback on completion, and on expiry.
     pub(crate) feedback: (bool, bool),
-    /// For an input of a module rather than for the device.
+    /// The input of a module, if the message is for one.
     pub(crate) to_input: bool,
-    /// Id and connection of its last delivery.
+    /// Packet id and connection of its last delivery.
     pub(crate) sent: Option<(u16, u64)>,
     pub(crate) deliveries: u32,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Inbox {
 }
 
 impl Inbox {
-    /// Takes up a message, numbering it.
+    /// Numbers and queues a message.
     pub(crate) fn add(&mut self, mut message: Waiting, notes: &mut Vec<Operation>) -> Result<(), Error> {
         if self.messages.len() >= CAPACITY {
             return Err(Error::QueueFull);
@@ -50,7 +50,7 @@ impl Inbox {
         Ok(())
     }
 
-    /// Drops what is too old.
+    /// Drops expired messages.
     pub(crate) fn expire(&mut self, now: Duration, notes: &mut Vec<Operation>) {
         self.messages.retain(|message| {
             let fresh = message.expires_at > now;
@@ -84,12 +84,12 @@ impl Inbox {
         }
     }
 
-    /// Forgets packet ids: what is delivered next is a first delivery of a new session.
+    /// Clears the packet ids: the next deliveries are the first of a new session.
     pub(crate) fn forget_deliveries(&mut self) {
         self.messages.iter_mut().for_each(|message| message.sent = None);
     }
 
-    /// Returns a packet id that no delivered message has, neither of the queue nor of `others`.
+    /// Returns a packet id that neither a delivered message of the queue nor `others` uses.
     pub(crate) fn packet_id_besides(&mut self, others: &VecDeque<Waiting>) -> u16 {
         loop {
             self.last_packet_id = self.last_packet_id.checked_add(1).unwrap_or(1);
@@ -101,7 +101,7 @@ impl Inbox {
     }
 }
 
-/// Tells of the completion of a message.
+/// Returns the operation for a completed message.
 pub(crate) fn completed(message: &Waiting) -> Operation {
     Operation::MessageCompleted {
         number: message.number,

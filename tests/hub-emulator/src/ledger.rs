@@ -1,4 +1,4 @@
-//! What arrived: every receipt of every message, and every connection attempt. The oracle of "nothing was lost".
+//! The ledger: every receipt of every message, and every connection attempt. It shows that nothing was lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::ranges::RangeSet;
 use crate::report::{Counts, DeliveryReport, SequenceReport};
 use crate::world::Shared;
 
-/// One receipt of one telemetry message. A message sent again gives another receipt.
+/// One receipt of one telemetry message. A retransmitted message has another receipt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
@@ -37,24 +37,24 @@ pub struct Receipt {
     pub topic: String,
     /// The decoded `$.mid` property.
     pub message_id: Option<String>,
-    /// The decoded property bag in its order, with what the hub adds (`mqtt-retain`, `iothub-MessageType`).
+    /// The decoded property bag in its order, with the properties the hub adds (`mqtt-retain`, `iothub-MessageType`).
     pub properties: Vec<(String, String)>,
     /// The body.
     pub payload: Bytes,
-    /// False when a fault let the message vanish before it was stored; such a receipt is no delivery.
+    /// False when a fault dropped the message before it was stored; such a receipt is not a delivery.
     pub stored: bool,
-    /// When the PUBACK was handed to the socket.
+    /// When the PUBACK was passed to the socket.
     pub acknowledged_at: Option<Duration>,
 }
 
 impl Receipt {
-    /// Returns the Plug and Play component the message is of, `$.sub`.
+    /// Returns the Plug and Play component of the message, `$.sub`.
     #[must_use]
     pub fn component(&self) -> Option<&str> {
         self.property("$.sub")
     }
 
-    /// Returns the output of a module it was sent to, `$.on`.
+    /// Returns the module output of the message, `$.on`.
     #[must_use]
     pub fn output(&self) -> Option<&str> {
         self.property("$.on")
@@ -79,30 +79,30 @@ impl Receipt {
     }
 }
 
-/// Looks at what arrived. Clones look at the same ledger.
+/// The ledger of received messages. Clones read the same ledger.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     pub(crate) shared: Arc<Shared>,
 }
 
 impl Ledger {
-    /// Returns the stored receipts of a device in their order; those still kept, see [`LedgerMode`].
+    /// Returns the stored receipts of a device in their order, as far as [`LedgerMode`] keeps them.
     #[must_use]
     pub fn messages(&self, device: &str) -> Vec<Receipt> {
-        self.book(|book| book.receipts(device).filter(|receipt| receipt.stored).cloned().collect())
+        self.read(|entries| entries.receipts(device).filter(|receipt| receipt.stored).cloned().collect())
     }
 
-    /// Returns all receipts of a device in their order, also those that were not stored.
+    /// Returns all receipts of a device in their order, including those that were not stored.
     #[must_use]
     pub fn receipts(&self, device: &str) -> Vec<Receipt> {
-        self.book(|book| book.receipts(device).cloned().collect())
+        self.read(|entries| entries.receipts(device).cloned().collect())
     }
 
-    /// Returns the stored receipts of all devices in the order they came.
+    /// Returns the stored receipts of all devices in the order of arrival.
     #[must_use]
     pub fn all_messages(&self) -> Vec<Receipt> {
-        let mut all: Vec<Receipt> = self.book(|book| {
-            let of_all = book.devices.values().flat_map(|device| &device.receipts);
+        let mut all: Vec<Receipt> = self.read(|entries| {
+            let of_all = entries.devices.values().flat_map(|device| &device.receipts);
             of_all.filter(|receipt| receipt.stored).cloned().collect()
         });
         all.sort_by_key(|receipt| receipt.order);
@@ -112,7 +112,7 @@ impl Ledger {
     /// Returns the ids of all devices that sent something, sorted.
     #[must_use]
     pub fn devices(&self) -> Vec<String> {
-        let mut devices: Vec<String> = self.book(|book| book.devices.keys().cloned().collect());
+        let mut devices: Vec<String> = self.read(|entries| entries.devices.keys().cloned().collect());
         devices.sort();
         devices
     }
@@ -120,16 +120,16 @@ impl Ledger {
     /// Returns the counts of one device.
     #[must_use]
     pub fn counts(&self, device: &str) -> Counts {
-        self.book(|book| book.devices.get(device).map(|device| device.counts).unwrap_or_default())
+        self.read(|entries| entries.devices.get(device).map(|device| device.counts).unwrap_or_default())
     }
 
     /// Returns the counts of all devices together.
     #[must_use]
     pub fn total(&self) -> Counts {
-        self.book(|book| book.devices.values().fold(Counts::default(), |sum, device| sum.plus(device.counts)))
+        self.read(|entries| entries.devices.values().fold(Counts::default(), |sum, device| sum.plus(device.counts)))
     }
 
-    /// Compares what a device delivered with the message ids it accepted, in their order.
+    /// Compares the messages a device delivered with the accepted message ids, in their order.
     #[must_use]
     pub fn check<I>(&self, device: &str, accepted: I) -> DeliveryReport
     where
@@ -137,28 +137,28 @@ impl Ledger {
         I::Item: Into<String>,
     {
         let accepted: Vec<String> = accepted.into_iter().map(Into::into).collect();
-        self.book(|book| {
-            let stored = book.receipts(device).filter(|receipt| receipt.stored);
+        self.read(|entries| {
+            let stored = entries.receipts(device).filter(|receipt| receipt.stored);
             let received = stored.filter_map(|receipt| receipt.message_id.as_deref());
             DeliveryReport::compare(&accepted, received)
         })
     }
 
-    /// Compares what a device delivered with the values `first..end` of the application property `seq`.
+    /// Compares the messages a device delivered with the values `first..end` of the application property `seq`.
     #[must_use]
     pub fn check_sequence(&self, device: &str, expected: std::ops::Range<u64>) -> SequenceReport {
-        self.book(|book| match book.devices.get(device) {
+        self.read(|entries| match entries.devices.get(device) {
             Some(device) => SequenceReport::of(&device.sequence, device.counts, expected),
             None => SequenceReport::of(&RangeSet::default(), Counts::default(), expected),
         })
     }
 
-    /// Waits until a device has delivered `count` distinct messages; false when `limit` passes before.
+    /// Waits until a device has delivered `count` distinct messages; false on timeout.
     pub async fn wait_for(&self, device: &str, count: u64, limit: Duration) -> bool {
         self.wait_until(limit, |ledger| ledger.counts(device).distinct >= count).await
     }
 
-    /// Waits until `holds` does, looking again whenever something changes; false when `limit` passes before.
+    /// Waits until `holds` returns true, checked after each change; false on timeout.
     pub async fn wait_until(&self, limit: Duration, holds: impl Fn(&Self) -> bool) -> bool {
         let mut changes = self.shared.changes.subscribe();
         let wait = async {
@@ -178,14 +178,14 @@ impl Ledger {
     /// Returns the connection log, oldest first.
     #[must_use]
     pub fn connections(&self) -> Vec<ConnectionRecord> {
-        self.book(|book| book.connections.iter().cloned().collect())
+        self.read(|entries| entries.connections.iter().cloned().collect())
     }
 
     /// Returns the connections on which `device` (or a registration id) sent CONNECT, oldest first.
     #[must_use]
     pub fn connections_of(&self, device: &str) -> Vec<ConnectionRecord> {
-        self.book(|book| {
-            let of_device = book.connections.iter().filter(|record| record.device.as_deref() == Some(device));
+        self.read(|entries| {
+            let of_device = entries.connections.iter().filter(|record| record.device.as_deref() == Some(device));
             of_device.cloned().collect()
         })
     }
@@ -193,33 +193,33 @@ impl Ledger {
     /// Returns the operation log of all devices, oldest first.
     #[must_use]
     pub fn operations(&self) -> Vec<OperationRecord> {
-        self.book(|book| book.operations.iter().cloned().collect())
+        self.read(|entries| entries.operations.iter().cloned().collect())
     }
 
     /// Returns the operations of one device, oldest first.
     #[must_use]
     pub fn operations_of(&self, device: &str) -> Vec<Operation> {
-        self.book(|book| {
-            let of_device = book.operations.iter().filter(|record| record.device == device);
+        self.read(|entries| {
+            let of_device = entries.operations.iter().filter(|record| record.device == device);
             of_device.map(|record| record.operation.clone()).collect()
         })
     }
 
-    /// Forgets all receipts, counts, operations and closed connections.
+    /// Deletes all receipts, counts, operations and closed connections.
     pub fn clear(&self) {
-        self.book(|book| {
-            book.devices.clear();
-            book.operations.clear();
-            book.connections.retain(|record| record.closed_at.is_none());
+        self.read(|entries| {
+            entries.devices.clear();
+            entries.operations.clear();
+            entries.connections.retain(|record| record.closed_at.is_none());
         });
     }
 
-    fn book<T>(&self, look: impl FnOnce(&mut Book) -> T) -> T {
-        look(&mut self.shared.lock().book)
+    fn read<T>(&self, access: impl FnOnce(&mut Entries) -> T) -> T {
+        access(&mut self.shared.lock().entries)
     }
 }
 
-/// What is known of a message when it is entered.
+/// The data of a received message.
 pub(crate) struct Entry<'a> {
     pub(crate) hub: &'a str,
     pub(crate) device: &'a str,
@@ -234,7 +234,7 @@ pub(crate) struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Returns the output of a module the message was sent to, and the properties that go along from there.
+    /// Returns the module output of the message, and the properties that are routed with it.
     pub(crate) fn output(&self) -> Option<(String, Vec<(String, String)>)> {
         let output = self.properties.iter().find(|(key, _)| key == "$.on").map(|(_, value)| value.clone())?;
         let others = self.properties.iter().filter(|(key, _)| key != "$.on").cloned().collect();
@@ -243,28 +243,28 @@ impl Entry<'_> {
 }
 
 #[derive(Debug, Default)]
-struct DeviceBook {
+struct DeviceEntries {
     receipts: VecDeque<Receipt>,
     counts: Counts,
-    /// Times each message id was stored; empty in counting mode.
+    /// How often each message id was stored; empty in counting mode.
     ids: HashMap<String, u32>,
     sequence: RangeSet,
     last_sequence: Option<u64>,
 }
 
-/// The ledger itself.
+/// The stored entries of the ledger.
 #[derive(Debug)]
-pub(crate) struct Book {
+pub(crate) struct Entries {
     mode: LedgerMode,
     connection_limit: usize,
     order: u64,
-    devices: HashMap<String, DeviceBook>,
+    devices: HashMap<String, DeviceEntries>,
     connections: VecDeque<ConnectionRecord>,
     operations: VecDeque<OperationRecord>,
     last_operation: u64,
 }
 
-impl Book {
+impl Entries {
     pub(crate) fn new(mode: LedgerMode, connection_limit: usize) -> Self {
         let connection_limit = connection_limit.max(1);
         Self {
@@ -278,7 +278,7 @@ impl Book {
         }
     }
 
-    /// Enters an operation; the log is as long as that of connections, oldest forgotten first.
+    /// Adds an operation; the log has the same length as the connection log and drops its oldest entries first.
     pub(crate) fn note(&mut self, hub: &str, device: &str, operation: Operation, now: Duration) {
         if self.operations.len() >= self.connection_limit {
             self.operations.pop_front();
@@ -293,7 +293,7 @@ impl Book {
         });
     }
 
-    /// Enters a receipt and returns its place in the order.
+    /// Adds a receipt and returns its position in the order.
     pub(crate) fn enter(&mut self, entry: Entry<'_>, now: Duration) -> u64 {
         self.order += 1;
         let device = match self.devices.get_mut(entry.device) {
@@ -358,7 +358,7 @@ impl Book {
         self.order
     }
 
-    /// Notes that the PUBACK of a receipt was handed to the socket.
+    /// Records that the PUBACK of a receipt was passed to the socket.
     pub(crate) fn acknowledge(&mut self, device: &str, order: u64, now: Duration) {
         let Some(device) = self.devices.get_mut(device) else { return };
         device.counts.acknowledged += 1;
@@ -374,7 +374,7 @@ impl Book {
         self.connections.push_back(record);
     }
 
-    /// Lets `change` complete the record of a connection, if it is still kept.
+    /// Applies `change` to the record of a connection, if it is still kept.
     pub(crate) fn amend(&mut self, connection: u64, change: impl FnOnce(&mut ConnectionRecord)) {
         if let Ok(at) = self.connections.binary_search_by_key(&connection, |record| record.number) {
             change(&mut self.connections[at]);

@@ -1,8 +1,9 @@
-//! A local IoT Hub and Device Provisioning Service over TLS, for tests and for work without a cloud.
+//! A local IoT Hub and Device Provisioning Service over TLS, for tests and for development without a cloud.
 //!
 //! [`Emulator::start`] serves DPS and any number of hubs on loopback ports, with certificates of its own CA. Devices
 //! provision, connect, send, read their twin, answer methods: with this project's SDK, with the official ones, or with
-//! any MQTT 3.1.1 client. Faults of all kinds are injected while it runs, and the [`Ledger`] tells what arrived.
+//! any MQTT 3.1.1 client. A test injects faults while the emulator runs, and reads in the [`Ledger`] which messages
+//! arrived.
 //!
 //! ```
 //! use hub_emulator::{Config, Emulator, Enrollment, Fault, Key};

@@ -16,10 +16,10 @@ use hub_emulator::{
 use hub_emulator::{Hub, WorkloadApi};
 use tokio::time::sleep;
 
-/// A local IoT Hub and Device Provisioning Service for tests and for work without a cloud.
+/// A local IoT Hub and Device Provisioning Service for tests and for development without a cloud.
 ///
-/// It serves DPS and any number of hubs over TLS with certificates of its own CA, injects faults on request, and tells
-/// what arrived.
+/// It serves DPS and any number of hubs over TLS with certificates of its own CA, injects faults on request, and
+/// records every message that arrives.
 #[derive(Debug, Parser)]
 #[command(version, after_long_help = routes())]
 struct Arguments {
@@ -36,11 +36,11 @@ struct Arguments {
     #[arg(long = "enroll", value_name = "ID[=KEY]")]
     individuals: Vec<String>,
     /// Individual enrollment of a device with a TPM, by its public endorsement key (`TPM2B_PUBLIC`): `ID=BASE64KEY`,
-    /// assigned to the first hub. It registers on the port of HTTPS.
+    /// assigned to the first hub. The device registers on the HTTPS port.
     #[arg(long = "tpm", value_name = "ID=KEY")]
     tpms: Vec<String>,
-    /// Registers a module at the first hub, and serves the workload API that its Edge device would have for it on a Unix
-    /// socket: `DEVICE/MODULE=SOCKET`; may be given several times. Its gateway is `localhost`.
+    /// Registers a module at the first hub, and serves the workload API of its Edge device on a Unix socket:
+    /// `DEVICE/MODULE=SOCKET`; may be given several times. Its gateway is `localhost`.
     #[cfg(unix)]
     #[arg(long = "edge-module", value_name = "DEVICE/MODULE=SOCKET")]
     edge_modules: Vec<String>,
@@ -50,31 +50,31 @@ struct Arguments {
     /// Host name of DPS.
     #[arg(long, value_name = "NAME", default_value = "global.azure-devices-provisioning.net")]
     dps_host: String,
-    /// TLS port of all services; 0 takes a free one.
+    /// TLS port of all services; 0 picks a free port.
     #[arg(long, value_name = "PORT", default_value_t = 8883)]
     port: u16,
-    /// Port without TLS, for firmware that has none yet; 0 takes a free one.
+    /// Port without TLS, for firmware without TLS; 0 picks a free port.
     #[arg(long, value_name = "PORT")]
     plain_port: Option<u16>,
-    /// Port of HTTPS (file uploads) and of MQTT over WebSockets; the real services have 443; 0 takes a free one.
+    /// HTTPS port for file uploads and MQTT over WebSockets; the real services use 443; 0 picks a free port.
     #[arg(long, value_name = "PORT")]
     https_port: Option<u16>,
-    /// Host name of the storage that files are uploaded to.
+    /// Host name of the storage account for file uploads.
     #[arg(long, value_name = "NAME", default_value = "emulator.blob.core.windows.net")]
     storage_host: String,
-    /// Port of the control routes, always on 127.0.0.1; 0 takes a free one.
+    /// Port of the control API, always on 127.0.0.1; 0 picks a free port.
     #[arg(long, value_name = "PORT", default_value_t = 8080)]
     control_port: u16,
-    /// Address of the TLS and the plain port. Use 0.0.0.0 to let devices in your network connect.
+    /// Address of the TLS, plain and HTTPS ports. Use 0.0.0.0 to accept devices in your network.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
     bind: IpAddr,
-    /// Further name this machine is reached by; may be given several times. Certificates are valid for it.
+    /// Another name of this machine; may be given several times. Certificates are valid for it.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<String>,
-    /// Folder for `ca.pem` and `ca-key.pem`, used again by the next run, so that devices keep trusting it.
+    /// Folder for `ca.pem` and `ca-key.pem`. The next run uses the same CA, so devices keep trusting it.
     #[arg(long, value_name = "FOLDER")]
     ca_dir: Option<PathBuf>,
-    /// File to write the CA certificate to, without its key.
+    /// Writes the CA certificate, without its key, to this file.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<PathBuf>,
     /// New connections per second of each hub, with burst and queue: `100,50,200`.
@@ -83,10 +83,10 @@ struct Arguments {
     /// Telemetry messages per second of each hub, with burst and queue.
     #[arg(long, value_name = "RATE,BURST,QUEUE", value_parser = parse_rate)]
     telemetry: Option<Rate>,
-    /// Keeps counts of telemetry only, so that memory stays bounded.
+    /// Keeps only counts of telemetry, so that memory stays bounded.
     #[arg(long)]
     counts_only: bool,
-    /// Ends after so many seconds.
+    /// Stops after this many seconds.
     #[arg(long, value_name = "SECONDS")]
     run_for: Option<u64>,
 }
@@ -157,7 +157,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     let emulator = Emulator::start(config).await?;
     let control = serve_control(emulator.control(), arguments.control_port).await?;
     let first = emulator.hub(&arguments.hubs[0]);
-    let mut text = format!("TLS      {}  (all services, chosen by name)\n", emulator.tls_addr());
+    let mut text = format!("TLS      {}  (all services, selected by host name)\n", emulator.tls_addr());
     if let Some(address) = emulator.plain_addr() {
         text += &format!("plain    {address}  (no TLS)\n");
     }
@@ -183,7 +183,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         text += &format!("enrolled {id}  key {}\n", key.to_base64());
     }
     text +=
-        &format!("\nclients dial {} and must name the services as above: add to the hosts file\n", emulator.tls_addr());
+        &format!("\nclients connect to {} under the host names above: add to the hosts file\n", emulator.tls_addr());
     text += &format!("  {} {} {}\n", display_ip(arguments.bind), emulator.dps().host(), emulator.hubs().join(" "));
     text += "\ntry\n";
     let fault = "{\"fault\":{\"kind\":\"drop-after-store-before-puback\"},\"hub\":\"";
@@ -202,12 +202,12 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
         _ = tokio::signal::ctrl_c() => {}
     }
     let total = emulator.ledger().total();
-    say(&format!("{} messages stored, {} of them again\n", total.stored, total.duplicates));
+    say(&format!("{} messages stored, {} of them duplicates\n", total.stored, total.duplicates));
     emulator.stop().await;
     Ok(())
 }
 
-/// Serves a workload API for each module, and tells in `text` which variables make a process that module.
+/// Serves a workload API for each module, and adds to `text` the environment variables a module needs.
 #[cfg(unix)]
 fn serve_workload_apis(
     modules: &[String],
@@ -220,7 +220,7 @@ fn serve_workload_apis(
     for module in modules {
         let parts = module.split_once('=').and_then(|(id, socket)| Some((id, id.split_once('/')?, socket)));
         let Some((id, (device, name), socket)) = parts else {
-            return Err(Error::Request(format!("{module:?} is no DEVICE/MODULE=SOCKET")));
+            return Err(Error::Request(format!("{module:?} is not of the form DEVICE/MODULE=SOCKET")));
         };
         if !hub.device(device).exists() {
             hub.add_device(device, Key::random())?;
@@ -240,7 +240,7 @@ fn serve_workload_apis(
     Ok(served)
 }
 
-/// Takes up the authority of an earlier run, or makes and keeps a new one.
+/// Loads the authority of an earlier run, or creates and stores a new one.
 fn kept_authority(folder: &Path) -> Result<Authority, Error> {
     let (certificate, key) = (folder.join("ca.pem"), folder.join("ca-key.pem"));
     if let (Ok(certificate), Ok(key)) = (std::fs::read_to_string(&certificate), std::fs::read_to_string(&key)) {
@@ -283,11 +283,11 @@ fn parse_rate(text: &str) -> Result<Rate, String> {
     let [rate, burst, queue] = parts[..] else {
         return Err("expected three numbers: RATE,BURST,QUEUE".to_owned());
     };
-    let rate: f64 = rate.parse().map_err(|_| format!("{rate:?} is no rate"))?;
+    let rate: f64 = rate.parse().map_err(|_| format!("{rate:?} is not a rate"))?;
     if !rate.is_finite() || rate <= 0.0 {
         return Err("the rate must be above 0".to_owned());
     }
-    let whole = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is no whole number"));
+    let whole = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is not a whole number"));
     Ok(Rate::new(rate, whole(burst)?, whole(queue)?))
 }
 
@@ -296,10 +296,10 @@ fn display_ip(address: IpAddr) -> IpAddr {
 }
 
 fn routes() -> String {
-    format!("Routes of the control port:\n{}", control_help())
+    format!("Routes of the control API:\n{}", control_help())
 }
 
-#[expect(clippy::print_stdout, reason = "what the program tells its user goes to standard output")]
+#[expect(clippy::print_stdout, reason = "the program's output goes to standard output")]
 fn say(text: &str) {
     print!("{text}");
 }

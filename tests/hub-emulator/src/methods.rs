@@ -1,4 +1,4 @@
-//! Direct methods: calling a device and waiting for its answer.
+//! Direct methods: calls a device and waits for its response.
 
 use std::time::Duration;
 
@@ -14,15 +14,14 @@ use crate::operations::Operation;
 use crate::session::to_bytes;
 use crate::topic::Feed;
 
-/// Largest payload of a call, and of its answer, in bytes.
+/// Largest payload of a call and of its response, in bytes.
 pub(crate) const MAX_METHOD_PAYLOAD: usize = 128 * 1024;
 
 impl DeviceHandle {
-    /// Calls a method of the device and waits for its answer. Any number of calls may be under way.
+    /// Calls a method of the device and waits for its response. Any number of calls may run at the same time.
     ///
     /// # Errors
-    /// [`Error::NotListening`] when the device is not connected or has not subscribed; [`Error::NoAnswer`] when `limit`
-    /// passes or the connection ends before the answer; [`Error::Request`] when the payload exceeds 128 KiB;
+    /// [`Error::NotListening`] when the device is not connected or has not subscribed; [`Error::NoAnswer`] when `limit` passes or the connection ends before the response; [`Error::Request`] when the payload exceeds 128 KiB;
     /// [`Error::NoSuchDevice`].
     pub async fn invoke(&self, method: &str, payload: &Value, limit: Duration) -> Result<MethodAnswer, Error> {
         self.invoke_within(method, payload, Duration::ZERO, limit).await
@@ -48,29 +47,29 @@ impl DeviceHandle {
         if !connect_limit.is_zero() {
             let ledger = crate::Ledger { shared: self.shared.clone() };
             let listens = |_: &crate::Ledger| self.change(|device| device.listens(Feed::Methods)).unwrap_or(false);
-            // Whether it came in time shows in the call.
+            // The call below reports whether the device connected in time.
             ledger.wait_until(connect_limit, listens).await;
         }
         let request = format!("{:x}", self.shared.next_fault().0);
         let (sender, receiver) = oneshot::channel();
-        let told = self.act(|device, notes| {
+        let delivered = self.act(|device, notes| {
             let topic = format!("$iothub/methods/POST/{method}/?$rid={request}");
-            let told = device.tell(Feed::Methods, topic, payload);
-            if told {
+            let delivered = device.deliver(Feed::Methods, topic, payload);
+            if delivered {
                 device.calls.insert(request.clone(), sender);
                 notes.push(Operation::MethodCalled { method: method.to_owned(), request: request.clone() });
             } else {
                 notes.push(Operation::MethodNotDelivered { method: method.to_owned() });
             }
-            told
+            delivered
         })?;
-        if !told {
+        if !delivered {
             return Err(Error::NotListening(self.id.clone()));
         }
         if let Some(answer) = timeout(limit, receiver).await.ok().and_then(Result::ok) {
             return Ok(answer);
         }
-        // The device may be gone by now; then so is the call.
+        // If the device was deleted meanwhile, so was the call.
         let _ = self.act(|device, notes| {
             device.calls.remove(&request);
             notes.push(Operation::MethodTimedOut { request: request.clone() });

@@ -1,4 +1,4 @@
-//! Direct methods that one module calls of another, or of a device, through the gateway.
+//! Direct method calls from a module to another module or to a device, through the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::connect::{Peer, check_device};
 use crate::device_handle::DeviceHandle;
-use crate::dps::Proof;
+use crate::dps::Credentials;
 use crate::files::find_hub;
 use crate::http_message::{Head, Response};
 use crate::methods::MAX_METHOD_PAYLOAD;
@@ -17,7 +17,7 @@ use crate::{Error, percent_decode};
 /// Longest name of a method (`Azure/iotedge`, `MethodRequestValidator.cs`).
 const MAX_NAME: usize = 100;
 
-/// Answers a request under `/twins/`. A gateway does so; a hub takes them only with a token of its service policies,
+/// Answers a request under `/twins/`. Only a gateway serves these: a hub requires a token of its service policies,
 /// which modules do not have.
 pub(crate) async fn module_call(shared: &Arc<Shared>, head: &Head, body: &[u8], peer: &Peer, unix: u64) -> Response {
     let segments: Vec<String> = head.path.split('/').skip(1).map(percent_decode).collect();
@@ -35,32 +35,32 @@ pub(crate) async fn module_call(shared: &Arc<Shared>, head: &Head, body: &[u8], 
         return error(400, "Invalid header value for x-ms-edge-moduleId");
     }
     let password = head.header("authorization").unwrap_or_default();
-    let found = authenticate(shared, head, caller, &Proof { password, certificates: &peer.certificates, unix });
+    let found = authenticate(shared, head, caller, &Credentials { password, certificates: &peer.certificates, unix });
     let Some(host) = found else { return error(401, "The module is not authorized.") };
-    let Some(call) = Request::read(body) else { return error(400, "The request is no call of a method.") };
+    let Some(call) = Request::read(body) else { return error(400, "The request is not a method call.") };
     let handle = DeviceHandle { shared: Arc::clone(shared), host, id: target };
     match handle.invoke_within(&call.name, &call.payload, call.connect_wait, call.answer_wait).await {
         Ok(answer) => {
             let payload: Value = serde_json::from_slice(&answer.payload).unwrap_or(Value::Null);
             Response::json(200, &json!({ "status": answer.status, "payload": payload }))
         }
-        Err(Error::NoAnswer) => error(504, "The one called did not answer in time."),
+        Err(Error::NoAnswer) => error(504, "The called device or module did not respond in time."),
         Err(Error::Request(why)) => error(400, &why),
         Err(why) => error(404, &why.to_string()),
     }
 }
 
-/// Returns the hub of the caller if it is who it says, and speaks to a gateway.
-fn authenticate(shared: &Shared, head: &Head, caller: &str, proof: &Proof<'_>) -> Option<String> {
+/// Returns the hub of the caller if the caller authenticates and uses a gateway name.
+fn authenticate(shared: &Shared, head: &Head, caller: &str, credentials: &Credentials<'_>) -> Option<String> {
     let world = shared.lock();
     if world.hubs.contains_key(&head.host()) {
         return None;
     }
-    let host = find_hub(&world, &head.host(), proof.password, caller)?;
+    let host = find_hub(&world, &head.host(), credentials.password, caller)?;
     let hub = world.hubs.get(&host)?;
     let device = hub.devices.get(caller)?;
-    let proven = device.enabled && check_device(&hub.config, caller, device, proof).is_ok();
-    proven.then_some(host)
+    let authenticated = device.enabled && check_device(&hub.config, caller, device, credentials).is_ok();
+    authenticated.then_some(host)
 }
 
 struct Request {

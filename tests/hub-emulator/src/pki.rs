@@ -23,7 +23,7 @@ use crate::Error;
 
 const CA_NAME: &str = "Hub Emulator CA";
 
-/// A certification authority: signs the certificates of the services, and those of devices on request.
+/// A certification authority: signs the certificates of the services and, on request, of devices.
 #[derive(Clone)]
 pub struct Authority {
     inner: Arc<Inner>,
@@ -60,24 +60,24 @@ impl fmt::Debug for DeviceCertificate {
     }
 }
 
-/// What is wrong with a service's certificate.
+/// A defect of a service certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Flaw {
-    /// Its time is over since 2020.
+    /// It expired in 2020.
     Expired,
-    /// Its time begins in 3000.
+    /// It is valid from 3000.
     NotYetValid,
     /// It is for another host name.
     WrongName,
-    /// It is signed with its own key.
+    /// It is self-signed.
     SelfSigned,
-    /// It is signed by an authority nobody knows.
+    /// It is signed by an unknown authority.
     UnknownIssuer,
 }
 
 impl Authority {
-    /// Makes an authority with a new key.
+    /// Creates an authority with a new key.
     ///
     /// # Errors
     /// [`Error::Certificate`] when the machine's randomness fails.
@@ -94,7 +94,7 @@ impl Authority {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Takes up an authority made by [`Authority::new`] in an earlier run.
+    /// Loads an authority that [`Authority::new`] created in an earlier run.
     ///
     /// # Errors
     /// [`Error::Certificate`] when a text is not PEM, or the two do not belong together.
@@ -118,7 +118,7 @@ impl Authority {
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Returns the CA certificate as PEM: what a client must trust.
+    /// Returns the CA certificate as PEM, which clients must trust.
     #[must_use]
     pub fn pem(&self) -> &str {
         &self.inner.pem
@@ -149,7 +149,7 @@ impl Authority {
         })
     }
 
-    /// Returns the list of revoked certificates as DER: an empty one, good until 3000.
+    /// Returns the revocation list as DER: it is empty and valid until 3000.
     pub(crate) fn revocation_list(&self) -> Result<Vec<u8>, Error> {
         let params = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
@@ -162,7 +162,7 @@ impl Authority {
         Ok(params.signed_by(&self.inner.issuer).map_err(certificate_error)?.der().to_vec())
     }
 
-    /// `revocations` is the address of the list of revoked certificates.
+    /// `revocations` is the address of the revocation list.
     fn service_certificate(
         &self,
         names: &[String],
@@ -189,8 +189,8 @@ impl Authority {
         let (certificate, issuer) = match flaw {
             Some(Flaw::SelfSigned) => (params.self_signed(&key), None),
             Some(Flaw::UnknownIssuer) => {
-                let stranger = Self::new()?;
-                (params.signed_by(&key, &stranger.inner.issuer), Some(stranger.inner.der.clone()))
+                let unknown = Self::new()?;
+                (params.signed_by(&key, &unknown.inner.issuer), Some(unknown.inner.der.clone()))
             }
             _ => (params.signed_by(&key, &self.inner.issuer), Some(self.inner.der.clone())),
         };
@@ -217,8 +217,8 @@ pub(crate) fn is_signed_by(chain: &[CertificateDer<'static>], pem: &str, unix: u
         || is_plain_and_signed_by(leaf, pem, unix)
 }
 
-/// Checks a certificate of version 1, which OpenSSL makes where it is told no extensions, and which the verifier of
-/// chains does not take: signed by the CA itself and valid.
+/// Checks a version 1 certificate: signed directly by the CA, and valid. OpenSSL creates them when no extensions are
+/// set, and the chain verifier rejects them.
 fn is_plain_and_signed_by(leaf: &CertificateDer<'_>, pem: &str, unix: u64) -> bool {
     let Ok(root) = CertificateDer::from_pem_slice(pem.as_bytes()) else { return false };
     let (Ok((_, leaf)), Ok((_, root))) = (X509Certificate::from_der(leaf), X509Certificate::from_der(&root)) else {
@@ -251,26 +251,26 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The certificates of all services, made when a service is added and chosen by the name in the client's hello.
+/// The certificates of all services, created when a service is added and selected by the name in the ClientHello.
 #[derive(Debug)]
 pub(crate) struct Certificates {
     authority: Authority,
-    /// Where the list of revoked certificates is, if anywhere.
+    /// The address of the revocation list, if set.
     revocations: Option<String>,
     named: Mutex<Named>,
 }
 
 #[derive(Debug)]
 struct Named {
-    /// Names and addresses any service may be reached by.
+    /// Gateway names and addresses, valid for every service.
     gateways: Vec<String>,
     by_name: HashMap<String, Arc<CertifiedKey>>,
-    /// For clients that send no name, as older SDKs do: it has all names. None until it is needed.
+    /// The certificate with all names, for clients without SNI such as older SDKs. None until it is needed.
     nameless: Option<Arc<CertifiedKey>>,
 }
 
 impl Certificates {
-    /// `gateways` are the names any service may be reached by.
+    /// `gateways` are names that are valid for every service.
     pub(crate) fn new(
         authority: Authority,
         gateways: &[String],
@@ -288,7 +288,7 @@ impl Certificates {
         &self.authority
     }
 
-    /// Makes, or makes anew, the certificate of a service.
+    /// Creates or recreates the certificate of a service.
     pub(crate) fn add(&self, host: &str, flaw: Option<Flaw>) -> Result<(), Error> {
         let names = [host.to_owned()];
         let certificate = Arc::new(self.authority.service_certificate(&names, flaw, self.revocations.as_deref())?);
@@ -313,7 +313,7 @@ impl Certificates {
         named.nameless.clone()
     }
 
-    /// Returns the TLS settings of all listeners: TLS 1.2 and 1.3, a client certificate asked for but not required.
+    /// Returns the TLS settings of all listeners: TLS 1.2 and 1.3; a client certificate is requested but optional.
     pub(crate) fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, Error> {
         let provider = provider();
         let verifier = AnyClientCertificate { provider: Arc::clone(&provider) };
@@ -333,14 +333,14 @@ impl ResolvesServerCert for Certificates {
     }
 }
 
-/// Takes any client certificate whose key the client holds: as at the real service, who it is for is decided at CONNECT.
+/// Accepts any client certificate whose key the client holds. As at the real service, CONNECT checks the identity.
 #[derive(Debug)]
 struct AnyClientCertificate {
     provider: Arc<CryptoProvider>,
 }
 
 impl AnyClientCertificate {
-    /// Verifies what the key of a certificate of version 1 signed.
+    /// Verifies a signature by the key of a version 1 certificate.
     fn verify_plain(
         &self,
         message: &[u8],
@@ -413,7 +413,7 @@ fn ca_params() -> CertificateParams {
     params
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape `map_err` asks for")]
+#[expect(clippy::needless_pass_by_value, reason = "the signature that `map_err` requires")]
 fn certificate_error(error: rcgen::Error) -> Error {
     Error::Certificate(error.to_string())
 }

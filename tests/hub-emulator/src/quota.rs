@@ -1,18 +1,18 @@
-//! The daily quota of messages: used up, a hub closes what connects until midnight UTC.
+//! The daily message quota: once it is used up, a hub closes every connection until midnight UTC.
 
-/// A message counts once for each of so many bytes it begins.
+/// A message counts once per started unit of this many bytes.
 const METER: usize = 4096;
 const DAY: u64 = 86_400;
 
-/// How much of a day's quota is used.
+/// The used part of the daily quota.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Quota {
-    /// Messages of a day; none is no limit.
+    /// Messages per day; none means unlimited.
     limit: Option<u64>,
     used: u64,
-    /// Whether it counts as used up, whatever was counted.
+    /// Whether the quota was declared used up, regardless of the count.
     exhausted: bool,
-    /// The day `used` and `exhausted` are of, counted from 1970.
+    /// The day of `used` and `exhausted`, counted from 1970.
     day: u64,
 }
 
@@ -21,7 +21,7 @@ impl Quota {
         Self { limit, ..Self::default() }
     }
 
-    /// Tells whether nothing is left of the day that `unix` is in.
+    /// Returns whether the quota of the day of `unix` is used up.
     pub(crate) fn is_exhausted(&mut self, unix: u64) -> bool {
         self.turn(unix);
         self.exhausted || self.limit.is_some_and(|limit| self.used >= limit)
@@ -33,7 +33,7 @@ impl Quota {
         self.used = self.used.saturating_add(size.div_ceil(METER).max(1) as u64);
     }
 
-    /// Uses up what is left of the day.
+    /// Uses up the rest of the day's quota.
     pub(crate) fn exhaust(&mut self, unix: u64) {
         self.turn(unix);
         self.exhausted = true;
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_day_has_its_messages_in_units_of_four_kibibytes_and_midnight_gives_new_ones() {
+    fn a_daily_quota_counts_in_units_of_four_kibibytes_and_restarts_at_midnight() {
         let mut quota = Quota::new(Some(3));
         let noon = 20_000 * DAY + DAY / 2;
         quota.count(0, noon);

@@ -1,4 +1,4 @@
-//! A set of numbers kept as ranges: small while the numbers come mostly in a row.
+//! A set of numbers stored as ranges: small while the numbers are mostly consecutive.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ pub(crate) struct RangeSet {
 }
 
 impl RangeSet {
-    /// Adds a number; false when it was there.
+    /// Adds a number; false when the set contains it already.
     pub(crate) fn insert(&mut self, number: u64) -> bool {
         let at = self.ranges.partition_point(|&(_, last)| last < number);
         if self.ranges.get(at).is_some_and(|&(first, _)| first <= number) {
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_in_any_order_melt_into_ranges() {
+    fn numbers_in_any_order_are_merged_into_ranges() {
         let mut set = RangeSet::default();
         for number in [5, 1, 2, 9, 3, 4] {
             assert!(set.insert(number));

@@ -1,4 +1,4 @@
-//! Verdicts of the ledger.
+//! Reports of the ledger.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,15 +8,16 @@ use serde::Serialize;
 
 use crate::ranges::RangeSet;
 
-/// How much telemetry came.
+/// Counts of received telemetry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Receipts, also of messages that a fault let vanish.
+    /// Receipts, including messages that a fault dropped.
     pub receipts: u64,
     /// Receipts that were stored.
     pub stored: u64,
-    /// Different messages stored, told apart by `$.mid` (by `seq` when only counts are kept); a message without counts.
+    /// Distinct messages stored, identified by `$.mid` (by `seq` when only counts are kept); each message without one
+    /// counts.
     pub distinct: u64,
     /// Stored receipts of a message stored before.
     pub duplicates: u64,
@@ -45,7 +46,7 @@ impl Counts {
     }
 }
 
-/// How delivered messages compare with accepted ones, by message id.
+/// A comparison of delivered with accepted messages, by message id.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeliveryReport {
@@ -87,7 +88,7 @@ impl DeliveryReport {
         report
     }
 
-    /// Tells whether every message came, in order; duplicates are allowed.
+    /// Returns whether every message arrived, in order; duplicates are allowed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.lost.is_empty() && self.reordered.is_empty() && self.unexpected.is_empty()
@@ -109,7 +110,7 @@ impl fmt::Display for DeliveryReport {
     }
 }
 
-/// How delivered messages compare with a range of the application property `seq`.
+/// A comparison of delivered messages with a range of the application property `seq`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct SequenceReport {
@@ -133,7 +134,7 @@ impl SequenceReport {
         Self { lost, lost_count, duplicates: counts.duplicates, reordered: counts.reordered, unexpected }
     }
 
-    /// Tells whether every value came, in order; duplicates are allowed.
+    /// Returns whether every value arrived, in order; duplicates are allowed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.lost.is_empty() && self.reordered == 0 && self.unexpected == 0
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_report_tells_lost_reordered_duplicated_and_unexpected() {
+    fn a_report_lists_lost_reordered_duplicated_and_unexpected_messages() {
         let accepted = ["a", "b", "c", "d"].map(str::to_owned);
         let report = DeliveryReport::compare(&accepted, ["a", "c", "b", "c", "x"].into_iter());
         assert_eq!(report.lost, ["d"]);

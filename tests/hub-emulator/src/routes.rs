@@ -1,4 +1,4 @@
-//! What the control port can do.
+//! The routes of the control API.
 
 use std::time::Duration;
 
@@ -17,104 +17,116 @@ use crate::http::{Reply, Request};
 use crate::ledger::Receipt;
 use crate::{Error, Key};
 
-/// The routes of the control port: method, path, what it does and takes. `{hub}` is a full or short name.
+/// The routes of the control API: method, path, effect and body. `{hub}` is a full or short name.
 pub const ROUTES: &[(&str, &str, &str)] = &[
     ("GET", "/", "this list"),
     ("GET", "/status", "addresses, hubs, connected devices, counts of telemetry"),
     ("GET", "/ca.pem", "the CA certificate clients must trust"),
-    ("GET", "/ca.crl", "the list of revoked certificates, for clients that check; it is empty"),
+    ("GET", "/ca.crl", "the revocation list, which is empty, for clients that check it"),
     ("POST", "/certificates", "issues a device certificate: {\"common_name\":\"pump-7\"}"),
     ("POST", "/hubs", "adds a hub: {\"name\":\"hub-c\"}"),
-    ("POST", "/hubs/{hub}/down", "closes everything and refuses connections"),
-    ("POST", "/hubs/{hub}/up", "ends it"),
-    ("POST", "/hubs/{hub}/fail-over", "loses sessions and closes what comes: {\"seconds\":30}"),
-    ("POST", "/hubs/{hub}/exhaust-quota", "closes what connects until midnight UTC"),
+    ("POST", "/hubs/{hub}/down", "takes the hub down: closes all connections and refuses new ones"),
+    ("POST", "/hubs/{hub}/up", "brings the hub up again"),
+    ("POST", "/hubs/{hub}/fail-over", "drops sessions, closes new connections for this time: {\"seconds\":30}"),
+    ("POST", "/hubs/{hub}/exhaust-quota", "uses up the daily quota: closes every connection until midnight UTC"),
     (
         "POST",
         "/hubs/{hub}/routes",
-        "from an output of a module to an input: {\"from\":\"d/m\",\"output\":\"*\",\"to\":\"d/n\",\"input\":\"in\"}",
+        "routes an output of a module to an input: {\"from\":\"d/m\",\"output\":\"*\",\"to\":\"d/n\",\"input\":\"in\"}",
     ),
-    ("POST", "/hubs/{hub}/forget-sessions", "session_present will be 0"),
+    ("POST", "/hubs/{hub}/forget-sessions", "deletes all MQTT sessions; the next CONNACK has session_present 0"),
     ("POST", "/hubs/{hub}/disconnect", "closes all connections: {\"reset\":true}"),
     ("GET", "/hubs/{hub}/devices", "the ids of all identities"),
     (
         "POST",
         "/hubs/{hub}/devices",
-        "registers a device or module, gives its connection string: {\"id\":\"pump-7/filter\",\"key\":null,\"secondary\":null}; \"thumbprint\" for \"key\" or \"ca\":true for a certificate",
+        "registers a device or module, returns its connection string: {\"id\":\"pump-7/filter\",\"key\":null,\"secondary\":null}; \"thumbprint\" for \"key\" or \"ca\":true for a certificate",
     ),
     (
         "GET",
         "/hubs/{hub}/devices/{id}",
-        "connection, subscriptions, waiting messages, model id; of a module under /modules/{module}",
+        "connection, subscriptions, queued messages, model id; for a module, add /modules/{module}",
     ),
     ("DELETE", "/hubs/{hub}/devices/{id}", "deletes the identity"),
     ("GET", "/hubs/{hub}/devices/{id}/twin", "both documents with their versions"),
     (
         "POST",
         "/hubs/{hub}/devices/{id}/desired",
-        "merges desired properties: {\"interval\":30}; with `?version=3` only into that version",
+        "merges desired properties: {\"interval\":30}; with `?version=3` only if that is the current version",
     ),
     (
         "POST",
         "/hubs/{hub}/devices/{id}/methods/{name}",
-        "calls a method: {\"payload\":{},\"timeout_ms\":5000,\"connect_timeout_ms\":0}; 404 and 504 as the hub",
+        "calls a method: {\"payload\":{},\"timeout_ms\":5000,\"connect_timeout_ms\":0}; errors 404 and 504 as at IoT Hub",
     ),
     (
         "POST",
         "/hubs/{hub}/devices/{id}/messages",
-        "sends to the device: {\"body\":\"hi\",\"properties\":{\"$.mid\":\"1\"},\"expires_ms\":60000,\"ack\":\"full\"}; \"base64\" for \"body\"",
+        "sends a cloud-to-device message: {\"body\":\"hi\",\"properties\":{\"$.mid\":\"1\"},\"expires_ms\":60000,\"ack\":\"full\"}; \"base64\" for \"body\"",
     ),
-    ("DELETE", "/hubs/{hub}/devices/{id}/messages", "empties the queue of messages to the device"),
-    ("POST", "/hubs/{hub}/devices/{id}/modules/{module}/inputs/{name}", "sends to an input of a module, as above"),
+    ("DELETE", "/hubs/{hub}/devices/{id}/messages", "empties the queue of cloud-to-device messages"),
+    (
+        "POST",
+        "/hubs/{hub}/devices/{id}/modules/{module}/inputs/{name}",
+        "sends a message to an input of a module; body as for messages",
+    ),
     ("POST", "/hubs/{hub}/devices/{id}/disconnect", "closes the connection: {\"reset\":true}"),
     ("POST", "/hubs/{hub}/devices/{id}/disable", "refuses the device"),
-    ("POST", "/hubs/{hub}/devices/{id}/enable", "takes it again"),
-    ("POST", "/hubs/{hub}/devices/{id}/recreate", "deletes the identity and makes it again: versions restart at 1"),
-    ("POST", "/hubs/{hub}/devices/{id}/roll-back-twin", "restarts the versions of the twin and tells nobody"),
-    ("POST", "/hubs/{hub}/devices/{id}/key", "gives it one key and closes the connection: {\"key\":\"base64\"}"),
-    ("POST", "/hubs/{hub}/devices/{id}/rotate", "makes the primary key secondary, gives a new primary: {\"key\":null}"),
-    ("POST", "/hubs/{hub}/devices/{id}/forget-session", "session_present will be 0"),
+    ("POST", "/hubs/{hub}/devices/{id}/enable", "enables the device again"),
+    ("POST", "/hubs/{hub}/devices/{id}/recreate", "deletes and recreates the identity: twin versions restart at 1"),
+    ("POST", "/hubs/{hub}/devices/{id}/roll-back-twin", "restarts the twin versions without a notification"),
+    ("POST", "/hubs/{hub}/devices/{id}/key", "sets a single key and closes the connection: {\"key\":\"base64\"}"),
+    (
+        "POST",
+        "/hubs/{hub}/devices/{id}/rotate",
+        "makes the primary key the secondary and sets a new primary: {\"key\":null}",
+    ),
+    (
+        "POST",
+        "/hubs/{hub}/devices/{id}/forget-session",
+        "deletes the MQTT session; the next CONNACK has session_present 0",
+    ),
     ("POST", "/move", "moves one device or all: {\"from\":\"hub-a\",\"to\":\"hub-b\",\"device\":\"pump-7\"}"),
-    ("POST", "/ports/close", "closes the shared ports: TCP is refused"),
-    ("POST", "/ports/open", "opens them again"),
-    ("GET", "/faults", "the faults that wait to strike"),
+    ("POST", "/ports/close", "closes the shared ports, so that TCP is refused"),
+    ("POST", "/ports/open", "opens the shared ports again"),
+    ("GET", "/faults", "the active faults"),
     (
         "POST",
         "/faults",
-        "injects one: {\"fault\":{\"kind\":\"refuse-connect\",\"code\":3},\"hub\":\"hub-a\",\"device\":\"pump-7\",\"times\":2,\"after\":1}; \"times\":0 is until cleared",
+        "injects a fault: {\"fault\":{\"kind\":\"refuse-connect\",\"code\":3},\"hub\":\"hub-a\",\"device\":\"pump-7\",\"times\":2,\"after\":1}; \"times\":0 means until cleared",
     ),
     ("DELETE", "/faults", "clears all"),
     ("DELETE", "/faults/{id}", "clears one"),
     (
         "POST",
         "/dps/faults",
-        "injects a fault of DPS: {\"fault\":{\"kind\":\"throttled\",\"retry_after\":5},\"device\":\"pump-7\"}",
+        "injects a DPS fault: {\"fault\":{\"kind\":\"throttled\",\"retry_after\":5},\"device\":\"pump-7\"}",
     ),
     ("GET", "/dps/registrations", "all registration requests"),
     (
         "POST",
         "/dps/enrollments",
-        "adds one: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}; \"thumbprint\" for \"key\" or \"ca\":true for certificates, \"tpm\" with an endorsement key in base64",
+        "adds an enrollment: {\"name\":\"line-1\",\"group\":true,\"key\":\"base64\",\"hub\":\"hub-a\"}; \"thumbprint\" for \"key\" or \"ca\":true for certificates, \"tpm\" with an endorsement key in base64",
     ),
-    ("DELETE", "/dps/enrollments/{name}", "removes it"),
+    ("DELETE", "/dps/enrollments/{name}", "removes the enrollment"),
     ("POST", "/dps/enrollments/{name}/repoint", "assigns to another hub: {\"hub\":\"hub-b\"}"),
     ("POST", "/dps/enrollments/{name}/disable", "answers `disabled`"),
-    ("POST", "/dps/enrollments/{name}/enable", "ends it"),
+    ("POST", "/dps/enrollments/{name}/enable", "enables the enrollment"),
     ("POST", "/dps/down", "refuses TCP on its own port, closes before TLS on a shared one"),
     ("POST", "/dps/close-what-comes", "accepts TCP and closes it before TLS"),
-    ("POST", "/dps/up", "ends it"),
+    ("POST", "/dps/up", "brings DPS up again"),
     ("GET", "/messages?device={id}&limit={n}", "the last receipts, 100 by default, of one device or all"),
-    ("GET", "/check?device={id}&first={n}&end={n}", "lost, doubled and reordered values of the property seq"),
+    ("GET", "/check?device={id}&first={n}&end={n}", "lost, duplicated and reordered values of the property seq"),
     (
         "GET",
         "/operations?device={id}&limit={n}",
         "the last operations (twin, methods, messages to devices, files), 100 by default, of one device or all",
     ),
     ("GET", "/connections?device={id}&limit={n}", "the last connections, 100 by default, of one device or all"),
-    ("GET", "/uploads?device={id}&name={name}", "the content of the latest file of this name a device uploaded"),
-    ("DELETE", "/ledger", "forgets receipts and closed connections"),
+    ("GET", "/uploads?device={id}&name={name}", "the latest file that the device uploaded under this name"),
+    ("DELETE", "/ledger", "deletes receipts and closed connections"),
     ("POST", "/clock", "sets the wall clock: {\"offset_seconds\":-3600} or {\"advance_seconds\":60}"),
-    ("POST", "/stop", "ends the emulator"),
+    ("POST", "/stop", "stops the emulator"),
 ];
 
 #[derive(Deserialize)]
@@ -160,7 +172,7 @@ struct Time {
     advance_seconds: Option<u64>,
 }
 
-/// Does what a request asks for.
+/// Handles a request.
 pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply, Error> {
     let path: Vec<&str> = request.path.iter().map(String::as_str).collect();
     match (request.method.as_str(), path.as_slice()) {
@@ -203,7 +215,7 @@ pub(crate) async fn route(control: &Control, request: &Request) -> Result<Reply,
             done()
         }
         ("DELETE", ["faults", id]) => {
-            let id = id.parse().map_err(|_| bad("the id of a fault is a number"))?;
+            let id = id.parse().map_err(|_| bad("a fault id must be a number"))?;
             Ok(Reply::Json(json!({ "cleared": control.clear_fault(FaultId(id)) })))
         }
         ("GET", ["messages"]) => {
@@ -312,7 +324,7 @@ fn dps_route(control: &Control, request: &Request, rest: &[&str]) -> Result<Repl
                 (None, None, true, None) => Attestation::CertificateAuthority(control.ca_pem().to_owned()),
                 _ => {
                     return Err(bad(
-                        "an enrollment has a `key`, a `thumbprint` or `tpm` (of one device) or the emulator's `ca`, and one of them only",
+                        "an enrollment needs exactly one of `key`, `thumbprint`, `tpm` and `ca`; `thumbprint` and `tpm` are for one device",
                     ));
                 }
             };
@@ -356,7 +368,7 @@ fn add_fault(control: &Control, new: NewFault<Fault>) -> Result<Reply, Error> {
         (Some(hub), None) if hub == "dps" => control.dps().inject_connection(injection),
         (Some(hub), None) => control.hub(&hub).inject(injection),
         (Some(hub), Some(device)) => control.hub(&hub).device(&device).inject(injection),
-        (None, Some(_)) => return Err(bad("a fault of a device needs its `hub`")),
+        (None, Some(_)) => return Err(bad("a fault with `device` needs `hub`")),
     };
     Ok(Reply::Json(json!({ "id": id })))
 }
@@ -416,7 +428,7 @@ fn receipt_json(receipt: &Receipt) -> Value {
     })
 }
 
-/// JSON as it is, other text as text, the rest as its bytes.
+/// Returns JSON as JSON, other text as text, anything else as base64.
 pub(crate) fn body_json(body: &[u8]) -> Value {
     match (serde_json::from_slice(body), std::str::from_utf8(body)) {
         (Ok(value), _) => value,
@@ -447,7 +459,7 @@ fn number(request: &Request, name: &str, default: u64) -> Result<u64, Error> {
 }
 
 pub(crate) fn text<'a>(body: &'a Value, name: &str) -> Result<&'a str, Error> {
-    body.get(name).and_then(Value::as_str).ok_or_else(|| bad(&format!("`{name}` must be a text")))
+    body.get(name).and_then(Value::as_str).ok_or_else(|| bad(&format!("`{name}` must be a string")))
 }
 
 pub(crate) fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Error> {
@@ -471,5 +483,5 @@ pub(crate) fn bad(why: &str) -> Error {
 }
 
 pub(crate) fn unknown(request: &Request) -> Error {
-    bad(&format!("there is no {} /{}; GET / lists the routes", request.method, request.path.join("/")))
+    bad(&format!("there is no route {} /{}; GET / lists the routes", request.method, request.path.join("/")))
 }

@@ -14,35 +14,35 @@ use crate::fault::Fault;
 use crate::serve::Connection;
 use crate::session::{Flow, Later, Now, Out};
 use crate::wire::{Step, Transport, Wire};
-use crate::world::{Left, World};
+use crate::world::{EndedSession, World};
 
-/// An end of the connection, and how.
+/// Why and how a connection ends.
 struct End {
     reason: CloseReason,
-    manner: Manner,
+    closing: Closing,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
-    /// Sends what waits, says goodbye.
-    Polite,
-    /// Sends what waits, closes.
-    Abrupt,
-    /// Closes.
-    Mute,
-    /// Resets.
+enum Closing {
+    /// Sends all queued bytes, then shuts the transport down.
+    Graceful,
+    /// Sends all queued bytes, then closes.
+    Flushed,
+    /// Closes without sending queued bytes.
+    Immediate,
+    /// Closes with a TCP reset.
     Reset,
 }
 
 impl End {
     fn of(reason: CloseReason) -> Self {
-        let manner = match &reason {
+        let closing = match &reason {
             CloseReason::Fault
             | CloseReason::TakenOver
             | CloseReason::KeepAlive
             | CloseReason::Throttled
-            | CloseReason::QuotaExceeded => Manner::Abrupt,
-            CloseReason::HubDown | CloseReason::ClosedByPeer | CloseReason::SlowReader => Manner::Mute,
+            | CloseReason::QuotaExceeded => Closing::Flushed,
+            CloseReason::HubDown | CloseReason::ClosedByPeer | CloseReason::SlowReader => Closing::Immediate,
             CloseReason::Disconnected
             | CloseReason::Tls(_)
             | CloseReason::ConnectTimeout
@@ -51,26 +51,26 @@ impl End {
             | CloseReason::Protocol(_)
             | CloseReason::IdentityChanged
             | CloseReason::Control
-            | CloseReason::Stopped => Manner::Polite,
+            | CloseReason::Stopped => Closing::Graceful,
         };
-        Self { reason, manner }
+        Self { reason, closing }
     }
 }
 
-/// What a connection waits for and holds back.
+/// The deadlines and delayed packets of a connection.
 struct Pace {
     last_read: Instant,
     silence: Duration,
     ends_unix: Option<u64>,
-    /// A packet that waits for its turn, and until when.
+    /// A delayed packet and the end of its delay.
     waiting: Option<(Packet, Instant)>,
-    /// Nothing is read while a fault stands.
+    /// A fault stops reading until it is cleared.
     stopped: bool,
-    /// Nothing is read any more.
+    /// Reading has stopped for the rest of the connection.
     stopped_for_good: bool,
 }
 
-/// Accepts CONNECT and serves the session until its end.
+/// Sends CONNACK and serves the session until its end.
 pub(crate) async fn run<S: Transport>(
     connection: &Connection,
     wire: &mut Wire<S>,
@@ -99,29 +99,29 @@ pub(crate) async fn run<S: Transport>(
     } else if is_out_of_quota(&session, connection) {
         End::of(CloseReason::QuotaExceeded)
     } else {
-        look_at_faults(connection, wire, claim, &mut session, &mut pace, None);
+        check_faults(connection, wire, claim, &mut session, &mut pace, None);
         serve(connection, wire, claim, &mut session, &mut pace, &mut pushes).await
     };
     if let Session::Hub(hub) = &session {
         let now = shared.now();
-        let left = Left {
+        let ended = EndedSession {
             host: &hub.host,
             identity: &hub.identity,
             connection: hub.connection,
             clean_session: hub.clean_session,
             will: hub.will.as_ref().filter(|_| end.reason != CloseReason::Disconnected),
         };
-        shared.lock().leave(&left, now);
+        shared.lock().end_session(&ended, now);
         shared.changed();
     }
-    match end.manner {
-        Manner::Polite => {
+    match end.closing {
+        Closing::Graceful => {
             wire.flush().await;
             wire.shut_down().await;
         }
-        Manner::Abrupt => wire.flush().await,
-        Manner::Mute => {}
-        Manner::Reset => wire.stream.reset_on_close(),
+        Closing::Flushed => wire.flush().await,
+        Closing::Immediate => {}
+        Closing::Reset => wire.stream.reset_on_close(),
     }
     end.reason
 }
@@ -148,7 +148,7 @@ async fn serve<S: Transport>(
             return end;
         }
         if limit_reached {
-            return End { reason: CloseReason::Fault, manner: Manner::Abrupt };
+            return End { reason: CloseReason::Fault, closing: Closing::Flushed };
         }
         let left = pace.ends_unix.map(|ends| ends.saturating_sub(shared.clock.unix()));
         if left == Some(0) {
@@ -168,7 +168,7 @@ async fn serve<S: Transport>(
                 Ok(Step::Ended) | Err(_) => return End::of(CloseReason::ClosedByPeer),
             },
             Some(push) = pushes.recv() => match push {
-                Push::Close { reason, reset: true } => return End { reason, manner: Manner::Reset },
+                Push::Close { reason, reset: true } => return End { reason, closing: Closing::Reset },
                 Push::Close { reason, reset: false } => return End::of(reason),
                 Push::Publish { topic, payload, packet_id, dup } => {
                     let mut publish = Publish::from_bytes(topic, QoS::AtMostOnce, payload);
@@ -178,7 +178,7 @@ async fn serve<S: Transport>(
                     wire.out.packet(&Packet::Publish(publish));
                 }
                 Push::Faults { cleared } => {
-                    look_at_faults(connection, wire, claim, session, pace, Some(cleared));
+                    check_faults(connection, wire, claim, session, pace, Some(cleared));
                 }
             },
             () = sleep_until(wake) => {}
@@ -193,7 +193,7 @@ async fn serve<S: Transport>(
     }
 }
 
-/// Acts on everything that is due and on every packet that was read, under one hold of the lock.
+/// Handles all due timers and all received packets while holding the lock once.
 fn work<S: Transport>(
     connection: &Connection,
     wire: &mut Wire<S>,
@@ -269,8 +269,8 @@ fn next_wake<S>(wire: &Wire<S>, pace: &Pace, left: Option<u64>, watches: bool) -
     wake
 }
 
-/// Takes on the faults that concern a live connection. `cleared` is none at its start.
-fn look_at_faults<S: Transport>(
+/// Applies the active faults to a live connection. `cleared` is `None` at its start.
+fn check_faults<S: Transport>(
     connection: &Connection,
     wire: &mut Wire<S>,
     claim: &Claim,

@@ -1,4 +1,4 @@
-//! Shared access signatures: keys, tokens, and their check over the text exactly as received.
+//! Shared access signatures: keys, tokens, and their verification over the text as received.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use sha2::Sha256;
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// Signatures come with and without their padding.
+/// Clients send signatures with and without padding.
 const LENIENT: Engine = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -52,26 +52,26 @@ impl Key {
         }
     }
 
-    /// Takes the bytes of a key as they are.
+    /// Creates a key from its bytes.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Self {
         Self(bytes.to_vec())
     }
 
-    /// Makes a key out of a text, the same for the same text: good for tests, not for secrets.
+    /// Derives a key from a text. Equal texts give equal keys: for tests, not for secrets.
     #[must_use]
     pub fn from_seed(seed: &str) -> Self {
         Self(Self::from_bytes(b"steadfast hub emulator").sign(seed.as_bytes()).to_vec())
     }
 
-    /// Makes a key of 32 random bytes.
+    /// Creates a key of 32 random bytes.
     ///
     /// # Panics
-    /// When the machine has no randomness.
+    /// When the system's random generator fails.
     #[must_use]
     pub fn random() -> Self {
         let mut bytes = [0; 32];
-        crate::pki::provider().secure_random.fill(&mut bytes).expect("the machine has randomness");
+        crate::pki::provider().secure_random.fill(&mut bytes).expect("the system's random generator works");
         Self(bytes.to_vec())
     }
 
@@ -93,7 +93,8 @@ impl Key {
         self.mac(message).finalize().into_bytes().into()
     }
 
-    /// Makes a token for `resource` (not encoded), good until `expiry` in Unix seconds, naming `policy` if there is one.
+    /// Creates a token for `resource` (not encoded), valid until `expiry` in Unix seconds, with the policy name if
+    /// given.
     #[must_use]
     pub fn token(&self, resource: &str, expiry: u64, policy: Option<&str>) -> String {
         let resource = percent_encode(resource);
@@ -119,7 +120,7 @@ pub fn percent_encode(text: &str) -> String {
     utf8_percent_encode(text, UNRESERVED).to_string()
 }
 
-/// Undoes percent-encoding; what is not UTF-8 afterwards is replaced.
+/// Decodes percent-encoding; invalid UTF-8 is replaced.
 #[must_use]
 pub fn percent_decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
@@ -128,7 +129,7 @@ pub fn percent_decode(text: &str) -> String {
 /// A token as received.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Token<'a> {
-    /// What is signed, exactly as received.
+    /// The signed resource, exactly as received.
     sr: &'a str,
     signature: Vec<u8>,
     se: &'a str,
@@ -138,7 +139,7 @@ pub(crate) struct Token<'a> {
 }
 
 impl<'a> Token<'a> {
-    /// Reads a token, its fields in any order; none when a field is missing or twisted.
+    /// Parses a token with its fields in any order; none when a field is missing or malformed.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let fields = text.strip_prefix("SharedAccessSignature ")?;
         let (mut sr, mut sig, mut se, mut policy) = (None, None, None, None);
@@ -155,7 +156,7 @@ impl<'a> Token<'a> {
         let se = se?;
         Some(Self {
             sr: sr?,
-            // Encoders that break lines leave their white space behind.
+            // Encoders that break lines leave white space in the text.
             signature: LENIENT.decode(percent_decode(sig?).split_ascii_whitespace().collect::<String>()).ok()?,
             se,
             expiry: se.parse().ok()?,
@@ -168,18 +169,18 @@ impl<'a> Token<'a> {
         percent_decode(self.sr)
     }
 
-    /// Tells whether the signature over the text as received was made with `key`, in constant time.
+    /// Returns whether `key` signed the text as received, in constant time.
     pub(crate) fn is_signed_with(&self, key: &Key) -> bool {
         key.mac(format!("{}\n{}", self.sr, self.se).as_bytes()).verify_slice(&self.signature).is_ok()
     }
 }
 
-/// Compares two resources in any case: the documentation tells clients to write them in lower case.
+/// Compares two resources case-insensitively: the documentation asks clients for lower case.
 pub(crate) fn same_resource(left: &str, right: &str) -> bool {
     left.eq_ignore_ascii_case(right)
 }
 
-/// Tells whether `prefix` names `resource` or a parent of it, segment by segment.
+/// Returns whether `prefix` is `resource` or a parent of it, segment by segment.
 pub(crate) fn covers(prefix: &str, resource: &str) -> bool {
     same_resource(prefix, resource)
         || (resource.len() > prefix.len()
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn twisted_tokens_are_refused_without_panic() {
+    fn malformed_tokens_are_refused_without_panic() {
         for text in ["", "SharedAccessSignature ", "SharedAccessSignature sr", "SharedAccessSignature sr=a&sig=%%&se=1"]
         {
             assert_eq!(Token::parse(text), None, "{text}");

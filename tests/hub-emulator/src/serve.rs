@@ -1,4 +1,4 @@
-//! One connection from acceptance to its end.
+//! One connection, from accept to close.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,19 +19,19 @@ use crate::run;
 use crate::wire::{Step, Transport, Wire};
 use crate::world::{PUSHES, Shared};
 
-/// How long a client may take for the TLS handshake and, again, until its CONNECT is here.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of the TLS handshake, and then of CONNECT.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const HTML: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 46\r\nConnection: close\r\n\r\n\
     <html><body>Please sign in first</body></html>";
 
-/// How a connection came in.
+/// The port a connection came in on.
 #[derive(Clone, Debug)]
 pub(crate) struct Via {
     pub(crate) secure: bool,
-    /// HTTPS and WebSockets rather than MQTT.
+    /// HTTPS and WebSockets instead of MQTT.
     pub(crate) web: bool,
-    /// The service whose own port it is.
+    /// The service this port belongs to; none for a shared port.
     pub(crate) own: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via) {
         bytes_received: 0,
         bytes_sent: 0,
     };
-    shared.lock().book.open(record);
+    shared.lock().entries.open(record);
     shared.changed();
     let mut stop = shared.stop.subscribe();
     let connection = Connection { shared: Arc::clone(&shared), number };
@@ -85,17 +85,17 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn amend(&self, change: impl FnOnce(&mut ConnectionRecord)) {
-        self.shared.lock().book.amend(self.number, change);
+        self.shared.lock().entries.amend(self.number, change);
     }
 
     async fn secure(&self, tcp: TcpStream, via: Via) -> CloseReason {
-        // Only latency suffers without it.
+        // Without the option, only latency is worse.
         let _ = tcp.set_nodelay(true);
         let mut peer = Peer { own: via.own, ..Peer::default() };
         if !via.secure {
-            return self.greet(Wire::new(tcp), peer).await;
+            return self.serve_mqtt(Wire::new(tcp), peer).await;
         }
-        let mut start = match timeout(PATIENCE, LazyConfigAcceptor::new(Acceptor::default(), tcp)).await {
+        let mut start = match timeout(HANDSHAKE_TIMEOUT, LazyConfigAcceptor::new(Acceptor::default(), tcp)).await {
             Ok(Ok(start)) => start,
             Ok(Err(error)) => return CloseReason::Tls(error.to_string()),
             Err(_) => return CloseReason::Tls("no hello in time".to_owned()),
@@ -106,7 +106,7 @@ impl Connection {
         if let Some(page) = self.before_tls(&service) {
             if page {
                 use tokio::io::AsyncWriteExt;
-                // The connection ends whether or not the client takes the page.
+                // The connection ends whether or not the client reads the page.
                 let _ = start.io.write_all(HTML).await;
             }
             return CloseReason::Fault;
@@ -115,7 +115,7 @@ impl Connection {
             return CloseReason::HubDown;
         }
         let config = Arc::clone(&self.shared.tls);
-        let stream = match timeout(PATIENCE, start.into_stream(config)).await {
+        let stream = match timeout(HANDSHAKE_TIMEOUT, start.into_stream(config)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return CloseReason::Tls(error.to_string()),
             Err(_) => return CloseReason::Tls("no handshake in time".to_owned()),
@@ -125,10 +125,10 @@ impl Connection {
             certificates.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect()).unwrap_or_default();
         let now = self.shared.now();
         self.amend(|record| record.secured_at = Some(now));
-        if via.web { self.web(stream, peer).await } else { self.greet(Wire::new(stream), peer).await }
+        if via.web { self.web(stream, peer).await } else { self.serve_mqtt(Wire::new(stream), peer).await }
     }
 
-    /// Returns whether a fault ends the connection before TLS, and if so whether with a page.
+    /// Returns whether a fault ends the connection before TLS, and whether with an HTML page.
     fn before_tls(&self, service: &str) -> Option<bool> {
         self.shared.lock().faults.strike(service, "", |fault| {
             let page = *fault == Fault::HtmlInsteadOfTls;
@@ -145,7 +145,7 @@ impl Connection {
         world.hubs.get_mut(service).is_none_or(|hub| hub.is_up(now))
     }
 
-    pub(crate) async fn greet<S: Transport>(&self, mut wire: Wire<S>, peer: Peer) -> CloseReason {
+    pub(crate) async fn serve_mqtt<S: Transport>(&self, mut wire: Wire<S>, peer: Peer) -> CloseReason {
         let reason = self.talk(&mut wire, peer).await;
         let (received, sent) = (wire.received, wire.sent);
         self.amend(|record| (record.bytes_received, record.bytes_sent) = (received, sent));
@@ -153,7 +153,7 @@ impl Connection {
     }
 
     async fn talk<S: Transport>(&self, wire: &mut Wire<S>, peer: Peer) -> CloseReason {
-        let connect = match timeout(PATIENCE, first_packet(wire)).await {
+        let connect = match timeout(HANDSHAKE_TIMEOUT, first_packet(wire)).await {
             Ok(Ok(connect)) => connect,
             Ok(Err(reason)) => return reason,
             Err(_) => return CloseReason::ConnectTimeout,
@@ -172,7 +172,7 @@ impl Connection {
             record.keep_alive = Some(connect.keep_alive);
         });
         self.shared.changed();
-        let session_present = match self.meet(wire, &claim).await {
+        let session_present = match self.before_connack(wire, &claim).await {
             Ok(session_present) => session_present,
             Err(end) => {
                 if let Some(code) = end.code {
@@ -202,33 +202,33 @@ impl Connection {
         }
     }
 
-    /// Lets faults, the state of the hub and the queue of new connections act on a CONNECT.
-    async fn meet<S: Transport>(&self, wire: &mut Wire<S>, claim: &Claim) -> Result<Option<bool>, End> {
+    /// Applies faults, the state of the hub and the queue of new connections to a CONNECT.
+    async fn before_connack<S: Transport>(&self, wire: &mut Wire<S>, claim: &Claim) -> Result<Option<bool>, End> {
         if !self.is_up(&claim.service) {
-            return Err(End::silent(CloseReason::HubDown));
+            return Err(End::unanswered(CloseReason::HubDown));
         }
-        self.spell(claim)?;
+        self.apply_effects(claim)?;
         self.limit_bytes(wire, claim);
         if wire.receive_limit.is_some_and(|limit| limit <= wire.received) {
-            return Err(End::silent(CloseReason::Fault));
+            return Err(End::unanswered(CloseReason::Fault));
         }
         if self.strike(claim, |fault| *fault == Fault::CloseOnConnect) {
-            return Err(End::silent(CloseReason::Fault));
+            return Err(End::unanswered(CloseReason::Fault));
         }
         if self.strike(claim, |fault| *fault == Fault::SilentConnect) {
             self.amend(|record| record.outcome = Outcome::Unanswered);
-            wire.swallow().await;
-            return Err(End::silent(CloseReason::ClosedByPeer));
+            wire.discard_until_closed().await;
+            return Err(End::unanswered(CloseReason::ClosedByPeer));
         }
         for (kind, bytes) in [
             (Fault::HtmlInsteadOfConnack, HTML),
-            // The first byte is of a packet type that does not exist.
+            // The first byte has a packet type that does not exist.
             (Fault::GarbageInsteadOfConnack, &b"\xf7\x11\x00\xff\xfe\x80garbage\x00\x00"[..]),
         ] {
             if self.strike(claim, |fault| *fault == kind) {
                 wire.out.bytes.extend_from_slice(bytes);
                 wire.flush().await;
-                return Err(End::silent(CloseReason::Fault));
+                return Err(End::unanswered(CloseReason::Fault));
             }
         }
         let wait = self.admit(claim)?;
@@ -245,20 +245,20 @@ impl Connection {
             sleep(delay).await;
         }
         if !self.is_up(&claim.service) {
-            return Err(End::silent(CloseReason::HubDown));
+            return Err(End::unanswered(CloseReason::HubDown));
         }
         Ok(self.pick(claim, |fault| if let Fault::SessionPresent { present } = fault { Some(*present) } else { None }))
     }
 
-    /// Acts on what the device's own fault properties left behind.
-    fn spell(&self, claim: &Claim) -> Result<(), End> {
+    /// Applies the lasting effects of the device's own fault properties.
+    fn apply_effects(&self, claim: &Claim) -> Result<(), End> {
         let now = self.shared.now();
         let mut world = self.shared.lock();
         let Ok(device) = world.device(&claim.service, &claim.id) else { return Ok(()) };
-        if device.spell.unreachable_until > now {
-            return Err(End::silent(CloseReason::Fault));
+        if device.effects.unreachable_until > now {
+            return Err(End::unanswered(CloseReason::Fault));
         }
-        if device.spell.refused_until > now {
+        if device.effects.refused_until > now {
             return Err(End { code: Some(5), why: Refusal::Fault, reason: CloseReason::Fault });
         }
         Ok(())
@@ -270,11 +270,11 @@ impl Connection {
         let bucket = world.hubs.get_mut(&claim.service).and_then(|hub| hub.admission.as_mut());
         match bucket.map_or(Admission::After(Duration::ZERO), |bucket| bucket.take(now)) {
             Admission::After(wait) => Ok(wait),
-            Admission::Refused => Err(End::silent(CloseReason::Throttled)),
+            Admission::Refused => Err(End::unanswered(CloseReason::Throttled)),
         }
     }
 
-    /// Takes on the byte limits that faults set, counted from the first byte.
+    /// Applies the byte limits of faults, counted from the first byte.
     pub(crate) fn limit_bytes<S: Transport>(&self, wire: &mut Wire<S>, claim: &Claim) {
         let received =
             self.pick(claim, |fault| if let Fault::CloseAfterReceived { bytes } = fault { Some(*bytes) } else { None });
@@ -295,14 +295,14 @@ impl Connection {
     async fn refuse<S: Transport>(&self, wire: &mut Wire<S>, code: u8, why: Refusal) {
         self.amend(|record| record.outcome = Outcome::Refused { code, why });
         self.shared.changed();
-        // Written by hand, because the codec knows no codes above 5 and a fault may ask for one.
+        // Written by hand: the codec has no codes above 5, but a fault may set one.
         wire.out.bytes.extend_from_slice(&[0x20, 2, 0, code]);
         wire.flush().await;
         wire.shut_down().await;
     }
 }
 
-/// A CONNECT that comes to nothing.
+/// A CONNECT that does not start a session.
 struct End {
     code: Option<u8>,
     why: Refusal,
@@ -310,7 +310,7 @@ struct End {
 }
 
 impl End {
-    fn silent(reason: CloseReason) -> Self {
+    fn unanswered(reason: CloseReason) -> Self {
         Self { code: None, why: Refusal::Fault, reason }
     }
 }

@@ -1,4 +1,4 @@
-//! One session at a hub: what each packet of a connected device does.
+//! One session at a hub: handles each packet of a connected device.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,16 +22,16 @@ use crate::telemetry::after_store;
 use crate::topic::{DeviceTopic, Feed};
 use crate::world::World;
 
-/// What a connection does after a packet.
+/// The next step of a connection after a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Flow {
     Go,
-    /// Takes the same packet again after this time; nothing is read until then.
+    /// Handles the same packet again after this time; nothing is read until then.
     Wait(Duration),
     Close(CloseReason),
 }
 
-/// The time, on both scales.
+/// The current time on both scales.
 #[derive(Clone, Copy)]
 pub(crate) struct Now {
     pub(crate) instant: Instant,
@@ -39,7 +39,7 @@ pub(crate) struct Now {
     pub(crate) since: Duration,
 }
 
-/// What waits to be sent, now or later.
+/// Bytes to send, now or later.
 #[derive(Debug, Default)]
 pub(crate) struct Out {
     pub(crate) bytes: BytesMut,
@@ -47,7 +47,7 @@ pub(crate) struct Out {
     count: u64,
 }
 
-/// Something to do at a time.
+/// A scheduled action.
 #[derive(Debug)]
 pub(crate) enum Later {
     Publish { topic: String, payload: Bytes },
@@ -98,14 +98,14 @@ pub(crate) struct HubSession {
     pub(crate) connection: u64,
     pub(crate) clean_session: bool,
     pub(crate) will: Option<LastWill>,
-    /// Says and stores nothing any more.
+    /// The session no longer sends or stores anything.
     pub(crate) half_open: bool,
-    /// PUBACKs a fault holds back.
+    /// PUBACKs that a fault holds back.
     pub(crate) held: Vec<Ack>,
 }
 
 impl HubSession {
-    /// Acts on one packet. `waited` is true when the packet was told to wait before.
+    /// Handles one packet. `waited` is true when the packet was delayed before.
     pub(crate) fn packet(&mut self, world: &mut World, packet: &Packet, waited: bool, out: &mut Out, now: Now) -> Flow {
         if self.half_open {
             return Flow::Go;
@@ -137,11 +137,11 @@ impl HubSession {
             | Packet::PubComp(_)
             | Packet::SubAck(_)
             | Packet::UnsubAck(_)
-            | Packet::PingResp => protocol("packet of a server, or of QoS 2"),
+            | Packet::PingResp => protocol("packet type of a server or of QoS 2"),
         }
     }
 
-    /// Sends the PUBACKs that were held back, unless the fault still stands.
+    /// Sends the held-back PUBACKs, unless the fault is still active.
     pub(crate) fn release(&mut self, world: &mut World, out: &mut Out, now: Duration) {
         let withheld = |fault: &Fault| *fault == Fault::WithholdPubacks;
         if self.half_open || world.faults.stands(&self.host, &self.identity, withheld) {
@@ -154,7 +154,7 @@ impl HubSession {
 
     pub(crate) fn acknowledge(&self, world: &mut World, ack: Ack, out: &mut Out, now: Duration) {
         out.puback(ack.packet_id);
-        world.book.acknowledge(&self.identity, ack.order, now);
+        world.entries.acknowledge(&self.identity, ack.order, now);
     }
 
     fn device<'w>(&self, world: &'w mut World) -> &'w mut Device {
@@ -196,7 +196,7 @@ impl HubSession {
             }
             DeviceTopic::MethodAnswer { status, request } => {
                 if publish.payload.len() > MAX_METHOD_PAYLOAD {
-                    return protocol("method answer too large");
+                    return protocol("method response too large");
                 }
                 let answer = MethodAnswer { status, payload: publish.payload.to_vec() };
                 let caller = self.device(world).calls.remove(request);
@@ -234,7 +234,7 @@ impl HubSession {
                 (429, None, Bytes::new())
             }
             (None, Admission::Refused) => (429, None, Bytes::new()),
-            (None, _) if device.spell.throttled_until > now.since => (429, None, Bytes::new()),
+            (None, _) if device.effects.throttled_until > now.since => (429, None, Bytes::new()),
             (None, Admission::After(_)) => match patch {
                 None => (200, None, to_bytes(&device.twin.document())),
                 Some((patch, version)) => match device.twin.report_into(version, patch) {
@@ -246,10 +246,10 @@ impl HubSession {
         let told_version = version.map(|version| format!("&$version={version}")).unwrap_or_default();
         let topic = format!("$iothub/twin/res/{status}/?$rid={request}{told_version}{hint}");
         let answers = fault != Some(TwinFault::Silent) && device.takes(Feed::TwinAnswers, &topic);
-        let told = answers.then_some(status);
+        let reported = answers.then_some(status);
         let operation = match patch {
-            None => Operation::TwinRead { status: told },
-            Some(_) => Operation::TwinReported { status: told, version },
+            None => Operation::TwinRead { status: reported },
+            Some(_) => Operation::TwinReported { status: reported, version },
         };
         world.note(&self.host, &self.identity, operation, now.since);
         if !answers {
@@ -320,7 +320,7 @@ impl HubSession {
     }
 }
 
-/// What a fault makes of a twin request.
+/// The effect of a fault on a twin request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TwinFault {
     Silent,

@@ -1,7 +1,7 @@
-//! What stands for a TPM in tests: it alone can unwrap the keys that are wrapped for its endorsement key.
+//! A software TPM for tests: only it can unwrap the keys that are wrapped for its endorsement key.
 //!
-//! The form of a wrapped key is the emulator's own (X25519, HMAC-SHA256); a real one is wrapped for by [`crate::tpm_wrap`].
-//! This one needs no program beside the test, and can be made to fail.
+//! The format of a wrapped key is the emulator's own (X25519, HMAC-SHA256); [`crate::tpm_wrap`] wraps keys for a real
+//! TPM. This one runs inside the test and can be made to fail.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,18 +13,18 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use crate::sas::Key;
 
-/// Bytes of a public key, and of the seal.
+/// Bytes of a public key, and of the authentication tag.
 const BYTES: usize = 32;
 
 /// A TPM in software.
 pub struct SoftTpm {
     endorsement: StaticSecret,
-    /// The keys it has unwrapped, in places of the caller's choice.
+    /// The unwrapped keys, in slots that the caller selects.
     keys: Mutex<[Option<Key>; 2]>,
 }
 
 impl SoftTpm {
-    /// Makes a TPM with keys of its own.
+    /// Creates a TPM with new keys.
     #[must_use]
     pub fn new() -> Self {
         Self { endorsement: secret(), keys: Mutex::default() }
@@ -36,18 +36,18 @@ impl SoftTpm {
         PublicKey::from(&self.endorsement).as_bytes().to_vec()
     }
 
-    /// Unwraps a key and keeps it in a place, 0 or 1; false when it was not wrapped for this TPM, or was changed.
-    pub fn activate(&self, place: usize, wrapped: &[u8]) -> bool {
+    /// Unwraps a key into slot 0 or 1; false when it was not wrapped for this TPM, or was changed.
+    pub fn activate(&self, slot: usize, wrapped: &[u8]) -> bool {
         let Some(key) = self.unwrap(wrapped) else { return false };
         let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get_mut(place).map(|slot| *slot = Some(key)).is_some()
+        keys.get_mut(slot).map(|entry| *entry = Some(key)).is_some()
     }
 
-    /// Signs with the key in a place; none before one was unwrapped.
+    /// Signs with the key in a slot; none when the slot is empty.
     #[must_use]
-    pub fn sign(&self, place: usize, text: &str) -> Option<[u8; 32]> {
+    pub fn sign(&self, slot: usize, text: &str) -> Option<[u8; 32]> {
         let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.get(place)?.as_ref().map(|key| key.sign(text.as_bytes()))
+        keys.get(slot)?.as_ref().map(|key| key.sign(text.as_bytes()))
     }
 
     fn unwrap(&self, wrapped: &[u8]) -> Option<Key> {
@@ -71,7 +71,7 @@ impl std::fmt::Debug for SoftTpm {
     }
 }
 
-/// Wraps a key for the TPM with this endorsement key, in base64; `None` for what is no endorsement key.
+/// Wraps a key for the TPM with this endorsement key, in base64; `None` when the endorsement key is invalid.
 pub(crate) fn wrap(endorsement_key: &[u8], key: &Key) -> Option<String> {
     let endorsement_key = <[u8; BYTES]>::try_from(endorsement_key).ok()?;
     let ephemeral = secret();
@@ -93,10 +93,10 @@ fn secret() -> StaticSecret {
     StaticSecret::from(bytes)
 }
 
-/// Returns 64 bytes to mix with, and the seal of what was mixed.
+/// Returns a 64-byte key stream and the authentication tag.
 fn derive(shared: &[u8; BYTES], public: &[u8; BYTES], sealed: &[u8]) -> (Vec<u8>, [u8; BYTES]) {
     let block = |label: u8, data: &[u8]| -> [u8; BYTES] {
-        let mut mac = Hmac::<Sha256>::new_from_slice(shared).expect("any length is a key");
+        let mut mac = Hmac::<Sha256>::new_from_slice(shared).expect("HMAC accepts keys of any length");
         mac.update(&[label]);
         mac.update(public);
         mac.update(data);
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_tpm_a_key_was_wrapped_for_unwraps_it() {
+    fn only_the_tpm_of_a_wrapped_key_unwraps_it() {
         let (tpm, other) = (SoftTpm::new(), SoftTpm::new());
         let key = Key::from_seed("a key");
         let mut wrapped = STANDARD.decode(wrap(&tpm.endorsement_key(), &key).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! The storage devices upload files to: block blobs, checked by the token the hub gave out.
+//! The storage account for file uploads: block blobs, authorized by the token in the SAS URI.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,19 +13,19 @@ use crate::operations::Operation;
 use crate::world::World;
 use crate::{Key, percent_decode};
 
-/// An upload a hub agreed to.
+/// An upload that a hub accepted.
 #[derive(Clone, Debug)]
 pub(crate) struct Upload {
     pub(crate) hub: String,
     pub(crate) device: String,
     pub(crate) correlation_id: String,
     pub(crate) container: String,
-    /// Name in the container: device id, slash, the name the device gave.
+    /// Name in the container: device id, slash, the name from the device.
     pub(crate) blob: String,
     /// Unix seconds.
     pub(crate) expires: u64,
     pub(crate) signature: String,
-    /// Whether its device said how it went.
+    /// Whether its device sent the upload notification.
     ended: bool,
     blocks: HashMap<String, Bytes>,
     content: Option<Bytes>,
@@ -35,7 +35,7 @@ pub(crate) struct Upload {
 #[derive(Debug)]
 pub(crate) struct Storage {
     pub(crate) host: String,
-    /// Told to devices when it is not 443.
+    /// Part of the SAS URI unless it is 443.
     pub(crate) port: u16,
     key: Key,
     uploads: Vec<Upload>,
@@ -51,7 +51,7 @@ impl Storage {
         if self.port == 443 { self.host.clone() } else { format!("{}:{}", self.host, self.port) }
     }
 
-    /// Counts the uploads of a device that are neither over nor notified of.
+    /// Counts the uploads of a device that are neither expired nor notified.
     pub(crate) fn under_way(&self, hub: &str, device: &str, unix: u64) -> usize {
         let of_device = self.uploads.iter().filter(|upload| upload.hub == hub && upload.device == device);
         of_device.filter(|upload| !upload.ended && upload.expires > unix).count()
@@ -62,7 +62,7 @@ impl Storage {
         let text = format!("{expires}/{number}/{hub}/{device}");
         let correlation_id = STANDARD.encode(&self.key.sign(text.as_bytes())[..20]);
         let blob = format!("{device}/{name}");
-        // Blocks without a list belong to the blob, whoever brought them (Azure Storage, Put Block).
+        // Uncommitted blocks belong to the blob, whichever upload put them (Azure Storage, Put Block).
         let earlier = self.uploads.iter().rev().find(|upload| upload.hub == hub && upload.blob == blob);
         let blocks = earlier.map(|upload| upload.blocks.clone()).unwrap_or_default();
         let upload = Upload {
@@ -81,7 +81,7 @@ impl Storage {
         upload
     }
 
-    /// Ends an upload; false when there is none such or it is over.
+    /// Ends an upload; false when it is unknown or expired.
     pub(crate) fn end(&mut self, hub: &str, device: &str, correlation_id: &str, unix: u64) -> bool {
         let wanted = |upload: &&mut Upload| {
             upload.hub == hub
@@ -94,7 +94,7 @@ impl Storage {
         found.map(|upload| upload.ended = true).is_some()
     }
 
-    /// Returns hub and device of the blob a path names.
+    /// Returns hub and device of the blob in a path.
     pub(crate) fn owner(&self, path: &str) -> Option<(String, String)> {
         let path = percent_decode(path);
         let found = self.uploads.iter().rev().find(|upload| upload.path() == path)?;
@@ -113,7 +113,7 @@ impl Upload {
         format!("/{}/{}", self.container, self.blob)
     }
 
-    /// Does what a request asks for; the answer's status and error code.
+    /// Handles a request; returns the status and error code of the response.
     fn put(&mut self, head: &Head, body: Vec<u8>) -> Result<(), (u16, &'static str)> {
         match head.query.get("comp").map(String::as_str) {
             Some("block") => {
@@ -191,7 +191,7 @@ fn with_version(response: Response) -> Response {
         .header("Server", "hub-emulator")
 }
 
-/// Reads the ids of a block list, whichever list they are to be looked up in.
+/// Parses the ids of a block list, whichever list each id refers to.
 fn block_ids(text: &str) -> Option<Vec<String>> {
     let inner = text.split_once("<BlockList")?.1.split_once('>')?.1;
     let inner = inner.split_once("</BlockList>").map_or("", |(inner, _)| inner);

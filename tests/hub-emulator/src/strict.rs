@@ -1,11 +1,11 @@
-//! What a 3.1.1 server must refuse and the codec lets pass.
+//! The checks that MQTT 3.1.1 requires of a server but the codec does not make.
 
 use rumqttc::mqttbytes::v4::Packet;
 
-/// Largest packet taken: the largest message of a hub, its topic, and some room.
+/// Largest accepted packet: the largest message of a hub with its topic, and some reserve.
 pub(crate) const MAX_PACKET: usize = 512 * 1024;
 
-/// Returns the length of the frame that begins `input`; none while its header is incomplete.
+/// Returns the length of the first packet in `input`; none while its header is incomplete.
 pub(crate) fn frame_length(input: &[u8]) -> Result<Option<usize>, &'static str> {
     let mut length = 0_usize;
     for (at, byte) in input.iter().skip(1).take(4).enumerate() {
@@ -47,11 +47,11 @@ pub(crate) fn check(frame: &[u8], packet: &Packet) -> Result<(), &'static str> {
         }
         Packet::PubRec(_) | Packet::PubRel(_) | Packet::PubComp(_) => return Err("QoS 2 packet"),
         Packet::ConnAck(_) | Packet::SubAck(_) | Packet::UnsubAck(_) | Packet::PingResp => {
-            return Err("packet of a server");
+            return Err("packet type of a server");
         }
         Packet::Subscribe(_) | Packet::Unsubscribe(_) | Packet::PubAck(_) | Packet::PingReq | Packet::Disconnect => {}
     }
-    if used == frame.len() { Ok(()) } else { Err("bytes left over in a packet") }
+    if used == frame.len() { Ok(()) } else { Err("trailing bytes in a packet") }
 }
 
 fn check_connect(frame: &[u8], flags: u8, used: usize) -> Result<(), &'static str> {
@@ -66,7 +66,7 @@ fn check_connect(frame: &[u8], flags: u8, used: usize) -> Result<(), &'static st
     }
     // The codec leaves out user name and password when they are empty, each two bytes of length.
     if frame.len() < used || frame.len() - used > 4 {
-        return Err("bytes left over in a packet");
+        return Err("trailing bytes in a packet");
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Telemetry: into the ledger, then its PUBACK, with everything that can go wrong between.
+//! Telemetry: stores a message in the ledger, then sends its PUBACK, and applies faults on the way.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::session::{Ack, Flow, HubSession, Later, Now, Out};
 use crate::topic::decode_bag;
 use crate::world::World;
 
-/// A message larger than the hub takes.
+/// A message that exceeds the hub's limit.
 pub(crate) struct TooLarge;
 
-/// What became of a message.
+/// The outcome of a message.
 pub(crate) enum Stored {
-    /// A fault let it vanish.
+    /// A fault dropped it.
     Vanished,
     Kept {
         ack: Option<Ack>,
@@ -25,7 +25,7 @@ pub(crate) enum Stored {
     },
 }
 
-/// A fault asked for by the message's own properties, under the names the C# SDK's tests use.
+/// A fault requested by the message's own properties, with the names of the C# SDK's tests.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct FaultOrder {
     kind: Option<OrderedFault>,
@@ -60,7 +60,7 @@ impl FaultOrder {
     }
 }
 
-/// Enters a message into the ledger.
+/// Records a message in the ledger.
 pub(crate) fn store(
     session: &HubSession,
     world: &mut World,
@@ -82,7 +82,7 @@ pub(crate) fn store(
     if order.kind.is_some() {
         let id = properties.iter().find(|(key, _)| key == "$.mid").map_or("", |(_, id)| id).to_owned();
         let device = hub.devices.get_mut(&session.identity).expect("the device of a session");
-        if !device.obeyed.insert(id) {
+        if !device.applied_faults.insert(id) {
             order = FaultOrder::default();
         }
     }
@@ -101,7 +101,7 @@ pub(crate) fn store(
         stored: !vanishes,
     };
     let outputs = if vanishes { None } else { entry.output() };
-    let place = world.book.enter(entry, now.since);
+    let place = world.entries.enter(entry, now.since);
     if vanishes {
         return Ok(Stored::Vanished);
     }
@@ -116,7 +116,7 @@ pub(crate) fn store(
     Ok(Stored::Kept { ack, order })
 }
 
-/// Acknowledges a message, or whatever a fault makes of it.
+/// Acknowledges a message, or applies a fault instead.
 pub(crate) fn after_store(
     session: &mut HubSession,
     world: &mut World,
@@ -138,11 +138,11 @@ pub(crate) fn after_store(
     let delay = world.faults.strike(&session.host, &session.identity, |fault| {
         if let Fault::DelayPubacks { delay } = fault { Some(*delay) } else { None }
     });
-    if let Flow::Close(reason) = obey(session, world, &order, out, now) {
+    if let Flow::Close(reason) = apply_fault_properties(session, world, &order, out, now) {
         return Flow::Close(reason);
     }
     let throttled_until =
-        world.device(&session.host, &session.identity).map_or(Duration::ZERO, |device| device.spell.throttled_until);
+        world.device(&session.host, &session.identity).map_or(Duration::ZERO, |device| device.effects.throttled_until);
     if let Some(ack) = ack {
         if stray {
             out.puback(ack.packet_id.wrapping_add(0x4000).max(1));
@@ -163,20 +163,26 @@ pub(crate) fn after_store(
     if closes { Flow::Close(CloseReason::Fault) } else { Flow::Go }
 }
 
-fn obey(session: &HubSession, world: &mut World, order: &FaultOrder, out: &mut Out, now: Now) -> Flow {
+fn apply_fault_properties(
+    session: &HubSession,
+    world: &mut World,
+    order: &FaultOrder,
+    out: &mut Out,
+    now: Now,
+) -> Flow {
     let Some(kind) = order.kind else { return Flow::Go };
     let Ok(device) = world.device(&session.host, &session.identity) else { return Flow::Go };
     let until = now.since + order.delay + order.duration;
     match kind {
         OrderedFault::Disconnect => {
-            device.spell.unreachable_until = until;
+            device.effects.unreachable_until = until;
             if order.delay.is_zero() {
                 return Flow::Close(CloseReason::Fault);
             }
             out.later(now.instant + order.delay, Later::Close);
         }
-        OrderedFault::Throttle | OrderedFault::Quota => device.spell.throttled_until = until,
-        OrderedFault::RefuseCredentials => device.spell.refused_until = until,
+        OrderedFault::Throttle | OrderedFault::Quota => device.effects.throttled_until = until,
+        OrderedFault::RefuseCredentials => device.effects.refused_until = until,
     }
     Flow::Go
 }

@@ -4,7 +4,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::sas::percent_encode;
 
-/// What a user name asks for.
+/// A parsed user name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UserName<'a> {
     Hub { host: &'a str, identity: &'a str, query: Query },
@@ -12,7 +12,7 @@ pub(crate) enum UserName<'a> {
 }
 
 impl<'a> UserName<'a> {
-    /// Reads a user name; none when it has neither shape.
+    /// Parses a user name; none when it has no documented form.
     pub(crate) fn parse(text: &'a str) -> Option<Self> {
         let (host, rest) = text.split_once('/')?;
         if let Some(rest) = rest.strip_prefix("registrations/") {
@@ -33,7 +33,7 @@ impl<'a> UserName<'a> {
     }
 }
 
-/// What the query of a user name tells; members that are not known are ignored.
+/// The query of a user name; unknown members are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Query {
     pub(crate) api_version: Option<String>,
@@ -66,7 +66,7 @@ pub(crate) enum DeviceTopic<'a> {
     TwinGet {
         request: &'a str,
     },
-    /// With the version of the reported properties it is meant for, if it names one.
+    /// With the expected version of the reported properties, if given.
     TwinPatch {
         request: &'a str,
         version: Option<u64>,
@@ -81,7 +81,7 @@ pub(crate) enum DeviceTopic<'a> {
 }
 
 impl<'a> DeviceTopic<'a> {
-    /// Reads a topic of the identity `identity`; none when it is not a documented one.
+    /// Parses a topic of the identity `identity`; none when it is undocumented.
     pub(crate) fn parse(topic: &'a str, identity: &str) -> Option<Self> {
         if let Some(rest) = topic.strip_prefix("devices/") {
             return Some(Self::Telemetry { bag: telemetry_bag(rest, identity)? });
@@ -92,7 +92,7 @@ impl<'a> DeviceTopic<'a> {
                 return Some(Self::TwinGet { request: member(query, "$rid")? });
             }
             let query = rest.strip_prefix("PATCH/properties/reported/?")?;
-            // The Java SDK writes 0, which no twin has, where it knows no version.
+            // The Java SDK sends 0, which no twin has, when it knows no version.
             let version =
                 member(query, "$version").and_then(|version| version.parse().ok()).filter(|&version| version > 0);
             return Some(Self::TwinPatch { request: member(query, "$rid")?, version });
@@ -113,11 +113,11 @@ fn telemetry_bag<'a>(rest: &'a str, identity: &str) -> Option<&'a str> {
     };
     let bag = rest.strip_prefix("/messages/events")?;
     let bag = if bag.is_empty() { bag } else { bag.strip_prefix('/')? };
-    // The modules of the Java SDK end their topics with a slash, which belongs to no value: values have theirs encoded.
+    // Modules of the Java SDK append a slash to their topics. It is not part of a value, since values encode slashes.
     Some(bag.strip_suffix('/').filter(|_| identity.contains('/')).unwrap_or(bag))
 }
 
-/// What a subscription brings.
+/// The feed of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Feed {
     CloudToDevice,
@@ -130,41 +130,42 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// Returns what a filter brings to the identity `identity`; none when it is neither documented nor in use.
+    /// Returns the feeds of a filter for the identity `identity`; none when the filter is neither documented nor in
+    /// use.
     pub(crate) fn of(filter: &str, identity: &str) -> Option<&'static [Self]> {
         match filter {
             // The documented filter, then that of the CircuitPython and IoT Central clients.
             "$iothub/methods/POST/#" | "$iothub/methods/#" => return Some(&[Self::Methods]),
             "$iothub/twin/res/#" => return Some(&[Self::TwinAnswers]),
             "$iothub/twin/PATCH/properties/desired/#" => return Some(&[Self::Desired]),
-            // The nanoFramework SDK asks for both at once.
+            // The nanoFramework SDK subscribes to both with one filter.
             "$iothub/twin/#" => return Some(&[Self::TwinAnswers, Self::Desired]),
             "$iothub/credentials/res/#" => return Some(&[Self::Credentials]),
             _ => {}
         }
-        // The CircuitPython client wants to hear of success only.
+        // The CircuitPython client subscribes only to successful responses.
         let status = filter.strip_prefix("$iothub/twin/res/").and_then(|rest| rest.strip_suffix("/#"));
         if status.is_some_and(|status| status.len() == 3 && status.bytes().all(|digit| digit.is_ascii_digit())) {
             return Some(&[Self::TwinAnswers]);
         }
         match own_part(filter, identity)? {
             "/messages/devicebound/#" | "/messages/deviceBound/#" => Some(&[Self::CloudToDevice]),
-            // Samples ask for what they send themselves, and get nothing.
+            // Samples subscribe to their own telemetry topic, and receive nothing.
             "/messages/events/#" => Some(&[]),
             "/inputs/#" if identity.contains('/') => Some(&[Self::Inputs]),
-            // The modules of the C# and C SDKs ask for all of theirs at once.
+            // Modules of the C# and C SDKs subscribe to all of their topics with one filter.
             "/#" if identity.contains('/') => Some(&[Self::CloudToDevice, Self::Inputs]),
             _ => None,
         }
     }
 }
 
-/// Tells whether a topic is one that a filter which ends with `#` asks for, and that filter has no other wildcard.
+/// Returns whether a filter matches a topic, where the filter ends with `#` and has no other wildcard.
 pub(crate) fn is_below(topic: &str, filter: &str) -> bool {
     topic.starts_with(filter.trim_end_matches('#'))
 }
 
-/// Returns what follows the name of the identity in a filter, where `+` may stand for a part of the name.
+/// Returns the rest of a filter after the name of the identity, in which `+` may replace a part.
 fn own_part<'a>(filter: &'a str, identity: &str) -> Option<&'a str> {
     let named = |rest: &'a str, name: &str| rest.strip_prefix(name).or_else(|| rest.strip_prefix('+'));
     let rest = filter.strip_prefix("devices/")?;
@@ -182,7 +183,7 @@ pub(crate) enum DpsTopic<'a> {
 }
 
 impl<'a> DpsTopic<'a> {
-    /// What DPS allows to subscribe to.
+    /// The filter that DPS allows.
     pub(crate) const FILTER: &'static str = "$dps/registrations/res/#";
 
     pub(crate) fn parse(topic: &'a str) -> Option<Self> {

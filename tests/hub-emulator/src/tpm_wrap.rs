@@ -1,7 +1,7 @@
-//! How the service wraps a key for a TPM 2.0: `TPM2_MakeCredential` and `TPM2_Duplicate` in software (TCG, TPM 2.0 Library,
-//! part 1, sections 11.4.10, 23.3, 24 and annex B; part 2 for the structures).
+//! Wraps a key for a TPM 2.0 as the service does: `TPM2_MakeCredential` and `TPM2_Duplicate` in software (TCG, TPM 2.0
+//! Library, part 1, sections 11.4.10, 23.3, 24 and annex B; part 2 for the structures).
 //!
-//! The structures and their order are those that the official SDKs take apart: C (`hsm_client_tpm.c`), C#
+//! The structures and their order are those that the official SDKs parse: C (`hsm_client_tpm.c`), C#
 //! (`SecurityProviderTpmHsm.cs`) and Node (`security/tpm/src/tpm.ts`). The attributes of the wrapped key are the emulator's
 //! own choice: the service's are not documented.
 
@@ -24,13 +24,13 @@ const SHA256: u16 = 0x000b;
 /// `userWithAuth`, `noDA` and `sign` of `TPMA_OBJECT` (part 2, section 8.3).
 const ATTRIBUTES: u32 = 0x0004_0440;
 
-/// Type and digest of the public area of a key that wraps others, RSA with SHA-256.
+/// Type and digest of the public area of a storage key, RSA with SHA-256.
 const HEAD: [u8; 4] = [0, 1, 0, 0x0b];
 
 /// Its parameters: AES-128-CFB, no scheme, 2,048 bits, and 0 for the exponent 65,537.
 const PARAMETERS: [u8; 14] = [0, 6, 0, 128, 0, 0x43, 0, 0x10, 8, 0, 0, 0, 0, 0];
 
-/// The public part of an RSA key that wraps others, as its TPM encodes it (`TPM2B_PUBLIC`).
+/// The public part of an RSA storage key in TPM encoding (`TPM2B_PUBLIC`).
 pub(crate) struct WrappingKey<'a> {
     /// `TPMT_PUBLIC`.
     area: &'a [u8],
@@ -95,11 +95,11 @@ fn wrap(endorsement: &WrappingKey<'_>, storage_root: &WrappingKey<'_>, key: &Key
     .concat();
     let name = name(&area);
 
-    // The credential is the key of the inner wrapping, for whoever has both keys in one TPM.
+    // The credential is the key of the inner wrapping; only a TPM with both keys can recover it.
     let seed = random();
     let identity = encrypted(&derived::<16>(&seed, "STORAGE", &storage_root.name()), with_size(inner));
-    let proof = sealed(&seed, &identity, &storage_root.name());
-    let credential = [with_size(&proof), identity].concat();
+    let integrity = sealed(&seed, &identity, &storage_root.name());
+    let credential = [with_size(&integrity), identity].concat();
     let secret = endorsement.encrypt(&seed, "IDENTITY");
 
     let sensitive =
@@ -113,7 +113,7 @@ fn wrap(endorsement: &WrappingKey<'_>, storage_root: &WrappingKey<'_>, key: &Key
     let duplicate = [with_size(&sealed(&seed, &twice, &name)), twice].concat();
     let opener = storage_root.encrypt(&seed, "DUPLICATE");
 
-    // No text follows, for this key or any other.
+    // No further text follows.
     [&credential, &secret, &duplicate, &opener, &area, &Vec::new()].map(|part| with_size(part)).concat()
 }
 
@@ -126,24 +126,24 @@ fn name(area: &[u8]) -> Vec<u8> {
     [&SHA256.to_be_bytes()[..], &Sha256::digest(area)].concat()
 }
 
-/// Puts the length before bytes, as a `TPM2B` has it.
+/// Prefixes bytes with their length, as a `TPM2B`.
 fn with_size(bytes: &[u8]) -> Vec<u8> {
     [&u16::try_from(bytes.len()).unwrap_or_default().to_be_bytes()[..], bytes].concat()
 }
 
-/// Takes a `TPM2B` from the front.
+/// Splits a `TPM2B` off the front.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
-/// Encrypts with AES-128 in the mode CFB, beginning with zeros.
+/// Encrypts with AES-128 in CFB mode with a zero initialization vector.
 fn encrypted(key: &[u8; 16], mut bytes: Vec<u8>) -> Vec<u8> {
     Encryptor::<Aes128>::new(&(*key).into(), &[0; 16].into()).encrypt(&mut bytes);
     bytes
 }
 
-/// The seal of a wrapping: HMAC with a key of its own (part 1, sections 23.3.2.4 and 24.5).
+/// The integrity value of a wrapping: HMAC with its own key (part 1, sections 23.3.2.4 and 24.5).
 fn sealed(seed: &[u8; 32], bytes: &[u8], name: &[u8]) -> [u8; 32] {
     let key = derived::<32>(seed, "INTEGRITY", &[]);
     hmac(&key, &[bytes, name])
@@ -157,7 +157,7 @@ fn derived<const LENGTH: usize>(key: &[u8; 32], label: &str, context: &[u8]) -> 
 }
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("any length is a key");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC accepts keys of any length");
     for part in parts {
         mac.update(part);
     }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_wrap_others_are_known_from_all_else() {
+    fn storage_keys_are_distinguished_from_other_keys() {
         for policy in [&[][..], &[7; 32]] {
             let public = public(policy);
             assert_eq!(WrappingKey::parse(&public).unwrap().modulus, [0xff; 256]);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrapped_key_has_five_parts_and_no_text_behind_them() {
+    fn a_wrapped_key_has_five_parts_and_no_text_after_them() {
         let public = public(&[]);
         let key = WrappingKey::parse(&public).unwrap();
         let wrapped = wrap(&key, &key, &Key::from_seed("a key"));

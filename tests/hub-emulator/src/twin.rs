@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Largest document in bytes, as the documentation counts them.
+/// Largest document in bytes, counted as documented.
 const MAX_DOCUMENT: usize = 32 * 1024;
 /// Deepest nesting of objects below the document itself: the documentation's own example has ten in its `tags`.
 const MAX_DEPTH: usize = 10;
@@ -10,7 +10,7 @@ const MAX_DEPTH: usize = 10;
 const MAX_KEY: usize = 1024;
 /// Longest text, and largest single property, in bytes.
 const MAX_VALUE: usize = 4 * 1024;
-/// Whole numbers beyond this are refused, above and (one more) below zero.
+/// Largest absolute value of a whole number; the negative limit is one larger.
 const MAX_NUMBER: i64 = 4_503_599_627_370_495;
 
 #[derive(Clone, Debug)]
@@ -36,7 +36,7 @@ impl Twin {
         twin
     }
 
-    /// Returns the body of the answer to a GET.
+    /// Returns the body of the response to a GET.
     pub(crate) fn document(&self) -> Value {
         let with_version = |properties: &Map<String, Value>, version: u64| {
             let mut properties = properties.clone();
@@ -54,7 +54,7 @@ impl Twin {
         self.desired_version
     }
 
-    /// Merges what a device reports, if it is meant for the version there is; 412 otherwise.
+    /// Merges reported properties if the expected version is the current one; 412 otherwise.
     pub(crate) fn report_into(&mut self, version: Option<u64>, body: &[u8]) -> Result<u64, u16> {
         if version.is_some_and(|version| version != self.reported_version) {
             return Err(412);
@@ -62,7 +62,7 @@ impl Twin {
         self.report(body)
     }
 
-    /// Merges what a device reports; returns the new version, or the status of the refusal.
+    /// Merges reported properties; returns the new version, or the status of the refusal.
     pub(crate) fn report(&mut self, body: &[u8]) -> Result<u64, u16> {
         let Ok(Value::Object(patch)) = serde_json::from_slice(body) else { return Err(400) };
         let merged = merged(&self.reported, &patch).map_err(|broken| broken.status())?;
@@ -71,7 +71,7 @@ impl Twin {
         Ok(self.reported_version)
     }
 
-    /// Merges a change of the service; returns the new version and the body of the notification, or what is wrong.
+    /// Merges desired properties; returns the new version and the body of the notification, or the error.
     pub(crate) fn desire(&mut self, patch: &Map<String, Value>) -> Result<(u64, Value), &'static str> {
         self.desired = merged(&self.desired, patch).map_err(Broken::text)?;
         self.desired_version += 1;
@@ -81,7 +81,7 @@ impl Twin {
     }
 }
 
-/// A limit of twins that a change breaks.
+/// A twin limit that a patch exceeds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Broken {
     Key,
@@ -110,7 +110,7 @@ impl Broken {
     }
 }
 
-/// Returns `document` with `patch` merged into it, unless that breaks a limit.
+/// Returns `document` with `patch` merged into it, or the exceeded limit.
 fn merged(document: &Map<String, Value>, patch: &Map<String, Value>) -> Result<Map<String, Value>, Broken> {
     check(patch, 0)?;
     let mut merged = document.clone();
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_has_forbidden_keys_is_refused_and_changes_nothing() {
+    fn a_patch_that_is_not_an_object_or_has_forbidden_keys_is_refused_and_changes_nothing() {
         let mut twin = Twin::default();
         for body in [&b"[1]"[..], b"{", b"", br#"{"a.b":1}"#, br#"{"$a":1}"#, br#"{"a b":{}}"#] {
             assert_eq!(twin.report(body), Err(400));
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_just_within_the_limits_is_taken() {
+    fn values_just_within_the_limits_are_accepted() {
         let nested = |levels: usize| (0..levels).fold(json!({"k": 1}), |inner, _| json!({"k": inner}));
         for body in [nested(MAX_DEPTH), json!({"n": -MAX_NUMBER - 1, "t": "v".repeat(MAX_VALUE), "f": 1e300, "a": [1]})]
         {

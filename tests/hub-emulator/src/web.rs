@@ -1,4 +1,4 @@
-//! The port of HTTPS and WebSockets: which of both a client wants, and the requests of those who want HTTPS.
+//! The HTTPS and WebSocket port: tells WebSocket handshakes from HTTPS requests, and serves both.
 
 use std::time::Duration;
 
@@ -22,27 +22,27 @@ use crate::wire::{Transport, Wire};
 
 /// Path of MQTT over WebSockets, at hubs and at DPS, as it is and percent-encoded.
 const WEB_SOCKET_PATH: &str = "/$iothub/websocket";
-/// Path at DPS of the C# SDK, which names none.
+/// Path at DPS of the C# SDK, which sets none.
 const WEB_SOCKET_PATH_AT_DPS: &str = "/";
 /// The subprotocol, compared in any case.
 const SUBPROTOCOL: &str = "mqtt";
-/// How long a client may take for a request, and keep the connection without one.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Timeout of a request, and of an idle connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Connection {
     /// Serves a connection to the port of HTTPS and WebSockets.
     pub(crate) async fn web<S: Transport>(&self, stream: S, peer: Peer) -> CloseReason {
         let mut conversation = Conversation::new(stream);
         loop {
-            let head = match timeout(PATIENCE, conversation.head()).await {
+            let head = match timeout(REQUEST_TIMEOUT, conversation.head()).await {
                 Ok(Ok(Some(head))) => head,
-                Ok(Ok(None)) => return self.over(&conversation, CloseReason::ClosedByPeer),
-                Ok(Err(error)) => return self.over(&conversation, reason_of(&error)),
-                Err(_) => return self.over(&conversation, CloseReason::KeepAlive),
+                Ok(Ok(None)) => return self.closed(&conversation, CloseReason::ClosedByPeer),
+                Ok(Err(error)) => return self.closed(&conversation, reason_of(&error)),
+                Err(_) => return self.closed(&conversation, CloseReason::KeepAlive),
             };
             let service = peer.server_name.clone().unwrap_or_else(|| head.host());
             if !self.is_up(&service) {
-                return self.over(&conversation, CloseReason::HubDown);
+                return self.closed(&conversation, CloseReason::HubDown);
             }
             if head.lists("upgrade", "websocket") {
                 return self.upgrade(conversation, &head, peer).await;
@@ -51,24 +51,24 @@ impl Connection {
                 record.carrier = Carrier::Https;
                 record.service = Some(head.host());
             });
-            match timeout(PATIENCE, self.respond(&mut conversation, &head, &peer)).await {
+            match timeout(REQUEST_TIMEOUT, self.respond(&mut conversation, &head, &peer)).await {
                 Ok(Ok(true)) => {}
                 Ok(Ok(false)) => {
                     let _ = timeout(Duration::from_millis(200), conversation.stream.shutdown()).await;
-                    return self.over(&conversation, CloseReason::Disconnected);
+                    return self.closed(&conversation, CloseReason::Disconnected);
                 }
-                Ok(Err(reason)) => return self.over(&conversation, reason),
-                Err(_) => return self.over(&conversation, CloseReason::KeepAlive),
+                Ok(Err(reason)) => return self.closed(&conversation, reason),
+                Err(_) => return self.closed(&conversation, CloseReason::KeepAlive),
             }
         }
     }
 
-    fn over<S>(&self, conversation: &Conversation<S>, reason: CloseReason) -> CloseReason {
+    fn closed<S>(&self, conversation: &Conversation<S>, reason: CloseReason) -> CloseReason {
         self.amend(|record| (record.bytes_received, record.bytes_sent) = (conversation.received, conversation.sent));
         reason
     }
 
-    /// Answers the handshake of a WebSocket, and serves MQTT on it.
+    /// Answers a WebSocket handshake, and serves MQTT on it.
     async fn upgrade<S: Transport>(&self, mut conversation: Conversation<S>, head: &Head, peer: Peer) -> CloseReason {
         self.amend(|record| record.carrier = Carrier::WebSocket);
         let offered = head.header("sec-websocket-protocol").unwrap_or_default();
@@ -87,17 +87,17 @@ impl Connection {
                 }
                 let largest = self.shared.largest_frame;
                 let frames = Frames::new(conversation.stream, conversation.input, largest).await;
-                return self.greet(Wire::new(frames), peer).await;
+                return self.serve_mqtt(Wire::new(frames), peer).await;
             }
             _ => 400,
         };
-        // A client that is gone does not need the refusal.
+        // The client may have closed the connection already.
         let _ = conversation.answer(&Response::new(status).header("Connection", "close")).await;
         let _ = timeout(Duration::from_millis(200), conversation.stream.shutdown()).await;
-        CloseReason::Protocol(format!("handshake of a WebSocket refused with {status}"))
+        CloseReason::Protocol(format!("WebSocket handshake refused with {status}"))
     }
 
-    /// Tells whether the path of a handshake is one of MQTT at the service that was dialled.
+    /// Returns whether the path of a handshake is an MQTT path of the requested service.
     fn takes_web_sockets(&self, head: &Head, peer: &Peer) -> bool {
         let path = percent_decode(&head.path);
         let service = peer.server_name.clone().unwrap_or_else(|| head.host());
@@ -141,7 +141,7 @@ impl Connection {
         Ok(head.stays_open())
     }
 
-    /// Returns how many bytes of the body a fault lets through to the storage.
+    /// Returns how many bytes of the body pass before a fault resets the connection to the storage.
     fn body_limit(&self, head: &Head) -> Option<u64> {
         let mut world = self.shared.lock();
         let (hub, device) = world.storage.owner(&head.path)?;
@@ -155,7 +155,7 @@ impl Connection {
     }
 }
 
-/// Tells why a connection ended on which a request could not be read or answered.
+/// Returns the close reason after a request could not be read or answered.
 fn reason_of(error: &std::io::Error) -> CloseReason {
     let is_of_client = error.kind() == std::io::ErrorKind::InvalidData;
     if is_of_client { CloseReason::Protocol(error.to_string()) } else { CloseReason::ClosedByPeer }

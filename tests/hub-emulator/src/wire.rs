@@ -1,4 +1,4 @@
-//! The byte side of one connection: buffers, limits, reading and writing at once.
+//! The byte stream of one connection: buffers, limits, concurrent reading and writing.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -16,7 +16,7 @@ use crate::session::Out;
 use crate::strict::{self, MAX_PACKET};
 
 const READ: usize = 64 * 1024;
-/// Unsent bytes at which nothing more is read.
+/// Number of unsent bytes at which reading pauses.
 const UNSENT: usize = 1024 * 1024;
 
 /// A stream to a client, with or without TLS.
@@ -24,9 +24,9 @@ pub(crate) trait Transport: AsyncRead + AsyncWrite + Unpin + Send {
     /// Returns the socket below.
     fn socket(&mut self) -> &mut TcpStream;
 
-    /// Makes the close of the socket a reset.
+    /// Makes closing the socket send a TCP reset.
     fn reset_on_close(&mut self) {
-        // Without the option the close is an ordinary one, and nothing can be done about it.
+        // If the option cannot be set, the socket closes normally.
         let _ = self.socket().set_zero_linger();
     }
 }
@@ -43,16 +43,16 @@ impl Transport for TlsStream<TcpStream> {
     }
 }
 
-/// What a step of input and output came to.
+/// The result of one step of input and output.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Bytes came.
+    /// Bytes were received.
     Read,
-    /// Bytes went.
+    /// Bytes were sent.
     Wrote,
     /// The client closed.
     Ended,
-    /// As many bytes as a fault allows came or went.
+    /// The byte limit of a fault is reached.
     LimitReached,
 }
 
@@ -83,7 +83,7 @@ impl<S: Transport> Wire<S> {
         }
     }
 
-    /// Takes the next whole packet out of what was read.
+    /// Takes the next complete packet from the input buffer.
     pub(crate) fn next_packet(&mut self) -> Result<Option<Packet>, String> {
         let Some(length) = strict::frame_length(&self.input)? else { return Ok(None) };
         if self.input.len() < length {
@@ -95,17 +95,17 @@ impl<S: Transport> Wire<S> {
         Ok(Some(packet))
     }
 
-    /// Forgets what was read and not yet taken.
+    /// Discards the input buffer.
     pub(crate) fn discard_input(&mut self) {
         self.input.clear();
     }
 
-    /// Forgets what was not yet sent.
+    /// Discards the output buffer.
     pub(crate) fn discard_output(&mut self) {
         self.out.bytes.clear();
     }
 
-    /// Sends what waits and, if `reads`, takes what comes; whichever is possible first.
+    /// Sends queued bytes and, if `reads`, receives bytes; whichever is possible first.
     pub(crate) async fn step(&mut self, reads: bool) -> io::Result<Step> {
         poll_fn(|context| self.poll_step(context, reads)).await
     }
@@ -156,7 +156,7 @@ impl<S: Transport> Wire<S> {
         Step::Read
     }
 
-    /// Sends what waits, for at most two seconds and within the limit of a fault.
+    /// Sends queued bytes, for at most two seconds and within the limit of a fault.
     pub(crate) async fn flush(&mut self) {
         let left = self.send_limit.map_or(u64::MAX, |limit| limit.saturating_sub(self.sent));
         let allowed = usize::try_from(left).unwrap_or(usize::MAX).min(self.out.bytes.len());
@@ -166,15 +166,15 @@ impl<S: Transport> Wire<S> {
             self.stream.write_all(&bytes).await?;
             self.stream.flush().await
         };
-        // The connection ends after this, so a client that does not take the bytes loses nothing else.
+        // The connection ends after this, so an error loses nothing but these bytes.
         let _ = tokio::time::timeout(Duration::from_secs(2), write).await;
     }
 
-    /// Says goodbye as far as the transport has a way to, and lets the client end first if it does so soon.
+    /// Shuts the transport down, and waits briefly for the client to close first.
     pub(crate) async fn shut_down(&mut self) {
         let goodbye = async {
             self.stream.shutdown().await?;
-            // Not through TLS, which is over: whatever still comes, in whatever form, means nothing.
+            // Below TLS, which has ended: later bytes are ignored, whatever they contain.
             let socket = self.stream.socket();
             loop {
                 self.input.clear();
@@ -187,8 +187,8 @@ impl<S: Transport> Wire<S> {
         let _ = tokio::time::timeout(Duration::from_millis(200), goodbye).await;
     }
 
-    /// Reads and forgets until the client ends.
-    pub(crate) async fn swallow(&mut self) {
+    /// Reads and discards bytes until the client closes.
+    pub(crate) async fn discard_until_closed(&mut self) {
         loop {
             self.discard_input();
             self.input.reserve(READ);

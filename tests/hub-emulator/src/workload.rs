@@ -1,4 +1,4 @@
-//! The workload API of an IoT Edge device: what a module asks for signatures and for the roots to trust.
+//! The workload API of an IoT Edge device: signatures and trusted roots for a module.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -24,18 +24,18 @@ const VERSIONS: [&str; 8] =
 /// Connections served at a time; more are closed.
 const AT_ONCE: usize = 10;
 
-/// How long a client may take for a request.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Requests that are remembered.
+/// Number of recorded requests.
 const REMEMBERED: usize = 1000;
 
-/// The workload API of one module of an IoT Edge device, on a Unix socket of its own. It stops when dropped, and its
-/// socket is gone then.
+/// The workload API of one module of an IoT Edge device, on its own Unix socket. Dropping it stops it and removes the
+/// socket.
 ///
-/// It holds the module's key, as the Edge device does: give the hub the same. What the real one answers otherwise than
-/// with success it answers, too: 403 for another module, 400 for a version of the interface that does not exist, 404 for
-/// another generation or path, 405, 422. It serves 10 connections at a time and closes what comes beyond.
+/// It holds the module's key, as the Edge device does: give the hub the same key. Errors are those of the real API: 403
+/// for another module, 400 for an unknown api-version, 404 for another generation or path, 405, 422. It serves 10
+/// connections at a time and closes more.
 #[derive(Debug)]
 pub struct WorkloadApi {
     shared: Arc<Shared>,
@@ -55,9 +55,9 @@ struct State {
     trust_bundle: String,
     /// Connections still to be closed without an answer.
     closing: usize,
-    /// A status for every request.
+    /// A status for every response.
     refusal: Option<u16>,
-    /// How long an answer takes.
+    /// The delay of each response.
     delay: Duration,
     requests: VecDeque<String>,
     closed: usize,
@@ -70,11 +70,11 @@ impl fmt::Debug for Shared {
 }
 
 impl WorkloadApi {
-    /// Listens on a socket at `path`, which is made, for the module `module_id` with this generation of its identity,
-    /// and its key. `trust_bundle` is the PEM text it names as the roots to trust.
+    /// Creates a socket at `path` and serves the module `module_id` with this generation of its identity and its key.
+    /// `trust_bundle` is the PEM text of the trusted roots.
     ///
     /// # Errors
-    /// [`Error::Listen`] when the socket cannot be made.
+    /// [`Error::Listen`] when the socket cannot be created.
     pub fn start(
         path: impl Into<PathBuf>,
         module_id: &str,
@@ -83,10 +83,10 @@ impl WorkloadApi {
         trust_bundle: &str,
     ) -> Result<Self, Error> {
         let path = path.into();
-        // A relative path makes no URI.
+        // A relative path does not make a valid URI.
         let path = std::path::absolute(&path).unwrap_or(path);
         let listen_error = |error| Error::Listen(path.display().to_string(), error);
-        // One that is left over from an end without warning.
+        // Removes the socket of a process that was killed.
         let _ = std::fs::remove_file(&path);
         let listener = UnixListener::bind(&path).map_err(listen_error)?;
         let state = State {
@@ -117,27 +117,27 @@ impl WorkloadApi {
         format!("unix://{}", self.path.display())
     }
 
-    /// Gives the module another key, as after its identity was made anew.
+    /// Replaces the key of the module, as after its identity was recreated.
     pub fn set_key(&self, key: Key) {
         self.shared.lock().key = key;
     }
 
-    /// Names other roots from now on.
+    /// Replaces the trusted roots.
     pub fn set_trust_bundle(&self, pem: &str) {
         pem.clone_into(&mut self.shared.lock().trust_bundle);
     }
 
-    /// Closes so many connections without an answer, as if the service were busy.
+    /// Closes the next `connections` connections without a response, as a busy service does.
     pub fn close_next(&self, connections: usize) {
         self.shared.lock().closing = connections;
     }
 
-    /// Answers every request with this status, until told otherwise.
+    /// Answers every request with this status; `None` ends it.
     pub fn refuse(&self, status: Option<u16>) {
         self.shared.lock().refusal = status;
     }
 
-    /// Takes so long for each answer.
+    /// Delays each response by this time.
     pub fn set_delay(&self, delay: Duration) {
         self.shared.lock().delay = delay;
     }
@@ -195,8 +195,8 @@ async fn listen(listener: UnixListener, shared: Arc<Shared>) {
 
 async fn serve(mut conversation: Conversation<UnixStream>, shared: &Shared) {
     loop {
-        let Ok(Ok(Some(head))) = timeout(PATIENCE, conversation.head()).await else { return };
-        let Ok(Ok(Some(body))) = timeout(PATIENCE, conversation.body(&head, None)).await else { return };
+        let Ok(Ok(Some(head))) = timeout(REQUEST_TIMEOUT, conversation.head()).await else { return };
+        let Ok(Ok(Some(body))) = timeout(REQUEST_TIMEOUT, conversation.body(&head, None)).await else { return };
         let (response, delay) = {
             let mut state = shared.lock();
             if state.requests.len() == REMEMBERED {
@@ -215,7 +215,7 @@ async fn serve(mut conversation: Conversation<UnixStream>, shared: &Shared) {
 impl State {
     fn answer(&self, head: &Head, body: &[u8]) -> Response {
         if let Some(status) = self.refusal {
-            return error(status, "ordered by a test");
+            return error(status, "set by a test");
         }
         let segments: Vec<String> = head.path.split('/').skip(1).map(percent_decode).collect();
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -270,7 +270,7 @@ mod tests {
         );
         let _ = stream.write_all(request.as_bytes()).await;
         let mut answer = String::new();
-        // Closed without having been read, a connection is reset.
+        // Closing a connection with unread bytes resets it.
         let _ = stream.read_to_string(&mut answer).await;
         let status = answer.split(' ').nth(1).map_or(0, |status| status.parse().unwrap());
         let body = answer.split_once("\r\n\r\n").map_or(Value::Null, |(_, body)| serde_json::from_str(body).unwrap());
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_signs_for_its_module_only_and_names_the_roots() {
+    async fn it_signs_only_for_its_module_and_returns_the_roots() {
         let folder = tempfile::tempdir().unwrap();
         let key = Key::from_seed("module");
         let api = WorkloadApi::start(folder.path().join("w.sock"), "filter", "1", key.clone(), "PEM").unwrap();
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_closes_what_comes_beyond_ten_at_a_time() {
+    async fn it_closes_connections_beyond_ten_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let key = Key::from_seed("module");
         let api = Arc::new(WorkloadApi::start(folder.path().join("w.sock"), "filter", "1", key, "PEM").unwrap());

@@ -1,4 +1,4 @@
-//! Everything the services know, behind one lock; and what all connections share.
+//! The state of all services behind one lock, and the data that all connections share.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -16,29 +16,29 @@ use crate::connections::CloseReason;
 use crate::device::{Device, Push};
 use crate::dps::Dps;
 use crate::fault::{Fault, FaultId, Plan, Scope};
-use crate::ledger::{Book, Entry};
+use crate::ledger::{Entries, Entry};
 use crate::operations::Operation;
 use crate::pki::Certificates;
 use crate::quota::Quota;
 use crate::storage::Storage;
 use crate::{Clock, Error};
 
-/// How many unsent instructions a connection may have; more means that the device does not read.
+/// The limit of pending instructions to a connection; beyond it, the device counts as not reading.
 pub(crate) const PUSHES: usize = 256;
 
-/// What all connections and handles share.
+/// The data that all connections and handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) started: Instant,
     pub(crate) clock: Clock,
-    /// Tells the listeners of all services whether to listen.
+    /// Switches the shared listeners on and off.
     pub(crate) listening: watch::Sender<bool>,
-    /// Most bytes of one WebSocket frame to a client.
+    /// Largest WebSocket frame to a client, in bytes.
     pub(crate) largest_frame: usize,
     pub(crate) certificates: Arc<Certificates>,
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) addresses: OnceLock<Addresses>,
-    /// Counts changes of the ledger, to wake who waits for one.
+    /// Counts changes of the ledger, to wake waiting tasks.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) stop: watch::Sender<bool>,
     connections: AtomicU64,
@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     world: Mutex<World>,
 }
 
-/// Where the services listen.
+/// The addresses of the listeners.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     pub(crate) tls: SocketAddr,
@@ -101,18 +101,18 @@ impl Shared {
     }
 }
 
-/// What the services know.
+/// The state of the services.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) hubs: BTreeMap<String, Hub>,
     pub(crate) dps: Dps,
     pub(crate) faults: Plan<Fault>,
-    pub(crate) book: Book,
+    pub(crate) entries: Entries,
     pub(crate) storage: Storage,
     pub(crate) clock: Clock,
-    /// Where enrollments without a hub assign to.
+    /// The hub of enrollments without one.
     pub(crate) first_hub: Option<String>,
-    /// Names under which any service may be reached.
+    /// Names that are valid for every service.
     pub(crate) gateways: Vec<String>,
 }
 
@@ -125,12 +125,12 @@ impl World {
         self.hub(host)?.devices.get_mut(id).ok_or_else(|| Error::NoSuchDevice(id.to_owned()))
     }
 
-    /// Enters an operation into the log.
+    /// Adds an operation to the log.
     pub(crate) fn note(&mut self, host: &str, id: &str, operation: Operation, now: Duration) {
-        self.book.note(host, id, operation, now);
+        self.entries.note(host, id, operation, now);
     }
 
-    /// Lets `act` change an identity and enters what it notes into the log.
+    /// Lets `act` change an identity, and records the operations it adds.
     pub(crate) fn with_device<T>(
         &mut self,
         host: &str,
@@ -146,45 +146,45 @@ impl World {
         Ok(result)
     }
 
-    /// Sends an identity the waiting messages that were not yet sent on its connection.
+    /// Sends an identity the queued messages that were not yet sent on its connection.
     pub(crate) fn pump(&mut self, host: &str, id: &str, now: Duration) {
-        // An identity that is gone has nothing waiting.
+        // A deleted identity has no queued messages.
         let _ = self.with_device(host, id, now, |device, notes| device.pump(now, notes));
     }
 
-    /// Tells every connection that `scope` covers to look at its faults again.
+    /// Makes every connection in `scope` check the active faults again.
     pub(crate) fn announce_faults(&mut self, scope: &Scope, cleared: bool) {
         for (host, hub) in &mut self.hubs {
             for (id, device) in &mut hub.devices {
-                if scope.holds(host, id) {
+                if scope.matches(host, id) {
                     device.push(Push::Faults { cleared });
                 }
             }
         }
     }
 
-    /// Ends the session of a connection: its will becomes telemetry unless it said goodbye.
-    pub(crate) fn leave(&mut self, left: &Left<'_>, now: Duration) {
-        let Some(hub) = self.hubs.get_mut(left.host) else { return };
+    /// Ends the session of a connection: its will becomes telemetry unless the device sent DISCONNECT.
+    pub(crate) fn end_session(&mut self, ended: &EndedSession<'_>, now: Duration) {
+        let Some(hub) = self.hubs.get_mut(ended.host) else { return };
         let keep_sessions = hub.config.keep_sessions;
-        if let Some(device) = hub.devices.get_mut(left.identity)
-            && device.live.as_ref().is_some_and(|live| live.connection == left.connection)
+        if let Some(device) = hub.devices.get_mut(ended.identity)
+            && device.live.as_ref().is_some_and(|live| live.connection == ended.connection)
         {
             device.live = None;
             device.calls.clear();
-            if left.clean_session || !keep_sessions {
+            if ended.clean_session || !keep_sessions {
                 device.forget_session();
             }
         }
-        if let Some(will) = left.will {
-            let topic = crate::topic::DeviceTopic::parse(&will.topic, left.identity);
+        if let Some(will) = ended.will {
+            let topic = crate::topic::DeviceTopic::parse(&will.topic, ended.identity);
             let Some(crate::topic::DeviceTopic::Telemetry { bag }) = topic else { return };
             let mut properties = crate::topic::decode_bag(bag);
             properties.push(("iothub-MessageType".to_owned(), "Will".to_owned()));
             let entry = Entry {
-                hub: left.host,
-                device: left.identity,
-                connection: left.connection,
+                hub: ended.host,
+                device: ended.identity,
+                connection: ended.connection,
                 packet_id: 0,
                 dup: false,
                 qos: will.qos as u8,
@@ -193,13 +193,13 @@ impl World {
                 payload: &will.message,
                 stored: true,
             };
-            self.book.enter(entry, now);
+            self.entries.enter(entry, now);
         }
     }
 }
 
 /// A session that ends.
-pub(crate) struct Left<'a> {
+pub(crate) struct EndedSession<'a> {
     pub(crate) host: &'a str,
     pub(crate) identity: &'a str,
     pub(crate) connection: u64,
@@ -207,16 +207,16 @@ pub(crate) struct Left<'a> {
     pub(crate) will: Option<&'a rumqttc::mqttbytes::v4::LastWill>,
 }
 
-/// Whether a hub answers.
+/// The availability of a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HubState {
     Up,
     Down,
-    /// Closes what comes until this time since start.
+    /// Closes new connections until this time since start.
     FailingOver(Duration),
 }
 
-/// A way from an output of a module to an input of another one.
+/// A route from an output of a module to an input of another module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     pub(crate) from: String,
@@ -234,9 +234,9 @@ pub(crate) struct Hub {
     pub(crate) telemetry: Option<Bucket>,
     pub(crate) twin: Option<Bucket>,
     pub(crate) quota: Quota,
-    /// Where messages to outputs of modules go.
+    /// The routes of module outputs.
     pub(crate) routes: Vec<Route>,
-    /// Tells a listener of its own whether to listen.
+    /// Switches the hub's own listener on and off.
     pub(crate) listening: watch::Sender<bool>,
 }
 

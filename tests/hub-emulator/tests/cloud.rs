@@ -52,7 +52,7 @@ async fn the_twin_is_read_reported_to_and_changed() {
 }
 
 #[tokio::test]
-async fn twin_answers_go_only_to_subscribers_and_may_be_throttled_or_missing() {
+async fn twin_responses_go_only_to_subscribers_and_may_be_throttled_or_missing() {
     let emulator = start(config_with(hub().twin(Rate::new(0.01, 1, 0)))).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let mut client = Client::device(&emulator).await;
@@ -72,7 +72,7 @@ async fn twin_answers_go_only_to_subscribers_and_may_be_throttled_or_missing() {
 }
 
 #[tokio::test]
-async fn a_method_is_called_and_its_answer_comes_back() {
+async fn a_method_call_returns_the_response() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let nobody = device.invoke("reboot", &Value::Null, SOON).await.unwrap_err();
@@ -95,7 +95,7 @@ async fn a_method_is_called_and_its_answer_comes_back() {
 }
 
 #[tokio::test]
-async fn messages_to_a_device_come_again_until_their_puback() {
+async fn messages_to_a_device_are_redelivered_until_their_puback() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     assert!(matches!(device.send(&[], b"early"), Err(Error::NeverConnected(_))));
@@ -122,7 +122,7 @@ async fn messages_to_a_device_come_again_until_their_puback() {
 }
 
 #[tokio::test]
-async fn fifty_messages_wait_and_the_fifty_first_is_refused_until_they_grow_old() {
+async fn fifty_messages_are_queued_and_the_next_is_refused_until_they_expire() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     drop(Client::device(&emulator).await);
@@ -136,7 +136,7 @@ async fn fifty_messages_wait_and_the_fifty_first_is_refused_until_they_grow_old(
 }
 
 #[tokio::test]
-async fn a_silent_ping_is_a_fault_too() {
+async fn an_unanswered_ping_is_a_fault_too() {
     let emulator = start(config()).await;
     emulator.inject(Injection::times(Fault::SilentPing, 1));
     let mut client = Client::device(&emulator).await;

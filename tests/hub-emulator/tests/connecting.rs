@@ -1,4 +1,4 @@
-//! Who may connect, and what becomes of the connection.
+//! CONNECT: accepted and refused credentials, and the end of connections.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,7 +35,7 @@ async fn a_device_with_a_good_token_connects_and_gets_its_pings_answered() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_connack_5_and_the_log_tells_why() {
+async fn every_refusal_is_connack_5_and_the_log_has_the_reason() {
     let emulator = start(config_with(hub().device("off", key()))).await;
     emulator.hub(HUB).device("off").disable().unwrap();
     let good = token(HUB, DEVICE, &key());
@@ -59,7 +59,7 @@ async fn every_refusal_is_connack_5_and_the_log_tells_why() {
     ];
     for (number, (connect, why)) in cases.into_iter().enumerate() {
         let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-        assert_eq!(client.greet(connect).await, not_authorized(), "{why:?}");
+        assert_eq!(client.connect_with(connect).await, not_authorized(), "{why:?}");
         client.closed().await;
         let record = &emulator.ledger().connections()[number];
         assert_eq!(record.outcome, Outcome::Refused { code: 5, why });
@@ -72,11 +72,11 @@ async fn a_client_of_another_protocol_version_is_refused_with_1() {
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
     let mut connect = connect_packet();
     connect.protocol = rumqttc::mqttbytes::Protocol::V5;
-    assert_eq!(client.greet(connect).await, refused(ConnectReturnCode::RefusedProtocolVersion));
+    assert_eq!(client.connect_with(connect).await, refused(ConnectReturnCode::RefusedProtocolVersion));
 }
 
 #[tokio::test]
-async fn a_module_and_a_policy_token_open_the_connection() {
+async fn a_module_token_and_a_policy_token_are_accepted() {
     let owner = Key::from_seed("owner");
     let hub = hub().device("dev-1/mod-1", Key::from_seed("mod")).policy("iothubowner", owner.clone());
     let emulator = start(config_with(hub)).await;
@@ -90,7 +90,7 @@ async fn a_module_and_a_policy_token_open_the_connection() {
 }
 
 #[tokio::test]
-async fn the_secondary_key_opens_and_a_rotated_key_closes() {
+async fn the_secondary_key_is_accepted_and_a_new_key_closes_the_connection() {
     let (old, new) = (key(), Key::from_seed("new"));
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
@@ -103,7 +103,7 @@ async fn the_secondary_key_opens_and_a_rotated_key_closes() {
     device.set_auth(new.clone()).unwrap();
     client.closed().await;
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(connect_packet()).await, not_authorized());
+    assert_eq!(client.connect_with(connect_packet()).await, not_authorized());
     Client::connected(&emulator, connect_for(HUB, DEVICE, &new)).await;
 }
 
@@ -119,23 +119,23 @@ async fn the_newest_connection_of_an_identity_wins_and_the_older_is_closed_witho
 }
 
 #[tokio::test]
-async fn a_disabled_device_is_cut_off_and_comes_back_when_enabled() {
+async fn a_disabled_device_is_disconnected_and_reconnects_when_enabled() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let mut client = Client::device(&emulator).await;
     device.disable().unwrap();
     client.closed().await;
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(connect_packet()).await, not_authorized());
+    assert_eq!(client.connect_with(connect_packet()).await, not_authorized());
     device.enable().unwrap();
     Client::device(&emulator).await;
     device.delete().unwrap();
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(connect_packet()).await, not_authorized());
+    assert_eq!(client.connect_with(connect_packet()).await, not_authorized());
 }
 
 #[tokio::test]
-async fn a_token_ends_the_connection_after_its_expiry_and_grace() {
+async fn an_expired_token_closes_the_connection_after_its_grace_period() {
     let emulator = start(config_with(hub().sas_grace(Duration::from_secs(600)))).await;
     let expiry = emulator.clock().unix() + 3600;
     let password = key().token(&format!("{HUB}/devices/{DEVICE}"), expiry, None);
@@ -149,12 +149,12 @@ async fn a_token_ends_the_connection_after_its_expiry_and_grace() {
 }
 
 #[tokio::test]
-async fn a_clock_set_back_lets_an_old_token_in() {
+async fn a_clock_that_is_set_back_accepts_an_old_token() {
     let emulator = start(config()).await;
     let expiry = emulator.clock().unix() - 1_000;
     let connect = login(&user_name(HUB, DEVICE), &key().token(&format!("{HUB}/devices/{DEVICE}"), expiry, None));
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(connect.clone()).await, not_authorized());
+    assert_eq!(client.connect_with(connect.clone()).await, not_authorized());
     emulator.clock().set_offset_seconds(-5_000);
     Client::connected(&emulator, connect).await;
 }
@@ -172,7 +172,7 @@ async fn a_silent_client_is_closed_after_one_and_a_half_times_its_keep_alive() {
 }
 
 #[tokio::test]
-async fn a_will_becomes_telemetry_unless_the_device_says_goodbye() {
+async fn a_will_becomes_telemetry_unless_the_device_sends_disconnect() {
     let emulator = start(config()).await;
     let ledger = emulator.ledger();
     for (goodbye, wills) in [(true, 0), (false, 1)] {
@@ -199,11 +199,11 @@ async fn a_first_packet_other_than_connect_and_a_second_connect_close() {
     client.send(Packet::PingReq).await;
     client.closed().await;
     let mut client = Client::device(&emulator).await;
-    assert_eq!(client.greet(connect_packet()).await, Answer::Closed);
+    assert_eq!(client.connect_with(connect_packet()).await, Answer::Closed);
 }
 
 #[tokio::test]
-async fn user_names_of_older_clients_are_read() {
+async fn user_names_of_older_clients_are_accepted() {
     let emulator = start(config()).await;
     let password = token(HUB, DEVICE, &key());
     for user_name in [

@@ -1,4 +1,4 @@
-//! The control port and the program.
+//! The control API and the program.
 
 #![expect(
     clippy::unwrap_used,
@@ -65,7 +65,7 @@ async fn a_device_is_registered_faulted_and_read_by_http() {
     curl.done("POST", "/faults", fault).await;
     assert_eq!(curl.done("GET", "/faults", Value::Null).await["faults"][0]["fault"]["code"], 5);
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(support::connect_packet()).await, not_authorized());
+    assert_eq!(client.connect_with(support::connect_packet()).await, not_authorized());
     let mut client = Client::device(&emulator).await;
     client.publish("devices/dev-1/messages/events/%24.mid=a&seq=0", b"{\"t\":1}").await;
     assert!(matches!(client.packet().await, Packet::PubAck(_)));
@@ -142,7 +142,7 @@ async fn devices_and_enrollments_with_certificates_and_tpms_are_added_by_http() 
         let mut client = Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, Some(pem)).await.unwrap();
         let mut connect = Connect::new(id);
         connect.login = Some(Login::new(support::user_name(HUB, id), ""));
-        assert_eq!(client.greet(connect).await != not_authorized(), opens, "{id}");
+        assert_eq!(client.connect_with(connect).await != not_authorized(), opens, "{id}");
     }
     let group = json!({"name": "line-x", "group": true, "ca": true});
     let one = json!({"name": "x1", "thumbprint": certificate["thumbprint"]});
@@ -153,7 +153,7 @@ async fn devices_and_enrollments_with_certificates_and_tpms_are_added_by_http() 
 }
 
 #[tokio::test]
-async fn an_answer_to_a_call_that_is_no_json_is_named_to_whoever_called() {
+async fn a_method_response_that_is_not_json_is_reported_to_the_caller() {
     let emulator = start(config()).await;
     let curl = Curl::new(&emulator).await;
     let mut client = Client::device(&emulator).await;
@@ -167,8 +167,8 @@ async fn an_answer_to_a_call_that_is_no_json_is_named_to_whoever_called() {
             let id = client.publish(&format!("$iothub/methods/res/200/?$rid={request}"), answer).await;
             client.acknowledged(id).await;
         };
-        let (told, ()) = tokio::join!(call, respond);
-        assert_eq!(told["problem"].is_string(), named, "{told}");
+        let (reply, ()) = tokio::join!(call, respond);
+        assert_eq!(reply["problem"].is_string(), named, "{reply}");
     }
 }
 
@@ -178,12 +178,12 @@ async fn bad_requests_get_clear_answers() {
     let curl = Curl::new(&emulator).await;
     let cases = [
         ("POST", "/faults", json!({"fault": {"kind": "no-such"}}), "no-such"),
-        ("POST", "/faults", json!({"fault": {"kind": "half-open"}, "device": "d"}), "needs its `hub`"),
+        ("POST", "/faults", json!({"fault": {"kind": "half-open"}, "device": "d"}), "needs `hub`"),
         ("POST", "/faults", json!({"fault": {"kind": "half-open"}, "hub": "hub-z"}), "hub-z"),
         ("POST", "/hubs/hub-a/devices", json!({"id": "d", "keys": "AAAA"}), "keys"),
-        ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "AAAA", "ca": true}), "one of them only"),
-        ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "thumbprint": "00"}), "one of them only"),
-        ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "tpm": "AAAA"}), "one of them only"),
+        ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "AAAA", "ca": true}), "exactly one of"),
+        ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "thumbprint": "00"}), "exactly one of"),
+        ("POST", "/dps/enrollments", json!({"name": "g", "group": true, "tpm": "AAAA"}), "exactly one of"),
         ("POST", "/dps/enrollments", json!({"name": "d", "tpm": "!"}), "an endorsement key must be base64"),
         ("POST", "/hubs", json!({"name": "bad name"}), "bad name"),
         ("POST", "/hubs/hub-a/devices", json!({"id": "d", "key": "!"}), "base64"),
@@ -243,9 +243,9 @@ async fn the_program_prints_what_a_device_needs_and_keeps_its_ca() {
         assert!(timeout(Duration::from_secs(10), child.wait()).await.unwrap().unwrap().success());
     }
     assert_eq!(authorities[0], authorities[1]);
-    for (option, value, told) in [("--hub", "no good", "\"no good"), ("--tpm", "pump-7", "expected ID=BASE64KEY")] {
+    for (option, value, expected) in [("--hub", "no good", "\"no good"), ("--tpm", "pump-7", "expected ID=BASE64KEY")] {
         let output = Command::new(env!("CARGO_BIN_EXE_hub-emulator")).args([option, value]).output().await.unwrap();
         assert!(!output.status.success());
-        assert!(String::from_utf8_lossy(&output.stderr).contains(told), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(expected), "{output:?}");
     }
 }

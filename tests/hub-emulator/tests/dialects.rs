@@ -1,8 +1,8 @@
-//! The device SDKs that cannot be run here, as their public sources say they speak: whole sessions, byte by byte.
+//! Whole sessions, byte by byte, in the dialects of device SDKs that cannot be run here, from their public sources.
 //!
-//! Each dialect names the files it was read from, as `repository: path`; where the SDK's own name is long, from the
-//! folder of its device client on. The stories are the same for all: a device connects, subscribes, sends, reads and
-//! reports its twin, answers a method, takes a message and a change of its twin, and goes.
+//! Each dialect names its source files as `repository: path`; long paths begin at the folder of the device client. The
+//! session is the same for all: a device connects, subscribes, sends telemetry, reads and reports its twin, responds to
+//! a method, receives a message and a desired property change, and disconnects.
 
 #![expect(
     clippy::unwrap_used,

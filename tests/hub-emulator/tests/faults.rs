@@ -1,4 +1,4 @@
-//! Every fault, as a client meets it.
+//! Every fault, as observed by a client.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ use support::{
 
 async fn greeted(emulator: &Emulator) -> (Client, Answer) {
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    let answer = client.greet(connect_packet()).await;
+    let answer = client.connect_with(connect_packet()).await;
     (client, answer)
 }
 
@@ -69,7 +69,7 @@ async fn connect_is_answered_with_garbage_or_a_page() {
     assert!(matches!(greeted(&emulator).await.1, Answer::Bytes(_)));
     emulator.inject(Fault::HtmlInsteadOfConnack);
     match greeted(&emulator).await.1 {
-        // The codec may take the first letters of the page for a packet.
+        // The codec may parse the first letters of the page as a packet.
         Answer::Bytes(_) | Answer::Packet(_) => {}
         other => panic!("{other:?}"),
     }
@@ -129,7 +129,7 @@ async fn pubacks_are_withheld_until_the_fault_is_cleared() {
 }
 
 #[tokio::test]
-async fn pubacks_come_late_twice_or_for_nothing() {
+async fn pubacks_arrive_late_twice_or_for_unknown_packets() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     emulator.inject(Fault::DelayPubacks { delay: Duration::from_millis(200) });
@@ -158,7 +158,7 @@ async fn a_late_puback_lets_later_messages_overtake() {
 }
 
 #[tokio::test]
-async fn a_half_open_connection_says_and_stores_nothing() {
+async fn a_half_open_connection_sends_and_stores_nothing() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     emulator.hub(HUB).device(DEVICE).inject(Fault::HalfOpen);
@@ -183,7 +183,7 @@ async fn a_server_that_stops_reading_reads_on_when_the_fault_is_cleared() {
 }
 
 #[tokio::test]
-async fn a_connection_closes_after_so_many_bytes_either_way() {
+async fn a_connection_closes_after_a_number_of_bytes_in_either_direction() {
     let emulator = start(config()).await;
     emulator.inject(Fault::CloseAfterSent { bytes: 3 });
     assert_eq!(greeted(&emulator).await.1, Answer::Bytes(vec![0x20, 2, 0]));
@@ -242,7 +242,7 @@ async fn a_hub_that_is_down_closes_before_tls_on_the_shared_port_and_at_connect_
     let dial = |name: &'static str| Client::tls(emulator.tls_addr(), emulator.ca_pem(), name, None);
     assert!(dial(HUB).await.is_err());
     assert!(dial("hub-b.azure-devices.net").await.is_ok());
-    assert_eq!(dial("localhost").await.unwrap().greet(connect_packet()).await, Answer::Closed);
+    assert_eq!(dial("localhost").await.unwrap().connect_with(connect_packet()).await, Answer::Closed);
     assert_eq!(greeted(&emulator).await.1, Answer::Closed);
     let reasons =
         || emulator.ledger().connections().iter().filter(|one| one.closed == Some(CloseReason::HubDown)).count();
@@ -351,7 +351,7 @@ async fn telemetry_beyond_the_rate_is_late_and_beyond_the_queue_closes() {
 }
 
 #[tokio::test]
-async fn fault_properties_of_a_message_are_obeyed_once_per_message_id() {
+async fn fault_properties_of_a_message_are_applied_once_per_message_id() {
     let emulator = start(config()).await;
     let order = |id: &str, kind: &str, delay: u32, duration: u32| {
         format!(

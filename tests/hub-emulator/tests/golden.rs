@@ -1,4 +1,4 @@
-//! Recorded truth: a session of the official Python SDK, and published tokens.
+//! Recordings: a session of the official Python SDK, and published tokens.
 
 #![expect(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn device_key() -> Key {
     Key::from_bytes(b"golden-test-key-not-a-secret-0001")
 }
 
-/// Plays the bytes of the recorded client to the emulator, packet by packet, acting for the cloud where it did.
+/// Replays the bytes of the recorded client to the emulator, packet by packet, and the recorded actions of the cloud.
 #[tokio::test]
 async fn the_recorded_python_session_is_served_from_its_first_byte_to_its_last() {
     let lines: Vec<Value> =
@@ -42,7 +42,7 @@ async fn the_recorded_python_session_is_served_from_its_first_byte_to_its_last()
         .enroll(Enrollment::individual(DEVICE, device_key()))
         .plain_port(0);
     let emulator = start(config).await;
-    // The tokens of the recording end in November 2026.
+    // The tokens of the recording expire in November 2026.
     let recorded_at = 1_795_373_000_i64;
     let now = i64::try_from(emulator.clock().unix()).unwrap();
     emulator.clock().set_offset_seconds(recorded_at - now);
@@ -59,13 +59,13 @@ async fn the_recorded_python_session_is_served_from_its_first_byte_to_its_last()
         if direction == "C>S" {
             let mut frame = bytes(line["hex"].as_str().unwrap());
             if topic.contains("get-operationstatus") {
-                // Our operation id takes the place of the recorded one; both sides treat it as opaque.
+                // The emulator's operation id replaces the recorded one; both sides treat it as opaque.
                 let topic = topic.replace(&operation.0, &operation.1);
                 client.publish_as(&topic, b" ", u16::try_from(line["pid"].as_u64().unwrap()).unwrap(), false).await;
                 continue;
             }
             if topic.starts_with("$iothub/methods/res/") {
-                // The call below carries a request id of ours.
+                // The call below has another request id.
                 let rid = topic.split("$rid=").nth(1).unwrap();
                 let ours: String = operation.1.clone();
                 let text = String::from_utf8_lossy(&frame).replace(&format!("$rid={rid}"), &format!("$rid={ours}"));
@@ -122,7 +122,7 @@ async fn the_recorded_python_session_is_served_from_its_first_byte_to_its_last()
 }
 
 #[tokio::test]
-async fn every_published_token_opens_and_every_wrong_one_is_refused() {
+async fn every_published_token_is_accepted_and_every_wrong_one_is_refused() {
     let vectors: Value = serde_json::from_str(&golden("sas-vectors.json")).unwrap();
     let mut tokens = 0;
     for vector in vectors["vectors"].as_array().unwrap() {
@@ -142,9 +142,9 @@ async fn every_published_token_opens_and_every_wrong_one_is_refused() {
                 if !password.contains("%2f") && !mismatch {
                     assert_eq!(key.token(resource, expiry, vector["skn"].as_str()), expected, "{name}");
                 }
-                assert_eq!(opens(resource, &key, &password, expiry - 100).await, !mismatch, "{name}");
-                assert!(!opens(resource, &key, &password, expiry + 1_000).await, "{name} is over");
-                assert!(!opens(resource, &Key::from_seed("other"), &password, expiry - 100).await, "{name}");
+                assert_eq!(accepts(resource, &key, &password, expiry - 100).await, !mismatch, "{name}");
+                assert!(!accepts(resource, &key, &password, expiry + 1_000).await, "{name} is over");
+                assert!(!accepts(resource, &Key::from_seed("other"), &password, expiry - 100).await, "{name}");
                 tokens += 1;
             }
             "derived-key" => {
@@ -181,8 +181,8 @@ async fn every_published_token_opens_and_every_wrong_one_is_refused() {
     assert!(tokens >= 8, "{tokens} tokens");
 }
 
-/// Tells whether `password` opens a connection for `resource` at the Unix time `at`.
-async fn opens(resource: &str, key: &Key, password: &str, at: u64) -> bool {
+/// Returns whether `password` is accepted for `resource` at the Unix time `at`.
+async fn accepts(resource: &str, key: &Key, password: &str, at: u64) -> bool {
     let (host, rest) = resource.split_once('/').unwrap();
     let id = rest.trim_start_matches("devices/").trim_start_matches("registrations/").replace("/modules/", "/");
     let is_dps = rest.starts_with("registrations/");
@@ -200,7 +200,7 @@ async fn opens(resource: &str, key: &Key, password: &str, at: u64) -> bool {
     let mut connect = Connect::new(id.as_str());
     connect.login = Some(Login::new(user_name, password));
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    let answer = client.greet(connect).await;
+    let answer = client.connect_with(connect).await;
     emulator.stop().await;
     let opened = matches!(&answer, Answer::Packet(Packet::ConnAck(ack)) if ack.code as u8 == 0);
     assert!(opened || answer == not_authorized(), "{answer:?}");

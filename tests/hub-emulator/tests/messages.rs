@@ -21,7 +21,7 @@ use support::{
 const EVENTS: &str = "devices/dev-1/messages/events/";
 
 #[tokio::test]
-async fn a_message_is_acknowledged_and_stands_in_the_ledger_with_its_decoded_properties() {
+async fn a_message_is_acknowledged_and_the_ledger_has_its_decoded_properties() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     let topic = format!("{EVENTS}%24.mid=msg-1&%24.cid=c%2F1&k=&note=a%20b%26c%3Dd%2F%C3%A9");
@@ -38,7 +38,7 @@ async fn a_message_is_acknowledged_and_stands_in_the_ledger_with_its_decoded_pro
 }
 
 #[tokio::test]
-async fn duplicates_are_told_by_message_id_and_never_by_packet_id() {
+async fn duplicates_are_identified_by_message_id_and_never_by_packet_id() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     for (id, packet_id, dup) in [("a", 1, false), ("b", 1, false), ("a", 9, true), ("c", 2, false)] {
@@ -98,7 +98,7 @@ async fn retain_becomes_a_property_and_qos_0_needs_no_acknowledgement() {
 }
 
 #[tokio::test]
-async fn what_the_documentation_forbids_closes_the_connection() {
+async fn forbidden_packets_close_the_connection() {
     let emulator = start(config()).await;
     let mut qos_2 = Publish::from_bytes(EVENTS, QoS::ExactlyOnce, Bytes::new());
     qos_2.pkid = 1;
@@ -165,7 +165,7 @@ async fn qos_2_subscriptions_are_granted_1_and_several_filters_come_in_one_packe
 }
 
 #[tokio::test]
-async fn subscriptions_outlive_a_disconnect_with_clean_session_0_until_the_hub_forgets() {
+async fn subscriptions_survive_a_disconnect_with_clean_session_0_until_the_hub_deletes_the_session() {
     let emulator = start(config()).await;
     let hub = emulator.hub(HUB);
     let (mut client, present) = Client::connected(&emulator, connect_packet()).await;
@@ -202,7 +202,7 @@ async fn clean_session_1_starts_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn a_reader_that_never_reads_does_not_stop_the_others() {
+async fn a_client_that_never_reads_does_not_block_the_others() {
     let emulator = start(config_with(hub().device("dev-2", support::key()))).await;
     let mut lazy = Client::device(&emulator).await;
     for _ in 0..2_000 {

@@ -56,7 +56,7 @@ impl AtDps {
         Self { client, request: 0 }
     }
 
-    /// Sends a request and returns the topic and body of the answer.
+    /// Sends a request and returns the topic and body of the response.
     async fn ask(&mut self, topic: &str, body: &str) -> (String, Vec<u8>) {
         let id = self.client.publish(topic, body.as_bytes()).await;
         self.client.acknowledged(id).await;
@@ -144,7 +144,7 @@ async fn wrong_keys_and_scopes_are_refused_with_5_and_unknown_devices_with_404()
     wrong_scope.login.as_mut().unwrap().username = "0ne00X/registrations/known/api-version=2019-03-31".to_owned();
     for connect in [wrong_scope, connect("known", &Key::from_seed("x"))] {
         let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-        assert_eq!(client.greet(connect).await, not_authorized());
+        assert_eq!(client.connect_with(connect).await, not_authorized());
     }
     let empty = Config::new().hub(HUB).dps(DpsConfig::new().id_scope(SCOPE)).plain_port(0);
     let emulator = start(empty).await;
@@ -186,7 +186,7 @@ async fn a_device_with_a_certificate_of_the_ca_registers_and_connects() {
     connect.login = Some(Login::new(support::user_name(HUB, "cam-1"), ""));
     dial(HUB).await.unwrap().accepted(connect.clone()).await;
     let mut without = Client::tls(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.unwrap();
-    assert_eq!(without.greet(connect).await, not_authorized());
+    assert_eq!(without.connect_with(connect).await, not_authorized());
     let outcome = emulator.ledger().connections().last().unwrap().outcome;
     assert_eq!(outcome, Outcome::Refused { code: 5, why: Refusal::BadCertificate });
 }
@@ -277,7 +277,7 @@ async fn registrations_and_polls_beyond_the_limits_get_429() {
 }
 
 #[tokio::test]
-async fn a_moved_device_is_cut_off_refused_and_finds_its_twin_at_the_new_hub() {
+async fn a_moved_device_is_disconnected_and_refused_and_finds_its_twin_at_the_new_hub() {
     let emulator = start(config()).await;
     let derived = group().derive("a");
     AtDps::new(&emulator, "a").await.finish().await;
@@ -286,7 +286,7 @@ async fn a_moved_device_is_cut_off_refused_and_finds_its_twin_at_the_new_hub() {
     emulator.move_device("a", "hub-a", "hub-b").unwrap();
     client.closed().await;
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(support::connect_for(HUB, "a", &derived)).await, not_authorized());
+    assert_eq!(client.connect_with(support::connect_for(HUB, "a", &derived)).await, not_authorized());
     let state = AtDps::new(&emulator, "a").await.finish().await["registrationState"].clone();
     assert_eq!((&state["assignedHub"], &state["substatus"]), (&json!(HUB_B), &json!("deviceDataMigrated")));
     let (mut client, present) = Client::connected(&emulator, support::connect_for(HUB_B, "a", &derived)).await;
@@ -335,7 +335,7 @@ async fn undocumented_topics_at_dps_close_the_connection() {
 }
 
 #[tokio::test]
-async fn dps_that_is_down_refuses_tcp_on_its_own_port_and_may_close_what_comes_instead() {
+async fn dps_that_is_down_refuses_tcp_on_its_own_port_or_accepts_and_closes() {
     let emulator = start(config().dps(DpsConfig::new().port(0))).await;
     let address = emulator.dps().addr();
     let refused = || std::net::TcpStream::connect(address).is_err();

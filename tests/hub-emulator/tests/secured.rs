@@ -23,18 +23,18 @@ const HUB_B: &str = "hub-b.azure-devices.net";
 #[tokio::test]
 async fn one_port_serves_every_name_and_a_foreign_name_is_refused() {
     let emulator = start(config().hub("hub-b").gateway_name("edge-1")).await;
-    let dial = |name: &'static str| Client::tls(emulator.tls_addr(), emulator.ca_pem(), name, None);
+    let connect = |name: &'static str| Client::tls(emulator.tls_addr(), emulator.ca_pem(), name, None);
     for name in [HUB, "localhost", "127.0.0.1", "edge-1"] {
-        dial(name).await.unwrap().accepted(connect_packet()).await;
+        connect(name).await.unwrap().accepted(connect_packet()).await;
     }
     for name in [HUB_B, DPS] {
-        assert_eq!(dial(name).await.unwrap().greet(connect_packet()).await, not_authorized(), "{name}");
+        assert_eq!(connect(name).await.unwrap().connect_with(connect_packet()).await, not_authorized(), "{name}");
     }
-    assert!(dial("hub-z.azure-devices.net").await.is_err());
+    assert!(connect("hub-z.azure-devices.net").await.is_err());
 }
 
 #[tokio::test]
-async fn a_stranger_ca_is_not_trusted_and_a_kept_one_is() {
+async fn an_unknown_ca_is_not_trusted_and_a_stored_one_is() {
     let authority = Authority::new().unwrap();
     let emulator = start(config().authority(authority.clone())).await;
     let again = Authority::from_pem(authority.pem(), authority.key_pem()).unwrap();
@@ -64,7 +64,7 @@ async fn flawed_certificates_are_refused_by_a_client_that_checks() {
 }
 
 #[tokio::test]
-async fn a_device_proves_itself_by_thumbprint() {
+async fn a_device_authenticates_by_thumbprint() {
     let authority = Authority::new().unwrap();
     let right = authority.device_certificate(DEVICE).unwrap();
     let wrong = authority.device_certificate(DEVICE).unwrap();
@@ -78,7 +78,7 @@ async fn a_device_proves_itself_by_thumbprint() {
         if accepted {
             client.accepted(connect.clone()).await;
         } else {
-            assert_eq!(client.greet(connect.clone()).await, not_authorized());
+            assert_eq!(client.connect_with(connect.clone()).await, not_authorized());
         }
     }
 }
@@ -91,7 +91,7 @@ fn openssl(folder: &Path, arguments: &str) {
 }
 
 #[tokio::test]
-async fn a_certificate_without_extensions_proves_a_device_by_thumbprint_and_by_ca() {
+async fn a_certificate_without_extensions_authenticates_by_thumbprint_and_by_ca() {
     let authority = Authority::new().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
@@ -126,14 +126,14 @@ async fn a_certificate_without_extensions_proves_a_device_by_thumbprint_and_by_c
             if accepted {
                 client.accepted(connect).await;
             } else {
-                assert_eq!(client.greet(connect).await, not_authorized());
+                assert_eq!(client.connect_with(connect).await, not_authorized());
             }
         }
     }
 }
 
 #[tokio::test]
-async fn certificates_name_the_list_of_revoked_ones_and_hold_against_it() {
+async fn certificates_name_the_revocation_list_and_pass_its_check() {
     const ADDRESS: &str = "http://127.0.0.1:8080/ca.crl";
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
@@ -166,7 +166,7 @@ async fn tls_is_cut_or_answered_with_a_page() {
 }
 
 #[tokio::test]
-async fn bytes_after_the_end_of_tls_are_ignored_whatever_they_are() {
+async fn any_bytes_after_the_end_of_tls_are_ignored() {
     let emulator = start(config()).await;
     let alert = [0x15, 3, 3, 0, 2, 1, 40];
     let strays = [(&alert[..], false), (&alert, true), (b"GET / HTTP/1.1\r\n\r\n", false), (&[0xff; 4096], false)];
@@ -174,7 +174,7 @@ async fn bytes_after_the_end_of_tls_are_ignored_whatever_they_are() {
         let mut stream = support::tls_stream(emulator.tls_addr(), emulator.ca_pem(), HUB, None).await.unwrap();
         let mut bytes = BytesMut::new();
         connect_packet().write(&mut bytes).unwrap();
-        // DISCONNECT, which the hub answers with the end of TLS.
+        // DISCONNECT; the hub responds by ending TLS.
         bytes.extend_from_slice(&[0xe0, 0]);
         stream.write_all(&bytes).await.unwrap();
         let mut answer = Vec::new();
@@ -183,7 +183,7 @@ async fn bytes_after_the_end_of_tls_are_ignored_whatever_they_are() {
         if says_goodbye {
             stream.shutdown().await.unwrap();
         }
-        // The hub may be gone by now, which the record of the connection tells.
+        // The hub may have closed already; the connection record shows it.
         let _ = stream.get_mut().0.write_all(stray).await;
         let ended = || emulator.ledger().connections().iter().filter(|record| record.closed.is_some()).count();
         support::eventually("the connection ended", || ended() == number + 1).await;
@@ -193,7 +193,7 @@ async fn bytes_after_the_end_of_tls_are_ignored_whatever_they_are() {
 }
 
 #[tokio::test]
-async fn a_client_that_sends_no_name_is_shown_a_certificate_for_all_of_them() {
+async fn a_client_without_sni_gets_a_certificate_with_all_names() {
     let emulator = start(config().gateway_name("edge-1").storage_host("files.core.windows.net")).await;
     let nameless =
         async |name: &str| support::tls_stream_that(emulator.tls_addr(), emulator.ca_pem(), name, None, false).await;

@@ -1,4 +1,4 @@
-//! The services of a hub as the operation log tells of them: limits, versions, late answers, expiry.
+//! The services of a hub in the operation log: limits, versions, late responses, expiry.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,7 +21,7 @@ const METHODS: &str = "$iothub/methods/POST/#";
 const INBOX: &str = "devices/dev-1/messages/devicebound/#";
 
 #[tokio::test]
-async fn a_lost_notification_leaves_a_gap_and_a_change_while_offline_is_not_told_later() {
+async fn a_lost_notification_leaves_a_gap_and_a_change_while_offline_is_not_notified_later() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     device.set_desired(&json!({"a": 1})).unwrap();
@@ -49,7 +49,7 @@ async fn a_lost_notification_leaves_a_gap_and_a_change_while_offline_is_not_told
 }
 
 #[tokio::test]
-async fn an_identity_made_again_closes_the_connection_and_restarts_its_versions() {
+async fn a_recreated_identity_closes_the_connection_and_restarts_its_versions() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let mut client = Client::device(&emulator).await;
@@ -87,7 +87,7 @@ async fn twin_requests_are_throttled_with_a_hint_and_logged_with_their_status() 
 }
 
 #[tokio::test]
-async fn a_change_into_another_version_is_a_conflict_and_limits_hold_for_the_service_too() {
+async fn a_change_with_an_outdated_version_is_a_conflict_and_limits_apply_to_the_service_too() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     assert_eq!(device.set_desired_if(1, &json!({"a": 1})).unwrap(), 2);
@@ -97,7 +97,7 @@ async fn a_change_into_another_version_is_a_conflict_and_limits_hold_for_the_ser
 }
 
 #[tokio::test]
-async fn calls_run_at_once_in_any_order_and_a_late_answer_is_noticed() {
+async fn calls_run_concurrently_in_any_order_and_a_late_response_is_logged() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let mut client = Client::device(&emulator).await;
@@ -149,7 +149,7 @@ async fn a_call_may_wait_for_the_device_to_connect() {
 }
 
 #[tokio::test]
-async fn a_message_tells_its_properties_in_the_topic_and_its_fate_in_the_log() {
+async fn a_message_has_its_properties_in_the_topic_and_its_outcome_in_the_log() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let mut client = Client::device(&emulator).await;
@@ -183,10 +183,10 @@ async fn a_message_tells_its_properties_in_the_topic_and_its_fate_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_used_up_quota_closes_until_midnight() {
+async fn a_used_up_quota_closes_connections_until_midnight() {
     let emulator = start(config_with(hub().daily_quota(3))).await;
     let clock = emulator.clock();
-    // Noon, whatever the time of the machine.
+    // Noon, independent of the machine's clock.
     let noon = i64::try_from(clock.unix() % 86_400).unwrap();
     clock.set_offset_seconds(86_400 + 43_200 - noon);
     let mut client = Client::device(&emulator).await;
@@ -198,7 +198,7 @@ async fn a_used_up_quota_closes_until_midnight() {
     let (mut again, _) = Client::connected(&emulator, connect_packet()).await;
     again.closed().await;
     let closed = || emulator.ledger().connections()[1].closed.clone();
-    eventually("the log tells why", || closed() == Some(CloseReason::QuotaExceeded)).await;
+    eventually("the log has the reason", || closed() == Some(CloseReason::QuotaExceeded)).await;
     clock.advance(Duration::from_secs(43_200));
     let mut client = Client::device(&emulator).await;
     client.delivered("four").await;
@@ -207,7 +207,7 @@ async fn a_used_up_quota_closes_until_midnight() {
 }
 
 #[tokio::test]
-async fn a_report_into_another_version_meets_412() {
+async fn a_report_with_an_outdated_version_gets_412() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     client.subscribed(TWIN).await;
@@ -220,7 +220,7 @@ async fn a_report_into_another_version_meets_412() {
 }
 
 #[tokio::test]
-async fn what_a_module_sends_to_an_output_reaches_the_input_it_is_routed_to() {
+async fn a_message_to_a_module_output_reaches_the_routed_input() {
     let module = |name: &str| format!("{DEVICE}/{name}");
     let (from, to) = (module("a"), module("b"));
     let emulator = start(config_with(hub().device(&from, support::key()).device(&to, support::key()))).await;
@@ -249,7 +249,7 @@ async fn what_a_module_sends_to_an_output_reaches_the_input_it_is_routed_to() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_leaves_the_older_one_valid_once() {
+async fn a_rotated_key_stays_valid_for_one_rotation() {
     let emulator = start(config()).await;
     let device = emulator.hub(HUB).device(DEVICE);
     let (first, second) = (hub_emulator::Key::from_seed("1"), hub_emulator::Key::from_seed("2"));
@@ -257,6 +257,6 @@ async fn a_rotated_key_leaves_the_older_one_valid_once() {
     Client::device(&emulator).await;
     device.rotate_key(second).unwrap();
     let mut client = Client::plain(emulator.plain_addr().unwrap()).await;
-    assert_eq!(client.greet(connect_packet()).await, support::not_authorized());
+    assert_eq!(client.connect_with(connect_packet()).await, support::not_authorized());
     Client::connected(&emulator, support::connect_for(HUB, DEVICE, &first)).await;
 }

@@ -1,4 +1,4 @@
-//! Forms in which different SDKs say the same: all of them are taken.
+//! The variants of packets that different SDKs send: all are accepted.
 
 #![expect(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ async fn telemetry_comes_at_qos_0_retained_and_with_either_case_of_percent_encod
 }
 
 #[tokio::test]
-async fn request_ids_are_any_text_and_come_back_as_they_were() {
+async fn request_ids_are_any_text_and_are_returned_unchanged() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     client.subscribed("$iothub/twin/res/#").await;
@@ -76,7 +76,7 @@ async fn request_ids_are_any_text_and_come_back_as_they_were() {
 
 // adafruit/Adafruit_CircuitPython_AzureIoT: adafruit_azureiot/iot_mqtt.py; filters of the same kind are in IoT Central's samples.
 #[tokio::test]
-async fn filters_beside_the_documented_ones_bring_what_they_name_and_no_more() {
+async fn undocumented_filters_deliver_exactly_their_topics() {
     let emulator = start(config()).await;
     let mut client = Client::device(&emulator).await;
     for filter in ["$iothub/methods/#", "$iothub/twin/res/200/#", "devices/dev-1/messages/events/#"] {

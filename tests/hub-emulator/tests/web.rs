@@ -1,4 +1,4 @@
-//! The port of HTTPS and WebSockets: MQTT in frames, and file uploads.
+//! The HTTPS and WebSocket port: MQTT in frames, and file uploads.
 
 #![expect(
     clippy::unwrap_used,
@@ -59,7 +59,7 @@ async fn dps_answers_on_a_web_socket_too_and_other_paths_and_protocols_are_refus
     assert_eq!(support::socket(&emulator, HUB, "/$iothub/websocket", "amqp", None, 64).await.err(), Some(400));
 }
 
-/// Sends one request; status and body of the answer, or nothing when the connection ends.
+/// Sends one request; returns status and body of the response, or nothing when the connection ends.
 async fn ask(
     emulator: &Emulator,
     certificate: Option<(&str, &str)>,
@@ -86,7 +86,7 @@ fn by_token() -> String {
     format!("Authorization: {}\r\n", token(HUB, DEVICE, &key()))
 }
 
-/// Asks where to upload to: the answer, and the target of the blob.
+/// Requests a SAS URI; returns the response and the target of the blob.
 async fn begin(emulator: &Emulator, name: &str) -> (Value, String) {
     let body = json!({ "blobName": name }).to_string();
     let (status, place) = ask(emulator, None, "POST", FILES, &by_token(), body.as_bytes()).await.unwrap();
@@ -99,17 +99,17 @@ async fn begin(emulator: &Emulator, name: &str) -> (Value, String) {
 }
 
 #[tokio::test]
-async fn a_file_is_uploaded_at_once_or_in_blocks_and_its_end_told() {
+async fn a_file_is_uploaded_whole_or_in_blocks_and_its_end_notified() {
     let emulator = start(web(config_with(hub()))).await;
     let (place, target) = begin(&emulator, "whole.bin").await;
     let put = ask(&emulator, None, "PUT", &target, "x-ms-blob-type: BlockBlob\r\n", b"all of it").await;
     assert_eq!(put.unwrap().0, 201);
     assert_eq!(emulator.uploaded(DEVICE, "whole.bin").unwrap(), b"all of it");
-    let told = json!({"correlationId": place["correlationId"], "isSuccess": true, "statusCode": 200,
+    let notification = json!({"correlationId": place["correlationId"], "isSuccess": true, "statusCode": 200,
         "statusDescription": "fine"});
     for expected in [204, 400] {
-        let answer = ask(&emulator, None, "POST", NOTIFY, &by_token(), told.to_string().as_bytes()).await;
-        assert_eq!(answer.unwrap().0, expected, "the second notification finds the upload over");
+        let answer = ask(&emulator, None, "POST", NOTIFY, &by_token(), notification.to_string().as_bytes()).await;
+        assert_eq!(answer.unwrap().0, expected, "the second notification finds the upload ended");
     }
     let (place, target) = begin(&emulator, "parts.bin").await;
     for (id, part) in [("QUE=", "one "), ("QkI=", "two")] {
@@ -123,8 +123,8 @@ async fn a_file_is_uploaded_at_once_or_in_blocks_and_its_end_told() {
     assert_eq!(emulator.uploaded(DEVICE, "parts.bin").unwrap(), b"one two");
     let correlation = percent_encode(place["correlationId"].as_str().unwrap());
     let path = format!("/devices/dev-1/files/notifications/{correlation}?api-version=2021-04-12");
-    let told = json!({"isSuccess": false, "statusCode": 500, "statusDescription": "gone"}).to_string();
-    assert_eq!(ask(&emulator, None, "POST", &path, &by_token(), told.as_bytes()).await.unwrap().0, 204);
+    let notification = json!({"isSuccess": false, "statusCode": 500, "statusDescription": "gone"}).to_string();
+    assert_eq!(ask(&emulator, None, "POST", &path, &by_token(), notification.as_bytes()).await.unwrap().0, 204);
     let operations = emulator.ledger().operations_of(DEVICE);
     let Some(Operation::UploadNotified { success, code, status, .. }) = operations.last() else {
         panic!("{operations:?}")
@@ -180,7 +180,7 @@ async fn faults_strike_the_hub_and_the_storage_and_an_old_token_is_refused() {
 }
 
 #[tokio::test]
-async fn a_certificate_opens_file_uploads_too() {
+async fn a_certificate_authenticates_file_uploads_too() {
     let authority = hub_emulator::Authority::new().unwrap();
     let own = authority.device_certificate("by-cert").unwrap();
     let auth = DeviceAuth::Thumbprint { primary: own.thumbprint.clone(), secondary: None };

@@ -9,42 +9,42 @@ use serde_json::{Value, json};
 use crate::packets::{Connect, DISCONNECT, PINGREQ, puback, publish, subscribe, unsubscribe};
 use crate::support::{Client, HUB, LATER, SOON, eventually, socket, start};
 
-/// Makes a token of a resource, with a signer of texts.
+/// Creates a token for a resource with a signing function.
 type MakeToken = fn(&str, &dyn Fn(&str) -> String) -> String;
 
-/// How a device proves itself.
+/// The credentials of a device.
 #[derive(Clone, Copy, Debug)]
-enum Proof {
+enum Credentials {
     Token(MakeToken),
-    /// With a certificate, and this password.
+    /// A certificate, and this password.
     Certificate(Option<&'static str>),
 }
 
-/// What a device asks of its twin.
+/// The twin requests of a device.
 #[derive(Clone, Copy, Debug)]
 struct Twin {
-    /// Topics of GET and PATCH up to the request id, and what follows it.
+    /// Topics of GET and PATCH before and after the request id.
     get: &'static str,
     patch: &'static str,
     request: &'static str,
     after: &'static str,
-    /// QoS 1 rather than 0.
+    /// QoS 1 instead of 0.
     acknowledged: bool,
 }
 
-/// One SDK's way to say it.
+/// The dialect of one SDK.
 #[derive(Clone, Debug)]
 struct Dialect {
     name: &'static str,
-    /// Where it was read, `repository: path`.
+    /// Source files, `repository: path`.
     sources: &'static [&'static str],
     /// `device`, or `device/module`.
     id: &'static str,
-    /// What follows the name of the identity in the user name.
+    /// The rest of the user name after the identity.
     query: &'static str,
     product: &'static str,
     model: Option<&'static str>,
-    proof: Proof,
+    credentials: Credentials,
     clean: bool,
     keep_alive: u16,
     will: bool,
@@ -52,11 +52,11 @@ struct Dialect {
     socket: Option<(&'static str, &'static str)>,
     /// The SUBSCRIBE packets, each with its filters and their QoS.
     filters: &'static [&'static [(&'static str, u8)]],
-    /// Topic of a message, and the properties the hub takes from it.
+    /// Topic of a message, and the properties that the hub reads from it.
     message: &'static str,
     properties: &'static [(&'static str, &'static str)],
     twin: Twin,
-    /// The filter it gives back in the end.
+    /// The filter it unsubscribes from at the end.
     gives_back: Option<&'static str>,
     /// Ends with a DISCONNECT.
     says_goodbye: bool,
@@ -67,7 +67,7 @@ fn encoded_upper(resource: &str, sign: &dyn Fn(&str) -> String) -> String {
     format!("SharedAccessSignature sr={sr}&sig={}&se={LATER}", percent_encode(&sign(&format!("{sr}\n{LATER}"))))
 }
 
-/// Hexadecimal digits in lower case, and a key name that is empty.
+/// Hexadecimal digits in lower case, and an empty key name.
 fn encoded_lower(resource: &str, sign: &dyn Fn(&str) -> String) -> String {
     let lower = |text: &str| percent_encode(text).replace("%2F", "%2f").replace("%2B", "%2b").replace("%3D", "%3d");
     let sr = lower(resource);
@@ -79,7 +79,7 @@ fn signature_first(resource: &str, sign: &dyn Fn(&str) -> String) -> String {
     format!("SharedAccessSignature sig={sig}&se={LATER}&sr={resource}")
 }
 
-/// As the documentation words it: the resource in lower case.
+/// As documented: the resource in lower case.
 fn lower_case(resource: &str, sign: &dyn Fn(&str) -> String) -> String {
     encoded_upper(&resource.to_lowercase(), sign)
 }
@@ -93,7 +93,7 @@ const TWIN: Twin = Twin {
     acknowledged: true,
 };
 
-/// What most dialects share.
+/// The common part of most dialects.
 const COMMON: Dialect = Dialect {
     name: "",
     sources: &[],
@@ -101,7 +101,7 @@ const COMMON: Dialect = Dialect {
     query: "",
     product: "",
     model: None,
-    proof: Proof::Token(encoded_upper),
+    credentials: Credentials::Token(encoded_upper),
     clean: false,
     keep_alive: 300,
     will: false,
@@ -139,7 +139,7 @@ const EMBEDDED_SOURCES: &[&str] = &[
 const CSHARP: Dialect = Dialect {
     name: "C#",
     sources: CSHARP_SOURCES,
-    // The model id is not encoded, and comes last.
+    // The model id is not encoded and is last.
     query: "/?api-version=2020-09-30&DeviceClientType=.NET%2F1.42.0%20%28.NET%206.0.1%3B%20Linux%3B%20X64%29&model-id=dtmi:com:example:Thermostat;1",
     product: ".NET/1.42.0 (.NET 6.0.1; Linux; X64)",
     model: Some("dtmi:com:example:Thermostat;1"),
@@ -162,9 +162,9 @@ const C: Dialect = Dialect {
     query: "/?api-version=2020-09-30&DeviceClientType=iothubclient%2f1.14.0%20(native%3b%20Linux%3b%20x86_64)&model-id=dtmi%3acom%3aexample%3aThermostat%3b1",
     product: "iothubclient/1.14.0 (native; Linux; x86_64)",
     model: Some("dtmi:com:example:Thermostat;1"),
-    proof: Proof::Token(encoded_lower),
+    credentials: Credentials::Token(encoded_lower),
     keep_alive: 240,
-    // One packet for all; QoS 0 for what is answered.
+    // One packet for all filters; QoS 0 for responses.
     filters: &[
         &[("devices/Dev-1/messages/devicebound/#", 1)],
         &[("$iothub/twin/res/#", 0), ("$iothub/twin/PATCH/properties/desired/#", 0), ("$iothub/methods/POST/#", 0)],
@@ -184,7 +184,7 @@ const JAVA: Dialect = Dialect {
     query: "/?api-version=2020-09-30&model-id=dtmi%3Acom%3Aexample%3AThermostat%3B1&DeviceClientType=com.microsoft.azure.sdk.iot.iot-device-client%2F2.1.4",
     product: "com.microsoft.azure.sdk.iot.iot-device-client/2.1.4",
     model: Some("dtmi:com:example:Thermostat;1"),
-    proof: Proof::Token(signature_first),
+    credentials: Credentials::Token(signature_first),
     keep_alive: 230,
     filters: &[
         &[("devices/Dev-1/messages/devicebound/#", 1)],
@@ -194,7 +194,7 @@ const JAVA: Dialect = Dialect {
     ],
     message: "devices/Dev-1/messages/events/$.mid=m-1&$.cid=c%2F1&$.ce=utf-8&$.ct=application%2Fjson&my%20key=my%20value",
     properties: &[("$.cid", "c/1"), ("$.ct", "application/json"), ("my key", "my value")],
-    // The version of a collection that was never read.
+    // The version of a property collection that was never read.
     twin: Twin { after: "&$version=0", ..TWIN },
     ..COMMON
 };
@@ -204,7 +204,7 @@ fn dialects() -> Vec<Dialect> {
         CSHARP,
         Dialect {
             name: "C#, certificate, WebSockets",
-            proof: Proof::Certificate(None),
+            credentials: Credentials::Certificate(None),
             socket: Some(("/$iothub/websocket", "mqtt")),
             ..CSHARP
         },
@@ -232,7 +232,7 @@ fn dialects() -> Vec<Dialect> {
             says_goodbye: false,
             ..C
         },
-        Dialect { name: "C, certificate", proof: Proof::Certificate(None), ..C },
+        Dialect { name: "C, certificate", credentials: Credentials::Certificate(None), ..C },
         Dialect {
             name: "C, module",
             id: "Dev-1/Filter",
@@ -263,7 +263,7 @@ fn dialects() -> Vec<Dialect> {
                 &[("$iothub/twin/PATCH/properties/desired/#", 1)],
                 &[("$iothub/methods/POST/#", 1)],
             ],
-            // A slash ends the topics of modules.
+            // Topics of modules end with a slash.
             message: "devices/Dev-1/modules/Filter/messages/events/$.mid=m-1&$.on=out/",
             properties: &[("$.on", "out")],
             ..JAVA
@@ -286,7 +286,7 @@ fn dialects() -> Vec<Dialect> {
             sources: EMBEDDED_SOURCES,
             query: "/?api-version=2020-09-30&DeviceClientType=c%2F1.5.0(FreeRTOS)",
             product: "c/1.5.0(FreeRTOS)",
-            proof: Proof::Certificate(Some("")),
+            credentials: Credentials::Certificate(Some("")),
             clean: true,
             filters: CSHARP.filters,
             message: "devices/Dev-1/messages/events/%24.mid=m-1",
@@ -313,7 +313,7 @@ fn dialects() -> Vec<Dialect> {
             sources: &["MicrosoftDocs/azure-docs: articles/iot/iot-mqtt-connect-to-iot-hub.md"],
             // Without the question mark, as the documentation of 2017 wrote it and browsers' MQTT clients copied it.
             query: "/api-version=2018-06-30",
-            proof: Proof::Token(lower_case),
+            credentials: Credentials::Token(lower_case),
             clean: true,
             keep_alive: 0,
             filters: &[
@@ -338,13 +338,13 @@ async fn every_dialect_has_its_whole_session() {
 }
 
 /// A hub with the identity of a dialect, and the dialect connected to it.
-async fn greet(dialect: &Dialect) -> (Emulator, Client) {
+async fn connected(dialect: &Dialect) -> (Emulator, Client) {
     let key = Key::from_seed("dialect");
     let authority = hub_emulator::Authority::new().unwrap();
     let own = authority.device_certificate("Dev-1").unwrap();
-    let auth = match dialect.proof {
-        Proof::Token(_) => DeviceAuth::from(key.clone()),
-        Proof::Certificate(_) => DeviceAuth::Thumbprint { primary: own.thumbprint.clone(), secondary: None },
+    let auth = match dialect.credentials {
+        Credentials::Token(_) => DeviceAuth::from(key.clone()),
+        Credentials::Certificate(_) => DeviceAuth::Thumbprint { primary: own.thumbprint.clone(), secondary: None },
     };
     let mut hub = HubConfig::new(HUB).device(dialect.id, auth);
     if dialect.id.contains('/') {
@@ -355,9 +355,9 @@ async fn greet(dialect: &Dialect) -> (Emulator, Client) {
         None => format!("{HUB}/devices/{}", dialect.id),
         Some((device, module)) => format!("{HUB}/devices/{device}/modules/{module}"),
     };
-    let (password, certificate) = match dialect.proof {
-        Proof::Token(make) => (Some(make(&resource, &|text| STANDARD.encode(key.sign(text.as_bytes())))), None),
-        Proof::Certificate(password) => {
+    let (password, certificate) = match dialect.credentials {
+        Credentials::Token(make) => (Some(make(&resource, &|text| STANDARD.encode(key.sign(text.as_bytes())))), None),
+        Credentials::Certificate(password) => {
             (password.map(str::to_owned), Some((own.certificate_pem.as_str(), own.key_pem.as_str())))
         }
     };
@@ -383,7 +383,7 @@ async fn greet(dialect: &Dialect) -> (Emulator, Client) {
 }
 
 async fn session(dialect: &Dialect) {
-    let (emulator, mut client) = greet(dialect).await;
+    let (emulator, mut client) = connected(dialect).await;
     let identity = emulator.hub(HUB).device(dialect.id);
     let record = emulator.ledger().connections_of(dialect.id).pop().unwrap();
     let product = record.product.as_deref().unwrap_or_default();
@@ -423,7 +423,7 @@ async fn session(dialect: &Dialect) {
     drop(client);
     eventually("the session is over", || !identity.is_connected()).await;
     let wills = emulator.ledger().messages(dialect.id).iter().filter(|message| message.payload[..] == *b"gone").count();
-    assert_eq!(wills, 0, "{}: a will is for those who go without goodbye", dialect.name);
+    assert_eq!(wills, 0, "{}: a will is sent only without DISCONNECT", dialect.name);
     emulator.stop().await;
 }
 
@@ -447,7 +447,7 @@ async fn twin(dialect: &Dialect, client: &mut Client) {
     assert!(answer.payload.is_empty());
 }
 
-/// A method, a message and a change of the twin.
+/// A method, a message and a desired property change.
 async fn cloud(dialect: &Dialect, identity: &hub_emulator::DeviceHandle, client: &mut Client) {
     let payload = json!({"delay": 5});
     let call = identity.invoke("thermo*reboot", &payload, SOON);

@@ -1,11 +1,11 @@
-//! Packets of MQTT 3.1.1, written by hand, so that no codec makes them alike.
+//! MQTT 3.1.1 packets, written by hand to keep the differences that a codec would remove.
 
-/// What a CONNECT says.
+/// The fields of a CONNECT.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Connect {
     pub(crate) client_id: String,
     pub(crate) user_name: String,
-    /// None leaves out flag and field; an empty one is a field of no bytes.
+    /// None omits flag and field; an empty value is a field of zero bytes.
     pub(crate) password: Option<String>,
     pub(crate) clean: bool,
     pub(crate) keep_alive: u16,

@@ -11,29 +11,29 @@ use crate::support::{Client, LATER, socket, start};
 
 const SCOPE: &str = "0ne00DIALECT";
 const DPS: &str = "global.azure-devices-provisioning.net";
-/// Registration ids are compared in any case.
+/// Registration ids are case-insensitive.
 const ID: &str = "Reg-1";
 
-/// One SDK's way to register.
+/// The registration dialect of one SDK.
 #[derive(Clone, Debug)]
 struct Dialect {
     name: &'static str,
-    /// Where it was read, `repository: path`.
+    /// Source files, `repository: path`.
     sources: &'static [&'static str],
-    /// What follows `api-version=` in the user name.
+    /// The rest of the user name after `api-version=`.
     version: &'static str,
-    /// `%2F` in the case of this SDK, or none with a certificate, and the password field there is then.
+    /// `%2F` in the letter case of this SDK; with a certificate none, and the content of the password field.
     slash: Option<&'static str>,
     password: Option<&'static str>,
     clean: bool,
     socket: Option<(&'static str, &'static str)>,
     /// Request ids of the registration and of each poll.
     requests: [&'static str; 3],
-    /// QoS 1 rather than 0.
+    /// QoS 1 instead of 0.
     acknowledged: bool,
     body: &'static str,
     payload: Option<&'static str>,
-    /// Acknowledges what it gets even where it came at QoS 0.
+    /// Acknowledges messages even at QoS 0.
     acknowledges_all: bool,
 }
 
@@ -76,7 +76,7 @@ const C: Dialect = Dialect {
 fn dialects() -> Vec<Dialect> {
     vec![
         CSHARP,
-        // The path is the root: the address has none.
+        // The address has no path: it is the root.
         Dialect { name: "C#, WebSockets", socket: Some(("/", "mqtt")), body: "", payload: None, ..CSHARP },
         Dialect { name: "C#, certificate, WebSockets", slash: None, socket: Some(("/", "mqtt")), ..CSHARP },
         C,
@@ -138,7 +138,7 @@ fn dialects() -> Vec<Dialect> {
 }
 
 #[tokio::test]
-async fn every_dialect_registers_and_learns_its_hub() {
+async fn every_dialect_registers_and_gets_its_hub() {
     for dialect in dialects() {
         assert!(!dialect.sources.is_empty(), "{} names its sources", dialect.name);
         println!("{} ({})", dialect.name, dialect.sources.join(", "));
@@ -146,7 +146,7 @@ async fn every_dialect_registers_and_learns_its_hub() {
     }
 }
 
-async fn greet(dialect: &Dialect) -> (Emulator, Client) {
+async fn connected(dialect: &Dialect) -> (Emulator, Client) {
     let key = Key::from_seed("dialect");
     let authority = hub_emulator::Authority::new().unwrap();
     let own = authority.device_certificate(ID).unwrap();
@@ -187,7 +187,7 @@ async fn greet(dialect: &Dialect) -> (Emulator, Client) {
 }
 
 async fn register(dialect: &Dialect) {
-    let (emulator, mut client) = greet(dialect).await;
+    let (emulator, mut client) = connected(dialect).await;
     client.send_bytes(&subscribe(1, &[("$dps/registrations/res/#", 1)])).await;
     assert!(matches!(client.packet().await, Packet::SubAck(ack) if ack.pkid == 1), "{}", dialect.name);
 
@@ -204,7 +204,7 @@ async fn register(dialect: &Dialect) {
     };
     let answer = ask(dialect, &mut client, &poll(second), 3, b"").await;
     assert!(answer.topic.starts_with("$dps/registrations/res/202/?$rid="), "{}", dialect.name);
-    // Once there is an answer it stays the answer: it may have been lost.
+    // The final response can be requested again: it may have been lost.
     let mut ends = Vec::new();
     for id in [4, 5] {
         let answer = ask(dialect, &mut client, &poll(third), id, b"").await;
@@ -224,7 +224,7 @@ async fn register(dialect: &Dialect) {
     emulator.stop().await;
 }
 
-/// Publishes a request, and returns the answer.
+/// Publishes a request, and returns the response.
 async fn ask(dialect: &Dialect, client: &mut Client, topic: &str, id: u16, body: &[u8]) -> Publish {
     client.send_bytes(&publish(topic, if dialect.acknowledged { id } else { 0 }, body)).await;
     if dialect.acknowledged {

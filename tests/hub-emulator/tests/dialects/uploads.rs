@@ -12,32 +12,32 @@ use crate::support::{HUB, SOON, start, tls_stream, token};
 const DEVICE: &str = "Dev-1";
 const STORAGE: &str = "emulator.blob.core.windows.net";
 
-/// How a body travels.
+/// How a body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Body {
-    /// Its length is told.
+    /// With Content-Length.
     Counted,
     /// In chunks of three bytes.
     Chunked,
-    /// After the server said that it may.
+    /// With `Expect: 100-continue`.
     Announced,
 }
 
-/// One SDK's way to upload.
+/// The upload dialect of one SDK.
 #[derive(Clone, Debug)]
 struct Dialect {
     name: &'static str,
-    /// Where it was read, `repository: path`.
+    /// Source files, `repository: path`.
     sources: &'static [&'static str],
-    /// What comes before the path of the hub's resources.
+    /// The prefix before the path of the hub's resources.
     before: &'static str,
     version: &'static str,
     http: &'static str,
     headers: &'static str,
     body: Body,
-    /// The correlation id at the end of the path rather than in the body.
+    /// The correlation id is at the end of the path instead of in the body.
     id_in_path: bool,
-    /// In blocks with these ids, or at once.
+    /// In blocks with these ids, or as a whole blob.
     blocks: &'static [&'static str],
 }
 
@@ -126,13 +126,13 @@ async fn upload(dialect: &Dialect) {
     let key = Key::from_seed("dialect");
     let hub = HubConfig::new(HUB).device(DEVICE, key.clone());
     let emulator = start(Config::new().hub_with(hub).https_port(0).storage_host(STORAGE)).await;
-    let proof = format!("Authorization: {}\r\n", token(HUB, DEVICE, &key));
+    let authorization = format!("Authorization: {}\r\n", token(HUB, DEVICE, &key));
 
     // One connection for both requests to the hub.
     let mut hub = Line::open(&emulator, HUB).await;
     let target = format!("{}/devices/{DEVICE}/files?api-version={}", dialect.before, dialect.version);
     let body = json!({"blobName": "dir/log 1.txt"}).to_string();
-    let (status, answer) = hub.ask(dialect, "POST", &target, &proof, body.as_bytes()).await;
+    let (status, answer) = hub.ask(dialect, "POST", &target, &authorization, body.as_bytes()).await;
     assert_eq!(status, 200, "{}: {answer}", dialect.name);
     let place: Value = serde_json::from_str(&answer).unwrap();
     let text = |name: &str| place[name].as_str().unwrap().to_owned();
@@ -156,21 +156,21 @@ async fn upload(dialect: &Dialect) {
     }
     assert_eq!(emulator.uploaded(DEVICE, "dir/log 1.txt").unwrap(), b"one two", "{}", dialect.name);
 
-    let mut told = json!({"isSuccess": true, "statusCode": 201, "statusDescription": ""});
+    let mut notification = json!({"isSuccess": true, "statusCode": 201, "statusDescription": ""});
     let correlation = text("correlationId");
     let end = if dialect.id_in_path {
         format!("notifications/{correlation}")
     } else {
-        told["correlationId"] = json!(correlation);
+        notification["correlationId"] = json!(correlation);
         "notifications".to_owned()
     };
     let target = format!("{}/devices/{DEVICE}/files/{end}?api-version={}", dialect.before, dialect.version);
-    let (status, answer) = hub.ask(dialect, "POST", &target, &proof, told.to_string().as_bytes()).await;
+    let (status, answer) = hub.ask(dialect, "POST", &target, &authorization, notification.to_string().as_bytes()).await;
     assert_eq!((status, answer.as_str()), (204, ""), "{}", dialect.name);
     emulator.stop().await;
 }
 
-/// A connection that stays open from request to request.
+/// A connection that stays open between requests.
 struct Line {
     stream: TlsStream<TcpStream>,
     host: String,
@@ -182,7 +182,7 @@ impl Line {
         Self { stream, host: format!("{name}:443") }
     }
 
-    /// Sends a request; returns status and body of the answer.
+    /// Sends a request; returns status and body of the response.
     async fn ask(
         &mut self,
         dialect: &Dialect,

@@ -1,4 +1,4 @@
-//! A small MQTT client over the codec, which does only what it is told.
+//! A small MQTT client over the codec that sends nothing on its own.
 
 #![allow(dead_code, reason = "each test file uses its own part of the client")]
 
@@ -28,7 +28,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 pub(crate) const HUB: &str = "hub-a.azure-devices.net";
 pub(crate) const DEVICE: &str = "dev-1";
 pub(crate) const SOON: Duration = Duration::from_secs(5);
-/// A long way off: tokens made with it do not end during a test.
+/// Far in the future: tokens with this expiry are valid during every test.
 pub(crate) const LATER: u64 = 4_102_444_800;
 
 trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -49,7 +49,7 @@ pub(crate) async fn tls_stream(
     tls_stream_that(address, ca_pem, name, certificate, true).await
 }
 
-/// Opens a stream that sends the name of the server only if `sends_name`, and checks the certificate for it either way.
+/// Opens a stream that sends SNI only if `sends_name` is true; the certificate is checked for the name in both cases.
 pub(crate) async fn tls_stream_that(
     address: SocketAddr,
     ca_pem: &str,
@@ -81,7 +81,7 @@ pub(crate) async fn tls_stream_that(
     TlsConnector::from(Arc::new(config)).connect(name, tcp).await
 }
 
-/// What came from the server.
+/// A packet or an event from the server.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Answer {
     Packet(Packet),
@@ -157,7 +157,7 @@ impl Client {
         Self::connected(emulator, connect_packet()).await.0
     }
 
-    /// Sends `connect` on the plain port, expects to be accepted, and returns `session_present`.
+    /// Sends `connect` on the plain port, expects CONNACK 0, and returns `session_present`.
     pub(crate) async fn connected(emulator: &Emulator, connect: Connect) -> (Self, bool) {
         let mut client = Self::plain(emulator.plain_addr().unwrap()).await;
         let present = client.accepted(connect).await;
@@ -165,13 +165,13 @@ impl Client {
     }
 
     pub(crate) async fn accepted(&mut self, connect: Connect) -> bool {
-        match self.greet(connect).await {
+        match self.connect_with(connect).await {
             Answer::Packet(Packet::ConnAck(ack)) if ack.code == ConnectReturnCode::Success => ack.session_present,
             other => panic!("not accepted: {other:?}"),
         }
     }
 
-    pub(crate) async fn greet(&mut self, connect: Connect) -> Answer {
+    pub(crate) async fn connect_with(&mut self, connect: Connect) -> Answer {
         self.send(Packet::Connect(connect)).await;
         self.answer().await
     }
@@ -342,7 +342,7 @@ pub(crate) fn not_authorized() -> Answer {
     refused(ConnectReturnCode::NotAuthorized)
 }
 
-/// Waits until `holds` does.
+/// Waits until `holds` returns true.
 pub(crate) async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..500 {
         if holds() {
