@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnectReturnCode, Packet, Publish};
-use steadfast::{Device, Event, Failure, LinkEvent, Message, MethodAnswer, Methods, SharedKey, State, Subscriptions};
+use steadfast::{Device, Failure, LinkEvent, Message, MethodAnswer, Methods, SharedKey, State, Subscriptions};
 use support::{Server, hasty, soon};
 use tokio::io::AsyncWriteExt;
 
@@ -42,10 +42,9 @@ async fn status_and_events_tell_the_story() {
     let mut seen = Vec::new();
     while seen.len() < 5 {
         let event = soon(events.recv()).await.unwrap();
-        seen.push(match event {
-            Event::Link(LinkEvent::Retrying { failure, .. }) => format!("retrying: {failure:?}"),
-            Event::Link(event) => format!("{event:?}"),
-            other => format!("{other:?}"),
+        seen.push(match event.link() {
+            Some(LinkEvent::Retrying { failure, .. }) => format!("retrying: {failure:?}"),
+            link => format!("{:?}", link.unwrap()),
         });
     }
     let story = [
