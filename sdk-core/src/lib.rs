@@ -204,11 +204,11 @@ pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, Role, SignReq
 pub use iothub::{HubProfile, IotHub, Residence};
 pub use ledger::Ledger;
 pub use link::{
-    DropReason, Event, Link, Message, Overflow, Profile, PublishError, Received, Reprovisioning, SessionConfig,
+    Dropped, Event, Link, Message, Overflow, Profile, PublishError, Received, Reprovisioning, SessionConfig,
     SessionConfigError, Setting, SubscribeError, Timeouts,
 };
 pub use memory::Memory;
-pub use outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
+pub use outbox::{Address, DropReason, Entry, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox, Usage};
 pub use retry::{Cause, Occasion, Policy, RetryPolicy};
 pub use rng::Seed;
 pub use status::{Advice, State, Status};

@@ -39,7 +39,7 @@ pub use self::profile::{FILTERS_MAX, Filters, Places, Profile, SubscribeError};
 pub use self::timeouts::{Reprovisioning, Timeouts};
 pub use self::visit::{Answer, AnswerHead, Change, Verdict, Visit};
 pub use deliver::{Message, PublishError};
-pub use events::{DropReason, Event};
+pub use events::{Dropped, Event};
 pub use received::Received;
 
 /// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: as many as an IoT hub keeps for a device (azure-docs

@@ -149,6 +149,38 @@ impl fmt::Display for OutboxError {
 
 impl core::error::Error for OutboxError {}
 
+/// How a message ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The service acknowledged it.
+    Delivered,
+    /// It left the outbox undelivered.
+    Dropped(DropReason),
+}
+
+/// Why a message left the outbox undelivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// Its time ran out.
+    Expired,
+    /// It made room for a newer one.
+    Evicted,
+    /// The service does not take it.
+    Rejected,
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "expired",
+            Self::Evicted => "evicted",
+            Self::Rejected => "rejected",
+        })
+    }
+}
+
 /// Holds accepted messages in the order of their ids until the link removes them.
 ///
 /// Contract: what [`Outbox::push`] took stays, unchanged and in order, until [`Outbox::remove`] names it, for as long
@@ -168,8 +200,11 @@ pub trait Outbox {
     /// Returns the smallest id that is `from` or greater.
     fn next(&self, from: MessageId) -> Option<MessageId>;
 
-    /// Forgets the message named `id` and returns whether there was one.
-    fn remove(&mut self, id: MessageId) -> bool;
+    /// Forgets the message named `id`, which has come to this end, and returns whether there was one.
+    ///
+    /// Events about messages that were dropped may be merged; an outbox that is asked for the outcome of each message
+    /// keeps it here.
+    fn remove(&mut self, id: MessageId, outcome: Outcome) -> bool;
 
     /// Returns the greatest id.
     fn last(&self) -> Option<MessageId>;
@@ -205,8 +240,8 @@ impl<O: Outbox + ?Sized> Outbox for &mut O {
         (**self).next(from)
     }
 
-    fn remove(&mut self, id: MessageId) -> bool {
-        (**self).remove(id)
+    fn remove(&mut self, id: MessageId, outcome: Outcome) -> bool {
+        (**self).remove(id, outcome)
     }
 
     fn last(&self) -> Option<MessageId> {
@@ -322,7 +357,7 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         self.slots.get(at).map(|slot| slot.id)
     }
 
-    fn remove(&mut self, id: MessageId) -> bool {
+    fn remove(&mut self, id: MessageId, _: Outcome) -> bool {
         let Ok(at) = self.find(id) else { return false };
         let Some(gone) = self.slots.get(at).copied() else { return false };
         let size = gone.text_len.saturating_add(gone.payload_len);
@@ -378,7 +413,7 @@ mod tests {
             assert_eq!(Outbox::push(&mut outbox, entry(id)), Ok(()));
         }
         assert_eq!(Outbox::push(&mut outbox, entry(7)), Err(OutboxError::Full));
-        assert!(Outbox::remove(&mut outbox, MessageId(5)));
+        assert!(Outbox::remove(&mut outbox, MessageId(5), Outcome::Delivered));
         assert_eq!(
             (elsewhere.first(), elsewhere.last(), elsewhere.usage().messages),
             (Some(MessageId(6)), Some(MessageId(6)), 1)

@@ -30,7 +30,7 @@ use embedded_storage::nor_flash::{MultiwriteNorFlash, NorFlash};
 use heapless::Vec;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::queue::{QueueConfig, QueueStorage};
-use steadfast_core::{Entry, Instant, Lane, MessageId, Outbox, OutboxError, RamOutbox, Usage};
+use steadfast_core::{Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox, Usage};
 
 use self::metered::{Metered, at_once};
 use self::record::{FLAGS, FORM, HEAD_BYTES, STAMP_BYTES, read, write};
@@ -306,12 +306,12 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
         self.window.next(from).or_else(in_rest)
     }
 
-    fn remove(&mut self, id: MessageId) -> bool {
+    fn remove(&mut self, id: MessageId, outcome: Outcome) -> bool {
         let in_rest = self.rest.iter().any(|run| run.contains(id));
         if in_rest && !exclude(&mut self.rest, id) {
             return false;
         }
-        if !in_rest && !self.window.remove(id) {
+        if !in_rest && !self.window.remove(id, outcome) {
             return false;
         }
         let size = self.remove_from_flash(id).unwrap_or_else(|()| {
@@ -403,7 +403,8 @@ fn settle<const SLOTS: usize, const BYTES: usize>(
         let Some(last) = window.last() else { break };
         *rest_usage = plus(*rest_usage, window.get(last).as_ref().map_or(0, size_of_entry));
         insert(rest, last);
-        window.remove(last);
+        // It moves to the rest; this outbox keeps no outcomes.
+        window.remove(last, Outcome::Delivered);
     }
     if !(place.in_window && window.push(*entry).is_ok()) {
         insert(rest, entry.id);

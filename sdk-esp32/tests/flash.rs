@@ -6,7 +6,7 @@
 mod nor;
 
 use nor::{Nor, PAGE, PowerOff, TEARS, Tear};
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, RamOutbox};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox};
 use steadfast_esp32::flash::{FlashOutbox, OpenError};
 
 const SLOTS: usize = 4;
@@ -122,7 +122,7 @@ fn drain(outbox: &mut impl Outbox) -> Vec<u64> {
     let mut ids = Vec::new();
     while let Some(id) = outbox.first() {
         assert_eq!(outbox.get(id), Some(Owned::of(id.get()).entry()), "damaged");
-        assert!(outbox.remove(id));
+        assert!(outbox.remove(id, Outcome::Delivered));
         ids.push(id.get());
         assert!(ids.len() < 1000, "no end");
     }
@@ -375,7 +375,7 @@ fn expiry_times_of_an_earlier_boot_are_replaced() {
         while let Some(id) = outbox.first().filter(|id| id.get() <= 8) {
             let expected = if id.get() % 2 == 0 { at(1000 + id.get()) } else { None };
             assert_eq!(outbox.get(id).unwrap().expires, expected);
-            outbox.remove(id);
+            outbox.remove(id, Outcome::Delivered);
         }
     }
     for restored in [None, at(5000)] {

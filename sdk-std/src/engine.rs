@@ -335,6 +335,7 @@ impl Inner {
                 Output::Wait(deadline) => {
                     self.deadline = deadline.map(|deadline| deadline.at);
                     self.held_back = self.link.is_held_back(room);
+                    turn.room_freed |= self.settle_ended(&mut turn.wakes);
                     return any;
                 }
                 Output::Event(event) => self.take_event(turn, event),
@@ -373,17 +374,12 @@ impl Inner {
     fn take_event(&mut self, turn: &mut Turn, event: Event) {
         turn.served |= self.services.take_event(&event);
         match event {
-            Event::Link(LinkEvent::Delivered(id)) => {
-                turn.room_freed = true;
-                turn.wakes.extend(self.receipts.settle(id, Ok(())));
+            Event::Link(LinkEvent::Delivered(_)) => {
                 if !turn.traced && !turn.listened {
                     return;
                 }
             }
-            Event::Link(LinkEvent::Dropped(id, reason)) => {
-                turn.room_freed = true;
-                turn.wakes.extend(self.receipts.settle(id, Err(reason.into())));
-            }
+            Event::Link(LinkEvent::Dropped(_)) => {}
             Event::Link(LinkEvent::Retrying { failure, delay }) => {
                 turn.status_changed = true;
                 turn.notices.push(Notice::Retrying(failure, delay, self.link.link().status().advice()));

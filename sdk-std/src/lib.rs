@@ -129,10 +129,10 @@ pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
 pub use steadfast_core::hub::pnp;
 pub use steadfast_core::mqtt::QoS;
 pub use steadfast_core::{
-    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Event as LinkEvent, Failure,
-    Instant, Lane, Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError, ReportError,
-    Reprovisioning, RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, SubscribeError, SubscriptionId,
-    Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
+    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Dropped, Event as LinkEvent,
+    Failure, Instant, Lane, Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError,
+    ReportError, Reprovisioning, RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, SubscribeError,
+    SubscriptionId, Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
 };
 
 /// Compiles the example of the README.

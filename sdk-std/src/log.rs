@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use steadfast_core::hub::Event as HubEvent;
-use steadfast_core::{Advice, Attempt, Class, DropReason, Event, Failure, LocalFailure, TlsFailure};
+use steadfast_core::{Advice, Attempt, Class, DropReason, Dropped, Event, Failure, LocalFailure, TlsFailure};
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the cause of a retry is logged with its advice")]
 pub(crate) fn event(device: &str, event: &HubEvent) {
@@ -17,8 +17,12 @@ pub(crate) fn event(device: &str, event: &HubEvent) {
         Event::Renewing => tracing::info!(device, "reconnecting with a new token"),
         Event::Provisioned { migrated } => tracing::info!(device, migrated, "assigned to a hub"),
         Event::Delivered(id) => tracing::trace!(target: "steadfast::packets", device, %id, "delivered"),
-        Event::Dropped(id, DropReason::Expired) => tracing::debug!(device, %id, "a message expired"),
-        Event::Dropped(id, reason) => tracing::warn!(device, %id, %reason, "a message was dropped"),
+        Event::Dropped(Dropped { reason: DropReason::Expired, count, first, .. }) => {
+            tracing::debug!(device, count, %first, "messages expired");
+        }
+        Event::Dropped(Dropped { reason, count, first, .. }) => {
+            tracing::warn!(device, count, %first, %reason, "messages were dropped");
+        }
         Event::InboundOverflow => {
             tracing::warn!(device, "the application acknowledges no messages; more are not taken")
         }

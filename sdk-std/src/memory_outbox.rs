@@ -1,8 +1,9 @@
 //! The outbox in memory: bounded by count and bytes, empty-handed when empty.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Usage};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, Usage};
 
 /// Dead slots tolerated beside as many as there are live ones.
 const SPARE_SLOTS: usize = 64;
@@ -11,12 +12,13 @@ const SPARE_SLOTS: usize = 64;
 const KEPT_SLOTS: usize = 16;
 
 /// Holds messages in memory. It promises nothing across the end of the process.
-#[derive(Debug)]
 pub(crate) struct MemoryOutbox {
     urgent: Slots,
     normal: Slots,
     used: Usage,
     capacity: Usage,
+    /// What was removed and nobody has asked for.
+    ended: Cell<Vec<(MessageId, Outcome)>>,
 }
 
 /// The messages of one lane.
@@ -43,11 +45,25 @@ struct Slot {
 impl MemoryOutbox {
     pub(crate) const fn new(capacity: Usage) -> Self {
         const NONE: Slots = Slots { slots: VecDeque::new(), live: 0 };
-        Self { urgent: NONE, normal: NONE, used: Usage { messages: 0, bytes: 0 }, capacity }
+        Self {
+            urgent: NONE,
+            normal: NONE,
+            used: Usage { messages: 0, bytes: 0 },
+            capacity,
+            ended: Cell::new(Vec::new()),
+        }
     }
 
-    /// Whether a message of `size` bytes could be taken at once.
-    pub(crate) fn has_room_for(&self, size: usize) -> bool {
+    /// Passes on the messages that ended since this was asked last, and how. To be asked in each turn.
+    pub(crate) fn drain_ended(&self, mut each: impl FnMut(MessageId, Outcome)) {
+        let mut ended = self.ended.take();
+        ended.drain(..).for_each(|(id, outcome)| each(id, outcome));
+        if (1..=KEPT_SLOTS).contains(&ended.capacity()) {
+            self.ended.set(ended);
+        }
+    }
+
+    fn has_room_for(&self, size: usize) -> bool {
         self.used.messages < self.capacity.messages && size <= self.capacity.bytes.saturating_sub(self.used.bytes)
     }
 
@@ -154,8 +170,9 @@ impl Outbox for MemoryOutbox {
         }
     }
 
-    fn remove(&mut self, id: MessageId) -> bool {
+    fn remove(&mut self, id: MessageId, outcome: Outcome) -> bool {
         let Some(bytes) = self.lane_mut(id.lane()).remove(id) else { return false };
+        self.ended.get_mut().push((id, outcome));
         self.used.messages = self.used.messages.saturating_sub(1);
         self.used.bytes = self.used.bytes.saturating_sub(bytes);
         true
@@ -229,7 +246,10 @@ mod tests {
         }
         assert_eq!(ids(&outbox), [5, 6, normal + 7, normal + 8, normal + 9]);
         assert_eq!(outbox.last(), Some(MessageId::new(normal + 9)));
-        assert!(outbox.remove(MessageId::new(5)) && outbox.remove(MessageId::new(normal + 8)));
+        assert!(
+            outbox.remove(MessageId::new(5), Outcome::Delivered)
+                && outbox.remove(MessageId::new(normal + 8), Outcome::Delivered)
+        );
         assert_eq!(ids(&outbox), [6, normal + 7, normal + 9]);
         assert_eq!(outbox.get(MessageId::new(6)), Some(entry(6, b"x")));
         assert_eq!(outbox.first_of(Lane::Normal), Some(MessageId::new(normal + 7)));
@@ -244,8 +264,8 @@ mod tests {
                 outbox.push(entry(id, b"x")).unwrap();
             }
             for (removed, id) in order.into_iter().enumerate() {
-                assert!(outbox.remove(MessageId::new(id)));
-                assert!(!outbox.remove(MessageId::new(id)));
+                assert!(outbox.remove(MessageId::new(id), Outcome::Delivered));
+                assert!(!outbox.remove(MessageId::new(id), Outcome::Delivered));
                 assert_eq!(outbox.usage().messages, 2 - removed);
                 assert!(!ids(&outbox).contains(&id));
             }
@@ -262,7 +282,7 @@ mod tests {
         outbox.push(entry(2, b"")).unwrap();
         assert_eq!(outbox.push(entry(3, b"")), Err(OutboxError::Full));
         assert_eq!((ids(&outbox), outbox.usage()), (vec![1, 2], Usage { messages: 2, bytes: 7 }));
-        outbox.remove(MessageId::new(1));
+        outbox.remove(MessageId::new(1), Outcome::Delivered);
         assert!(outbox.has_room_for(9) && !outbox.has_room_for(10));
         outbox.push(entry(3, b"12345678")).unwrap();
     }
@@ -273,7 +293,7 @@ mod tests {
         outbox.push(entry(1, b"stays")).unwrap();
         for id in 2..10_000 {
             outbox.push(entry(id, b"goes")).unwrap();
-            assert!(outbox.remove(MessageId::new(id)));
+            assert!(outbox.remove(MessageId::new(id), Outcome::Delivered));
         }
         assert!(outbox.urgent.slots.len() < 200, "{}", outbox.urgent.slots.len());
         outbox.push(entry(10_000, b"new")).unwrap();
@@ -289,7 +309,7 @@ mod tests {
             outbox.push(entry(id, b"x")).unwrap();
         }
         for id in 1..=1000 {
-            outbox.remove(MessageId::new(id));
+            outbox.remove(MessageId::new(id), Outcome::Delivered);
         }
         assert_eq!(outbox.urgent.slots.capacity(), 0);
     }

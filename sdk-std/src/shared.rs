@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use steadfast_core::hub::{CallSlot, Event};
 use steadfast_core::{
-    AnyProfile, Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outbox, Overflow, PublishError,
+    AnyProfile, Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outcome, PublishError,
     Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
@@ -17,7 +17,7 @@ use crate::engine::Turn;
 use crate::inbox::Body;
 use crate::memory_outbox::MemoryOutbox;
 use crate::pipe::Connection;
-use crate::receipt::Receipts;
+use crate::receipt::{Receipts, Undelivered};
 use crate::services::Services;
 
 /// The link of a device on this frontend.
@@ -219,11 +219,12 @@ impl Shared {
     }
 
     /// Ends everything that waits for the driver.
-    pub(crate) fn end(&self, end: End, outcome: crate::receipt::Undelivered) {
+    pub(crate) fn end(&self, end: End, outcome: Undelivered) {
         let mut wakes = Vec::new();
         {
             let mut inner = self.lock();
             inner.end.get_or_insert(end);
+            inner.settle_ended(&mut wakes);
             inner.receipts.settle_all(Err(outcome), &mut wakes);
             wakes.extend(inner.queue.iter_mut().filter_map(|waiting| waiting.waker.take()));
             inner.driver = None;
@@ -255,7 +256,9 @@ impl Inner {
         if self.place_in_queue(message.lane) > 0 {
             return Err(PublishError::Full);
         }
-        self.publish(message, now)
+        let id = self.link.publish(message, now)?;
+        self.receipts.insert(id);
+        Ok(id)
     }
 
     /// Takes a message from whoever holds `ticket`; without one, or when its turn has not come, gives one out.
@@ -272,10 +275,14 @@ impl Inner {
             None => self.place_in_queue(message.lane) == 0,
             Some(ticket) => self.queue.front().is_some_and(|waiting| waiting.ticket == ticket),
         };
-        if first && self.may_fit(&message) {
-            let result = self.publish(message, now);
-            if result != Err(PublishError::Full) {
-                return Some(result);
+        if first {
+            match self.link.offer(message, now) {
+                Ok(Some(id)) => {
+                    self.receipts.insert(id);
+                    return Some(Ok(id));
+                }
+                Ok(None) => {}
+                Err(error) => return Some(Err(error)),
             }
         }
         match *ticket {
@@ -319,23 +326,21 @@ impl Inner {
         self.queue.front_mut()?.waker.take()
     }
 
-    /// Whether asking the link can help. Its books count a refusal, and one that only waits was not refused.
-    fn may_fit(&self, message: &Message<'_>) -> bool {
-        let outbox = self.link.link().outbox();
-        let size = message.address.text().len().saturating_add(message.payload.len());
-        outbox.has_room_for(size)
-            || size > outbox.capacity().bytes
-            || match self.link.link().profile().config().session.overflow {
-                Overflow::DropOldest => true,
-                Overflow::DropForUrgent => message.lane == Lane::Urgent,
-                Overflow::RejectNewest | _ => false,
-            }
-    }
-
-    fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
-        let id = self.link.publish(message, now)?;
-        self.receipts.insert(id);
-        Ok(id)
+    /// Tells the receipts of messages that ended; returns whether there were any.
+    pub(crate) fn settle_ended(&mut self, wakes: &mut Vec<Waker>) -> bool {
+        let Self { link, receipts, .. } = self;
+        let mut any = false;
+        link.link().outbox().drain_ended(|id, outcome| {
+            any = true;
+            let outcome = match outcome {
+                Outcome::Delivered => Ok(()),
+                Outcome::Dropped(reason) => Err(reason.into()),
+                // A later version may know other ends, and none of them is a delivery.
+                _ => Err(Undelivered::Rejected),
+            };
+            wakes.extend(receipts.settle(id, outcome));
+        });
+        any
     }
 
     pub(crate) fn ledger(&self) -> Ledger {

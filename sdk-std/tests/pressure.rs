@@ -221,3 +221,37 @@ async fn a_device_that_never_ran_can_be_stopped() {
     assert_eq!(soon(driver).await.queued, 1);
     assert_eq!(device.look().state, State::Stopped);
 }
+
+#[tokio::test]
+async fn the_oldest_make_room_for_a_large_message_and_for_an_alarm_while_nobody_listens() {
+    let (device, driver) = offline(|builder| builder.outbox(10_000, 100_000).overflow(Overflow::DropOldest));
+    let _driver = tokio::spawn(driver);
+    let body = vec![b'x'; 99];
+    let mut receipts = Vec::new();
+    for _ in 0..1_000 {
+        receipts.push(soon(device.send(message(&body))).await.unwrap());
+    }
+    let large = vec![b'x'; 1_099];
+    let mut last = soon(device.send(message(&large))).await.unwrap();
+    let mut alarm = soon(device.send(message(&large).urgent())).await.unwrap();
+    let mut evicted = 0;
+    for receipt in &mut receipts[..22] {
+        assert_eq!(soon(receipt.delivered()).await, Err(Undelivered::Evicted));
+        evicted += 1;
+    }
+    assert_eq!((receipts[22].outcome(), last.outcome(), alarm.outcome()), (None, None, None));
+    assert_eq!((device.ledger().evicted, device.ledger().refused), (evicted, 0));
+}
+
+#[tokio::test]
+async fn a_burst_of_messages_evicts_as_many_as_it_takes_and_every_receipt_tells() {
+    let (device, driver) = offline(|builder| builder.outbox(100, 1 << 20).overflow(Overflow::DropOldest));
+    let mut receipts: Vec<_> = (0..2_000).map(|_| device.try_send(message(b"x")).unwrap()).collect();
+    let _driver = tokio::spawn(driver);
+    for receipt in &mut receipts[..1_900] {
+        assert_eq!(soon(receipt.delivered()).await, Err(Undelivered::Evicted));
+    }
+    assert!(receipts[1_900..].iter_mut().all(|receipt| receipt.outcome().is_none()));
+    let ledger = device.ledger();
+    assert_eq!((ledger.accepted, ledger.queued, ledger.refused), (2_000, 100, 0));
+}

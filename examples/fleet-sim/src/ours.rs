@@ -7,7 +7,7 @@ use core::time::Duration;
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
     Action, Assignment, Config, Entry, Event, Failure, Input, Instant, IotHub, Link, MessageId, Outbox, OutboxError,
-    Output, Profile, Provisioned, Role, Seed, Usage,
+    Outcome, Output, Profile, Provisioned, Role, Seed, Usage,
 };
 
 /// The settings all devices of a fleet share.
@@ -192,7 +192,7 @@ impl Outbox for Nothing {
         None
     }
 
-    fn remove(&mut self, _: MessageId) -> bool {
+    fn remove(&mut self, _: MessageId, _: Outcome) -> bool {
         false
     }
 

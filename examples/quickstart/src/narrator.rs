@@ -49,7 +49,7 @@ impl Narrator {
             }
             LinkEvent::Renewing => "leaves for a moment to renew its token".to_owned(),
             LinkEvent::ClockSkew { seconds } => format!("the clock is {seconds} s behind the service's"),
-            LinkEvent::Dropped(id, reason) => format!("message {id} was dropped: {reason}"),
+            LinkEvent::Dropped(dropped) => format!("{} messages were dropped: {}", dropped.count, dropped.reason),
             LinkEvent::Stopped => "stopped".to_owned(),
             LinkEvent::Delivered(_) | LinkEvent::InboundOverflow | _ => return,
         };

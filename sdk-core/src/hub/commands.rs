@@ -54,6 +54,14 @@ impl<O: Outbox, P: HubProfile, B, C> HubLink<O, P, B, C> {
         self.link.unsubscribe(filter, now)
     }
 
+    /// As [`Link::offer`].
+    ///
+    /// # Errors
+    /// [`PublishError`]; the message was not accepted.
+    pub fn offer(&mut self, message: Message<'_>, now: Instant) -> Result<Option<MessageId>, PublishError> {
+        self.link.offer(message, now)
+    }
+
     /// As [`Link::abandon`].
     pub fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool {
         self.link.abandon(packet_id, attempt)

@@ -5,10 +5,10 @@ use core::time::Duration;
 
 use super::config::Overflow;
 use super::state::{Phase, Plan};
-use super::{DropReason, Link, Profile};
+use super::{Link, Profile};
 use crate::failure::Failure;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
-use crate::outbox::{Address, Entry, Lane, MessageId, Outbox, OutboxError};
+use crate::outbox::{Address, DropReason, Entry, Lane, MessageId, Outbox, OutboxError, Outcome};
 use crate::time::Instant;
 use crate::timer::TimerReason;
 
@@ -134,6 +134,22 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// # Errors
     /// [`PublishError`]; the message was not accepted.
     pub fn publish(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
+        match self.offer(message, now) {
+            Ok(Some(id)) => Ok(id),
+            Ok(None) => {
+                self.ledger.refused = self.ledger.refused.saturating_add(1);
+                Err(PublishError::Full)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`publish`](Self::publish), for a sender that waits for room: `None` when there is none, which the ledger does not
+    /// count as refused. Ask again when messages have left the outbox.
+    ///
+    /// # Errors
+    /// [`PublishError`], but never [`PublishError::Full`]; the message was not accepted.
+    pub fn offer(&mut self, message: Message<'_>, now: Instant) -> Result<Option<MessageId>, PublishError> {
         let now = self.tick(now);
         let created_unix_ms = self.creation_time(message.address);
         let accepted = self.check(&message, created_unix_ms.is_some()).and_then(|()| {
@@ -151,8 +167,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Ok(id) => {
                 self.ledger.accepted = self.ledger.accepted.saturating_add(1);
                 self.session.lane_mut(id.lane()).next_id = id.next();
-                Ok(id)
+                Ok(Some(id))
             }
+            Err(PublishError::Full) => Ok(None),
             Err(error) => {
                 self.ledger.refused = self.ledger.refused.saturating_add(1);
                 Err(error)
@@ -191,13 +208,16 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 Err(OutboxError::Storage) => return Err(PublishError::Storage),
                 Err(OutboxError::Full) => {}
             }
+            if self.expire_due() {
+                continue;
+            }
             let oldest = self.victim(self.session.normal.cursor, entry.id.lane());
             let Some(oldest) = oldest.filter(|_| self.can_make_room(&entry)) else { return Err(PublishError::Full) };
             self.drop_message(oldest, DropReason::Evicted);
         }
     }
 
-    /// Whether dropping messages that are not in flight, no more than can be reported, makes room for `entry`.
+    /// Whether dropping messages that are not in flight makes room for `entry`.
     fn can_make_room(&self, entry: &Entry<'_>) -> bool {
         let may = match self.profile.session().overflow {
             Overflow::RejectNewest => false,
@@ -211,7 +231,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         let size = |entry: &Entry<'_>| entry.address.text().len().saturating_add(entry.payload.len());
         let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(size(entry)));
         let mut from = self.session.normal.cursor;
-        for _ in 0..self.events.room() {
+        loop {
             let Some(id) = self.victim(from, entry.id.lane()) else { return false };
             messages = messages.saturating_sub(1);
             bytes = bytes.saturating_sub(self.outbox.get(id).as_ref().map_or(0, size));
@@ -220,7 +240,6 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             }
             from = id.next();
         }
-        false
     }
 
     /// The next message, from `from` on, that may make room for one of `lane`: normal messages that are not in flight,
@@ -260,9 +279,6 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 }
                 break id;
             }
-            if !self.events.has_room() {
-                return None;
-            }
             self.drop_message(id, DropReason::Expired);
         };
         let first = self.outbox.first_of(id.lane()).unwrap_or(id);
@@ -298,14 +314,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     pub(super) fn take_puback(&mut self, packet_id: PacketId) {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
-        // Without a place for the event the message stays, and is sent again on the next connection.
-        if let Some(id) = self.in_flight_message(packet_id).filter(|_| self.events.has_room()) {
+        if let Some(id) = self.in_flight_message(packet_id) {
             // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest, nor does
             // one lane the other.
             if self.outbox.first_of(id.lane()) == Some(id) {
                 self.session.lane_mut(id.lane()).since = self.now;
             }
-            self.outbox.remove(id);
+            self.outbox.remove(id, Outcome::Delivered);
             self.session.in_flight = self.session.in_flight.saturating_sub(1);
             self.session.progressed = true;
             self.session.suspect = None;
@@ -408,14 +423,26 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
+    /// Drops what has expired, if anything may have.
+    fn expire_due(&mut self) -> bool {
+        // The timer is set up to a step later than the first message expires.
+        let due = self.timers.get(TimerReason::Expiry).is_some_and(|at| self.now.after_millis(EXPIRY_STEP_MS) >= at);
+        let before = self.ledger.expired;
+        if due {
+            self.expire();
+        }
+        self.ledger.expired != before
+    }
+
     /// Drops what has expired and is not in flight, and sets the timer for the next one.
     pub(super) fn expire(&mut self) {
+        self.timers.clear(TimerReason::Expiry);
         let mut next: Option<Instant> = None;
         let mut from = MessageId::new(0);
         while let Some(id) = self.outbox.next(from) {
             from = id.next();
             let Some(at) = self.outbox.get(id).and_then(|entry| entry.expires) else { continue };
-            if at <= self.now && !self.is_in_flight(id) && self.events.has_room() {
+            if at <= self.now && !self.is_in_flight(id) {
                 self.drop_message(id, DropReason::Expired);
             } else {
                 next = Some(next.map_or(at, |earliest| earliest.min(at)));
@@ -428,7 +455,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     fn drop_message(&mut self, id: MessageId, reason: DropReason) {
-        if self.outbox.remove(id) {
+        if self.outbox.remove(id, Outcome::Dropped(reason)) {
             let count = match reason {
                 DropReason::Expired => &mut self.ledger.expired,
                 DropReason::Evicted => &mut self.ledger.evicted,

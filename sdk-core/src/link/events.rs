@@ -1,6 +1,5 @@
 //! What a link reports, and the queue of it.
 
-use core::fmt;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -8,14 +7,14 @@ use heapless::Vec;
 use crate::failure::Failure;
 use crate::io::SubscriptionId;
 use crate::mqtt::QoS;
-use crate::outbox::MessageId;
+use crate::outbox::{DropReason, MessageId};
 use crate::queue::pop_front;
 
 /// Most events that wait.
-const PLACES: usize = 16;
+const PLACES: usize = 15;
 
-/// Places among them kept for what is not about a single message.
-const KEPT: usize = 6;
+/// Places among them kept for what is not about a single message, one for each reason to drop messages included.
+const KEPT: usize = 9;
 
 /// What became true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +43,8 @@ pub enum Event {
     },
     /// The service acknowledged the message.
     Delivered(MessageId),
-    /// The message left the outbox undelivered.
-    Dropped(MessageId, DropReason),
+    /// Messages left the outbox undelivered. What is dropped for one reason before the frontend asks is one event.
+    Dropped(Dropped),
     /// More inbound messages wait for [`crate::Link::acknowledge`] than the link can keep track of; the service will
     /// send this one again on a later connection.
     InboundOverflow,
@@ -77,29 +76,21 @@ pub enum Event {
     Stopped,
 }
 
-/// Why a message left the outbox undelivered.
+/// Messages that left the outbox undelivered for the same reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum DropReason {
-    /// Its time ran out.
-    Expired,
-    /// It made room for a newer one.
-    Evicted,
-    /// The service does not take it.
-    Rejected,
+pub struct Dropped {
+    /// Why.
+    pub reason: DropReason,
+    /// How many.
+    pub count: u32,
+    /// The smallest id among them.
+    pub first: MessageId,
+    /// The greatest id among them. Not every message between the two was dropped, nor for this reason.
+    pub last: MessageId,
 }
 
-impl fmt::Display for DropReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "expired",
-            Self::Evicted => "evicted",
-            Self::Rejected => "rejected",
-        })
-    }
-}
-
-/// A bounded queue of events.
+/// A bounded queue of events. It never decides what becomes of a message.
 #[derive(Clone, Debug)]
 pub(super) struct Events(Vec<Event, PLACES>);
 
@@ -110,22 +101,28 @@ impl Events {
 
     /// Whether an event about a single message has a place.
     pub(super) fn has_room(&self) -> bool {
-        self.room() > 0
+        self.0.len() < const { PLACES - KEPT }
     }
 
-    /// How many events about single messages have a place.
-    pub(super) fn room(&self) -> usize {
-        PLACES.saturating_sub(KEPT).saturating_sub(self.0.len())
-    }
-
-    /// Takes an event about a single message; the caller has made sure of a place.
+    /// Takes an event about a message that was acknowledged. Bytes are taken only while there [is room](Self::has_room) for
+    /// it.
     pub(super) fn delivered(&mut self, id: MessageId) {
         let _ = self.0.push(Event::Delivered(id));
     }
 
-    /// Takes an event about a single message; the caller has made sure of a place.
+    /// Takes note of a message that was dropped, in the event of earlier ones if that still waits.
     pub(super) fn dropped(&mut self, id: MessageId, reason: DropReason) {
-        let _ = self.0.push(Event::Dropped(id, reason));
+        for event in &mut self.0 {
+            if let Event::Dropped(dropped) = event
+                && dropped.reason == reason
+            {
+                dropped.count = dropped.count.saturating_add(1);
+                dropped.first = dropped.first.min(id);
+                dropped.last = dropped.last.max(id);
+                return;
+            }
+        }
+        self.push(Event::Dropped(Dropped { reason, count: 1, first: id, last: id }));
     }
 
     /// Takes an event that is not about a single message.
@@ -133,9 +130,20 @@ impl Events {
     /// The places kept for them suffice, since each follows an action that had to be polled for, or a command; of
     /// commands repeated without polling the latest counts.
     pub(super) fn report(&mut self, event: Event) {
-        if self.0.last() == Some(&event) {
-            return;
+        let repeated = matches!(
+            (self.0.last(), &event),
+            (Some(Event::Stopped), Event::Stopped)
+                | (Some(Event::Renewing), Event::Renewing)
+                | (Some(Event::InboundOverflow), Event::InboundOverflow)
+                | (Some(Event::ClockSkew { .. }), Event::ClockSkew { .. })
+        );
+        if repeated {
+            self.0.pop();
         }
+        self.push(event);
+    }
+
+    fn push(&mut self, event: Event) {
         if self.0.is_full() {
             self.0.pop();
         }

@@ -108,7 +108,7 @@ impl From<&Event> for Seen {
             LinkEvent::Renewing => Self::Renewing,
             LinkEvent::Provisioned { migrated } => Self::Provisioned { migrated },
             LinkEvent::Delivered(id) => Self::Delivered(id.get()),
-            LinkEvent::Dropped(id, reason) => Self::Dropped(id.get(), reason),
+            LinkEvent::Dropped(dropped) if dropped.count == 1 => Self::Dropped(dropped.first.get(), dropped.reason),
             LinkEvent::Stopped => Self::Stopped,
             _ => Self::Other,
         }

@@ -9,6 +9,7 @@ use crate::device::{Device, Feed, Shared};
 use crate::https::Chip;
 use crate::network::Network;
 use crate::oracle::Oracle;
+use crate::recorded::Recorded;
 use crate::rng::Rng;
 use crate::service::{Dps, Hub, key_of};
 use crate::world::{DefaultOutbox, World};
@@ -193,7 +194,7 @@ impl Builder {
             }
             let config = Rc::new(self.config(&id));
             let seed = if self.one_seed { 0 } else { self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64) };
-            let outbox = make(number);
+            let outbox = Recorded::new(make(number));
             let mut oracle = Oracle::new(usize::from(config.session.window));
             let mut next = outbox.first();
             while let Some(entry) = next.and_then(|id| outbox.get(id)) {

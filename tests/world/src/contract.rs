@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Usage};
+use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, Usage};
 
 use crate::rng::Rng;
 
@@ -62,7 +62,9 @@ fn takes_what_fits_and_refuses_the_rest_unchanged(mut outbox: impl Outbox) {
     }
     assert_eq!(outbox.push(entry(u64::MAX / 2, &[])), Err(OutboxError::Full));
     assert_eq!(outbox.usage().messages, limit.messages);
-    assert!(outbox.remove(MessageId::new(10)) && !outbox.remove(MessageId::new(10)));
+    assert!(
+        outbox.remove(MessageId::new(10), Outcome::Delivered) && !outbox.remove(MessageId::new(10), Outcome::Delivered)
+    );
     assert_eq!(outbox.push(entry(u64::MAX / 2, &[])), Ok(()), "room is used again");
 }
 
@@ -78,7 +80,7 @@ fn puts_the_urgent_first(mut outbox: impl Outbox) {
         assert_eq!(outbox.first(), Some(id), "the urgent ones come first, each lane in its order");
         assert_eq!(outbox.first_of(id.lane()), Some(id));
         assert_eq!(outbox.get(id), Some(bare(id, &[])));
-        assert!(outbox.remove(id));
+        assert!(outbox.remove(id, Outcome::Delivered));
     }
     assert_eq!((outbox.usage(), outbox.first_of(Lane::Urgent)), (Usage::default(), None));
 }
@@ -113,9 +115,12 @@ fn keeps_what_it_took(mut outbox: impl Outbox, seed: u64) {
             let at = if rng.chance(70) { 0 } else { rng.index(model.len()) };
             let gone = model.keys().nth(at).copied().unwrap_or(MessageId::new(0));
             model.remove(&gone);
-            assert!(outbox.remove(gone), "{context}: {gone:?} was there");
+            assert!(outbox.remove(gone, Outcome::Delivered), "{context}: {gone:?} was there");
             for next in next {
-                assert!(!outbox.remove(MessageId::new(next + 1)), "{context}: what is not there cannot be removed");
+                assert!(
+                    !outbox.remove(MessageId::new(next + 1), Outcome::Delivered),
+                    "{context}: what is not there cannot be removed"
+                );
             }
         }
         compare(&outbox, &model, &mut rng, &context);

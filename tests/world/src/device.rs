@@ -9,6 +9,7 @@ use steadfast_core::{
 
 use crate::https::{Chip, Dialogue};
 use crate::oracle::Oracle;
+use crate::recorded::Recorded;
 use crate::service::Key;
 
 /// A configuration that links of the world share.
@@ -24,7 +25,7 @@ impl Settings for Shared {
 }
 
 /// The link of a device of the world, with room for 4 KiB of reported properties and of answers.
-pub type DeviceLink<O> = HubLink<O, AnyProfile<Shared>, Box<[u8]>>;
+pub type DeviceLink<O> = HubLink<Recorded<O>, AnyProfile<Shared>, Box<[u8]>>;
 
 /// How bytes from a service reach the link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

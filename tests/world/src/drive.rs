@@ -6,7 +6,7 @@ use rumqttc::mqttbytes::v4;
 use steadfast_core::hub::Received;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
 use steadfast_core::{
-    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Output, Role, SignRequest, State, hub,
+    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Outcome, Output, Role, SignRequest, State, hub,
 };
 
 use crate::EPOCH_SECS;
@@ -228,7 +228,13 @@ impl<O: Outbox> World<O> {
             return;
         };
         device.events.push((now, event));
-        if let Err(broken) = device.oracle.event(&event) {
+        let mut told = device.oracle.event(&event);
+        for (id, outcome) in device.link.link().outbox().take_ended() {
+            if let Outcome::Dropped(reason) = outcome {
+                told = told.and_then(|()| device.oracle.left(id, reason));
+            }
+        }
+        if let Err(broken) = told {
             self.fail(number, &broken);
         }
     }

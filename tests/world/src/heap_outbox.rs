@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Usage};
+use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Usage};
 
 /// An outbox whose size is a number, not a type.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ impl Outbox for HeapOutbox {
         self.messages.range(from..).next().map(|(id, _)| *id)
     }
 
-    fn remove(&mut self, id: MessageId) -> bool {
+    fn remove(&mut self, id: MessageId, _: Outcome) -> bool {
         let gone = self.messages.remove(&id);
         self.bytes -= gone.as_ref().map_or(0, |message| message.text.len() + message.payload.len());
         gone.is_some()

@@ -31,6 +31,7 @@ mod https;
 mod look;
 mod network;
 mod oracle;
+mod recorded;
 mod rng;
 mod serve;
 pub mod service;
@@ -44,6 +45,7 @@ pub use device::{AttemptRecord, DeviceLink, Feed, Inbound, Shared, Signing, Told
 pub use heap_outbox::HeapOutbox;
 pub use https::Chip;
 pub use network::{Network, Reach};
+pub use recorded::Recorded;
 pub use rng::Rng;
 pub use way::{Proxy, ProxyMood, UpgradeMood};
 pub use world::{DefaultOutbox, World};

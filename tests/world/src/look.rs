@@ -3,6 +3,7 @@
 use steadfast_core::{AnyProfile, Assignment, Event, Ledger, Link, Memory, MessageId, Outbox, State, Status, hub};
 
 use crate::device::{AttemptRecord, Inbound, Shared, Told};
+use crate::recorded::Recorded;
 use crate::world::{World, millis};
 
 impl<O: Outbox> World<O> {
@@ -32,7 +33,7 @@ impl<O: Outbox> World<O> {
 
     /// Returns the first link.
     #[must_use]
-    pub fn link(&self) -> &Link<O, AnyProfile<Shared>> {
+    pub fn link(&self) -> &Link<Recorded<O>, AnyProfile<Shared>> {
         self.devices[0].link.link()
     }
 

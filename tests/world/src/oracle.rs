@@ -15,6 +15,8 @@ pub(crate) struct Oracle {
     accepted: u64,
     pub(crate) delivered: Vec<MessageId>,
     pub(crate) dropped: Vec<(MessageId, DropReason)>,
+    /// How many the events say, by reason.
+    reported: HashMap<DropReason, u64>,
     finished: HashSet<MessageId>,
     /// Lane of each message and its place in the order of acceptance, by what the service sees of it.
     places: HashMap<String, (Lane, u64)>,
@@ -77,12 +79,25 @@ impl Oracle {
             }
             self.delivered.push(*id);
             *id
-        } else if let Event::Dropped(id, reason) = event {
-            self.dropped.push((*id, *reason));
-            *id
         } else {
+            if let Event::Dropped(dropped) = event {
+                if dropped.count == 0 || dropped.first > dropped.last {
+                    return Err(format!("{dropped:?} names no message"));
+                }
+                *self.reported.entry(dropped.reason).or_default() += u64::from(dropped.count);
+            }
             return Ok(());
         };
+        self.finish(id)
+    }
+
+    /// The outbox was asked to forget a message undelivered.
+    pub(crate) fn left(&mut self, id: MessageId, reason: DropReason) -> Result<(), String> {
+        self.dropped.push((id, reason));
+        self.finish(id)
+    }
+
+    fn finish(&mut self, id: MessageId) -> Result<(), String> {
         self.open.remove(&id);
         if self.finished.insert(id) { Ok(()) } else { Err(format!("{id} ended twice")) }
     }
@@ -204,11 +219,15 @@ impl Oracle {
                 return Err(format!("{what}: the ledger says {found}, the events say {wanted}: {ledger:?}"));
             }
         }
-        if !self.dropped.is_empty()
-            && (ledger.expired, ledger.evicted, ledger.rejected)
-                != (of(DropReason::Expired), of(DropReason::Evicted), of(DropReason::Rejected))
-        {
-            return Err(format!("the reasons of the drops differ: {ledger:?}"));
+        for (reason, counted) in [
+            (DropReason::Expired, ledger.expired),
+            (DropReason::Evicted, ledger.evicted),
+            (DropReason::Rejected, ledger.rejected),
+        ] {
+            let reported = self.reported.get(&reason).copied().unwrap_or(0);
+            if (of(reason), reported) != (counted, counted) {
+                return Err(format!("{reported} messages were reported {reason}: {ledger:?}"));
+            }
         }
         Ok(())
     }

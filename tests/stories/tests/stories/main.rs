@@ -1,5 +1,6 @@
 //! The stories, by theme.
 
+mod bursts;
 mod clock;
 mod delivery;
 mod edge;

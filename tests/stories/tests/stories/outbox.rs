@@ -205,10 +205,11 @@ fn an_outbox_that_cannot_make_enough_room_evicts_nothing() {
     config.session.overflow = Overflow::DropOldest;
     let outbox = RamOutbox::<40, 200>::new();
     let mut link = Link::new(IotHub::new(config), outbox, Seed::from_number(1), Instant::ORIGIN).unwrap();
-    for _ in 0..40 {
+    for _ in 0..20 {
+        link.publish(Message::telemetry("", b"12345").urgent(), Instant::ORIGIN).unwrap();
         link.publish(Message::telemetry("", b"12345"), Instant::ORIGIN).unwrap();
     }
-    // Fewer can be reported before the outputs are drained than would have to go.
+    // Urgent messages do not make room for a normal one, and all others together are too few.
     let refused = link.publish(Message::telemetry("", &[0; 150]), Instant::ORIGIN);
     assert_eq!((refused, link.ledger().evicted), (Err(PublishError::Full), 0));
     assert!(link.publish(Message::telemetry("", &[0; 40]), Instant::ORIGIN).is_ok());
