@@ -243,10 +243,10 @@ impl Player<'_> {
     }
 
     fn event(&mut self, event: Event) {
-        match event {
-            Event::Delivered(id) => assert!(self.accepted.remove(&id), "{id} ends once, after it was accepted"),
-            Event::Dropped(dropped) => self.dropped += u64::from(dropped.count),
-            _ => {}
+        if let Event::Delivered(id) = event {
+            assert!(self.accepted.remove(&id), "{id} ends once, after it was accepted");
+        } else if let Event::Dropped(dropped) = event {
+            self.dropped += u64::from(dropped.count);
         }
     }
 }

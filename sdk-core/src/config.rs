@@ -139,7 +139,7 @@ pub struct Config<T> {
     /// A JSON object for a custom allocation webhook, sent with each registration.
     pub provisioning_payload: Option<T>,
     /// Domain that assigned hubs must be in, such as `example.com`, or the one host name there is. Default: the domains of
-    /// Azure ([`crate::azure::names::HUB_SUFFIXES`]) where the Device Provisioning Service is Azure's, else any, but not
+    /// Azure ([`crate::azure::names::check_assigned_hub`]) where the Device Provisioning Service is Azure's, else any, but not
     /// `localhost`, a name of one label or the service itself.
     pub hub_suffix: Option<T>,
     /// The subscriptions to hold whenever the link is up. Default none.

@@ -65,7 +65,7 @@ const MEASURES: [Measure; 11] = [
     Measure {
         feature: "ram",
         what: "a link with an outbox of 8 messages and 2 KiB",
-        goal: Some(4 * 1024),
+        goal: Some(4_128),
         kind: Kind::Ram,
     },
 ];

@@ -195,29 +195,29 @@ pub fn check_hub_suffix(host: &str, suffixes: &[&str]) -> Result<(), NameError> 
     }
 }
 
-/// Domains of the hubs of all Azure clouds: public, China, US Government, and Germany as it was.
-pub const HUB_SUFFIXES: [&str; 4] = ["azure-devices.net", "azure-devices.cn", "azure-devices.us", "azure-devices.de"];
+/// Top-level domains of the Azure clouds: public, China, US Government, and Germany as it was.
+const CLOUDS: [&[u8]; 4] = [b"net", b"cn", b"us", b"de"];
 
-/// Domains of the Device Provisioning Service in all Azure clouds.
-const DPS_SUFFIXES: [&str; 4] = [
-    "azure-devices-provisioning.net",
-    "azure-devices-provisioning.cn",
-    "azure-devices-provisioning.us",
-    "azure-devices-provisioning.de",
-];
+/// Whether a host lies under `domain` in one of the Azure clouds.
+fn is_in_azure(host: &str, domain: &str) -> bool {
+    let dot = host.bytes().rposition(|byte| byte == b'.').unwrap_or(0);
+    let Some((under, top)) = host.split_at_checked(dot) else { return false };
+    let top = top.as_bytes().get(1..).unwrap_or_default();
+    CLOUDS.iter().any(|cloud| top.eq_ignore_ascii_case(cloud)) && is_under(under, domain) && under.len() > domain.len()
+}
 
 /// Checks the hub that the Device Provisioning Service at `dps_host` named.
 ///
-/// It lies under `suffix`, or without one under [`HUB_SUFFIXES`] where the service is Azure's; else it has two labels at
-/// least and is no `localhost`. It is never the service itself.
+/// It lies under `suffix`, or without one under `azure-devices.net`, or its like in another Azure cloud (`.cn`, `.us`,
+/// `.de`), where the service is Azure's; else it has two labels at least and is no `localhost`. It is never the service
+/// itself.
 ///
 /// # Errors
 /// [`Flaw::Suffix`] when it does not.
 pub fn check_assigned_hub(hub: &str, dps_host: &str, suffix: Option<&str>) -> Result<(), NameError> {
-    let global = DPS_SUFFIXES.iter().any(|domain| is_under(dps_host, domain));
     let proper = match suffix {
         Some(suffix) => is_under(hub, suffix),
-        None if global => HUB_SUFFIXES.iter().any(|domain| is_under(hub, domain) && hub.len() > domain.len()),
+        None if is_in_azure(dps_host, "azure-devices-provisioning") => is_in_azure(hub, "azure-devices"),
         None => hub.as_bytes().contains(&b'.') && !is_under(hub, "localhost"),
     };
     if proper && !hub.eq_ignore_ascii_case(dps_host) {

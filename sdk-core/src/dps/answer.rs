@@ -6,10 +6,10 @@ use heapless::String;
 
 use crate::azure::dps::{Answer as Document, AnswerError, Assigned};
 use crate::azure::json::{Reader, Token};
-use crate::azure::names::{self, DEVICE_ID_MAX, Flaw, HOST_MAX, Name, NameError, OPERATION_ID_MAX};
+use crate::azure::names::{self, DEVICE_ID_MAX, HOST_MAX, Name, NameError, OPERATION_ID_MAX};
 use crate::failure::ProvisioningFailure;
 use crate::io::{self, Assignment};
-use crate::link::{Answer, AnswerHead, Verdict, Visit};
+use crate::link::{Answer, AnswerHead, Change, Verdict, Visit};
 
 /// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning
 /// Service, where the link reads it by itself, and of the desired properties.
@@ -42,11 +42,19 @@ impl Assignment {
     pub fn new(hub: &str, device_id: &str) -> Result<Self, NameError> {
         names::check_hub_name(hub)?;
         names::check_device_id(device_id)?;
-        let mut assignment = Self { hub: String::new(), device_id: String::new() };
-        let too_long = |name, text: &str| NameError { name, flaw: Flaw::TooLong { len: text.len() } };
-        assignment.hub.push_str(hub).map_err(|_| too_long(Name::Hub, hub))?;
-        assignment.device_id.push_str(device_id).map_err(|_| too_long(Name::Device, device_id))?;
+        let mut assignment = Self::EMPTY;
+        assignment.set(hub, device_id);
         Ok(assignment)
+    }
+
+    pub(crate) const EMPTY: Self = Self { hub: String::new(), device_id: String::new() };
+
+    /// Takes names that were checked, of which every one fits.
+    pub(crate) fn set(&mut self, hub: &str, device_id: &str) {
+        self.hub.clear();
+        self.device_id.clear();
+        let _ = self.hub.push_str(hub);
+        let _ = self.device_id.push_str(device_id);
     }
 }
 
@@ -72,9 +80,9 @@ pub(super) fn judge<'b>(
         }
         Ok(Document::Assigned(assigned)) => {
             clock = assigned.server_time.map(|unix_secs| (unix_secs, false));
-            match judge_assignment(&assigned, dps_host, suffix) {
-                Ok(assignment) => Verdict::Assigned {
-                    change: visit.assign(assignment),
+            match judge_assignment(&assigned, dps_host, suffix, visit) {
+                Ok(change) => Verdict::Assigned {
+                    change,
                     spread: assigned.payload.and_then(spread_hint),
                     payload: assigned.payload,
                 },
@@ -107,13 +115,14 @@ fn judge_assignment(
     assigned: &Assigned<'_>,
     dps_host: &str,
     suffix: Option<&str>,
-) -> Result<Assignment, ProvisioningFailure> {
+    visit: &mut Visit,
+) -> Result<Change, ProvisioningFailure> {
     names::check_assigned_hub(assigned.hub, dps_host, suffix).map_err(|_| ProvisioningFailure::BadHubName)?;
     let mut buffer = [0; DEVICE_ID_MAX];
     let device_id = assigned.device_id.unescape(&mut buffer).ok_or(ProvisioningFailure::BadDeviceId)?;
-    Assignment::new(assigned.hub, device_id).map_err(|error| {
-        if error.name == Name::Hub { ProvisioningFailure::BadHubName } else { ProvisioningFailure::BadDeviceId }
-    })
+    names::check_hub_name(assigned.hub).map_err(|_| ProvisioningFailure::BadHubName)?;
+    names::check_device_id(device_id).map_err(|_| ProvisioningFailure::BadDeviceId)?;
+    Ok(visit.assign(assigned.hub, device_id))
 }
 
 fn failure_of(head: &AnswerHead, document: Document<'_>) -> ProvisioningFailure {

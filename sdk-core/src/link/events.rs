@@ -1,5 +1,6 @@
 //! What a link reports, and the queue of it.
 
+use core::mem::discriminant;
 use core::time::Duration;
 
 use heapless::Vec;
@@ -130,20 +131,14 @@ impl Events {
     /// The places kept for them suffice, since each follows an action that had to be polled for, or a command; of
     /// commands repeated without polling the latest counts.
     pub(super) fn report(&mut self, event: Event) {
-        let repeated = matches!(
-            (self.0.last(), &event),
-            (Some(Event::Stopped), Event::Stopped)
-                | (Some(Event::Renewing), Event::Renewing)
-                | (Some(Event::InboundOverflow), Event::InboundOverflow)
-                | (Some(Event::ClockSkew { .. }), Event::ClockSkew { .. })
-        );
-        if repeated {
+        if self.0.last().is_some_and(|last| discriminant(last) == discriminant(&event)) {
             self.0.pop();
         }
         self.push(event);
     }
 
-    fn push(&mut self, event: Event) {
+    /// Takes an event whatever the one before it was. Where there is no place it takes that of the latest.
+    pub(super) fn push(&mut self, event: Event) {
         if self.0.is_full() {
             self.0.pop();
         }

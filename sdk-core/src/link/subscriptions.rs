@@ -191,7 +191,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     fn tell_of(&mut self, place: u8, event: impl FnOnce(SubscriptionId) -> Event) -> bool {
         let Some(filters) = self.profile.filters().filter(|_| P::SUBSCRIBES) else { return false };
         if filters.wanted() & bit(place) != 0 {
-            self.events.report(event(SubscriptionId(place)));
+            self.events.push(event(SubscriptionId(place)));
         }
         true
     }

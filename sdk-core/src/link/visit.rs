@@ -1,9 +1,8 @@
 //! The visit: what a link keeps of a service that tells the device where it belongs, for the profiles that have one.
 //!
 //! The rules of visits are the link's: when one is due, how they are spaced, how long an answer may take. What is said is
-//! the profile's. Over MQTT the link subscribes to one filter, publishes [requests](super::Profile::request) and hands the answers
-//! to the profile; a carrier of another kind takes the same requests by [`crate::Action::Register`] and answers with
-//! [`crate::Input::Registered`].
+//! the profile's. The link subscribes to one filter, publishes [requests](super::Profile::request) and hands the answers to
+//! the profile.
 
 use core::time::Duration;
 
@@ -36,14 +35,15 @@ impl Visit {
         self.role == Role::Provisioning
     }
 
-    /// Takes an assignment, and returns what that changes.
-    pub(crate) fn assign(&mut self, assignment: Assignment) -> Change {
+    /// Takes an assignment whose names were checked, and returns what that changes.
+    pub(crate) fn assign(&mut self, hub: &str, device_id: &str) -> Change {
         let change = match &self.assignment {
-            Some(before) if *before == assignment => return Change::None,
+            Some(before) if before.hub() == hub && before.device_id() == device_id => return Change::None,
             Some(_) => Change::Moved,
             None => Change::First,
         };
-        self.assignment = Some(assignment);
+        // In place, since it is long.
+        self.assignment.get_or_insert(Assignment::EMPTY).set(hub, device_id);
         change
     }
 

@@ -17,7 +17,8 @@ fn alone(messages: usize, bytes: usize, overflow: Overflow) -> Alone {
     let mut config = Config::new(service, Credential::Anonymous);
     config.session.overflow = overflow;
     let outbox = HeapOutbox::new(messages, bytes);
-    Link::new(AnyProfile::new(config, [0; 256]), outbox, Seed::from_number(7), Instant::ORIGIN).unwrap()
+    Link::new(AnyProfile::new(config, [0; 256]), outbox, Seed::from_number(7), Instant::ORIGIN)
+        .expect("a good configuration")
 }
 
 fn at(millis: u64) -> Instant {
