@@ -274,21 +274,19 @@ where
         if let Some(event) = pop_front(&mut self.events) {
             return Output::Event(event);
         }
-        let deadline = match self.link.poll_output_within(room) {
+        let deadline = match self.link.next_output(room) {
             Output::Wait(deadline) => deadline,
-            Output::Event(event) => {
-                if matches!(event, link::Event::Up { .. }) {
+            output @ (Output::Action(_) | Output::Event(_)) => {
+                if matches!(output, Output::Event(Event::Link(link::Event::Up { .. }))) {
                     self.turn = Turn::Up;
-                } else if matches!(event, link::Event::Down(_) | link::Event::Stopped) {
+                } else if matches!(
+                    output,
+                    Output::Event(Event::Link(link::Event::Down(_) | link::Event::Stopped))
+                        | Output::Action(Action::Close { .. })
+                ) {
                     self.turn = Turn::Down;
                 }
-                return Output::Event(Event::Link(event));
-            }
-            Output::Action(action) => {
-                if matches!(action, Action::Close { .. }) {
-                    self.turn = Turn::Down;
-                }
-                return Output::Action(action);
+                return output;
             }
         };
         let Some(attempt) = self.up else { return Output::Wait(deadline) };

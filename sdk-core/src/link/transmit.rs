@@ -30,27 +30,27 @@ const SMALL_PACKET: usize = 256;
 const CONNECT_PACKET: usize = 2048;
 
 impl<O: Outbox, P: Profile> Link<O, P> {
-    pub(super) fn next_output(&mut self, room: usize) -> Output<'_, Event> {
+    /// The next output, with the events of the caller's layer: made here, since an output is long and is moved once.
+    pub(crate) fn next_output<E: From<Event>>(&mut self, room: usize) -> Output<'_, E> {
         // The old connection is closed before anything else is known or done.
         if self.pending.close.is_none()
             && let Some(event) = self.events.pop()
         {
-            return Output::Event(event);
+            return Output::Event(event.into());
         }
         if P::SUBSCRIBES
             && let Some(event) = self.next_unsubscribed()
         {
-            return Output::Event(event);
+            return Output::Event(event.into());
         }
         let Some(next) = self.choose(room) else {
             // Dropping expired messages may have left something to know.
             return match self.events.pop() {
-                Some(event) => Output::Event(event),
+                Some(event) => Output::Event(event.into()),
                 None => Output::Wait(self.timers.next()),
             };
         };
-        let deadline = self.timers.next();
-        self.action(next).map_or(Output::Wait(deadline), Output::Action)
+        self.action(next)
     }
 
     fn choose(&mut self, room: usize) -> Option<Next> {
@@ -115,23 +115,28 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Some(Next::Message { id, packet_id, dup })
     }
 
-    /// What was chosen, with what it borrows; `None` when that is gone, which nothing here can bring about.
+    /// What was chosen, with what it borrows, or the deadline when that is gone, which nothing here can bring about.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
-    fn action(&mut self, next: Next) -> Option<Action<'_>> {
+    fn action<E>(&mut self, next: Next) -> Output<'_, E> {
         let attempt = self.attempt;
         let packet = match next {
-            Next::Disconnect(attempt) => return Some(Action::Send { attempt, packet: Packet::Disconnect }),
-            Next::Close { attempt, flush } => return Some(Action::Close { attempt, flush }),
-            Next::Save => return self.profile.assignment().map(Action::SaveAssignment),
-            Next::Remember => return Some(Action::SaveMemory(self.memory())),
+            Next::Disconnect(attempt) => {
+                return Output::Action(Action::Send { attempt, packet: Packet::Disconnect });
+            }
+            Next::Close { attempt, flush } => return Output::Action(Action::Close { attempt, flush }),
+            Next::Save => {
+                return match self.profile.assignment() {
+                    Some(assignment) => Output::Action(Action::SaveAssignment(assignment)),
+                    None => Output::Wait(self.timers.next()),
+                };
+            }
+            Next::Remember => return Output::Action(Action::SaveMemory(self.memory())),
             Next::Sign => {
                 let (role, refusals) = (self.role(), self.backoff().refusals());
-                return Some(Action::Sign {
-                    attempt,
-                    request: SignRequest::new(role, refusals, self.profile.string_to_sign()),
-                });
+                let request = SignRequest::new(role, refusals, self.profile.string_to_sign());
+                return Output::Action(Action::Sign { attempt, request });
             }
-            Next::Open => return Some(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
+            Next::Open => return Output::Action(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
             Next::Connect => {
                 let session = self.profile.session();
                 let clean_session = self.role() == Role::Provisioning || session.clean_session;
@@ -148,15 +153,18 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 Packet::Unsubscribe(Unsubscribe { packet_id, filter })
             }
             Next::Ping => Packet::PingReq,
-            Next::Request => Packet::PublishText(self.request()?),
+            Next::Request => match self.request() {
+                Some(request) => Packet::PublishText(request),
+                None => return Output::Wait(self.timers.next()),
+            },
             Next::Message { id, packet_id, dup } => {
-                let entry = self.outbox.get(id)?;
+                let Some(entry) = self.outbox.get(id) else { return Output::Wait(self.timers.next()) };
                 self.profile.prepare(entry.created_unix_ms);
                 let topic = self.profile.topic(&entry);
                 let packet_id = Some(packet_id);
                 Packet::Publish(Publish { topic, payload: entry.payload, packet_id, dup, retain: false })
             }
         };
-        Some(Action::Send { attempt, packet })
+        Output::Action(Action::Send { attempt, packet })
     }
 }
