@@ -15,6 +15,25 @@ struct Measure {
     kind: Kind,
 }
 
+/// What the same work takes with a stack in C, and the share of it wished for: same target, same optimisation, no TLS and
+/// no logging on either side. `docs/size.md` says how the bytes were measured.
+struct Rival {
+    feature: &'static str,
+    name: &'static str,
+    /// On riscv32imc and on thumbv7em.
+    bytes: [u64; 2],
+    /// Greatest ratio wished for, in hundredths.
+    goal: u64,
+}
+
+const RIVALS: [Rival; 5] = [
+    Rival { feature: "hub-whole", name: "azure-iot-sdk-c", bytes: [71_722, 60_706], goal: 65 },
+    Rival { feature: "hub-whole", name: "azure-sdk-for-c + coreMQTT", bytes: [23_276, 20_234], goal: 200 },
+    Rival { feature: "hub-dps-sas", name: "azure-iot-sdk-c", bytes: [69_844, 58_942], goal: 55 },
+    Rival { feature: "hub-dps-sas", name: "azure-sdk-for-c + coreMQTT", bytes: [18_158, 15_184], goal: 200 },
+    Rival { feature: "hub-x509", name: "azure-iot-sdk-c", bytes: [53_608, 44_452], goal: 45 },
+];
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Flash,
@@ -25,7 +44,7 @@ const MEASURES: [Measure; 11] = [
     Measure {
         feature: "hub-whole",
         what: "IoT Hub and DPS with a shared key, whole: twin, methods, messages both ways",
-        goal: Some(32 * 1024),
+        goal: None,
         kind: Kind::Flash,
     },
     Measure { feature: "whole-sas", what: "one hub with a shared key, whole", goal: None, kind: Kind::Flash },
@@ -33,7 +52,7 @@ const MEASURES: [Measure; 11] = [
     Measure {
         feature: "hub-dps-sas",
         what: "IoT Hub and DPS with a shared key: telemetry, MQTT included",
-        goal: Some(24 * 1024),
+        goal: None,
         kind: Kind::Flash,
     },
     Measure {
@@ -45,7 +64,7 @@ const MEASURES: [Measure; 11] = [
     Measure {
         feature: "hub-x509",
         what: "one hub with a certificate: telemetry, MQTT included",
-        goal: Some(16 * 1024),
+        goal: Some(22 * 1024),
         kind: Kind::Flash,
     },
     Measure { feature: "codec", what: "of it PUBLISH out and every packet in", goal: None, kind: Kind::Flash },
@@ -99,7 +118,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         sizes.iter().map(|(name, bytes)| json!({"target": "host", "part": name, "ram": bytes})).collect();
 
     let bounds = if record { toml::Table::new() } else { read_bounds()? };
-    let (mut absent, mut wrong, mut recorded) = (Vec::new(), Vec::new(), String::new());
+    let (mut absent, mut wrong, mut ratios, mut recorded) = (Vec::new(), Vec::new(), Vec::new(), String::new());
     println!("\n| target | measure | bytes | goal | bound |\n|---|---|---:|---:|---:|");
     for target in firmware_target::TARGETS {
         let compiler = match Compiler::find(target) {
@@ -110,6 +129,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             }
         };
         recorded.push_str(&format!("[{target}]\n"));
+        let mut measured = Vec::new();
         let empty = measure(&compiler, target, None)?;
         for Measure { feature, what, goal, kind } in MEASURES {
             let Image { sizes, panics } = measure(&compiler, target, Some(feature))?;
@@ -126,6 +146,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
             );
             rows.push(json!({"target": target, "part": feature, "bytes": bytes, "goal": goal, "bound": bound,
                 "panics": panics}));
+            measured.push((feature, bytes));
             recorded.push_str(&format!("{feature} = {}\n", bytes + bytes * SLACK_PERCENT / 100));
             if panics {
                 wrong.push(format!("{target}, {feature}: something can panic"));
@@ -138,7 +159,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
                 Some(_) | None => {}
             }
         }
+        ratios.extend(compare(target, &measured));
     }
+    println!("\n| target | measure | beside | ratio | goal |\n|---|---|---|---:|---|");
+    println!("{}", ratios.join("\n"));
     if record {
         write(BOUNDS, &recorded)?;
     }
@@ -151,6 +175,21 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let measured =
         format!("{} types and {} targets measured", sizes.len(), firmware_target::TARGETS.len() - absent.len());
     Ok(Done::Ran(std::iter::once(measured).chain(absent).collect::<Vec<_>>().join("; ")))
+}
+
+/// Rows that hold what was measured against what others take for the same work.
+fn compare(target: &str, measured: &[(&str, u64)]) -> Vec<String> {
+    let place = usize::from(!target.starts_with("riscv"));
+    let row = |rival: &Rival| {
+        let (feature, bytes) = measured.iter().find(|(feature, _)| *feature == rival.feature)?;
+        let theirs = rival.bytes[place];
+        let ratio = bytes * 1_000 / theirs;
+        let word = if bytes * 100 <= theirs * rival.goal { "met" } else { "MISSED" };
+        let shown = |thousandths: u64| format!("{}.{:03}", thousandths / 1_000, thousandths % 1_000);
+        let goal = shown(rival.goal * 10);
+        Some(format!("| {target} | {feature} | {} {theirs} | {} | at most {goal}, {word} |", rival.name, shown(ratio)))
+    };
+    RIVALS.iter().filter_map(row).collect()
 }
 
 /// The goal, and by how much it is missed.
