@@ -329,6 +329,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Status {
             state: self.state(),
             since: self.phase_since,
+            now: self.now,
             attempt: self.attempt,
             renewing: self.phase == Phase::Draining && self.plan == Some(Plan::Renew),
             first_failure: self.trouble.first,

@@ -1,6 +1,7 @@
 //! What a link is doing, why, and what can be done about it.
 
 use core::fmt;
+use core::time::Duration;
 
 use crate::failure::{Class, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
 use crate::io::{Attempt, Role};
@@ -124,8 +125,10 @@ impl fmt::Display for Advice {
 pub struct Status {
     /// What it is doing.
     pub state: State,
-    /// Since when.
+    /// Since when, on the frontend's clock; [`lasted`](Self::lasted) says for how long.
     pub since: Instant,
+    /// When this was taken, on the frontend's clock: the link's latest time, unless [`at`](Self::at) gave another.
+    pub now: Instant,
     /// The latest attempt.
     pub attempt: Attempt,
     /// It is about to come back with a new token; not a fault.
@@ -142,7 +145,8 @@ pub struct Status {
     /// Each of these connections ended within seconds and without an acknowledgement, which is what a hub does whose daily
     /// quota is used up (IoT Hub error 403002): until 00:00 UTC, and then the device is back within an hour.
     pub quota_suspected: bool,
-    /// When the next attempt begins, and at which service.
+    /// When the next attempt begins, on the frontend's clock, and at which service; [`next_attempt_in`](Self::next_attempt_in)
+    /// says in how long.
     pub next_attempt: Option<(Instant, Role)>,
     /// Registrations with the Device Provisioning Service since the link was made.
     pub registrations: u32,
@@ -155,6 +159,24 @@ pub struct Status {
 }
 
 impl Status {
+    /// Returns the status with the durations in it counted up to `now`, where the link has not been driven for a while.
+    #[must_use]
+    pub fn at(self, now: Instant) -> Self {
+        Self { now: self.now.max(now), ..self }
+    }
+
+    /// Returns for how long the link has been in this state.
+    #[must_use]
+    pub fn lasted(&self) -> Duration {
+        self.now.since(self.since)
+    }
+
+    /// Returns in how long the next attempt begins, when one is planned.
+    #[must_use]
+    pub fn next_attempt_in(&self) -> Option<Duration> {
+        self.next_attempt.map(|(at, _)| at.since(self.now))
+    }
+
     /// Returns what somebody could do about it.
     #[must_use]
     pub fn advice(&self) -> Advice {
@@ -211,7 +233,7 @@ impl Status {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} since {}", self.state, self.since)?;
+        write!(f, "{} for {}", self.state, Span(self.lasted()))?;
         if self.renewing {
             f.write_str(" to renew the token")?;
         }
@@ -227,7 +249,7 @@ impl fmt::Display for Status {
                 Role::Provisioning => "the provisioning service",
                 Role::Hub => "the hub",
             };
-            write!(f, "; attempt {} at {service} at {at}", self.attempt.next())?;
+            write!(f, "; attempt {} at {service} in {}", self.attempt.next(), Span(at.since(self.now)))?;
         }
         if let Some(seconds) = self.clock_skew_secs {
             let (by, way) = (seconds.unsigned_abs(), if seconds < 0 { "ahead of" } else { "behind" });
@@ -240,5 +262,45 @@ impl fmt::Display for Status {
         )?;
         let advice = self.advice();
         if advice == Advice::Nothing { Ok(()) } else { write!(f, "; {advice}") }
+    }
+}
+
+/// A duration as people say it: its two largest units at most.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secs = self.0.as_secs();
+        let (mins, hours) = (secs / 60, secs / 3_600);
+        match secs {
+            0 => write!(f, "{} ms", self.0.subsec_millis()),
+            1..=119 => write!(f, "{secs} s"),
+            120..=7_199 => write!(f, "{mins} min {} s", secs % 60),
+            7_200..=172_799 => write!(f, "{hours} h {} min", mins % 60),
+            _ => write!(f, "{} days {} h", hours / 24, hours % 24),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Span;
+    use core::time::Duration;
+    use std::string::ToString as _;
+
+    #[test]
+    fn durations_read_as_people_say_them() {
+        for (millis, text) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (12_345, "12 s"),
+            (119_999, "119 s"),
+            (125_000, "2 min 5 s"),
+            (7_199_000, "119 min 59 s"),
+            (7_200_000, "2 h 0 min"),
+            (172_800_000, "2 days 0 h"),
+        ] {
+            assert_eq!(Span(Duration::from_millis(millis)).to_string(), text);
+        }
     }
 }

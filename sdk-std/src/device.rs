@@ -149,7 +149,7 @@ impl Device {
     /// Returns a fresh look at the link, with the queue as it is.
     #[must_use]
     pub fn look(&self) -> Status {
-        self.shared.lock().link.link().status()
+        self.shared.lock().link.link().status().at(clock::now())
     }
 
     /// Returns the time on the clock of [`Status`]: monotonic, the time asleep included.

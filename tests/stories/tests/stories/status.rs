@@ -3,7 +3,7 @@
 use steadfast_core::{Advice, State, TlsFailure};
 use steadfast_world::service::{DpsFault, Greeting, PublishFault};
 use steadfast_world::{Reach, World};
-use stories::{mins, secs};
+use stories::{hours, mins, secs};
 
 fn stable() -> World {
     let mut world = World::builder().seed(1).assigned().build();
@@ -44,8 +44,8 @@ fn each_trouble_is_told_in_words_with_what_to_do() {
             world.state() == State::BackingOff && world.status().failures > 1
         });
         let said = world.status().to_string();
-        assert!(said.starts_with("backing off since ") && said.contains(words), "{said}");
-        assert!(said.contains("at the hub at ") && said.contains("0 messages (0 bytes) queued"), "{said}");
+        assert!(said.starts_with("backing off for ") && said.contains(words), "{said}");
+        assert!(said.contains("at the hub in ") && said.contains("0 messages (0 bytes) queued"), "{said}");
         assert_eq!(world.status().advice(), advice, "{said}");
     }
 }
@@ -101,8 +101,31 @@ fn a_link_that_is_well_says_so() {
     world.publish_many(2);
     let status = world.status();
     assert_eq!((status.failures, status.advice(), status.in_flight), (0, Advice::Nothing, 2));
-    assert!(status.to_string().starts_with("up since "), "{status}");
+    assert!(status.to_string().starts_with("up for "), "{status}");
     assert!(status.to_string().ends_with("2 messages (2 bytes) queued, 2 in flight"), "{status}");
+}
+
+#[test]
+fn a_status_speaks_of_durations_and_never_of_the_clock_of_the_frontend() {
+    let mut world = World::builder().assigned().start_at_ms(84_210_000).build();
+    world.start();
+    world.run_until_up();
+    world.run_for(secs(185));
+    world.command(0, |link, now| link.handle_timeout(now));
+    let up = world.status();
+    assert!(up.to_string().starts_with("up for 3 min 5 s; "), "{up}");
+    let later = up.at(up.now.after(hours(3)));
+    assert!(later.to_string().starts_with("up for 3 h 3 min; "), "{later}");
+    world.hub_down(0);
+    world.run_until("waiting", mins(1), |world| world.state() == State::BackingOff);
+    let waiting = world.status();
+    let (lasted, next) = (waiting.lasted(), waiting.next_attempt_in().unwrap());
+    assert!(lasted < secs(1) && next <= secs(3), "{waiting}");
+    let text = waiting.to_string();
+    assert!(text.starts_with("backing off for ") && text.contains(" at the hub in "), "{text}");
+    for status in [up, waiting] {
+        assert!(!status.to_string().contains("84"), "no second of the boot clock: {status}");
+    }
 }
 
 #[test]
