@@ -272,7 +272,7 @@ impl DeviceHandle {
             message_id,
             topic,
             payload: Bytes::from(body),
-            expires_at: now + time_to_live,
+            expires_at: now.saturating_add(time_to_live),
             feedback,
             to_input: to_input.is_some(),
             sent: None,

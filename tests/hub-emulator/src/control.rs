@@ -314,7 +314,7 @@ impl Hub {
     /// # Errors
     /// [`Error::NoSuchHub`].
     pub fn fail_over(&self, downtime: Duration) -> Result<(), Error> {
-        let until = self.shared.now() + downtime;
+        let until = self.shared.now().saturating_add(downtime);
         self.hub(|hub| {
             hub.state = HubState::FailingOver(until);
             hub.close_all(&CloseReason::HubDown);

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
+use crate::SPAN_MAX;
 use crate::cloud::{Ack, MessageToDevice};
 use crate::config::DeviceAuth;
 use crate::control::{Control, Hub};
@@ -102,15 +103,26 @@ pub(crate) async fn device_route(hub: &Hub, request: &Request, id: &str, action:
 }
 
 async fn call(device: &DeviceHandle, name: &str, body: &Value) -> Result<Reply, Error> {
-    let millis = |key: &str, default| Duration::from_millis(body.get(key).and_then(Value::as_u64).unwrap_or(default));
+    let millis = |key: &str, default| span(body, key).map(|span| span.unwrap_or(Duration::from_millis(default)));
     let payload = body.get("payload").unwrap_or(&Value::Null);
-    let (connect_limit, limit) = (millis("connect_timeout_ms", 0), millis("timeout_ms", 30_000));
+    let (connect_limit, limit) = (millis("connect_timeout_ms", 0)?, millis("timeout_ms", 30_000)?);
     let answer = device.invoke_within(name, payload, connect_limit, limit).await?;
     let mut reply = json!({ "status": answer.status, "payload": body_json(&answer.payload) });
     if !answer.payload.is_empty() && serde_json::from_slice::<IgnoredAny>(&answer.payload).is_err() {
         reply["problem"] = json!("the response is neither JSON nor empty: IoT Hub fails such a call");
     }
     Ok(Reply::Json(reply))
+}
+
+/// Reads a member in milliseconds, a year at most.
+fn span(body: &Value, key: &str) -> Result<Option<Duration>, Error> {
+    match body.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let span = value.as_u64().map(Duration::from_millis).filter(|span| *span <= SPAN_MAX);
+            span.map(Some).ok_or_else(|| bad(&format!("`{key}` must be milliseconds, a year at most")))
+        }
+    }
 }
 
 fn message(body: &Value) -> Result<MessageToDevice, Error> {
@@ -129,8 +141,8 @@ fn message(body: &Value) -> Result<MessageToDevice, Error> {
         }
         Some(_) => return Err(bad("`properties` must be an object")),
     }
-    if let Some(millis) = body.get("expires_ms").and_then(Value::as_u64) {
-        message = message.expires_in(Duration::from_millis(millis));
+    if let Some(span) = span(body, "expires_ms")? {
+        message = message.expires_in(span);
     }
     if let Some(ack) = body.get("ack").and_then(Value::as_str) {
         message = message.ack(Ack::from_property(ack));

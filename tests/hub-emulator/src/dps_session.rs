@@ -5,6 +5,7 @@ use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{Packet, Publish, SubAck, SubscribeReasonCode, UnsubAck};
 use serde_json::{Value, json};
 
+use crate::SPAN_MAX;
 use crate::config::{DeviceAuth, DpsRefusal, Reprovision};
 use crate::connections::{CloseReason, Refusal};
 use crate::device::Device;
@@ -114,7 +115,7 @@ impl DpsSession {
             _ => to_bytes(&answer.body),
         };
         if let Some(DpsFault::Slow { delay }) = fault {
-            out.later(now.instant + delay, Later::Publish { topic, payload });
+            out.later(now.instant + delay.min(SPAN_MAX), Later::Publish { topic, payload });
         } else {
             out.publish(&topic, payload);
         }

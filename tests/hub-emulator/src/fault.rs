@@ -322,14 +322,18 @@ impl<F: Clone> Plan<F> {
 mod millis {
     use std::time::Duration;
 
+    use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::SPAN_MAX;
 
     pub(super) fn serialize<S: Serializer>(value: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(u64::try_from(value.as_millis()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        u64::deserialize(deserializer).map(Duration::from_millis)
+        let span = u64::deserialize(deserializer).map(Duration::from_millis)?;
+        if span <= SPAN_MAX { Ok(span) } else { Err(D::Error::custom("a delay has a year at most")) }
     }
 }
 

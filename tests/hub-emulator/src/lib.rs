@@ -100,3 +100,6 @@ pub use workload::WorkloadApi;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Longest span that an order may name: a year.
+pub(crate) const SPAN_MAX: std::time::Duration = std::time::Duration::from_secs(365 * 86_400);

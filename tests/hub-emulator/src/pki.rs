@@ -82,8 +82,12 @@ impl Authority {
     /// # Errors
     /// [`Error::Certificate`] when the machine's randomness fails.
     pub fn new() -> Result<Self, Error> {
+        Self::named(CA_NAME)
+    }
+
+    fn named(name: &str) -> Result<Self, Error> {
         let key = KeyPair::generate().map_err(certificate_error)?;
-        let params = ca_params();
+        let params = ca_params(name);
         let certificate = params.self_signed(&key).map_err(certificate_error)?;
         let inner = Inner {
             pem: certificate.pem(),
@@ -113,7 +117,7 @@ impl Authority {
             pem: certificate_pem.to_owned(),
             key_pem: key_pem.to_owned(),
             der,
-            issuer: Issuer::new(ca_params(), key),
+            issuer: Issuer::new(ca_params(CA_NAME), key),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -189,7 +193,7 @@ impl Authority {
         let (certificate, issuer) = match flaw {
             Some(Flaw::SelfSigned) => (params.self_signed(&key), None),
             Some(Flaw::UnknownIssuer) => {
-                let unknown = Self::new()?;
+                let unknown = Self::named("an authority nobody knows")?;
                 (params.signed_by(&key, &unknown.inner.issuer), Some(unknown.inner.der.clone()))
             }
             _ => (params.signed_by(&key, &self.inner.issuer), Some(self.inner.der.clone())),
@@ -404,10 +408,10 @@ impl ClientCertVerifier for AnyClientCertificate {
     }
 }
 
-fn ca_params() -> CertificateParams {
+fn ca_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, CA_NAME);
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params

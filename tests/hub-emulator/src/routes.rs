@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::SPAN_MAX;
 use crate::config::HubConfig;
 use crate::control::Control;
 use crate::device_routes::{device_route, register};
@@ -279,7 +280,8 @@ async fn hub_route(control: &Control, request: &Request, hub: &str, rest: &[&str
         ("POST", ["up"]) => hub.up()?,
         ("POST", ["fail-over"]) => {
             let seconds = request.body.get("seconds").and_then(Value::as_u64);
-            hub.fail_over(Duration::from_secs(seconds.ok_or_else(|| bad("`seconds` must be a whole number"))?))?;
+            let downtime = seconds.map(Duration::from_secs).filter(|downtime| *downtime <= SPAN_MAX);
+            hub.fail_over(downtime.ok_or_else(|| bad("`seconds` must be a whole number, 31,536,000 at most"))?)?;
         }
         ("POST", ["exhaust-quota"]) => hub.exhaust_quota()?,
         ("POST", ["routes"]) => {

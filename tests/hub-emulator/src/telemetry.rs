@@ -5,6 +5,7 @@ use std::time::Duration;
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::Publish;
 
+use crate::SPAN_MAX;
 use crate::connections::CloseReason;
 use crate::fault::Fault;
 use crate::ledger::Entry;
@@ -150,9 +151,9 @@ pub(crate) fn after_store(
         if withheld {
             session.held.push(ack);
         } else if throttled_until > now.since {
-            out.later(now.instant + (throttled_until - now.since), Later::Acknowledge(ack));
+            out.later(now.instant + (throttled_until - now.since).min(SPAN_MAX), Later::Acknowledge(ack));
         } else if let Some(delay) = delay {
-            out.later(now.instant + delay, Later::Acknowledge(ack));
+            out.later(now.instant + delay.min(SPAN_MAX), Later::Acknowledge(ack));
         } else {
             session.acknowledge(world, ack, out, now.since);
             if repeated {
@@ -172,14 +173,15 @@ fn apply_fault_properties(
 ) -> Flow {
     let Some(kind) = order.kind else { return Flow::Go };
     let Ok(device) = world.device(&session.host, &session.identity) else { return Flow::Go };
-    let until = now.since + order.delay + order.duration;
+    let delay = order.delay.min(SPAN_MAX);
+    let until = now.since.saturating_add(delay).saturating_add(order.duration);
     match kind {
         OrderedFault::Disconnect => {
             device.effects.unreachable_until = until;
-            if order.delay.is_zero() {
+            if delay.is_zero() {
                 return Flow::Close(CloseReason::Fault);
             }
-            out.later(now.instant + order.delay, Later::Close);
+            out.later(now.instant + delay, Later::Close);
         }
         OrderedFault::Throttle | OrderedFault::Quota => device.effects.throttled_until = until,
         OrderedFault::RefuseCredentials => device.effects.refused_until = until,

@@ -114,7 +114,16 @@ impl Connection {
     ) -> Result<bool, CloseReason> {
         let is_of_hub = head.path.starts_with("/devices/") || head.path.starts_with("/twins/") || is_registration(head);
         let cut = if is_of_hub { None } else { self.body_limit(head) };
-        let Some(body) = conversation.body(head, cut).await.map_err(|error| reason_of(&error))? else {
+        // What nobody has a grant for is small.
+        let is_of_storage = !is_of_hub && self.shared.lock().storage.owner(&head.path).is_some();
+        let most = cut.or_else(|| (!is_of_storage).then_some(SMALL_BODY));
+        let declared = head.header("content-length").and_then(|text| text.parse::<u64>().ok()).unwrap_or(0);
+        let body = if cut.is_none() && most.is_some_and(|most| declared > most) {
+            None
+        } else {
+            conversation.body(head, most).await.map_err(|error| reason_of(&error))?
+        };
+        let Some(body) = body else {
             if cut.is_some() {
                 conversation.stream.reset_on_close();
                 return Err(CloseReason::Fault);
@@ -154,6 +163,9 @@ impl Connection {
         )
     }
 }
+
+/// Most bytes of the body of a request that is not for a file of the storage: a twin has 32 KiB a section, a message 256 KiB.
+const SMALL_BODY: u64 = 1024 * 1024;
 
 /// Returns the close reason after a request could not be read or answered.
 fn reason_of(error: &std::io::Error) -> CloseReason {

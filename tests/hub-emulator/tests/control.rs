@@ -54,6 +54,41 @@ impl Curl {
 }
 
 #[tokio::test]
+async fn numbers_of_any_size_are_taken_or_refused_and_end_nothing() {
+    let emulator = start(config()).await;
+    let curl = Curl::new(&emulator).await;
+    let device = "/hubs/hub-a/devices/pump-7";
+    let members = [
+        ("/hubs/hub-a/fail-over".to_owned(), "seconds"),
+        (format!("{device}/messages"), "expires_ms"),
+        (format!("{device}/methods/m"), "timeout_ms"),
+        (format!("{device}/methods/m"), "connect_timeout_ms"),
+        ("/clock".to_owned(), "advance_seconds"),
+        ("/clock".to_owned(), "offset_seconds"),
+    ];
+    let numbers = ["0", "-1", "1.5", "1e300", "9223372036854775807", "18446744073709551615", "18446744073709551616"];
+    for (path, member) in &members {
+        for number in numbers {
+            let body = format!("{{\"body\":\"x\",\"{member}\":{number}}}");
+            let body = if path == "/clock" { format!("{{\"{member}\":{number}}}") } else { body };
+            let length = body.len();
+            let request = format!("POST {path} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}");
+            let (status, answer) = curl.raw(&request).await;
+            assert!((200..600).contains(&status) && status != 500, "{path} {body}: {status} {answer}");
+        }
+        curl.done("POST", "/clock", json!({"offset_seconds": 0})).await;
+    }
+    for kind in ["delay-connack", "delay-pubacks"] {
+        let fault = json!({"fault": {"kind": kind, "delay_ms": u64::MAX}, "hub": "hub-a"});
+        assert_eq!(curl.ask("POST", "/faults", fault).await.0, 400, "{kind}");
+    }
+    let endless = json!({"seconds": u64::MAX});
+    assert_eq!(curl.ask("POST", "/hubs/hub-a/fail-over", endless).await.0, 400);
+    curl.done("POST", "/hubs/hub-a/up", Value::Null).await;
+    assert_eq!(curl.ask("GET", "/connections", Value::Null).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_device_is_registered_faulted_and_read_by_http() {
     let emulator = start(config().hub("hub-b")).await;
     let curl = Curl::new(&emulator).await;

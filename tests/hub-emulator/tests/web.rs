@@ -192,3 +192,17 @@ async fn a_certificate_authenticates_file_uploads_too() {
         assert_eq!(answer.unwrap().0, expected);
     }
 }
+
+#[tokio::test]
+async fn a_body_that_no_service_takes_is_refused_before_it_is_read() {
+    let emulator = start(web(config_with(hub()))).await;
+    let address = emulator.https_addr().unwrap();
+    for target in ["/devices/dev-1/files", "/nowhere", "/account/container/blob"] {
+        let mut stream = tls_stream(address, emulator.ca_pem(), "localhost", None).await.unwrap();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 67108864\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        timeout(SOON, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+        assert_eq!(&answer[..], b"HTTP/1.1 413", "{target}");
+    }
+}
