@@ -99,7 +99,7 @@ fn run(outbox: &mut impl Outbox, expected: &mut Expected, steps: impl Iterator<I
             Step::Remove(place) => {
                 if place < expected.ids.len() {
                     let id = expected.ids.remove(place);
-                    assert!(outbox.remove(MessageId::new(id)));
+                    assert!(outbox.remove(MessageId::new(id), Outcome::Delivered));
                     expected.half_removed = Some(id);
                 }
             }
@@ -278,7 +278,7 @@ fn an_urgent_message_takes_the_place_of_normal_ones_in_ram() {
         assert_eq!(outbox.first(), Some(MessageId::new(1)));
         assert_eq!(outbox.get(MessageId::new(1)), Some(Owned::of(1).entry()), "at hand though the RAM was full");
         assert_eq!(outbox.usage().messages, 32);
-        outbox.remove(MessageId::new(1));
+        outbox.remove(MessageId::new(1), Outcome::Delivered);
     }
     let mut outbox = Flash::open(&mut nor, range, &mut record, None).unwrap().spilling();
     let order: Vec<u64> = (2..=12).chain(normal + 1..=normal + 20).collect();

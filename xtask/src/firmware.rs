@@ -18,7 +18,7 @@ struct Image {
 }
 
 const IMAGES: [Image; 2] = [
-    Image { name: "plain", build: &[], judge: &[], stack_bound: "4120" },
+    Image { name: "plain", build: &[], judge: &[], stack_bound: "6195" },
     Image { name: "tls", build: &["--features", "tls"], judge: &["--tls"], stack_bound: "16900" },
 ];
 

@@ -23,9 +23,10 @@ use core::time::Duration;
 use machine::{Card, Orders, Slot};
 use net::{Shared, Stack};
 use steadfast_core::azure::sas::SymmetricKey;
+use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, Message, Provisioned, RamOutbox, RetryPolicy, Seed, Service, SignRequest, Subscriptions,
-    hub,
+    Config, Credential, Event, Failure, Instant, Message, Provisioned, RamOutbox, RetryPolicy, Seed, Service,
+    SignRequest, Subscriptions, hub,
 };
 use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
 
@@ -158,7 +159,8 @@ fn device(stack: &'static Shared, line: Line, entropy: &Entropy) -> Result<&'sta
     let buffers = Buffers { rx: RECEIVED.take().ok_or(TWICE)?, tx: TO_SEND.take().ok_or(TWICE)? };
     let outbox = OUTBOX.take().ok_or(TWICE)?;
     let place = PUMP.take().ok_or(TWICE)?;
-    let made = place.write(Device::new(board, line, Provisioned::new(config), outbox, Seed::new(entropy.device), buffers));
+    let made =
+        place.write(Device::new(board, line, Provisioned::new(config), outbox, Seed::new(entropy.device), buffers));
     made.as_mut().map_err(|_| "configuration and buffers do not go together")
 }
 
