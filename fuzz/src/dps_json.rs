@@ -1,9 +1,9 @@
 //! Bodies of the provisioning service, and the JSON reader under them.
 
-use steadfast_core::azure::dps::{Answer, AnswerError};
-use steadfast_core::azure::dps_https::{Attestation, Step, WRAPPED_KEY_MAX};
-use steadfast_core::azure::json::{DEPTH_MAX, JsonError, Reader, Token};
 use steadfast_core::azure::names;
+use steadfast_core::dps::https::{Attestation, Step, WRAPPED_KEY_MAX};
+use steadfast_core::dps::topics::{Answer, AnswerError};
+use steadfast_core::json::{DEPTH_MAX, JsonError, Reader, Token};
 
 /// Reads `data` as a JSON document and as an answer: the first byte chooses the status, the rest is the body.
 ///

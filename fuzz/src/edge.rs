@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use steadfast_core::azure::json::Reader;
 use steadfast_core::azure::names;
 use steadfast_core::edge::methods::{self, Answer, Call};
 use steadfast_core::edge::workload::{self, AnswerError};
 use steadfast_core::edge::{Environment, Module, Variable};
+use steadfast_core::json::Reader;
 use steadfast_core::text::{Counter, Slice, Text};
 
 /// Reads `data` as an environment, one `NAME=value` in each line, as an answer, and as a call, one part in each line.

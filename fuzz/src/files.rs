@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use steadfast_core::files::{Body, Checkpoint, Input, Options, Output, Upload, UploadError};
+use steadfast_core::upload::{Body, Checkpoint, Input, Options, Output, Upload, UploadError};
 use steadfast_core::{Attempt, Failure, Instant, RetryPolicy, Seed};
 
 use crate::source::Source;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use steadfast_core::hub::orders::Orders;
-use steadfast_core::hub::{Event, Received};
+use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::iothub::{Event, Received};
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::text::Text;
 use steadfast_core::{

@@ -1,8 +1,8 @@
 //! Topics: answers of the provisioning service, and property bags written and read.
 
-use steadfast_core::azure::dps::Response;
-use steadfast_core::azure::hub;
-use steadfast_core::azure::property_bag::{PropertyBag, check_encoded, properties};
+use steadfast_core::dps::topics::Response;
+use steadfast_core::iothub::property_bag::{PropertyBag, check_encoded, properties};
+use steadfast_core::iothub::topics;
 
 /// Reads `data` as a topic and as a property bag, and writes its lines as keys and values.
 ///
@@ -16,7 +16,7 @@ pub fn target(data: &[u8]) {
         assert_eq!(status.parse(), Ok(response.status));
         assert!(text.contains(&response.request_id.to_string()));
     }
-    let bag = hub::c2d_bag(&text, "d").unwrap_or(&text);
+    let bag = topics::c2d_bag(&text, "d").unwrap_or(&text);
     check_reading(bag);
     check_writing(&text);
 }
@@ -32,8 +32,8 @@ fn check_reading(bag: &str) {
             }
         }
     }
-    assert_eq!(has_id, hub::has_message_id(bag));
-    assert!(hub::telemetry_size(bag, b"12345") <= bag.len() + 5);
+    assert_eq!(has_id, topics::has_message_id(bag));
+    assert!(topics::telemetry_size(bag, b"12345") <= bag.len() + 5);
 }
 
 fn check_writing(text: &str) {
@@ -49,7 +49,7 @@ fn check_writing(text: &str) {
         }
     }
     assert_eq!(check_encoded(bag.as_str()), Ok(()));
-    assert!(!hub::has_message_id(bag.as_str()), "a user's key cannot pass for the message id");
+    assert!(!topics::has_message_id(bag.as_str()), "a user's key cannot pass for the message id");
     let read: Vec<_> = properties(bag.as_str()).collect();
     assert_eq!(read.len(), kept.len());
     for (property, (key, value)) in read.iter().zip(kept) {

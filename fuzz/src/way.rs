@@ -1,7 +1,7 @@
 //! What stands before MQTT: answers of proxies and to upgrades, and frames.
 
 use steadfast_core::Seed;
-use steadfast_core::way::{CONTROL_FRAME, FrameError, Frames, Taken, Tunnel, Upgrade};
+use steadfast_core::transport::{CONTROL_FRAME, FrameError, Frames, Taken, Tunnel, Upgrade};
 
 use crate::source::Source;
 

@@ -24,7 +24,7 @@ pub enum Service<T> {
     },
     /// The hub the Device Provisioning Service assigns, now and whenever the device moves; IoT Central likewise.
     Provisioned {
-        /// The service's host name; [`crate::azure::dps::GLOBAL_HOST`] unless it is a private or sovereign one.
+        /// The service's host name; [`crate::dps::topics::GLOBAL_HOST`] unless it is a private or sovereign one.
         host: T,
         /// The id scope, such as `0ne00ABCDEF`.
         id_scope: T,

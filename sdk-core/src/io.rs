@@ -5,8 +5,8 @@ use core::fmt;
 use heapless::String;
 
 use crate::failure::Failure;
-use crate::memory::Memory;
 use crate::mqtt::{Incoming, Packet};
+use crate::retry::BackoffSnapshot;
 use crate::text::Text;
 use crate::timer::Deadline;
 
@@ -74,7 +74,7 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
-/// What the link did with an [`Input`]. `R` is what it can receive: [`crate::Received`] or [`crate::hub::Received`].
+/// What the link did with an [`Input`]. `R` is what it can receive: [`crate::Received`] or [`crate::iothub::Received`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Taken<R> {
@@ -99,7 +99,7 @@ impl<R> Taken<R> {
     }
 }
 
-/// What comes out of a link. `E` is what it can report: [`crate::Event`] or [`crate::hub::Event`].
+/// What comes out of a link. `E` is what it can report: [`crate::Event`] or [`crate::iothub::Event`].
 #[derive(Debug)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "an output lives for one call, and there is no allocator")]
@@ -171,7 +171,7 @@ pub enum Action<'a> {
     SaveAssignment(&'a Assignment),
     /// Keep this beside the assignment, so that a device that loses power in an outage does not come back as if nothing
     /// had happened. Optional; at most 20 times in the first hour of an outage and 45 times in a week.
-    SaveMemory(Memory),
+    SaveBackoff(BackoffSnapshot),
 }
 
 /// Which of its services the link turns to.

@@ -57,7 +57,7 @@
 //!                 }
 //!                 Output::Action(Action::Close { attempt, .. }) => drop(line.take_if(|(which, _)| *which == attempt)),
 //!                 Output::Action(Action::SaveAssignment(assignment)) => keep(assignment.hub(), assignment.device_id()),
-//!                 Output::Action(Action::SaveMemory(memory)) => keep_memory(&memory.to_bytes()),
+//!                 Output::Action(Action::SaveBackoff(memory)) => keep_memory(&memory.to_bytes()),
 //!                 _ => {}
 //!             }
 //!         };
@@ -172,13 +172,11 @@ mod config;
 pub mod dps;
 pub mod edge;
 mod failure;
-pub mod files;
-pub mod hub;
 mod io;
 pub mod iothub;
+pub mod json;
 mod ledger;
 mod link;
-mod memory;
 pub mod mqtt;
 /// What a profile of a service says to the link: [`Profile`].
 pub mod profile {
@@ -188,28 +186,28 @@ mod outbox;
 mod queue;
 pub mod retry;
 mod rng;
+mod scan;
 mod status;
 pub mod text;
 mod time;
 mod timer;
-pub mod way;
+pub mod transport;
+pub mod upload;
 
 pub use any_profile::AnyProfile;
 pub use broker::Broker;
 pub use config::{Config, ConfigError, Credential, DEFAULT_PORT, Paced, Service, Settings, Subscriptions};
 pub use dps::Provisioned;
 pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
-pub use hub::{CallId, HubLink, ReportError, ReportId, RespondError, TwinDocument};
 pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, Role, SignRequest, SubscriptionId, Taken};
-pub use iothub::{HubProfile, IotHub, Residence};
+pub use iothub::{CallId, HubLink, HubProfile, IotHub, ReportError, ReportId, Residence, RespondError, TwinDocument};
 pub use ledger::Ledger;
 pub use link::{
     Dropped, Event, Link, Message, Overflow, Profile, PublishError, Received, Reprovisioning, SessionConfig,
     SessionConfigError, Setting, SubscribeError, Timeouts,
 };
-pub use memory::Memory;
 pub use outbox::{Address, DropReason, Entry, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox, Usage};
-pub use retry::{Cause, Occasion, Policy, RetryPolicy};
+pub use retry::{BackoffSnapshot, Cause, Occasion, Policy, RetryPolicy};
 pub use rng::Seed;
 pub use status::{Advice, State, Status};
 pub use time::Instant;

@@ -1,16 +1,16 @@
 //! One device's lifelong tie to its hub.
 
-mod attempt;
 mod clock;
 pub(crate) mod config;
 mod deliver;
 mod events;
-mod fleet;
-mod hub;
+mod lifecycle;
+mod planned_move;
 mod profile;
 mod provision;
 mod receive;
 mod received;
+mod services_api;
 mod state;
 mod subscriptions;
 mod timeouts;
@@ -335,8 +335,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             first_failure: self.trouble.first,
             last_failure: self.trouble.last,
             failures: self.trouble.failures,
-            duplicate_identity: self.session.takeovers >= attempt::TAKEOVERS,
-            quota_suspected: self.ladder.turned_away >= attempt::TAKEOVERS,
+            duplicate_identity: self.session.takeovers >= lifecycle::TAKEOVERS,
+            quota_suspected: self.ladder.turned_away >= lifecycle::TAKEOVERS,
             next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_role())),
             registrations: self.ladder.registrations,
             clock_skew_secs: self.clock.skew(self.now),

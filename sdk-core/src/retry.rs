@@ -30,6 +30,7 @@
 //! a connection lasts for [`RetryPolicy::stable`].
 
 mod backoff;
+mod snapshot;
 
 use core::time::Duration;
 
@@ -37,6 +38,7 @@ use crate::rng::scale;
 use crate::time::{short_millis, span};
 
 pub use backoff::Backoff;
+pub use snapshot::BackoffSnapshot;
 
 /// Decides how long to wait before an attempt.
 ///
@@ -233,7 +235,7 @@ impl Default for RetryPolicy {
 mod tests {
     use super::*;
     use crate::failure::{Failure, ProvisioningFailure};
-    use crate::memory::Memory;
+    use crate::retry::BackoffSnapshot;
     use crate::time::{Instant, millis};
 
     const POLICY: RetryPolicy = RetryPolicy::DEFAULT;
@@ -318,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_reboot_goes_on_where_the_back_off_was() {
-        let memory = Memory {
+        let memory = BackoffSnapshot {
             saved_unix_secs: 0,
             away_secs: 7_300,
             overloaded_secs: Some(7_200),

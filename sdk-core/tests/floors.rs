@@ -8,21 +8,21 @@ use std::path::{Path, PathBuf};
 /// The modules from the lowest floor up. One uses what stands on a lower floor, or, on its own, what stands before it.
 const FLOORS: [&[&str]; 8] = [
     // Words that know nothing.
-    &["queue", "time", "text", "rng", "ledger", "memory"],
+    &["queue", "time", "text", "rng", "ledger", "scan", "json"],
     // The wire, and what can go wrong on it.
     &["mqtt", "failure", "outbox", "timer", "retry"],
     // What goes into a link and comes out of it.
     &["io", "status"],
     // The engine: session, attempts, back-off. It knows no service.
     &["link"],
-    // Names, tokens, topics and documents of Azure IoT, and ways through proxies: values and text.
-    &["azure", "way"],
+    // Names, keys and tokens of Azure IoT, and transports below MQTT: values and text.
+    &["azure", "transport"],
     // The settings.
     &["config"],
-    // A profile for each service, and the one that is chosen when the program runs.
+    // A profile for each service, with its services over a link, and the one that is chosen when the program runs.
     &["iothub", "dps", "broker", "any_profile"],
-    // What runs over a link, or beside it.
-    &["hub", "files", "edge"],
+    // What runs beside a link.
+    &["upload", "edge"],
 ];
 
 #[test]

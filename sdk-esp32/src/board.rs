@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use heapless::String;
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Role, SignRequest};
+use steadfast_core::{Assignment, BackoffSnapshot, Failure, Instant, LocalFailure, Role, SignRequest};
 
 /// Longest host name there is (RFC 1035, section 2.3.4).
 pub(crate) const HOST_BYTES: usize = 253;
@@ -38,10 +38,10 @@ pub trait Board {
         let _ = assignment;
     }
 
-    /// Keeps `memory` over reboots, to be handed to `restore_memory` after the next one. The link asks for it at most
+    /// Keeps `memory` over reboots, to be handed to `restore_backoff` after the next one. The link asks for it at most
     /// 20 times in the first hour of an outage and 45 times in a week. The default forgets it, so that a device that
     /// loses power in an outage comes back as a new one.
-    fn save_memory(&mut self, memory: Memory) {
+    fn save_backoff(&mut self, memory: BackoffSnapshot) {
         let _ = memory;
     }
 

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use steadfast_core::hub;
+use steadfast_core::iothub;
 
 /// Most steps of one call of `poll`, so that a board whose clock stands still cannot hold the application.
 pub(crate) const STEPS: u32 = 10_000;
@@ -13,7 +13,7 @@ pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 /// What a call of `poll` brought, before it is shown.
 pub(crate) enum Turn<R> {
     Idle,
-    Event(hub::Event),
+    Event(iothub::Event),
     Received(R),
 }
 
@@ -38,13 +38,13 @@ macro_rules! commands {
             self.engine.link.restore_assignment(assignment);
         }
 
-        /// Hands in what [`Board::save_memory`] kept before a reboot, so that a device that lost power in an outage goes on
+        /// Hands in what [`Board::save_backoff`] kept before a reboot, so that a device that lost power in an outage goes on
         /// waiting as before. To be called before the first [`start`](Self::start); a board whose clock is set by then lets
         /// the time without power count.
-        pub fn restore_memory(&mut self, memory: Memory) {
+        pub fn restore_backoff(&mut self, memory: BackoffSnapshot) {
             self.set_clock();
             let now = self.board.now();
-            self.engine.link.restore_memory(memory, now);
+            self.engine.link.restore_backoff(memory, now);
         }
 
         /// Orders a registration with the Device Provisioning Service.
@@ -144,7 +144,7 @@ macro_rules! service_commands {
         /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
         ///
         /// It can be called in any state. What waits is merged: per path the last write counts. An event tells what became
-        /// of it. [`Acknowledgement::write`](steadfast_core::hub::pnp::Acknowledgement::write) makes the patch that
+        /// of it. [`Acknowledgement::write`](steadfast_core::iothub::pnp::Acknowledgement::write) makes the patch that
         /// acknowledges a writable property.
         ///
         /// # Errors
@@ -176,7 +176,7 @@ macro_rules! service_commands {
         }
 
         /// Says which orders of an operator are carried out: none unless this is called; see
-        /// [`steadfast_core::hub::orders`].
+        /// [`steadfast_core::iothub::operator_commands`].
         pub fn allow_orders(&mut self, orders: Orders) {
             self.engine.link.allow_orders(orders);
         }

@@ -3,16 +3,16 @@
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
-use steadfast_core::hub::orders::Orders;
+use steadfast_core::iothub::operator_commands::Orders;
 use steadfast_core::{
-    Assignment, CallId, ConfigError, Failure, HubLink, HubProfile, Instant, Link, Memory, MessageId, Outbox, Profile,
-    PublishError, ReportError, ReportId, RespondError, Seed,
+    Assignment, BackoffSnapshot, CallId, ConfigError, Failure, HubLink, HubProfile, Instant, Link, MessageId, Outbox,
+    Profile, PublishError, ReportError, ReportId, RespondError, Seed,
 };
 
-use crate::any_link::{AnyLink, Place, WithServices};
 use crate::board::{Board, Connect, Stream};
 use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
 use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
+use crate::services::{AnyLink, Place, WithServices};
 
 /// Pause after a stream took nothing; doubled each time it takes nothing again, up to the other.
 const WRITE_PAUSE: Duration = Duration::from_millis(10);

@@ -7,15 +7,15 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use heapless::String;
-use steadfast_core::azure::property_bag::Encoded;
+use steadfast_core::iothub::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
     Action, Attempt, CallId, ConfigError, Failure, Input, Instant, Link, LocalFailure, Outbox, Output, Profile, Seed,
-    Taken, TwinDocument, hub,
+    Taken, TwinDocument, iothub,
 };
 
-use crate::any_link::{AnyLink, Place};
 use crate::board::{Board, OwnedDial};
+use crate::services::{AnyLink, Place};
 
 /// Room that a CONNECT needs at most.
 const CONNECT_BYTES: usize = 2048;
@@ -104,8 +104,8 @@ impl From<ConfigError> for SetupError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Poll<'a> {
-    /// Something became true; of a device without services always [`hub::Event::Link`].
-    Event(hub::Event),
+    /// Something became true; of a device without services always [`iothub::Event::Link`].
+    Event(iothub::Event),
     /// A message from the service.
     Message(Message<'a>),
     /// The JSON text that came with an assignment.
@@ -116,7 +116,7 @@ pub enum Poll<'a> {
     Desired {
         /// The version of the desired properties after it.
         version: u64,
-        /// The change, a JSON object in which `null` deletes; [`steadfast_core::hub::pnp::properties`] lists it.
+        /// The change, a JSON object in which `null` deletes; [`steadfast_core::iothub::pnp::properties`] lists it.
         patch: &'a str,
     },
     /// A method call, to a device with services.
@@ -141,7 +141,7 @@ pub enum Poll<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message<'a> {
-    /// Its topic; [`steadfast_core::azure::hub`] takes it apart.
+    /// Its topic; [`steadfast_core::iothub::topics`] takes it apart.
     pub topic: &'a str,
     /// Its body.
     pub payload: &'a [u8],
@@ -155,7 +155,7 @@ pub struct Message<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloudToDevice<'a> {
-    /// Its properties; [`steadfast_core::azure::property_bag::properties`] lists them.
+    /// Its properties; [`steadfast_core::iothub::property_bag::properties`] lists them.
     pub properties: &'a str,
     /// Its body.
     pub payload: &'a [u8],
@@ -173,7 +173,7 @@ pub struct CloudToDevice<'a> {
 pub struct ModuleInput<'a> {
     /// The input's name.
     pub name: Encoded<&'a str>,
-    /// Its properties; [`steadfast_core::azure::property_bag::properties`] lists them.
+    /// Its properties; [`steadfast_core::iothub::property_bag::properties`] lists them.
     pub properties: &'a str,
     /// Its body.
     pub payload: &'a [u8],
@@ -192,7 +192,7 @@ pub struct Ack {
 
 /// What is to be done next.
 pub(crate) enum Step<R> {
-    Event(hub::Event),
+    Event(iothub::Event),
     Received(R),
     /// Dial what [`Engine::dial`] returns.
     Connect,
@@ -315,7 +315,7 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
                 }
                 Output::Action(Action::Close { flush, .. }) => return Step::Close { flush },
                 Output::Action(Action::SaveAssignment(assignment)) => board.save(assignment),
-                Output::Action(Action::SaveMemory(memory)) => board.save_memory(memory),
+                Output::Action(Action::SaveBackoff(memory)) => board.save_backoff(memory),
                 Output::Action(_) => {}
                 Output::Wait(deadline) => {
                     if self.starved {

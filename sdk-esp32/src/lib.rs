@@ -2,17 +2,17 @@
 //!
 //! The rules live in [`steadfast_core`]: reconnection, provisioning, the QoS 1 outbox, MQTT. This crate is the byte pipe
 //! around them. An application gives it a [`Board`] (clock, key, storage), a connector ([`Connect`] or
-//! [`asynch::Connect`]) that dials with whatever the platform has (ESP-IDF's `EspTls`, embassy-net, smoltcp), and two
+//! [`nonblocking::Connect`]) that dials with whatever the platform has (ESP-IDF's `EspTls`, embassy-net, smoltcp), and two
 //! buffers. Then one loop does everything:
 //!
 //! ```no_run
 //! use core::time::Duration;
-//! use steadfast_core::{Config, Credential, Event, Message, Provisioned, RamOutbox, Seed, Service, hub};
+//! use steadfast_core::{Config, Credential, Event, Message, Provisioned, RamOutbox, Seed, Service, iothub};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 //!
 //! const CONFIG: Config<&str> = {
 //!     let service = Service::Provisioned {
-//!         host: steadfast_core::azure::dps::GLOBAL_HOST,
+//!         host: steadfast_core::dps::topics::GLOBAL_HOST,
 //!         id_scope: "0ne00ABCDEF",
 //!         registration_id: "pump-7",
 //!     };
@@ -36,8 +36,8 @@
 //!             drop(device.send(Message::telemetry("", b"{\"temperature\":21.5}")));
 //!         }
 //!         match device.poll(due.since(now)) {
-//!             Poll::Event(hub::Event::Link(Event::Up { .. })) => { /* green light */ }
-//!             Poll::Event(hub::Event::Link(Event::Down(why))) => { /* red light; `why` says what to look after */ drop(why) }
+//!             Poll::Event(iothub::Event::Link(Event::Up { .. })) => { /* green light */ }
+//!             Poll::Event(iothub::Event::Link(Event::Down(why))) => { /* red light; `why` says what to look after */ drop(why) }
 //!             Poll::Event(_) => {}
 //!             Poll::Message(message) => {
 //!                 let ack = message.ack;
@@ -57,7 +57,7 @@
 //!
 //! ```no_run
 //! use core::time::Duration;
-//! use steadfast_core::hub::pnp::{self, Acknowledgement};
+//! use steadfast_core::iothub::pnp::{self, Acknowledgement};
 //! use steadfast_core::{Config, Credential, Provisioned, RamOutbox, Seed, Service, Subscriptions};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll, ServiceBuffers};
 //!
@@ -129,7 +129,7 @@
 //!
 //! [`AnyLink`] is what functions name that take a device with services or without.
 //!
-//! The asynchronous form, for embassy and the like, is [`asynch::Device`]. Its `poll` can be one arm of a `select`.
+//! The asynchronous form, for embassy and the like, is [`nonblocking::Device`]. Its `poll` can be one arm of a `select`.
 //!
 //! [`proxy`] leads out through an HTTP proxy, [`websocket`] through port 443. [`upload`] brings files to the hub's storage, block by block, beside the device.
 //!
@@ -141,11 +141,7 @@
 #[cfg(test)]
 extern crate std;
 
-mod any_link;
-pub mod asynch;
 mod board;
-#[cfg(feature = "embedded-svc")]
-pub mod client;
 mod commands;
 mod device;
 mod engine;
@@ -153,7 +149,11 @@ mod engine;
 mod fake_service;
 #[cfg(feature = "flash")]
 pub mod flash;
+#[cfg(feature = "embedded-svc")]
+pub mod mqtt_client;
+pub mod nonblocking;
 pub mod proxy;
+mod services;
 #[cfg(feature = "embedded-svc")]
 pub mod storage;
 pub mod upload;
@@ -161,7 +161,7 @@ pub mod websocket;
 #[cfg(feature = "embedded-svc")]
 pub mod wifi;
 
-pub use any_link::{AnyLink, WithServices};
 pub use board::{Board, Connect, Dial, OwnedDial, Stream};
 pub use device::Device;
 pub use engine::{Ack, Buffers, CloudToDevice, Message, ModuleInput, Poll, ServiceBuffers, SetupError};
+pub use services::{AnyLink, WithServices};

@@ -1,6 +1,6 @@
 //! The way out through an HTTP proxy, for networks that let nothing else out.
 //!
-//! A connector ([`Connect`](crate::Connect), [`asynch::Connect`](crate::asynch::Connect)) connects to the proxy instead
+//! A connector ([`Connect`](crate::Connect), [`nonblocking::Connect`](crate::nonblocking::Connect)) connects to the proxy instead
 //! of `dial.host`, opens the tunnel here, and then completes TLS with `dial.host` through it, as without a proxy. What
 //! the proxy answers never counts against the hub; a proxy that is not reached is
 //! [`LocalFailure::ProxyUnreachable`].
@@ -8,7 +8,7 @@
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind};
-use steadfast_core::way::Tunnel;
+use steadfast_core::transport::Tunnel;
 use steadfast_core::{Failure, Instant, LocalFailure};
 use zeroize::Zeroizing;
 

@@ -1,7 +1,7 @@
 //! What a device keeps over reboots, in a store of `embedded-svc` (NVS on ESP-IDF).
 
 use embedded_svc::storage::RawStorage;
-use steadfast_core::{Assignment, Memory};
+use steadfast_core::{Assignment, BackoffSnapshot};
 
 /// Longest record: two lengths and two names.
 const RECORD_BYTES: usize = 2 + 128 + 128;
@@ -70,21 +70,21 @@ impl<S: RawStorage> Kept<S> {
     ///
     /// # Errors
     /// The store's.
-    pub fn memory(&self) -> Result<Option<Memory>, S::Error> {
-        let mut record = [0; Memory::LEN];
-        if self.store.len(MEMORY)? != Some(Memory::LEN) {
+    pub fn backoff_snapshot(&self) -> Result<Option<BackoffSnapshot>, S::Error> {
+        let mut record = [0; BackoffSnapshot::LEN];
+        if self.store.len(MEMORY)? != Some(BackoffSnapshot::LEN) {
             return Ok(None);
         }
         let kept = self.store.get_raw(MEMORY, &mut record)?;
-        Ok(kept.and_then(|record| record.try_into().ok()).and_then(Memory::from_bytes))
+        Ok(kept.and_then(|record| record.try_into().ok()).and_then(BackoffSnapshot::from_bytes))
     }
 
     /// Keeps the memory; one that is kept already is not written again.
     ///
     /// # Errors
     /// The store's.
-    pub fn keep_memory(&mut self, memory: Memory) -> Result<(), S::Error> {
-        if self.memory()? == Some(memory) {
+    pub fn keep_memory(&mut self, memory: BackoffSnapshot) -> Result<(), S::Error> {
+        if self.backoff_snapshot()? == Some(memory) {
             return Ok(());
         }
         self.store.set_raw(MEMORY, &memory.to_bytes())?;
@@ -186,30 +186,30 @@ mod tests {
     }
 
     /// Bytes of a memory with a hint of 1,100 s and two registrations that moved nothing.
-    const TROUBLED: [u8; Memory::LEN] =
+    const TROUBLED: [u8; BackoffSnapshot::LEN] =
         [2, 0, 0, 2, 60, 0, 0, 0, 0, 0, 0, 0, 0x4c, 4, 0, 0, 0, 0, 0, 0, 0, 74, 146, 18];
 
     #[test]
     fn a_memory_survives_a_reboot_and_is_written_once() {
         let mut store = Fake::default();
-        assert_eq!(Kept::new(&mut store).memory().unwrap(), None);
-        let memory = Memory::from_bytes(TROUBLED).unwrap();
+        assert_eq!(Kept::new(&mut store).backoff_snapshot().unwrap(), None);
+        let memory = BackoffSnapshot::from_bytes(TROUBLED).unwrap();
         Kept::new(&mut store).keep_memory(memory).unwrap();
         Kept::new(&mut store).keep_memory(memory).unwrap();
         assert_eq!(store.writes, 1);
-        assert_eq!(Kept::new(&mut store).memory().unwrap(), Some(memory));
+        assert_eq!(Kept::new(&mut store).backoff_snapshot().unwrap(), Some(memory));
         Kept::new(&mut store).forget().unwrap();
-        assert_eq!(Kept::new(&mut store).memory().unwrap(), None);
+        assert_eq!(Kept::new(&mut store).backoff_snapshot().unwrap(), None);
     }
 
     #[test]
     fn a_damaged_memory_counts_as_absent() {
         let unknown = [&[9], &TROUBLED[1..]].concat();
         let damaged = [&TROUBLED[..4], &[61], &TROUBLED[5..]].concat();
-        for record in [&[][..], &TROUBLED[1..], &unknown, &damaged, &[0; Memory::LEN + 1]] {
+        for record in [&[][..], &TROUBLED[1..], &unknown, &damaged, &[0; BackoffSnapshot::LEN + 1]] {
             let mut store = Fake::default();
             store.set_raw(MEMORY, record).unwrap();
-            assert_eq!(Kept::new(&mut store).memory().unwrap(), None, "{record:?}");
+            assert_eq!(Kept::new(&mut store).backoff_snapshot().unwrap(), None, "{record:?}");
         }
     }
 

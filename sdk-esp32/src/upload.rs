@@ -1,6 +1,6 @@
 //! Uploads of files to the storage account of the device's hub.
 //!
-//! The rules are the core's ([`steadfast_core::files`]); this reads the file from a [`Source`], makes the requests by an
+//! The rules are the core's ([`steadfast_core::upload`]); this reads the file from a [`Source`], makes the requests by an
 //! [`Http`] client, and signs for the hub by the [`Board`]. A firmware without uploads has none of it.
 //!
 //! [`Upload::poll`] makes one request at most, so that a loop looks after its device in between; a block takes as long as
@@ -8,7 +8,7 @@
 //!
 //! ```no_run
 //! use core::time::Duration;
-//! use steadfast_core::files::{self, Options, Report, UploadError};
+//! use steadfast_core::upload::{self, Options, Report, UploadError};
 //! use steadfast_core::{Config, Provisioned, RamOutbox, Seed};
 //! use steadfast_esp32::upload::{Http, Poll, Upload, UploadBuffers};
 //! use steadfast_esp32::{Board, Connect, Device};
@@ -29,7 +29,7 @@
 //!         // The device's own events go where they always go.
 //!         drop(device.poll(Duration::from_millis(10)));
 //!         match upload.poll(device.board_mut(), &mut &log[..], http) {
-//!             Poll::Home => upload.at_home(files::home(device.link()), device.board().now()),
+//!             Poll::Home => upload.at_home(upload::home(device.link()), device.board().now()),
 //!             Poll::Progress(_) | Poll::Requested | Poll::Wait(_) => {}
 //!             Poll::Done(result) => return result,
 //!             _ => {}
@@ -38,7 +38,7 @@
 //! }
 //! ```
 //!
-//! `svc::Client` (feature `embedded-svc`) is an [`Http`] over the HTTP client of that crate. What proves the device is taken
+//! `embedded_svc::Client` (feature `embedded-svc`) is an [`Http`] over the HTTP client of that crate. What proves the device is taken
 //! from the configuration: a shared key signs by [`Board::sign`] and wants a wall clock, a certificate is shown to the hub
 //! and never to the storage. After a reboot the application uploads the file again, from its start or from a
 //! [`Checkpoint`] that it kept; the hub counts the grant from before until it expires.
@@ -46,7 +46,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use steadfast_core::files::{
+use steadfast_core::upload::{
     self, Body, Checkpoint, Input, Method, Options, Output, Progress, Report, Request, UploadError,
 };
 use steadfast_core::{Attempt, Config, Credential, Failure, Instant, LocalFailure, Role, Seed, SignRequest};
@@ -55,7 +55,7 @@ use crate::board::Board;
 use crate::commands::STEPS;
 
 #[cfg(feature = "embedded-svc")]
-pub mod svc;
+pub mod embedded_svc;
 
 /// Lifetime of a token for one request.
 const TOKEN_SECS: u64 = 600;
@@ -182,7 +182,7 @@ impl fmt::Debug for HttpRequest<'_> {
 pub struct HttpAnswer {
     /// Its status.
     pub status: u16,
-    /// What [`files::retry_after_secs`] reads in its header Retry-After.
+    /// What [`upload::retry_after_secs`] reads in its header Retry-After.
     pub retry_after_secs: Option<u32>,
     /// Length of the body in the buffer.
     pub len: usize,
@@ -237,7 +237,7 @@ pub enum Poll {
 
 /// One upload of a file.
 pub struct Upload<'b, T> {
-    core: files::Upload<&'b str, &'b mut [u8]>,
+    core: upload::Upload<&'b str, &'b mut [u8]>,
     config: &'b Config<T>,
     block: &'b mut [u8],
     scratch: &'b mut [u8],
@@ -266,7 +266,7 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
     ) -> Result<Self, UploadError> {
         let UploadBuffers { grant, block, scratch } = buffers;
         options.block_len = options.block_len.min(block.len());
-        let core = files::Upload::new(name, options, config.session.retry, seed, grant, now)?;
+        let core = upload::Upload::new(name, options, config.session.retry, seed, grant, now)?;
         Ok(Self { core, config, block, scratch })
     }
 
@@ -283,7 +283,7 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
         self.core.resume(checkpoint)
     }
 
-    /// Answers [`Poll::Home`], by [`files::home`] in most cases.
+    /// Answers [`Poll::Home`], by [`upload::home`] in most cases.
     pub fn at_home(&mut self, home: Input<'_>, now: Instant) {
         self.core.handle_input(home, now);
     }
@@ -440,7 +440,7 @@ type Parts<'c, 's> = (Attempt, HttpRequest<'c>, &'s mut [u8]);
 
 /// Returns the request that comes next, and the room for its answer.
 fn request<'c, 's: 'c, T>(
-    core: &'c mut files::Upload<&str, &mut [u8]>,
+    core: &'c mut upload::Upload<&str, &mut [u8]>,
     config: &Config<T>,
     block: &'c [u8],
     scratch: &'s mut [u8],
@@ -465,7 +465,7 @@ fn request<'c, 's: 'c, T>(
 }
 
 fn finish(
-    core: &mut files::Upload<&str, &mut [u8]>,
+    core: &mut upload::Upload<&str, &mut [u8]>,
     attempt: Attempt,
     answer: Result<HttpAnswer, Failure>,
     body: &[u8],

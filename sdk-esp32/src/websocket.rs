@@ -1,9 +1,9 @@
 //! MQTT over WebSockets on port 443, for networks that let nothing else out.
 //!
-//! A connector ([`Connect`](crate::Connect), [`asynch::Connect`](crate::asynch::Connect)) connects and completes TLS as
+//! A connector ([`Connect`](crate::Connect), [`nonblocking::Connect`](crate::nonblocking::Connect)) connects and completes TLS as
 //! without them, and then opens them here: what [`open`] and [`open_async`] return is a stream like the one below it. The
 //! port is the configuration's: [`Config::port`](steadfast_core::Config::port) is to be
-//! [`way::PORT`](steadfast_core::way::PORT). Behind a [proxy](crate::proxy) the tunnel comes first, then TLS, then these.
+//! [`way::PORT`](steadfast_core::transport::PORT). Behind a [proxy](crate::proxy) the tunnel comes first, then TLS, then these.
 //!
 //! ```
 //! use core::time::Duration;
@@ -36,7 +36,7 @@ use core::ops::Range;
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind};
-use steadfast_core::way::{CONTROL_FRAME, FrameError, Frames, Opening, Upgrade};
+use steadfast_core::transport::{CONTROL_FRAME, FrameError, Frames, Opening, Upgrade};
 use steadfast_core::{Failure, Instant, LocalFailure, Seed};
 
 use crate::board::{Dial, Stream};

@@ -6,8 +6,8 @@ use core::time::Duration;
 use embedded_svc::wifi::Wifi;
 use steadfast_core::{Failure, Instant};
 
-use crate::asynch;
 use crate::board::{Connect, Dial, OwnedDial};
+use crate::nonblocking;
 
 /// What became of the station since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ impl<W: Wifi, C: Connect> Connect for OverWifi<W, C> {
     }
 }
 
-impl<W: Wifi, C: asynch::Connect> asynch::Connect for OverWifi<W, C> {
+impl<W: Wifi, C: nonblocking::Connect> nonblocking::Connect for OverWifi<W, C> {
     type Stream = C::Stream;
     type Dialling = C::Dialling;
 

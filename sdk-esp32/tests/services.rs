@@ -14,8 +14,8 @@ use std::time::Duration;
 use forms::{Blocking, Frontend, Got};
 use rig::{Manners, Net, PLAIN, Shared, Trouble};
 use serde_json::{Value, json};
-use steadfast_core::hub::pnp::{APPLIED, Acknowledgement};
-use steadfast_core::{CallId, Event, ReportError, ReportId, RespondError, State, hub as services};
+use steadfast_core::iothub::pnp::{APPLIED, Acknowledgement};
+use steadfast_core::{CallId, Event, ReportError, ReportId, RespondError, State, iothub};
 use steadfast_esp32::Ack;
 use steadfast_world::service::merge;
 
@@ -69,7 +69,7 @@ fn cut(net: &Shared) {
 }
 
 fn is_up(got: &Got) -> bool {
-    matches!(got, Got::Event(services::Event::Link(Event::Up { .. })))
+    matches!(got, Got::Event(iothub::Event::Link(Event::Up { .. })))
 }
 
 fn whole(device: &mut impl Frontend) -> (Value, u64) {
@@ -96,9 +96,7 @@ fn call(device: &mut impl Frontend) -> (CallId, String, Vec<u8>) {
 }
 
 fn reported(device: &mut impl Frontend, id: ReportId) {
-    next(device, |got| {
-        matches!(got, Got::Event(services::Event::Reported { report, .. }) if report == id).then_some(())
-    });
+    next(device, |got| matches!(got, Got::Event(iothub::Event::Reported { report, .. }) if report == id).then_some(()));
 }
 
 fn desired_properties_changed_while_away_are_told_once<F: Frontend>() {
@@ -145,7 +143,7 @@ fn the_whole_twin_is_there_for_the_asking<F: Frontend>() {
     }
     // Asked for while away, it comes with the next connection.
     net.borrow_mut().hub_down(0);
-    next(&mut device, |got| matches!(got, Got::Event(services::Event::Link(Event::Down(_)))).then_some(()));
+    next(&mut device, |got| matches!(got, Got::Event(iothub::Event::Link(Event::Down(_)))).then_some(()));
     assert!(device.get_twin());
     net.borrow_mut().hub_up(0);
     whole(&mut device);
@@ -157,7 +155,7 @@ fn reported_properties_wait_and_arrive_merged<F: Frontend>() {
     let first = device.report(r#"{"old":1,"kept":1}"#).unwrap();
     reported(&mut device, first);
     net.borrow_mut().hub_down(0);
-    next(&mut device, |got| matches!(got, Got::Event(services::Event::Link(Event::Down(_)))).then_some(()));
+    next(&mut device, |got| matches!(got, Got::Event(iothub::Event::Link(Event::Down(_)))).then_some(()));
     let ids = [r#"{"a":1}"#, r#"{"b":{"x":1}}"#, r#"{"a":2,"b":{"y":2}}"#, r#"{"old":null}"#]
         .map(|patch| device.report(patch).unwrap());
     assert!(ids.iter().all(|id| *id == ids[0]), "merged patches share a name");
@@ -215,7 +213,7 @@ fn an_answer_that_comes_after_its_connection_is_dropped<F: Frontend>() {
     cut(&net);
     let mut dropped = 0;
     next(&mut device, |got| {
-        if let Got::Event(services::Event::CallsDropped { count }) = got {
+        if let Got::Event(iothub::Event::CallsDropped { count }) = got {
             dropped += count;
         }
         is_up(&got).then_some(())
@@ -253,7 +251,7 @@ fn a_message_whose_acknowledgement_was_lost_is_known_again<F: Frontend>() {
     let (_, duplicate, ack) = message(&mut device);
     assert!(!duplicate);
     cut(&net);
-    next(&mut device, |got| matches!(got, Got::Event(services::Event::Link(Event::Down(_)))).then_some(()));
+    next(&mut device, |got| matches!(got, Got::Event(iothub::Event::Link(Event::Down(_)))).then_some(()));
     device.acknowledge(ack);
     let (_, duplicate, ack) = message(&mut device);
     assert!(duplicate, "the application was done with it");
@@ -318,7 +316,7 @@ fn story<F: Frontend>(net: &Shared) {
                 assert_eq!(name, "echo");
                 device.respond(call, 200, &payload).unwrap();
             }
-            Got::Event(services::Event::Reported { report, .. }) => done |= Some(report) == id,
+            Got::Event(iothub::Event::Reported { report, .. }) => done |= Some(report) == id,
             Got::Event(_) | Got::Idle => {}
             Got::Message { .. } => panic!("nobody sent a message"),
         }

@@ -25,10 +25,10 @@ use forms::{
     until, until_delivered, until_up,
 };
 use rig::{AsyncDialler, Clock, DEVICE, Dialler, HUBS, Manners, Net, PLAIN, Rig, Shared, Trouble, run_for, sas_key};
-use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::azure::key_choice::KeyPair;
+use steadfast_core::dps::topics::GLOBAL_HOST;
 use steadfast_core::{AnyProfile, Assignment, Event, Failure, PublishError, Seed, State};
-use steadfast_esp32::{Ack, Buffers, Device, SetupError, asynch};
+use steadfast_esp32::{Ack, Buffers, Device, SetupError, nonblocking};
 use steadfast_world::service::Greeting;
 
 /// The main story: provision, five messages, an outage with three more, a move to another hub, two more.
@@ -558,7 +558,7 @@ fn buffers_that_cannot_work_are_refused_before_anything_is_sent() {
 
 #[test]
 fn the_ram_of_a_device_is_known_at_compile_time() {
-    type InTask = asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>;
+    type InTask = nonblocking::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>;
     const RAM: usize = Device::<'static, Rig, Dialler, Outbox, Settings>::ram(1024, 2048);
     const IN_TASK: usize = InTask::ram(1024, 2048);
     const { assert!(RAM < 8 * 1024 && IN_TASK < 8 * 1024) };

@@ -10,10 +10,10 @@ use std::pin::pin;
 use std::task::{Context, Poll as Ready, Waker};
 
 use https::{HUB, Line, Net, Trouble};
-use steadfast_core::files::{Checkpoint, Input, Obstacle, Options, Report, Stage, UploadError};
+use steadfast_core::upload::{Checkpoint, Input, Obstacle, Options, Report, Stage, UploadError};
 use steadfast_core::{Config, Credential, Failure, LocalFailure, Seed, Service};
 use steadfast_esp32::Board as _;
-use steadfast_esp32::upload::svc::Client;
+use steadfast_esp32::upload::embedded_svc::Client;
 use steadfast_esp32::upload::{HttpRequest, Poll, Source, SourceFailed, Upload, UploadBuffers};
 use steadfast_world::uploads::DEVICE;
 

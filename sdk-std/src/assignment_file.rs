@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use steadfast_core::Assignment;
 
-use crate::kept_file;
+use crate::atomic_file;
 
 /// The first line of the file.
 const HEADING: &str = "steadfast assignment 1";
@@ -29,7 +29,7 @@ impl AssignmentFile {
 
     /// Reads the assignment. Whatever is wrong with the file costs one registration and is logged, no more.
     pub(crate) fn load(&self) -> Option<Assignment> {
-        let text = match kept_file::read(&self.path) {
+        let text = match atomic_file::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -53,7 +53,7 @@ impl AssignmentFile {
             assignment.hub(),
             assignment.device_id()
         );
-        kept_file::replace(&self.path, &text)
+        atomic_file::replace(&self.path, &text)
     }
 
     fn parse(&self, text: &str) -> Option<Assignment> {

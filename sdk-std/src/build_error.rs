@@ -39,7 +39,7 @@ pub enum BuildError {
     /// The path of the assignment file is no file's.
     AssignmentPath(PathBuf),
     /// The path of the memory file is no file's.
-    MemoryPath(PathBuf),
+    BackoffPath(PathBuf),
     /// The settings of TLS are not usable.
     Tls(TlsError),
     /// A key or a password would travel unprotected to this host.
@@ -83,7 +83,7 @@ impl fmt::Display for BuildError {
                 f.write_str("an assignment file needs provision_with; a configured hub is not assigned")
             }
             Self::AssignmentPath(path) => write!(f, "{} cannot be a file; name the assignment file", path.display()),
-            Self::MemoryPath(path) => write!(f, "{} cannot be a file; name the memory file", path.display()),
+            Self::BackoffPath(path) => write!(f, "{} cannot be a file; name the back-off file", path.display()),
             Self::Tls(error) => error.fmt(f),
             Self::CredentialWithoutTls(host) => write!(
                 f,

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast_core::azure::connection_string::{self, ConnectionString};
-use steadfast_core::hub::orders::Orders;
+use steadfast_core::iothub::operator_commands::Orders;
 use steadfast_core::{
     Config, Credential, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions, Timeouts, Usage,
 };
@@ -201,7 +201,7 @@ impl Builder {
     }
 
     /// Allows an operator to give orders by the twin and by a method: to register anew, to spread, to log more. Default
-    /// none; see [`steadfast_core::hub::orders`] for their form and [`Device::next_order`](crate::Device::next_order).
+    /// none; see [`steadfast_core::iothub::operator_commands`] for their form and [`Device::next_order`](crate::Device::next_order).
     pub const fn allow_orders(mut self, orders: Orders) -> Self {
         self.orders = orders;
         self
@@ -294,7 +294,7 @@ impl Builder {
     /// Keeps the assignment in this file, readable by its owner alone, so that a restart goes straight to the hub.
     ///
     /// The file is replaced as a whole. One that is damaged or another device's counts as none. Default: it is not kept.
-    /// Beside it, with `.back-off` after its name, lies the [memory](Self::memory_file) of the back-off, unless that has
+    /// Beside it, with `.back-off` after its name, lies the [back-off file](Self::backoff_file), unless that has
     /// a place of its own.
     pub fn assignment_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.assignment = Some(path.into());
@@ -306,7 +306,7 @@ impl Builder {
     ///
     /// It is written a few times in an outage, and replaced as a whole. One that is damaged or another device's counts
     /// as none. Default: beside the [assignment](Self::assignment_file) when that is kept, else nowhere.
-    pub fn memory_file(mut self, path: impl Into<PathBuf>) -> Self {
+    pub fn backoff_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.memory = Some(path.into());
         self
     }

@@ -107,7 +107,7 @@ mod tests {
         let context = context(1, loopback);
         let (listener, port) = listen().await;
         let frozen = jam(context.writers);
-        let (device, driver) = client(context, port).memory_file(&path).build().unwrap();
+        let (device, driver) = client(context, port).backoff_file(&path).build().unwrap();
         let driver = tokio::spawn(driver);
         // A second refusal comes after the first was to be remembered.
         for _ in 0..3 {
@@ -172,7 +172,7 @@ mod tests {
         secured = secured.tls(Tls::without_system_roots().and_pem(roots)).retry(RetryPolicy::DEFAULT.divided_by(1_000));
         secured.context = context;
         let mut all = Vec::new();
-        for builder in [client(context, port).memory_file(path), secured] {
+        for builder in [client(context, port).backoff_file(path), secured] {
             let (device, driver) = builder.build().unwrap();
             let mut status = device.status();
             let driver = tokio::spawn(driver);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use steadfast_core::hub::Event;
+use steadfast_core::iothub::Event;
 use steadfast_core::mqtt::QoS;
 use steadfast_core::{
     Address, Assignment, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status, SubscribeError,
@@ -17,10 +17,10 @@ use tokio::sync::{broadcast, watch};
 
 use crate::builder::Builder;
 use crate::clock;
+#[cfg(feature = "_requests")]
+use crate::connector::Setup;
 use crate::inbox::Inbound;
 use crate::receipt::{Receipt, Undelivered};
-#[cfg(feature = "_requests")]
-use crate::setup::Setup;
 use crate::shared::{End, Shared, wake};
 
 /// A device's handle, cheap to clone and good for the device's whole life: whatever happens to connections, hubs and

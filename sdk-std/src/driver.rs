@@ -11,11 +11,11 @@ use steadfast_core::{Attempt, Failure, Ledger, LocalFailure};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use crate::connection::{Connection, Stream};
+use crate::connector::Setup;
 use crate::engine::{Dial, Notice, Report, ToSign, Turn};
 use crate::keeper::Keeper;
-use crate::pipe::{Connection, Stream};
 use crate::receipt::Undelivered;
-use crate::setup::Setup;
 use crate::shared::{End, Shared};
 use crate::tokens::Proving;
 use crate::{clock, log};

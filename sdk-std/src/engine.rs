@@ -10,16 +10,16 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use steadfast_core::hub::{Event, Received};
+use steadfast_core::iothub::{Event, Received};
 use steadfast_core::{
-    Action, Advice, Assignment, Attempt, Event as LinkEvent, Failure, Input, Instant, LocalFailure, Memory, Outbox,
-    Output, Role, SignRequest,
+    Action, Advice, Assignment, Attempt, BackoffSnapshot, Event as LinkEvent, Failure, Input, Instant, LocalFailure,
+    Outbox, Output, Role, SignRequest,
 };
 use tokio::io::ReadBuf;
 
 use crate::clock;
+use crate::connection::{Connection, READ, Read, Scratch};
 use crate::inbox::{Body, INBOX};
-use crate::pipe::{Connection, READ, Read, Scratch};
 use crate::shared::Inner;
 use crate::tokens::Proof;
 
@@ -61,7 +61,7 @@ pub(crate) struct Turn {
     pub(crate) dial: Option<Dial>,
     pub(crate) sign: Option<ToSign>,
     pub(crate) save: Option<Assignment>,
-    pub(crate) remember: Option<Memory>,
+    pub(crate) remember: Option<BackoffSnapshot>,
     /// The connection before, on its way out.
     pub(crate) closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// How long to sleep from now on, when that has changed.
@@ -363,7 +363,7 @@ impl Inner {
                 }
                 Output::Action(Action::Close { attempt, flush }) => self.close(turn, attempt, flush),
                 Output::Action(Action::SaveAssignment(assignment)) => turn.save = Some(assignment.clone()),
-                Output::Action(Action::SaveMemory(memory)) => turn.remember = Some(memory),
+                Output::Action(Action::SaveBackoff(memory)) => turn.remember = Some(memory),
                 _ => {}
             }
             any = true;

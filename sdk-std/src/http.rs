@@ -9,15 +9,15 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request as HttpRequest, Uri};
 use hyper_util::rt::TokioIo;
-use steadfast_core::{Failure, files};
+use steadfast_core::{Failure, upload as core_upload};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::pipe::Stream;
+use crate::connection::Stream;
+use crate::connector::Setup;
 use crate::proxy::authority;
-use crate::setup::Setup;
 
 /// Port of HTTPS (RFC 9110, section 4.2.2).
 const PORT: u16 = 443;
@@ -193,5 +193,5 @@ fn broken(error: &dyn std::fmt::Display) -> Failure {
 
 /// Reads the seconds of Retry-After; a date counts as none (RFC 9110, section 10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<u32> {
-    files::retry_after_secs(headers.get(header::RETRY_AFTER)?.to_str().ok()?)
+    core_upload::retry_after_secs(headers.get(header::RETRY_AFTER)?.to_str().ok()?)
 }

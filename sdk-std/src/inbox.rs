@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use steadfast_core::azure::property_bag::{self, Encoded};
-use steadfast_core::hub::Received;
+use steadfast_core::iothub::Received;
+use steadfast_core::iothub::property_bag::{self, Encoded};
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{Attempt, Received as LinkReceived};
 

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
-use steadfast_core::{Assignment, Memory};
+use steadfast_core::{Assignment, BackoffSnapshot};
 use tokio::time::{Sleep, sleep};
 
-use crate::setup::Setup;
+use crate::connector::Setup;
 
 /// How long a stop waits for the disk.
 const LAST_WAIT: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const PAUSE: Duration = Duration::from_secs(10);
 #[derive(Clone, Default)]
 struct Kept {
     assignment: Option<Assignment>,
-    memory: Option<Memory>,
+    memory: Option<BackoffSnapshot>,
 }
 
 /// What is to be written, of each the latest, and what is being written.
@@ -35,7 +35,7 @@ pub(crate) struct Keeper {
 
 impl Keeper {
     /// Takes what is to be kept, in place of what has not been begun.
-    pub(crate) fn keep(&mut self, assignment: Option<Assignment>, memory: Option<Memory>) {
+    pub(crate) fn keep(&mut self, assignment: Option<Assignment>, memory: Option<BackoffSnapshot>) {
         let next = self.next.get_or_insert_default();
         next.assignment = assignment.or(next.assignment.take());
         next.memory = memory.or(next.memory.take());
@@ -72,7 +72,7 @@ impl Keeper {
 
 fn paths(setup: &Setup) -> Vec<&std::path::Path> {
     let assignment = setup.assignment.as_deref().map(crate::assignment_file::AssignmentFile::path);
-    let memory = setup.memory.as_deref().map(crate::memory_file::MemoryFile::path);
+    let memory = setup.backoff_file.as_deref().map(crate::backoff_file::BackoffFile::path);
     assignment.into_iter().chain(memory).collect()
 }
 
@@ -86,7 +86,7 @@ async fn write(setup: Arc<Setup>, kept: Box<Kept>) {
                 let path = file.path().display();
                 tracing::warn!(%path, %error, "the assignment was not kept; the next start will provision anew");
             }
-            if let Some((file, memory)) = theirs.memory.as_ref().zip(kept.memory)
+            if let Some((file, memory)) = theirs.backoff_file.as_ref().zip(kept.memory)
                 && let Err(error) = file.save(&memory)
             {
                 let path = file.path().display();

@@ -40,14 +40,20 @@
 #![forbid(unsafe_code)]
 
 mod assignment_file;
+mod atomic_file;
 #[cfg(feature = "backoff")]
 mod backoff;
+mod backoff_file;
 mod build_error;
 mod builder;
 mod clock;
 mod connect;
+mod connection;
+mod connector;
 mod context;
 mod device;
+#[cfg(feature = "tpm")]
+mod dps_https;
 mod driver;
 #[cfg(feature = "edge")]
 mod edge;
@@ -56,24 +62,18 @@ mod engine;
 mod http;
 mod inbox;
 mod keeper;
-mod kept_file;
 mod log;
-mod memory_file;
 mod memory_outbox;
 mod message;
 mod methods;
 mod names;
-mod pipe;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
 mod proxy;
 mod receipt;
-#[cfg(feature = "tpm")]
-mod registration;
 #[cfg(feature = "rumqttc")]
 mod rumqttc;
 mod services;
-mod setup;
 mod shared;
 mod signer;
 mod threads;
@@ -118,15 +118,15 @@ pub use tpm2::{Tpm2, Tpm2Error, Tpm2Handles};
 pub use upload::{Upload, UploadError, UploadProgress, UploadReport, UploadSource, UploadStep};
 
 pub use steadfast_core::azure::connection_string::ConnectionStringError;
-pub use steadfast_core::azure::property_bag::BagError;
 pub use steadfast_core::azure::sas::KeyError;
 #[cfg(feature = "edge")]
 pub use steadfast_core::edge::methods::CallError;
 #[cfg(feature = "edge")]
 pub use steadfast_core::edge::{Environment, EnvironmentError, Variable};
-pub use steadfast_core::hub::Event;
-pub use steadfast_core::hub::orders::{LogLevel, Order, Orders};
-pub use steadfast_core::hub::pnp;
+pub use steadfast_core::iothub::Event;
+pub use steadfast_core::iothub::operator_commands::{LogLevel, Order, Orders};
+pub use steadfast_core::iothub::pnp;
+pub use steadfast_core::iothub::property_bag::BagError;
 pub use steadfast_core::mqtt::QoS;
 pub use steadfast_core::{
     Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Dropped, Event as LinkEvent,

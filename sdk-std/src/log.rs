@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use steadfast_core::hub::Event as HubEvent;
+use steadfast_core::iothub::Event as HubEvent;
 use steadfast_core::{Advice, Attempt, Class, DropReason, Dropped, Event, Failure, LocalFailure, TlsFailure};
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the cause of a retry is logged with its advice")]

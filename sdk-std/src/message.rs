@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use steadfast_core::azure::property_bag::{self, BagError, PropertyBag};
+use steadfast_core::iothub::property_bag::{self, BagError, PropertyBag};
 use steadfast_core::{Address, Lane, Message};
 
 /// A telemetry message for an IoT hub: a body and properties.

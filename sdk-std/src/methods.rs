@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use steadfast_core::azure::services::NOT_FOUND;
+use steadfast_core::iothub::service_topics::NOT_FOUND;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 

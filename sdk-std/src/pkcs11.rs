@@ -16,8 +16,8 @@ use rustls::{SignatureAlgorithm, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384};
 use steadfast_core::SignRequest;
 
+use crate::atomic_file;
 use crate::context::KEYS;
-use crate::kept_file;
 use crate::signer::{SignError, Signer, Signing};
 use crate::tls::ClientCertificate;
 
@@ -72,7 +72,7 @@ impl Pkcs11 {
         let module = module.as_ref();
         // A bare name is looked for by the system's loader.
         if module.components().count() > 1 {
-            kept_file::check(module, u64::MAX)
+            atomic_file::check(module, u64::MAX)
                 .map_err(|error| Pkcs11Error::Module(format!("{}: {error}", module.display())))?;
         }
         let loaded = cryptoki::context::Pkcs11::new(module).map_err(Pkcs11Error::module)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use steadfast_core::text::Slice;
-use steadfast_core::way::Tunnel;
+use steadfast_core::transport::Tunnel;
 use steadfast_core::{Failure, LocalFailure};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

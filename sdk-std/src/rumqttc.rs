@@ -30,7 +30,7 @@ use bytes::BytesMut;
 use tokio::io::ReadBuf;
 
 use self::client::Client;
-use crate::pipe::Stream;
+use crate::connection::Stream;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("the feature `rumqttc` needs the abstract sockets of Linux");

@@ -5,8 +5,8 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
-use steadfast_core::hub::Event;
-use steadfast_core::hub::orders::Order;
+use steadfast_core::iothub::Event;
+use steadfast_core::iothub::operator_commands::Order;
 use steadfast_core::{CallId, ReportError, ReportId, RespondError, TwinDocument};
 
 use crate::clock;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
 
-use steadfast_core::hub::{CallSlot, Event};
+use steadfast_core::iothub::{CallSlot, Event};
 use steadfast_core::{
     AnyProfile, Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outcome, PublishError,
     Settings, Status,
@@ -13,10 +13,10 @@ use steadfast_core::{
 use tokio::sync::{Notify, broadcast, watch};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::connection::Connection;
 use crate::engine::Turn;
 use crate::inbox::Body;
 use crate::memory_outbox::MemoryOutbox;
-use crate::pipe::Connection;
 use crate::receipt::{Receipts, Undelivered};
 use crate::services::Services;
 

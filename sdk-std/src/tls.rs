@@ -19,7 +19,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, SignatureScheme};
 use steadfast_core::Instant;
 
-use crate::{clock, kept_file};
+use crate::{atomic_file, clock};
 
 pub(crate) use self::certificate::CertificateSource;
 pub use self::certificate::ClientCertificate;
@@ -328,7 +328,7 @@ fn client_config(roots: &Arc<RootCertStore>, pair: Option<&Arc<CertifiedKey>>) -
 fn add_system_roots(roots: &mut RootCertStore) {
     // Where this is set, it is read in place of the system's, whatever it is.
     if let Some(path) = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from)
-        && let Err(error) = kept_file::check(&path, LONGEST)
+        && let Err(error) = atomic_file::check(&path, LONGEST)
     {
         tracing::error!(path = %path.display(), %error, "SSL_CERT_FILE names no usable file of root certificates");
         return;
@@ -358,7 +358,7 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
         let problem = String::from("it is a PEM text where the path of a file belongs");
         return Err(TlsError::Pem { what: String::from("what was given as a path"), problem });
     }
-    kept_file::read_whole(path, LONGEST)
+    atomic_file::read_whole(path, LONGEST)
         .map_err(|error| TlsError::Unreadable { path: path.to_owned(), problem: error.to_string() })
 }
 

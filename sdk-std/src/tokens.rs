@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 #[cfg(feature = "_requests")]
-use crate::setup::Setup;
+use crate::connector::Setup;
 use crate::signer::{SignError, Signer};
 
 /// Lifetime in seconds of a token for one request.

@@ -1,6 +1,6 @@
 //! Uploads of files to the storage that the hub names.
 //!
-//! The rules are the core's ([`steadfast_core::files`]); this reads the source, makes the requests and waits.
+//! The rules are the core's ([`steadfast_core::upload`]); this reads the source, makes the requests and waits.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -10,18 +10,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use steadfast_core::files::{self, BLOCK_MAX, BLOCKS_MAX, NAME_MAX, Options};
+use steadfast_core::upload::{self as core_upload, BLOCK_MAX, BLOCKS_MAX, NAME_MAX, Options};
 use tokio::io::AsyncRead;
 
+use crate::connector::Setup;
 use crate::device::Device;
-use crate::setup::Setup;
 use crate::shared::Shared;
 
 mod transfer;
 
 use self::transfer::{Guard, Transfer};
 
-pub use steadfast_core::files::{Progress as UploadProgress, Stage as UploadStep};
+pub use steadfast_core::upload::{Progress as UploadProgress, Stage as UploadStep};
 
 impl Device {
     /// Begins to upload a file to the storage account of the device's hub, under this name in the device's folder. It
@@ -146,7 +146,7 @@ impl Upload {
     }
 
     async fn run(self) -> Result<UploadReport, UploadError> {
-        files::check_name(&self.name).map_err(|error| UploadError::of(error, None))?;
+        core_upload::check_name(&self.name).map_err(|error| UploadError::of(error, None))?;
         let Ok(_place) = Arc::clone(&self.setup.uploads).acquire_owned().await else {
             return Err(UploadError::GaveUp(String::from("the device is gone")));
         };
@@ -201,19 +201,20 @@ pub enum UploadError {
 
 impl UploadError {
     /// Names what the core says; `source` is what failed about the source, if it was that.
-    fn of(error: files::UploadError, source: Option<String>) -> Self {
+    fn of(error: core_upload::UploadError, source: Option<String>) -> Self {
         match error {
-            files::UploadError::Name => Self::Name,
-            files::UploadError::NoHub => Self::NoHub,
-            files::UploadError::Source => Self::Source(source.unwrap_or_default()),
-            files::UploadError::TooLong => Self::TooLong,
-            files::UploadError::SourceSpent => Self::SourceSpent,
-            files::UploadError::Refused { stage, status, code } => Self::Refused { step: stage, status, code },
-            files::UploadError::GaveUp(obstacle) => Self::GaveUp(obstacle.to_string()),
+            core_upload::UploadError::Name => Self::Name,
+            core_upload::UploadError::NoHub => Self::NoHub,
+            core_upload::UploadError::Source => Self::Source(source.unwrap_or_default()),
+            core_upload::UploadError::TooLong => Self::TooLong,
+            core_upload::UploadError::SourceSpent => Self::SourceSpent,
+            core_upload::UploadError::Refused { stage, status, code } => Self::Refused { step: stage, status, code },
+            core_upload::UploadError::GaveUp(obstacle) => Self::GaveUp(obstacle.to_string()),
             // The memory holds every grant that fits an answer, and nobody cancels an upload that is awaited.
-            files::UploadError::Answer | files::UploadError::NoRoom { .. } | files::UploadError::Cancelled | _ => {
-                Self::Answer
-            }
+            core_upload::UploadError::Answer
+            | core_upload::UploadError::NoRoom { .. }
+            | core_upload::UploadError::Cancelled
+            | _ => Self::Answer,
         }
     }
 }
@@ -230,7 +231,7 @@ impl fmt::Display for UploadError {
             }
             Self::Answer => f.write_str("the hub's answer cannot be understood"),
             Self::Refused { step, status, code } => {
-                files::UploadError::Refused { stage: *step, status: *status, code: *code }.fmt(f)
+                core_upload::UploadError::Refused { stage: *step, status: *status, code: *code }.fmt(f)
             }
             Self::GaveUp(problem) => write!(f, "nothing went forward for too long; at last {problem}"),
         }

@@ -4,12 +4,12 @@ use std::fmt;
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use steadfast_core::way::{CONTROL_FRAME, Frames, Opening, Upgrade};
+use steadfast_core::transport::{CONTROL_FRAME, Frames, Opening, Upgrade};
 use steadfast_core::{Failure, LocalFailure, Role, Seed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use zeroize::Zeroizing;
 
-use crate::pipe::{self, Stream};
+use crate::connection::{self, Stream};
 use crate::tls;
 
 /// Most bytes of data in a frame to the service.
@@ -55,7 +55,7 @@ impl WebSocket {
             Ok(Err(failure)) => failure,
             Err(error) => {
                 tracing::debug!(host, %error, "the connection broke before the answer");
-                pipe::lost_by(&error, shown)
+                connection::lost_by(&error, shown)
             }
         };
         tracing::warn!(host, failure = %refused, "no upgrade to WebSockets");

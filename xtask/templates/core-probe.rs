@@ -24,7 +24,7 @@ extern "C" fn _start() -> ! {
         #[cfg(feature = "signing")]
         signing::run();
         #[cfg(feature = "files")]
-        files::run();
+        upload::run();
         #[cfg(feature = "way")]
         way::run();
         #[cfg(feature = "ram")]
@@ -57,7 +57,7 @@ mod device {
     #[cfg(feature = "key")]
     use steadfast_core::azure::sas::SymmetricKey;
     #[cfg(feature = "services")]
-    use steadfast_core::hub::{Received, pnp};
+    use steadfast_core::iothub::{Received, pnp};
     use steadfast_core::{
         Action, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
     };
@@ -253,7 +253,7 @@ mod signing {
 #[cfg(feature = "files")]
 mod files {
     use core::hint::black_box;
-    use steadfast_core::files::{Body, Input, Options, Output, Upload, retry_after_secs};
+    use steadfast_core::upload::{Body, Input, Options, Output, Upload, retry_after_secs};
     use steadfast_core::{Failure, Instant, RetryPolicy, Seed};
 
     pub(crate) fn run() {
@@ -328,7 +328,7 @@ pub(crate) mod ram {
 #[cfg(feature = "way")]
 mod way {
     use core::hint::black_box;
-    use steadfast_core::way::{CONTROL_FRAME, Opening, PORT, Tunnel, Upgrade};
+    use steadfast_core::transport::{CONTROL_FRAME, Opening, PORT, Tunnel, Upgrade};
     use steadfast_core::{Role, Seed};
 
     pub(crate) fn run() {

@@ -29,7 +29,7 @@ use steadfast_core::text::Text;
 use steadfast_core::{
     Config, Credential, Failure, Instant, LocalFailure, Message, Provisioned, RamOutbox, Seed, Service, SignRequest,
 };
-use steadfast_esp32::asynch::{Device, Dialler, Timer as DeviceTimer};
+use steadfast_esp32::nonblocking::{Device, Dialler, Timer as DeviceTimer};
 use steadfast_esp32::{Board, Buffers, OwnedDial, Poll};
 
 const SSID: &str = env!("WIFI_SSID");
@@ -46,7 +46,7 @@ const BUILT_AT: &str = env!("BUILT_AT");
 
 static CONFIG: Config<&str> = {
     let service = Service::Provisioned {
-        host: steadfast_core::azure::dps::GLOBAL_HOST,
+        host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: ID_SCOPE,
         registration_id: REGISTRATION_ID,
     };

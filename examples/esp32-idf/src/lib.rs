@@ -7,7 +7,7 @@ use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi};
 use esp_idf_svc::nvs::EspDefaultNvsPartition;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
-    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Profile, Provisioned, hub,
+    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Profile, Provisioned, iothub,
 };
 use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
 use steadfast_esp32::wifi::{Change, Station};
@@ -16,7 +16,7 @@ use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 /// The device's configuration; what differs from device to device comes from the environment when it is built.
 pub const CONFIG: Config<&str> = {
     let service = Service::Provisioned {
-        host: steadfast_core::azure::dps::GLOBAL_HOST,
+        host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: match option_env!("ID_SCOPE") {
             Some(id_scope) => id_scope,
             None => "0ne00ABCDEF",
@@ -51,7 +51,7 @@ pub fn station(ssid: &str, password: &str) -> Result<Configuration, &'static str
 /// What cannot be set up; nothing was sent then.
 pub fn run<W: Wifi>(nvs: EspDefaultNvsPartition, key: SymmetricKey, wifi: W) -> Result<(), Box<dyn Error>> {
     let board = EspBoard::new(nvs, Some(key))?;
-    let (assignment, memory) = (board.assignment(), board.memory());
+    let (assignment, memory) = (board.assignment(), board.backoff_snapshot());
     let (mut rx, mut tx) = (vec![0; 4096], vec![0; 4096]);
     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
     let dialler = EspDialler::new(Trust::Bundle);
@@ -61,7 +61,7 @@ pub fn run<W: Wifi>(nvs: EspDefaultNvsPartition, key: SymmetricKey, wifi: W) -> 
         device.restore_assignment(assignment);
     }
     if let Some(memory) = memory {
-        device.restore_memory(memory);
+        device.restore_backoff(memory);
     }
     let start = Uptime::now();
     let mut station = Station::new(wifi, Duration::from_secs(5));
@@ -95,7 +95,7 @@ pub fn main_loop<B: Board, C: Connect, O: Outbox, P: Profile>(
             }
         }
         match device.poll(due.since(now)) {
-            Poll::Event(hub::Event::Link(Event::Down(why))) => println!("down: {why}"),
+            Poll::Event(iothub::Event::Link(Event::Down(why))) => println!("down: {why}"),
             Poll::Event(event) => println!("{event:?}"),
             Poll::Message(message) => {
                 let ack = message.ack;

@@ -26,7 +26,7 @@ use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
     Config, Credential, Event, Failure, Instant, Message, Provisioned, RamOutbox, RetryPolicy, Seed, Service,
-    SignRequest, Subscriptions, hub,
+    SignRequest, Subscriptions, iothub,
 };
 use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
 
@@ -166,7 +166,7 @@ fn device(stack: &'static Shared, line: Line, entropy: &Entropy) -> Result<&'sta
 
 fn config() -> Config<&'static str> {
     let service = Service::Provisioned {
-        host: steadfast_core::azure::dps::GLOBAL_HOST,
+        host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: "0ne00EMULATOR",
         registration_id: "pump-7",
     };
@@ -187,19 +187,19 @@ fn story(device: &mut Pump, messages: u32) -> bool {
     let mut next_at = 0;
     while machine::millis() < PATIENCE_MS {
         match device.poll(PACE) {
-            Poll::Event(hub::Event::Link(Event::Stopped)) => {
+            Poll::Event(iothub::Event::Link(Event::Stopped)) => {
                 let ledger = device.link().ledger();
                 say!("accepted {} delivered {} received {received} moves {moves}", ledger.accepted, ledger.delivered);
                 return ledger.balances() && ledger.delivered == ledger.accepted && ledger.queued == 0;
             }
-            Poll::Event(hub::Event::Link(Event::Provisioned { migrated })) => {
+            Poll::Event(iothub::Event::Link(Event::Provisioned { migrated })) => {
                 moves += u32::from(migrated);
                 say!("provisioned, migrated: {migrated}");
             }
-            Poll::Event(hub::Event::Link(Event::Up { session_present })) => {
+            Poll::Event(iothub::Event::Link(Event::Up { session_present })) => {
                 say!("up, session present: {session_present}");
             }
-            Poll::Event(hub::Event::Link(Event::Down(failure))) => {
+            Poll::Event(iothub::Event::Link(Event::Down(failure))) => {
                 say!("down: {failure}");
             }
             Poll::Event(_) | Poll::Idle => {}

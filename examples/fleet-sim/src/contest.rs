@@ -7,7 +7,7 @@ use crate::peers::{Peer, PeerDevice, PeerSettings};
 use core::time::Duration;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::dps::topics::GLOBAL_HOST;
 use steadfast_core::{Config, Credential, RetryPolicy, Service};
 
 /// The policy a fleet follows.

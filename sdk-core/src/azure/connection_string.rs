@@ -4,7 +4,7 @@ use core::fmt;
 
 use super::names::{self, NameError};
 use super::sas::{self, KeyError, SymmetricKey};
-use super::scan;
+use crate::scan;
 
 /// A member of a connection string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

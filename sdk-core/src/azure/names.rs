@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use super::scan;
+use crate::scan;
 
 /// Longest host name taken, in bytes. DNS allows 253 (RFC 1035, section 2.3.4); this library keeps 128, twice the
 /// longest hub name with its domain.

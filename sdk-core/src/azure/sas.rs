@@ -11,7 +11,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroize;
 
-use super::scan;
+use crate::scan;
 use crate::text::{Part, Sink, SinkFull, Text};
 
 /// What a token gives access to.

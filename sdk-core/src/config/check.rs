@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use crate::azure::json::ObjectError;
 use crate::azure::names::NameError;
+use crate::json::ObjectError;
 use crate::link::SessionConfigError;
 
 /// What is wrong with a [`crate::Config`].

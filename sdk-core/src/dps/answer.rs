@@ -4,11 +4,11 @@ use core::time::Duration;
 
 use heapless::String;
 
-use crate::azure::dps::{Answer as Document, AnswerError, Assigned};
-use crate::azure::json::{Reader, Token};
 use crate::azure::names::{self, DEVICE_ID_MAX, HOST_MAX, Name, NameError, OPERATION_ID_MAX};
+use crate::dps::topics::{Answer as Document, AnswerError, Assigned};
 use crate::failure::ProvisioningFailure;
 use crate::io::{self, Assignment};
+use crate::json::{Reader, Token};
 use crate::link::{Answer, AnswerHead, Change, Verdict, Visit};
 
 /// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning

@@ -7,11 +7,14 @@ use heapless::String;
 
 use super::answer;
 use crate::azure::names::{self, OPERATION_ID_MAX};
-use crate::azure::{dps, hub, json, sas};
+use crate::azure::sas;
 use crate::config::{Config, ConfigError, Credential, Service, Settings, Subscriptions};
+use crate::dps::topics as dps;
 use crate::io::{Endpoint, Role};
 use crate::iothub::access::{self, Access, Place};
+use crate::iothub::topics as hub;
 use crate::iothub::{HubProfile, Residence, check_device};
+use crate::json;
 use crate::link::{Answer, AnswerHead, Message, Places, Profile, PublishError, Reprovisioning, SessionConfig, Visit};
 use crate::mqtt::{Compose, Login, QoS};
 use crate::outbox::{Address, Entry};

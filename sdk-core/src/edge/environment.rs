@@ -200,7 +200,7 @@ impl<'a> WorkloadUri<'a> {
             return if usable { Ok(Self::Unix(path)) } else { Err(UriError::Path) };
         }
         let rest = text.strip_prefix("http://").ok_or(UriError::Scheme)?;
-        let (authority, prefix) = match crate::azure::split_once(rest, b'/') {
+        let (authority, prefix) = match crate::scan::split_once(rest, b'/') {
             None => (rest, ""),
             Some((authority, _)) => (authority, rest.get(authority.len()..).unwrap_or_default()),
         };

@@ -9,9 +9,9 @@ use core::fmt;
 use core::time::Duration;
 
 use super::member;
-use crate::azure::json::put_string;
-use crate::azure::json::{Reader, Str, Value};
 use crate::azure::names::{self, NameError};
+use crate::json::put_string;
+use crate::json::{Reader, Str, Value};
 use crate::text::{Part, Sink, SinkFull, Text};
 use crate::time::millis;
 

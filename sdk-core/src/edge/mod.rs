@@ -10,12 +10,12 @@
 
 mod environment;
 pub mod methods;
-pub mod pace;
+pub mod retry;
 pub mod workload;
 
 pub use environment::{API_VERSION, Environment, EnvironmentError, Module, UriError, Variable, WorkloadUri};
 
-use crate::azure::json::member;
+use crate::json::member;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@
 use core::fmt;
 
 use super::{Module, WorkloadUri, member};
-use crate::azure::json::Str;
+use crate::json::Str;
 use crate::text::{Part, Sink, SinkFull, Text};
 
 /// Most bytes of an answer: a trust bundle holds a few certificates.

@@ -2,7 +2,8 @@
 
 use zeroize::Zeroizing;
 
-use crate::azure::{hub, property_bag, sas, services, timestamp};
+use super::{property_bag, service_topics, topics};
+use crate::azure::{sas, timestamp};
 use crate::config::{Config, Credential, Settings, Subscriptions};
 use crate::io::{Endpoint, Role};
 use crate::link::{Message, PublishError};
@@ -16,7 +17,7 @@ pub(crate) const FRAME: usize = 384;
 
 /// Longest useful keep-alive interval: the hub waits 1.5 times as long, and never longer than 29.45 min.
 pub(crate) const KEEP_ALIVE_MAX: core::time::Duration =
-    core::time::Duration::from_secs(hub::KEEP_ALIVE_MAX_SECS as u64);
+    core::time::Duration::from_secs(topics::KEEP_ALIVE_MAX_SECS as u64);
 
 /// Product information unless the configuration names another.
 const PRODUCT: &str = concat!("steadfast/", env!("CARGO_PKG_VERSION"));
@@ -75,7 +76,7 @@ impl<S: Settings> Access<S> {
     }
 
     pub(crate) fn user_name<'a>(&'a self, place: Place<'a>) -> Text<'a> {
-        let user_name = hub::UserName {
+        let user_name = topics::UserName {
             hub: place.hub,
             device_id: place.device_id,
             module_id: self.module_id(),
@@ -133,17 +134,17 @@ impl<S: Settings> Access<S> {
     /// for the application.
     pub(crate) fn filter<'a>(&'a self, device_id: &'a str, place: u8) -> (Text<'a>, QoS) {
         match place {
-            0 => (hub::c2d_filter(device_id), QoS::AtLeastOnce),
-            1 => (Text::from(hub::METHODS_FILTER), QoS::AtMostOnce),
-            2 => (Text::from(hub::TWIN_RESPONSE_FILTER), QoS::AtMostOnce),
-            3 => (Text::from(hub::DESIRED_FILTER), QoS::AtMostOnce),
-            _ => (services::inputs_filter(device_id, self.module_id().unwrap_or_default()), QoS::AtLeastOnce),
+            0 => (topics::c2d_filter(device_id), QoS::AtLeastOnce),
+            1 => (Text::from(topics::METHODS_FILTER), QoS::AtMostOnce),
+            2 => (Text::from(topics::TWIN_RESPONSE_FILTER), QoS::AtMostOnce),
+            3 => (Text::from(topics::DESIRED_FILTER), QoS::AtMostOnce),
+            _ => (service_topics::inputs_filter(device_id, self.module_id().unwrap_or_default()), QoS::AtLeastOnce),
         }
     }
 
     pub(crate) fn stamps(&self, address: Address<'_>) -> bool {
         match address {
-            Address::Telemetry(bag) => self.config().stamp_creation_time && !hub::has_creation_time(bag),
+            Address::Telemetry(bag) => self.config().stamp_creation_time && !topics::has_creation_time(bag),
             Address::Topic(_) => false,
         }
     }
@@ -158,10 +159,10 @@ impl<S: Settings> Access<S> {
     pub(crate) fn topic<'a>(&'a self, device_id: &'a str, entry: &Entry<'a>) -> Text<'a> {
         match entry.address {
             Address::Telemetry(bag) => {
-                let id = (!hub::has_message_id(bag)).then_some(entry.id.get());
+                let id = (!topics::has_message_id(bag)).then_some(entry.id.get());
                 let stamped = self.config().stamp_creation_time && entry.created_unix_ms.is_some();
                 let created = core::str::from_utf8(&self.created).ok().filter(|_| stamped);
-                hub::telemetry_topic(device_id, self.module_id(), bag, id, created)
+                topics::telemetry_topic(device_id, self.module_id(), bag, id, created)
             }
             Address::Topic(topic) => Text::from(topic),
         }
@@ -178,11 +179,11 @@ pub(crate) fn check_message(message: &Message<'_>, stamped: bool) -> Result<(), 
     if let Some((at, byte)) = property_bag::unencoded(bag) {
         return Err(PublishError::BadProperties { at, byte });
     }
-    let own_id = if hub::has_message_id(bag) { 0 } else { hub::MESSAGE_ID_SIZE };
-    let stamp = if stamped { hub::CREATION_TIME_SIZE } else { 0 };
-    let size = hub::telemetry_size(bag, message.payload).saturating_add(own_id).saturating_add(stamp);
-    if size > hub::TELEMETRY_MAX {
-        return Err(PublishError::TooLarge { size, limit: hub::TELEMETRY_MAX });
+    let own_id = if topics::has_message_id(bag) { 0 } else { topics::MESSAGE_ID_SIZE };
+    let stamp = if stamped { topics::CREATION_TIME_SIZE } else { 0 };
+    let size = topics::telemetry_size(bag, message.payload).saturating_add(own_id).saturating_add(stamp);
+    if size > topics::TELEMETRY_MAX {
+        return Err(PublishError::TooLarge { size, limit: topics::TELEMETRY_MAX });
     }
     Ok(())
 }

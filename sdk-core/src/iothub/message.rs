@@ -1,6 +1,6 @@
 //! Telemetry messages.
 
-use crate::azure::property_bag;
+use crate::iothub::property_bag;
 use crate::link::Message;
 use crate::outbox::Address;
 

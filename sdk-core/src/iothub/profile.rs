@@ -83,7 +83,7 @@ impl<S> fmt::Debug for IotHub<S> {
 
 impl<S: Settings> Login for IotHub<S> {
     fn client_id(&self) -> Text<'_> {
-        crate::azure::hub::client_id(self.place().device_id, self.0.module_id())
+        crate::iothub::topics::client_id(self.place().device_id, self.0.module_id())
     }
 
     fn user_name(&self) -> Option<Text<'_>> {

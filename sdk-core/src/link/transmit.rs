@@ -130,7 +130,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                     None => Output::Wait(self.timers.next()),
                 };
             }
-            Next::Remember => return Output::Action(Action::SaveMemory(self.memory())),
+            Next::Remember => return Output::Action(Action::SaveBackoff(self.backoff_snapshot())),
             Next::Sign => {
                 let (role, refusals) = (self.role(), self.backoff().refusals());
                 let request = SignRequest::new(role, refusals, self.profile.string_to_sign());

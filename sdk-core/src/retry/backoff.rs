@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::{Cause, Occasion, Policy, RetryPolicy};
 use crate::failure::{Class, Disposition, Failure};
-use crate::memory::Memory;
+use crate::retry::BackoffSnapshot;
 use crate::rng::scale;
 use crate::time::{Instant, short_millis, span};
 
@@ -87,7 +87,7 @@ impl Backoff {
     }
 
     /// Goes on where a back-off was before a reboot, `off_secs` ago.
-    pub(crate) fn recall(&mut self, memory: &Memory, off_secs: u32, now: Instant) {
+    pub(crate) fn recall(&mut self, memory: &BackoffSnapshot, off_secs: u32, now: Instant) {
         self.reset(now);
         self.away_before = memory.away_secs.saturating_add(off_secs);
         if let Some(secs) = memory.overloaded_secs {

@@ -8,7 +8,7 @@ use esp_idf_svc::nvs::{EspDefaultNvsPartition, EspKeyValueStorage, EspNvs, NvsDe
 use esp_idf_svc::sys::EspError;
 use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Assignment, Failure, Instant, LocalFailure, Memory, Seed, SignRequest};
+use steadfast_core::{Assignment, Failure, Instant, LocalFailure, BackoffSnapshot, Seed, SignRequest};
 use steadfast_esp32::Board;
 use steadfast_esp32::storage::Kept;
 
@@ -59,8 +59,8 @@ impl EspBoard {
     }
 
     /// Returns what the link remembered of its troubles in an earlier boot; what cannot be read counts as nothing.
-    pub fn memory(&self) -> Option<Memory> {
-        self.kept.memory().ok().flatten()
+    pub fn backoff_snapshot(&self) -> Option<BackoffSnapshot> {
+        self.kept.backoff_snapshot().ok().flatten()
     }
 }
 
@@ -92,7 +92,7 @@ impl Board for EspBoard {
         let _ = self.kept.keep_assignment(assignment);
     }
 
-    fn save_memory(&mut self, memory: Memory) {
+    fn save_backoff(&mut self, memory: BackoffSnapshot) {
         // Without it the next boot starts as one without troubles, which is no fault either.
         let _ = self.kept.keep_memory(memory);
     }

@@ -7,7 +7,7 @@ use esp_idf_svc::sys::{EspError, esp_crt_bundle_attach};
 use esp_idf_svc::tls::X509;
 use steadfast_core::{Failure, LocalFailure};
 use steadfast_esp32::upload::HttpRequest;
-use steadfast_esp32::upload::svc::{Client, Connections};
+use steadfast_esp32::upload::embedded_svc::{Client, Connections};
 
 use crate::Trust;
 

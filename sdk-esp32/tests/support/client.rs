@@ -14,7 +14,7 @@ use embedded_svc::mqtt::client::{
 use rumqttc::mqttbytes::QoS as Level;
 use rumqttc::mqttbytes::v4::{Connect, ConnectReturnCode, Login, Packet, PubAck, Publish, Subscribe};
 use steadfast_esp32::Stream as _;
-use steadfast_esp32::client::{Clients, Inbox, Session, report};
+use steadfast_esp32::mqtt_client::{Clients, Inbox, Session, report};
 
 use crate::rig::{Pipe, Shared};
 

@@ -3,14 +3,14 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::dps::topics::GLOBAL_HOST;
 use steadfast_core::{
-    AnyProfile, Assignment, Config, Credential, DEFAULT_PORT, Event, Memory, Message, PublishError, RamOutbox, Seed,
-    Service, State, Subscriptions, hub, way,
+    AnyProfile, Assignment, BackoffSnapshot, Config, Credential, DEFAULT_PORT, Event, Message, PublishError, RamOutbox,
+    Seed, Service, State, Subscriptions, iothub, transport,
 };
 #[cfg(feature = "embedded-svc")]
-use steadfast_esp32::client::ClientDialler;
-use steadfast_esp32::{Ack, Buffers, Device, Poll, asynch};
+use steadfast_esp32::mqtt_client::ClientDialler;
+use steadfast_esp32::{Ack, Buffers, Device, Poll, nonblocking};
 
 #[cfg(feature = "embedded-svc")]
 use crate::client::FakeClients;
@@ -18,7 +18,7 @@ use crate::rig::websocket::{AsyncWebDialler, WebDialler};
 use crate::rig::{self, AsyncDialler, Clock, DEVICE, Dialler, Rig, SCOPE, Shared, run_for};
 
 pub(crate) static CONFIG: Config<&str> = config(DEFAULT_PORT);
-static WEB_CONFIG: Config<&str> = config(way::PORT);
+static WEB_CONFIG: Config<&str> = config(transport::PORT);
 
 const fn config(port: u16) -> Config<&'static str> {
     let service = Service::Provisioned { host: GLOBAL_HOST, id_scope: SCOPE, registration_id: DEVICE };
@@ -55,14 +55,14 @@ pub(crate) trait Frontend {
     fn reprovision(&mut self);
     fn network_lost(&mut self);
     fn restore(&mut self, assignment: Assignment);
-    fn remember(&mut self, memory: Memory);
+    fn remember(&mut self, memory: BackoffSnapshot);
     fn state(&self) -> State;
     fn delivered(&self) -> u64;
     fn balances(&self) -> bool;
 }
 
 pub(crate) struct Blocking(pub(crate) Device<'static, Rig, Dialler, Outbox, Settings>);
-pub(crate) struct Asynchronous(pub(crate) asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>);
+pub(crate) struct Asynchronous(pub(crate) nonblocking::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings>);
 
 pub(crate) fn buffers() -> Buffers<'static> {
     Buffers { rx: vec![0; 1024].leak(), tx: vec![0; 2048].leak() }
@@ -70,7 +70,7 @@ pub(crate) fn buffers() -> Buffers<'static> {
 
 pub(crate) fn got(poll: Poll<'_>) -> Got {
     match poll {
-        Poll::Event(hub::Event::Link(event)) => Got::Event(event),
+        Poll::Event(iothub::Event::Link(event)) => Got::Event(event),
         Poll::Message(message) => Got::Message(message.topic.to_owned(), message.payload.to_vec(), message.ack),
         Poll::Event(_) | Poll::ProvisioningPayload(_) | Poll::Idle | _ => Got::Idle,
     }
@@ -106,8 +106,8 @@ macro_rules! commands {
             self.0.restore_assignment(assignment);
         }
 
-        fn remember(&mut self, memory: Memory) {
-            self.0.restore_memory(memory);
+        fn remember(&mut self, memory: BackoffSnapshot) {
+            self.0.restore_backoff(memory);
         }
 
         fn state(&self) -> State {
@@ -152,7 +152,7 @@ impl Frontend for Asynchronous {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
         Self(
-            asynch::Device::new(
+            nonblocking::Device::new(
                 board,
                 rig::dialler(dialler),
                 clock,
@@ -201,7 +201,9 @@ impl Frontend for WebBlocking {
 }
 
 /// The asynchronous device over WebSockets.
-pub(crate) struct WebAsynchronous(pub(crate) asynch::Device<'static, Rig, AsyncWebDialler, Clock, Outbox, Settings>);
+pub(crate) struct WebAsynchronous(
+    pub(crate) nonblocking::Device<'static, Rig, AsyncWebDialler, Clock, Outbox, Settings>,
+);
 
 impl Frontend for WebAsynchronous {
     const STRIDE: usize = 3;
@@ -210,7 +212,7 @@ impl Frontend for WebAsynchronous {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncWebDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
         Self(
-            asynch::Device::new(
+            nonblocking::Device::new(
                 board,
                 rig::dialler(dialler),
                 clock,

@@ -17,8 +17,8 @@ use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::mqttbytes::v4::Packet;
 use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Assignment, Failure, Instant, Memory, SignRequest, way};
-use steadfast_esp32::{Board, Connect, Dial, OwnedDial, Stream, asynch};
+use steadfast_core::{Assignment, BackoffSnapshot, Failure, Instant, SignRequest, transport};
+use steadfast_esp32::{Board, Connect, Dial, OwnedDial, Stream, nonblocking};
 use steadfast_world::service::{Dps, Hub, Key, Reaction, Reply};
 use websocket::Served;
 
@@ -96,7 +96,7 @@ pub(crate) struct Net {
     /// What the device signs with.
     pub(crate) keys: KeyPair,
     pub(crate) saved: Option<Assignment>,
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory: Option<BackoffSnapshot>,
     /// Pings of services that devices answered.
     pub(crate) pongs: usize,
     /// How often a memory was written.
@@ -402,7 +402,7 @@ impl Board for Rig {
         self.0.borrow_mut().saved = Some(assignment.clone());
     }
 
-    fn save_memory(&mut self, memory: Memory) {
+    fn save_backoff(&mut self, memory: BackoffSnapshot) {
         let mut net = self.0.borrow_mut();
         net.memory_writes += usize::from(net.memory != Some(memory));
         net.memory = Some(memory);
@@ -472,7 +472,7 @@ fn reach(net: &Shared, dial: &Dial<'_>) -> Result<u64, Failure> {
     let mut net = net.borrow_mut();
     let id = net.dial(dial.host)?;
     match dial.port {
-        way::PORT => net.web_socket(id),
+        transport::PORT => net.web_socket(id),
         port => assert_eq!(port, 8883),
     }
     Ok(id)
@@ -516,7 +516,7 @@ impl embedded_io_async::Write for AsyncPipe {
 
 pub(crate) struct AsyncDialler(pub(crate) Shared);
 
-impl asynch::Connect for AsyncDialler {
+impl nonblocking::Connect for AsyncDialler {
     type Stream = AsyncPipe;
     type Dialling = Dialling<AsyncPipe>;
 
@@ -549,17 +549,17 @@ pub(crate) async fn dial_slowly(net: &Shared, dial: &Dial<'_>) -> Result<AsyncPi
 }
 
 /// The dialler of an asynchronous device.
-pub(crate) fn dialler<C: asynch::Connect>(connector: C) -> asynch::Dialler<'static, C>
+pub(crate) fn dialler<C: nonblocking::Connect>(connector: C) -> nonblocking::Dialler<'static, C>
 where
     C::Dialling: 'static,
 {
-    asynch::Dialler::new(connector, Pin::static_mut(Box::leak(Box::new(None))))
+    nonblocking::Dialler::new(connector, Pin::static_mut(Box::leak(Box::new(None))))
 }
 
 /// Lets virtual time pass when a task has nothing else to wait for.
 pub(crate) struct Clock(pub(crate) Shared);
 
-impl asynch::Timer for Clock {
+impl nonblocking::Timer for Clock {
     async fn wait_until(&mut self, at: Instant) {
         poll_fn(|_| {
             let mut net = self.0.borrow_mut();

@@ -6,15 +6,15 @@ use std::time::Duration;
 use serde_json::Value;
 use steadfast_core::{
     AnyProfile, Assignment, CallId, Config, Credential, Message, RamOutbox, ReportError, ReportId, RespondError, Seed,
-    Service, State, Subscriptions, hub,
+    Service, State, Subscriptions, iothub,
 };
-use steadfast_esp32::{Ack, Buffers, Device, Poll, ServiceBuffers, WithServices, asynch};
+use steadfast_esp32::{Ack, Buffers, Device, Poll, ServiceBuffers, WithServices, nonblocking};
 
 use crate::rig::{self, AsyncDialler, Clock, DEVICE, Dialler, HUBS, Rig, SCOPE, Shared, run_for};
 
 static CONFIG: Config<&str> = {
     let service = Service::Provisioned {
-        host: steadfast_core::azure::dps::GLOBAL_HOST,
+        host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: SCOPE,
         registration_id: DEVICE,
     };
@@ -33,7 +33,7 @@ type Services = WithServices<'static, Outbox, Settings>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Got {
     Idle,
-    Event(hub::Event),
+    Event(iothub::Event),
     Twin { desired: Value, version: u64, reset: bool },
     Desired { version: u64, patch: Value },
     Call { call: CallId, name: String, payload: Vec<u8> },
@@ -56,7 +56,7 @@ pub(crate) trait Frontend {
 }
 
 pub(crate) struct Blocking(pub(crate) Device<'static, Rig, Dialler, Outbox, Settings, Services>);
-pub(crate) struct Asynchronous(asynch::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings, Services>);
+pub(crate) struct Asynchronous(nonblocking::Device<'static, Rig, AsyncDialler, Clock, Outbox, Settings, Services>);
 
 fn buffers() -> Buffers<'static> {
     Buffers { rx: vec![0; 1024].leak(), tx: vec![0; 2048].leak() }
@@ -166,7 +166,7 @@ impl Frontend for Asynchronous {
     fn new(net: &Shared) -> Self {
         let (board, dialler, clock) = (Rig(Rc::clone(net)), AsyncDialler(Rc::clone(net)), Clock(Rc::clone(net)));
         let seed = Seed::from_number(7);
-        let device = asynch::Device::new(
+        let device = nonblocking::Device::new(
             board,
             rig::dialler(dialler),
             clock,

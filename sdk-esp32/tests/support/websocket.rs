@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use steadfast_core::{Failure, Instant, Seed};
 use steadfast_esp32::websocket::{self, WebSocket};
-use steadfast_esp32::{Board as _, Connect, Dial, OwnedDial, asynch};
+use steadfast_esp32::{Board as _, Connect, Dial, OwnedDial, nonblocking};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -133,7 +133,7 @@ impl Connect for WebDialler {
 /// Opens WebSockets in a task.
 pub(crate) struct AsyncWebDialler(pub(crate) Shared);
 
-impl asynch::Connect for AsyncWebDialler {
+impl nonblocking::Connect for AsyncWebDialler {
     type Stream = WebSocket<AsyncPipe, 131>;
 
     type Dialling = Dialling<Self::Stream>;

@@ -2,21 +2,21 @@
 
 use std::sync::Arc;
 
-use steadfast_core::hub::CallSlot;
+use steadfast_core::iothub::CallSlot;
 use steadfast_core::{
-    AnyProfile, Assignment, Credential, HubLink, Link, Memory, Seed, Service, Settings, Subscriptions,
+    AnyProfile, Assignment, BackoffSnapshot, Credential, HubLink, Link, Seed, Service, Settings, Subscriptions,
 };
 
 use super::{Builder, MOST_METHOD_CALLS};
 use crate::assignment_file::AssignmentFile;
+use crate::backoff_file::BackoffFile;
 use crate::build_error::BuildError;
 use crate::clock;
+use crate::connector::Setup;
 use crate::context::Context;
 use crate::device::Device;
 use crate::driver::Driver;
-use crate::memory_file::MemoryFile;
 use crate::memory_outbox::MemoryOutbox;
-use crate::setup::Setup;
 use crate::shared::{Shared, SharedConfig};
 use crate::tls::{self, TlsError};
 
@@ -67,7 +67,7 @@ impl Builder {
             Some(seed) => seed,
             None => random_seed()?,
         };
-        let memory = self.memory_source()?;
+        let backoff_file = self.backoff_source()?;
         let assignment = self.assignment_source()?;
         #[cfg(feature = "tpm")]
         let registrar = self.registrar()?;
@@ -79,7 +79,7 @@ impl Builder {
             overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
             prover: proven.prover,
             assignment,
-            memory,
+            backoff_file,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
             proxy: self.proxy.take().map(Box::new),
             patience: self.config.session.timeouts.connect,
@@ -98,7 +98,7 @@ impl Builder {
             #[cfg(feature = "tpm")]
             registrar: registrar.map(Box::new),
             #[cfg(feature = "upload")]
-            uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::files::AT_ONCE_MAX)),
+            uploads: Arc::new(tokio::sync::Semaphore::new(steadfast_core::upload::AT_ONCE_MAX)),
             #[cfg(feature = "websocket")]
             broker: matches!(self.config.service, Service::Broker { .. }),
             #[cfg(feature = "websocket")]
@@ -127,12 +127,12 @@ impl Builder {
         link.allow_orders(self.orders);
         link.set_wall_clock(clock::unix_secs(), now);
         let setup = Arc::new(setup);
-        let (assignment, memory) = kept(&setup);
+        let (assignment, backoff) = kept(&setup);
         if let Some(kept) = assignment {
             link.restore_assignment(kept);
         }
-        if let Some(kept) = memory {
-            link.restore_memory(kept, now);
+        if let Some(kept) = backoff {
+            link.restore_backoff(kept, now);
         }
         let shared = Arc::new(Shared::new(link, method_calls));
         let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
@@ -144,7 +144,7 @@ impl Builder {
 
     /// Who registers over HTTPS, if anybody.
     #[cfg(feature = "tpm")]
-    fn registrar(&mut self) -> Result<Option<crate::registration::Registrar>, BuildError> {
+    fn registrar(&mut self) -> Result<Option<crate::dps_https::Registrar>, BuildError> {
         if !self.https_registration {
             return Ok(None);
         }
@@ -152,7 +152,7 @@ impl Builder {
             return Err(BuildError::HttpsWithoutProvisioning);
         };
         let (id_scope, registration_id) = (id_scope.clone(), registration_id.clone());
-        Ok(Some(crate::registration::Registrar { id_scope, registration_id, tpm: self.tpm.take() }))
+        Ok(Some(crate::dps_https::Registrar { id_scope, registration_id, tpm: self.tpm.take() }))
     }
 
     fn assignment_source(&mut self) -> Result<Option<Box<AssignmentFile>>, BuildError> {
@@ -166,7 +166,7 @@ impl Builder {
         Ok(Some(Box::new(AssignmentFile::new(path, id_scope, registration_id))))
     }
 
-    fn memory_source(&mut self) -> Result<Option<Box<MemoryFile>>, BuildError> {
+    fn backoff_source(&mut self) -> Result<Option<Box<BackoffFile>>, BuildError> {
         let beside = || {
             let path = self.assignment.as_ref()?;
             let mut name = path.file_name()?.to_owned();
@@ -175,7 +175,7 @@ impl Builder {
         };
         let Some(path) = self.memory.take().or_else(beside) else { return Ok(None) };
         if path.file_name().is_none() {
-            return Err(BuildError::MemoryPath(path));
+            return Err(BuildError::BackoffPath(path));
         }
         let owner = match &self.config.service {
             Service::Hub { host, device_id } => {
@@ -185,7 +185,7 @@ impl Builder {
             Service::Broker { host, client_id } => format!("{host} {client_id}"),
             _ => String::new(),
         };
-        Ok(Some(Box::new(MemoryFile::new(path, &owner))))
+        Ok(Some(Box::new(BackoffFile::new(path, &owner))))
     }
 }
 
@@ -203,14 +203,14 @@ fn read_now(
 }
 
 /// Reads what was kept, within a bounded time.
-fn kept(setup: &Arc<Setup>) -> (Option<Assignment>, Option<Memory>) {
-    if setup.assignment.is_none() && setup.memory.is_none() {
+fn kept(setup: &Arc<Setup>) -> (Option<Assignment>, Option<BackoffSnapshot>) {
+    if setup.assignment.is_none() && setup.backoff_file.is_none() {
         return (None, None);
     }
     let theirs = Arc::clone(setup);
     let read = setup.context.readers.wait(setup.context.reading, move || {
         let assignment = theirs.assignment.as_ref().and_then(|file| file.load());
-        (assignment, theirs.memory.as_ref().and_then(|file| file.load()))
+        (assignment, theirs.backoff_file.as_ref().and_then(|file| file.load()))
     });
     read.unwrap_or_else(|error| {
         tracing::warn!(device = %setup.name, %error, "what was kept cannot be read; beginning afresh");

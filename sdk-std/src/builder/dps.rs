@@ -1,6 +1,6 @@
 //! Where the device asks for its hub.
 
-use steadfast_core::azure::dps;
+use steadfast_core::dps::topics;
 
 /// A registration with the Device Provisioning Service.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ impl Dps {
     /// Names the id scope, such as `0ne00AB12CD`, and the registration id, in lower case.
     pub fn new(id_scope: &str, registration_id: &str) -> Self {
         Self {
-            host: dps::GLOBAL_HOST.into(),
+            host: topics::GLOBAL_HOST.into(),
             id_scope: id_scope.into(),
             registration_id: registration_id.into(),
             payload: None,

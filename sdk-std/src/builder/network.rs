@@ -31,7 +31,7 @@ impl Transport {
         match self {
             Self::Tcp => DEFAULT_PORT,
             #[cfg(feature = "websocket")]
-            Self::WebSockets => steadfast_core::way::PORT,
+            Self::WebSockets => steadfast_core::transport::PORT,
         }
     }
 

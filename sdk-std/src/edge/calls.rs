@@ -13,9 +13,9 @@ use steadfast_core::edge::methods::{self, Answer, Call, CallError, PAYLOAD_MAX};
 use steadfast_core::{Failure, Service};
 
 use super::workload::Growing;
+use crate::connector::Setup;
 use crate::device::Device;
 use crate::http::{Request, Way};
-use crate::setup::Setup;
 use crate::shared::Shared;
 use crate::tokens;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use steadfast_core::edge::pace::{Next, Outcome, Tries, Trust};
+use steadfast_core::edge::retry::{Next, Outcome, Tries, Trust};
 use steadfast_core::edge::workload::{self, ANSWER_MAX};
 use steadfast_core::text::{Counter, Sink, SinkFull, Text};
 use steadfast_core::{Failure, LocalFailure, SignRequest, Timeouts, TlsFailure};

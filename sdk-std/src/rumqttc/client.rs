@@ -21,7 +21,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use super::Limits;
 use super::half::Half;
-use crate::pipe::Stream;
+use crate::connection::Stream;
 use crate::tls;
 
 /// rumqttc's own patience, in seconds: far beyond every deadline of the link.

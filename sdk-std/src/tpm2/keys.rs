@@ -9,10 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use steadfast_core::Role;
 
 use super::error::{HANDLE, Tpm2Error};
-use super::line::{Answer, Line};
 use super::primary::{ENDORSEMENT, NULL, SHA256, aes};
+use super::transport::{Answer, Line};
 use super::wire::{Command, Parameters, Reader};
-use crate::kept_file;
+use crate::atomic_file;
 
 /// `TPM_RH_NULL`: no key, no object, no hierarchy.
 const NONE: u32 = 0x4000_0007;
@@ -134,7 +134,7 @@ impl Kept {
 
     /// Reads the key of a role.
     pub(super) fn read(directory: &Path, role: Role) -> Result<Self, Tpm2Error> {
-        let text = match kept_file::read(&path(directory, role)) {
+        let text = match atomic_file::read(&path(directory, role)) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
                 return Err(Tpm2Error::NoKey);
@@ -158,7 +158,7 @@ impl Kept {
     pub(super) fn write(&self, directory: &Path, role: Role) -> Result<(), Tpm2Error> {
         let [public, private] = [&self.public, &self.private].map(|bytes| STANDARD.encode(bytes));
         let text = format!("{HEAD}\n{public}\n{private}\n");
-        kept_file::replace(&path(directory, role), &text).map_err(|error| Tpm2Error::Directory(error.to_string()))
+        atomic_file::replace(&path(directory, role), &text).map_err(|error| Tpm2Error::Directory(error.to_string()))
     }
 }
 

@@ -2,8 +2,8 @@
 
 mod error;
 mod keys;
-mod line;
 mod primary;
+mod transport;
 mod wire;
 
 use std::fmt;
@@ -14,8 +14,8 @@ use steadfast_core::{Role, SignRequest};
 
 pub use self::error::Tpm2Error;
 use self::keys::Kept;
-use self::line::Line;
 use self::primary::Primary;
+use self::transport::Line;
 use crate::context::KEYS;
 use crate::signer::{SignError, Signing};
 use crate::tpm::{Tpm, TpmKeys, TpmWork};

@@ -1,7 +1,7 @@
 //! The two keys that a TPM makes from its own seeds: endorsement key and storage root key.
 
 use super::error::{HANDLE, Tpm2Error};
-use super::line::Line;
+use super::transport::Line;
 use super::wire::{Command, Parameters, Reader};
 
 /// `TPM_RH_OWNER`.

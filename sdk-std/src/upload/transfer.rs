@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use steadfast_core::files::{self, Body, Input, Output, Report, Request};
 use steadfast_core::text::{Sink, SinkFull};
+use steadfast_core::upload::{self as core_upload, Body, Input, Output, Report, Request};
 use steadfast_core::{Failure, Seed};
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -16,11 +16,11 @@ use tokio::time::{sleep, timeout};
 use zeroize::Zeroizing;
 
 use super::{Listener, Source, Upload, UploadError, UploadReport, UploadSource};
+use crate::connector::Setup;
 use crate::context::SOURCES;
 use crate::http::{self, ANSWER, Answer, Way};
-use crate::setup::Setup;
 use crate::shared::Shared;
-use crate::{clock, kept_file, tls, tokens};
+use crate::{atomic_file, clock, tls, tokens};
 
 /// How long the disk has for a block.
 const READING: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ pub(super) struct Transfer {
     block: Bytes,
     /// What failed about the source.
     problem: Option<String>,
-    upload: files::Upload<Box<str>, Vec<u8>>,
+    upload: core_upload::Upload<Box<str>, Vec<u8>>,
     listener: Option<Listener>,
     ways: Ways,
 }
@@ -44,7 +44,7 @@ pub(super) struct Transfer {
 /// What blocks come from.
 enum Open {
     File(File),
-    Memory(Cursor<Bytes>),
+    BackoffSnapshot(Cursor<Bytes>),
 }
 
 /// The connections.
@@ -65,7 +65,7 @@ impl Transfer {
         drawn.map_err(|_| UploadError::GaveUp(String::from("the operating system gave no randomness")))?;
         // Holds whatever fits an answer.
         let memory = vec![0; ANSWER];
-        let upload = files::Upload::new(name, options, policy, Seed::new(entropy), memory, clock::now());
+        let upload = core_upload::Upload::new(name, options, policy, Seed::new(entropy), memory, clock::now());
         Ok(Self {
             shared,
             setup,
@@ -80,7 +80,7 @@ impl Transfer {
     }
 
     /// Goes on until the upload is over.
-    async fn run(&mut self) -> Result<Report, files::UploadError> {
+    async fn run(&mut self) -> Result<Report, core_upload::UploadError> {
         let mut untold = 0;
         loop {
             if self.upload.untold() > untold {
@@ -104,12 +104,12 @@ impl Transfer {
                     Ok(len) => self.upload.handle_input(Input::Read { len }, clock::now()),
                     Err(error) => {
                         self.problem = Some(error.to_string());
-                        self.upload.fail(files::UploadError::Source, clock::now());
+                        self.upload.fail(core_upload::UploadError::Source, clock::now());
                     }
                 },
                 // No host has such a name.
                 Output::Request(request) if request.identity.is_none() && Way::to(request.host).is_none() => {
-                    self.upload.fail(files::UploadError::Answer, clock::now());
+                    self.upload.fail(core_upload::UploadError::Answer, clock::now());
                 }
                 Output::Request(request) => {
                     let attempt = request.attempt;
@@ -126,7 +126,7 @@ impl Transfer {
                 Output::Done(result) => return result,
                 other => {
                     tracing::error!(?other, "an upload asks for something unknown");
-                    return Err(files::UploadError::Answer);
+                    return Err(core_upload::UploadError::Answer);
                 }
             }
         }
@@ -135,7 +135,7 @@ impl Transfer {
     /// Says where the device is at home.
     fn home(&mut self) {
         let inner = self.shared.lock();
-        let home = files::home(inner.link.link());
+        let home = core_upload::home(inner.link.link());
         // A link that has stopped never will have a hub.
         let ended = inner.end.is_some() && matches!(home, Input::Unassigned);
         let input = if ended { Input::NoHub } else { home };
@@ -154,13 +154,15 @@ impl Transfer {
                 reader.as_mut().take(most).read_to_end(&mut block).await?;
                 None
             }
-            Source::Bytes(bytes) => Some(self.open.take().unwrap_or_else(|| Open::Memory(Cursor::new(bytes.clone())))),
+            Source::Bytes(bytes) => {
+                Some(self.open.take().unwrap_or_else(|| Open::BackoffSnapshot(Cursor::new(bytes.clone()))))
+            }
             Source::File(path) => {
                 let (path, open) = (path.clone(), self.open.take());
                 let reading = SOURCES.run(move || {
                     let file = match open {
                         Some(Open::File(file)) => file,
-                        Some(Open::Memory(_)) | None => kept_file::open(&path)?.0,
+                        Some(Open::BackoffSnapshot(_)) | None => atomic_file::open(&path)?.0,
                     };
                     let mut block = Vec::new();
                     Read::take(&file, most).read_to_end(&mut block)?;
@@ -173,9 +175,9 @@ impl Transfer {
             }
         };
         self.open = match open {
-            Some(Open::Memory(mut memory)) => {
+            Some(Open::BackoffSnapshot(mut memory)) => {
                 Read::take(&mut memory, most).read_to_end(&mut block)?;
-                Some(Open::Memory(memory))
+                Some(Open::BackoffSnapshot(memory))
             }
             other => other,
         };
@@ -220,7 +222,7 @@ impl Ways {
         let mut uri = Text(Zeroizing::new(Vec::new()));
         request.uri.write(&mut uri).map_err(|_| Failure::Network)?;
         let uri = String::from_utf8(std::mem::take(&mut *uri.0)).map_err(|_| Failure::Network)?;
-        let method = if request.method == files::Method::Post { Method::POST } else { Method::PUT };
+        let method = if request.method == core_upload::Method::Post { Method::POST } else { Method::PUT };
         let mut message = http::Request::new(method, uri);
         for (name, value) in request.headers() {
             message = message.header(name, *value);

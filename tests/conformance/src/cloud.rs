@@ -8,9 +8,9 @@ use bytes::BytesMut;
 use rumqttc::mqttbytes::Error as CodecError;
 use rumqttc::mqttbytes::v4::Packet;
 use serde_json::Value;
-use steadfast_core::azure::dps::GLOBAL_HOST;
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Assignment, Memory};
+use steadfast_core::dps::topics::GLOBAL_HOST;
+use steadfast_core::{Assignment, BackoffSnapshot};
 use steadfast_world::EPOCH_SECS;
 use steadfast_world::service::{Dps, Hub, Key, Reaction, Receipt, Reply};
 use tempfile::TempDir;
@@ -58,7 +58,7 @@ pub struct Kept {
     /// For frontends whose application keeps it.
     pub assignment: Option<Assignment>,
     /// For frontends whose application keeps it.
-    pub memory: Option<Memory>,
+    pub memory: Option<BackoffSnapshot>,
     /// For frontends that keep files.
     pub directory: TempDir,
 }

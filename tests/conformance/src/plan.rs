@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::dps::topics::GLOBAL_HOST;
 use steadfast_core::{Config, Credential, Overflow, Service, Subscriptions};
 
 use crate::cloud::{DEVICE, SCOPE};

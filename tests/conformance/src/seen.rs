@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use steadfast_core::hub::Event;
+use steadfast_core::iothub::Event;
 use steadfast_core::{DropReason, Event as LinkEvent};
 
 /// Something a device showed its application.

@@ -18,10 +18,10 @@ use embedded_svc::http::client::{Connection, Headers, Method, Status};
 use hub_emulator::{Config as Emulated, Fault, HubConfig, Injection, Operation};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use steadfast_core::files::{Input, Options, Report, UploadError};
+use steadfast_core::upload::{Input, Options, Report, UploadError};
 use steadfast_core::{Config, Credential, Failure, Seed, Service};
 use steadfast_esp32::Board;
-use steadfast_esp32::upload::svc::{Client, Connections};
+use steadfast_esp32::upload::embedded_svc::{Client, Connections};
 use steadfast_esp32::upload::{HttpRequest, Poll, Upload, UploadBuffers};
 
 struct Net {

@@ -18,9 +18,9 @@ use embedded_io::ErrorKind;
 use hub_emulator::{Config as Emulated, HubConfig};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
-use steadfast_core::azure::dps::GLOBAL_HOST;
+use steadfast_core::dps::topics::GLOBAL_HOST;
 use steadfast_core::{
-    AnyProfile, Config, Credential, Failure, Message, RamOutbox, Seed, Service, State, TlsFailure, way,
+    AnyProfile, Config, Credential, Failure, Message, RamOutbox, Seed, Service, State, TlsFailure, transport,
 };
 use steadfast_esp32::websocket::{self, WebSocket};
 use steadfast_esp32::{Board as _, Buffers, Connect, Device, Dial, Stream, proxy};
@@ -177,7 +177,7 @@ impl Errand {
         let mut config = Config::new(service, Credential::SharedKey);
         (config.session.retry, config.session.timeouts, config.reprovisioning) =
             (policy(), timeouts(), reprovisioning());
-        (config.session.max_inbound, config.session.max_outbound, config.port) = (1024, 1024, way::PORT);
+        (config.session.max_inbound, config.session.max_outbound, config.port) = (1024, 1024, transport::PORT);
         let (mut rx, mut tx) = ([0; 1024], [0; 2048]);
         let buffers = Buffers { rx: &mut rx, tx: &mut tx };
         let dialler = Dialler { address, tls: board::trust(&ca_pem), clock: Host::new(&key), login, dials: 0 };

@@ -16,7 +16,7 @@ use crate::world::{DefaultOutbox, World};
 use crate::{EPOCH_SECS, world};
 
 pub(crate) const ID_SCOPE: &str = "0ne00ABCDEF";
-const DPS_HOST: &str = steadfast_core::azure::dps::GLOBAL_HOST;
+const DPS_HOST: &str = steadfast_core::dps::topics::GLOBAL_HOST;
 
 /// Sets up a [`World`]; by default one device with a shared key, two hubs and a provisioning service that assigns the
 /// first one.

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::{
-    AnyProfile, Assignment, Attempt, CallId, Config, Event, HubLink, LocalFailure, Memory, Role, Settings, hub,
+    AnyProfile, Assignment, Attempt, BackoffSnapshot, CallId, Config, Event, HubLink, LocalFailure, Role, Settings,
+    iothub,
 };
 
 use crate::https::{Chip, Dialogue};
@@ -153,12 +154,12 @@ pub(crate) struct Device<O> {
     pub(crate) last_hub: String,
     pub(crate) events: Vec<(u64, Event)>,
     /// Events of the hub's services.
-    pub(crate) service_events: Vec<(u64, hub::Event)>,
+    pub(crate) service_events: Vec<(u64, iothub::Event)>,
     pub(crate) attempts: Vec<AttemptRecord>,
     pub(crate) inbound: Vec<Inbound>,
     pub(crate) told: Vec<(u64, Told)>,
     pub(crate) saved: Option<Assignment>,
-    pub(crate) memory: Option<Memory>,
+    pub(crate) memory: Option<BackoffSnapshot>,
     pub(crate) oracle: Oracle,
     pub(crate) published: u64,
     /// Whether it was up, and had messages, at the latest look.

@@ -39,7 +39,7 @@ impl<O: Outbox> World<O> {
         self.next_connection += 1;
         let connection = self.next_connection;
         let reach = self.network.reach(&host);
-        let known = host == steadfast_core::azure::dps::GLOBAL_HOST
+        let known = host == steadfast_core::dps::topics::GLOBAL_HOST
             || self.network.is_gateway(&host)
             || self.hubs.iter().any(|hub| hub.name() == host);
         let reach = if known { reach } else { Reach::Unresolved };

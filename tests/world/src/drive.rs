@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 
 use rumqttc::mqttbytes::v4;
-use steadfast_core::hub::Received;
+use steadfast_core::iothub::Received;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
 use steadfast_core::{
-    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Outcome, Output, Role, SignRequest, State, hub,
+    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Outcome, Output, Role, SignRequest, State, iothub,
 };
 
 use crate::EPOCH_SECS;
@@ -201,7 +201,7 @@ impl<O: Outbox> World<O> {
                         device.saved = Some(assignment.clone());
                         Deed::Nothing
                     }
-                    Action::SaveMemory(memory) => {
+                    Action::SaveBackoff(memory) => {
                         device.memory = Some(memory);
                         Deed::Nothing
                     }
@@ -220,10 +220,10 @@ impl<O: Outbox> World<O> {
         self.fail(number, "the outputs do not end");
     }
 
-    fn note(&mut self, number: usize, event: hub::Event) {
+    fn note(&mut self, number: usize, event: iothub::Event) {
         let now = self.now;
         let device = &mut self.devices[number];
-        let hub::Event::Link(event) = event else {
+        let iothub::Event::Link(event) = event else {
             device.service_events.push((now, event));
             return;
         };

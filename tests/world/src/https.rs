@@ -2,9 +2,9 @@
 
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode};
-use steadfast_core::azure::dps_https::{self, Attestation, Request, Step};
-use steadfast_core::azure::property_bag::Encoded;
 use steadfast_core::azure::sas::Resource;
+use steadfast_core::dps::https::{self, Attestation, Request, Step};
+use steadfast_core::iothub::property_bag::Encoded;
 use steadfast_core::text::Text;
 use steadfast_core::{Failure, LocalFailure, Outbox, ProvisioningFailure, Role};
 
@@ -119,14 +119,14 @@ impl<O: Outbox> World<O> {
         let chip = device.chip.as_ref();
         let authorization = dialogue.token.clone().filter(|_| chip.is_none() || dialogue.attestation.has_token());
         let request = if let Some(operation) = &dialogue.operation {
-            let path = dps_https::operation_path(ID_SCOPE, &device.id, operation).to_string();
+            let path = https::operation_path(ID_SCOPE, &device.id, operation).to_string();
             HttpRequest { method: "GET", path, authorization, body: String::new() }
         } else {
             let body = chip.map_or_else(
                 || dialogue.body.clone(),
-                |chip| dps_https::tpm_body(&dialogue.body, &chip.endorsement_key, "U1JL").to_string(),
+                |chip| https::tpm_body(&dialogue.body, &chip.endorsement_key, "U1JL").to_string(),
             );
-            let path = dps_https::register_path(ID_SCOPE, &device.id).to_string();
+            let path = https::register_path(ID_SCOPE, &device.id).to_string();
             HttpRequest { method: "PUT", path, authorization, body }
         };
         let fault = self.dps.made(&request);
@@ -181,7 +181,7 @@ impl<O: Outbox> World<O> {
                 Step::RegisterAgain(wrapped) => {
                     again = true;
                     let resource = Resource::Registration { id_scope: ID_SCOPE, registration_id: &device.id };
-                    let expiry = unix_secs + dps_https::TOKEN_LIFETIME.as_secs();
+                    let expiry = unix_secs + https::TOKEN_LIFETIME.as_secs();
                     let text = resource.string_to_sign(expiry);
                     let signed = chip
                         .activate(Role::Provisioning, wrapped)
@@ -201,7 +201,7 @@ impl<O: Outbox> World<O> {
         } else if again {
             self.ask(id);
         } else {
-            let topic = dps_https::response_topic(answer.status, dialogue.request_id, answer.retry_after_secs);
+            let topic = https::response_topic(answer.status, dialogue.request_id, answer.retry_after_secs);
             let publish = Publish::new(topic.to_string(), QoS::AtMostOnce, answer.body.clone());
             self.react(Reaction::now(id, Reply::Packet(Packet::Publish(publish))));
         }

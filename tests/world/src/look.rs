@@ -1,6 +1,8 @@
 //! What a story can look at.
 
-use steadfast_core::{AnyProfile, Assignment, Event, Ledger, Link, Memory, MessageId, Outbox, State, Status, hub};
+use steadfast_core::{
+    AnyProfile, Assignment, BackoffSnapshot, Event, Ledger, Link, MessageId, Outbox, State, Status, iothub,
+};
 
 use crate::device::{AttemptRecord, Inbound, Shared, Told};
 use crate::recorded::Recorded;
@@ -51,13 +53,13 @@ impl<O: Outbox> World<O> {
 
     /// Returns the events of the first device's services, each with its time in milliseconds.
     #[must_use]
-    pub fn service_events(&self) -> &[(u64, hub::Event)] {
+    pub fn service_events(&self) -> &[(u64, iothub::Event)] {
         &self.devices[0].service_events
     }
 
     /// Returns how often an event of the first device's services came that `is` wants.
     #[must_use]
-    pub fn count_of_services(&self, is: impl Fn(&hub::Event) -> bool) -> usize {
+    pub fn count_of_services(&self, is: impl Fn(&iothub::Event) -> bool) -> usize {
         self.devices[0].service_events.iter().filter(|(_, event)| is(event)).count()
     }
 
@@ -112,7 +114,7 @@ impl<O: Outbox> World<O> {
 
     /// Returns the memory the first device was told to keep.
     #[must_use]
-    pub fn memory(&self) -> Option<Memory> {
+    pub fn backoff_snapshot(&self) -> Option<BackoffSnapshot> {
         self.devices[0].memory
     }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde_json::Value;
-use steadfast_core::files::{Body, Checkpoint, Input, Method, Options, Output, Report, Request, Upload, UploadError};
+use steadfast_core::upload::{Body, Checkpoint, Input, Method, Options, Output, Report, Request, Upload, UploadError};
 use steadfast_core::{Failure, Instant, RetryPolicy, Seed};
 
 mod cloud;

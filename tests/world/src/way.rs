@@ -1,7 +1,7 @@
 //! What stands before MQTT: an HTTP proxy, and the opening of WebSockets. The frontend's side follows the core's rules.
 
 use steadfast_core::text::Text;
-use steadfast_core::way::{Opening, Tunnel};
+use steadfast_core::transport::{Opening, Tunnel};
 use steadfast_core::{Failure, LocalFailure};
 
 use crate::network::{Network, Reach};

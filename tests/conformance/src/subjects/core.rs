@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
-use steadfast_core::hub::Received;
+use steadfast_core::iothub::Received;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
     Action, AnyProfile, Attempt, CallId, Config, Failure, HubLink, Input, Instant, Ledger, Link, Message, Output,
@@ -84,7 +84,7 @@ impl Core {
                     self.cloud.borrow_mut().kept.assignment = Some(assignment.clone());
                     Next::Nothing
                 }
-                Output::Action(Action::SaveMemory(memory)) => {
+                Output::Action(Action::SaveBackoff(memory)) => {
                     self.cloud.borrow_mut().kept.memory = Some(memory);
                     Next::Nothing
                 }
@@ -163,7 +163,7 @@ impl Subject for Core {
                 link.restore_assignment(assignment.clone());
             }
             if let Some(memory) = kept.memory {
-                link.restore_memory(memory, now);
+                link.restore_backoff(memory, now);
             }
         }
         Self {

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use steadfast_core::{
-    AnyProfile, Assignment, CallId, Config, Failure, Instant, Ledger, Memory, Message, RamOutbox, Seed, SignRequest,
-    State,
+    AnyProfile, Assignment, BackoffSnapshot, CallId, Config, Failure, Instant, Ledger, Message, RamOutbox, Seed,
+    SignRequest, State,
 };
 use steadfast_esp32::{
-    Ack, Board, Buffers, Connect, Device, Dial, OwnedDial, Poll, ServiceBuffers, Stream, WithServices, asynch,
+    Ack, Board, Buffers, Connect, Device, Dial, OwnedDial, Poll, ServiceBuffers, Stream, WithServices, nonblocking,
 };
 
 use crate::cloud::{Shared, key};
@@ -39,7 +39,7 @@ impl Board for CloudBoard {
         self.0.borrow_mut().kept.assignment = Some(assignment.clone());
     }
 
-    fn save_memory(&mut self, memory: Memory) {
+    fn save_backoff(&mut self, memory: BackoffSnapshot) {
         self.0.borrow_mut().kept.memory = Some(memory);
     }
 
@@ -148,7 +148,7 @@ impl embedded_io_async::Write for AsyncPipe {
 
 struct AsyncDialler(Shared);
 
-impl asynch::Connect for AsyncDialler {
+impl nonblocking::Connect for AsyncDialler {
     type Stream = AsyncPipe;
     type Dialling = Ready<Result<AsyncPipe, Failure>>;
 
@@ -160,7 +160,7 @@ impl asynch::Connect for AsyncDialler {
 /// Lets virtual time pass when the task has nothing else to wait for.
 struct Clock(Shared);
 
-impl asynch::Timer for Clock {
+impl nonblocking::Timer for Clock {
     async fn wait_until(&mut self, at: Instant) {
         poll_fn(|_| {
             let mut cloud = self.0.borrow_mut();
@@ -233,7 +233,7 @@ pub struct Blocking {
 
 /// The asynchronous form of `steadfast-esp32`.
 pub struct Asynchronous {
-    device: asynch::Device<'static, CloudBoard, AsyncDialler, Clock, Outbox, Settings, Services>,
+    device: nonblocking::Device<'static, CloudBoard, AsyncDialler, Clock, Outbox, Settings, Services>,
     held: Held,
 }
 
@@ -291,7 +291,7 @@ macro_rules! restore {
                 $device.restore_assignment(assignment);
             }
             if let Some(memory) = memory {
-                $device.restore_memory(memory);
+                $device.restore_backoff(memory);
             }
         }
     };
@@ -320,9 +320,9 @@ impl Subject for Asynchronous {
         let (board, dialler) = (CloudBoard(Rc::clone(cloud)), AsyncDialler(Rc::clone(cloud)));
         let (clock, outbox, seed) = (Clock(Rc::clone(cloud)), Outbox::new(), Seed::from_number(7));
         let room = Pin::static_mut(Box::leak(Box::new(None)));
-        let device = asynch::Device::new(
+        let device = nonblocking::Device::new(
             board,
-            asynch::Dialler::new(dialler, room),
+            nonblocking::Dialler::new(dialler, room),
             clock,
             AnyProfile::new(plan.config(), [0; 256]),
             outbox,

@@ -1,6 +1,6 @@
 //! Modules of an IoT Edge device, whose tokens the workload API signs, and whose hub is a gateway beside them.
 
-use steadfast_core::edge::pace::Trust;
+use steadfast_core::edge::retry::Trust;
 use steadfast_core::{Advice, Event, Failure, Instant, LocalFailure, RetryPolicy, State, TlsFailure};
 use steadfast_world::service::Greeting;
 use steadfast_world::{Reach, Signing, World};

@@ -1,6 +1,6 @@
 //! A device as one of many: planned moves, hints, patience that is asked for, and what outlives a reboot.
 
-use steadfast_core::{Event, Instant, Memory, Role};
+use steadfast_core::{BackoffSnapshot, Event, Instant, Role};
 use steadfast_world::service::{DpsFault, Greeting};
 use steadfast_world::{EPOCH_SECS, World};
 use stories::{chi_square, hours, mins, secs, seeds};
@@ -151,7 +151,7 @@ fn an_identity_that_two_devices_share_is_named_and_fought_over_less_and_less() {
 }
 
 /// What a device remembers that was turned away for an hour.
-fn turned_away(hint: bool) -> Memory {
+fn turned_away(hint: bool) -> BackoffSnapshot {
     let mut world = World::builder().seed(4).assigned().build();
     world.start();
     world.run_until_up();
@@ -162,14 +162,14 @@ fn turned_away(hint: bool) -> Memory {
     world.hub_mut(0).faults.greeting = Greeting::Code(3);
     world.reset_all();
     world.run_for(hours(1));
-    world.memory().expect("overload is worth remembering")
+    world.backoff_snapshot().expect("overload is worth remembering")
 }
 
 /// When devices that remember this make their first attempts after a reboot `off_secs` after the world began.
-fn first_attempts(memory: Memory, off_secs: i64) -> Vec<Instant> {
+fn first_attempts(memory: BackoffSnapshot, off_secs: i64) -> Vec<Instant> {
     let first = |seed| {
         let mut world = World::builder().seed(seed).assigned().clock_offset_secs(Some(off_secs)).build();
-        world.command(0, |link, now| link.restore_memory(memory, now));
+        world.command(0, |link, now| link.restore_backoff(memory, now));
         world.start();
         world.status().next_attempt.expect("it is about to try").0
     };
@@ -187,12 +187,12 @@ fn a_device_that_loses_power_while_it_is_turned_away_comes_back_as_one_that_was(
 fn a_hint_outlives_a_reboot_and_trouble_long_past_does_not() {
     let mut world = World::builder().seed(5).assigned().clock_offset_secs(Some(30 * 86_400)).build();
     let memory = turned_away(true);
-    world.command(0, |link, now| link.restore_memory(memory, now));
+    world.command(0, |link, now| link.restore_backoff(memory, now));
     world.start();
     let took = world.run_until_up();
     assert!(took <= secs(5), "{took:?}");
     world.run_for(mins(5));
-    let kept = world.command(0, |link, _| link.link().memory());
+    let kept = world.command(0, |link, _| link.link().backoff_snapshot());
     let hint = u32::from_le_bytes(kept.to_bytes()[12..16].try_into().expect("four bytes"));
     assert_eq!(hint, 1_200);
 }
@@ -202,7 +202,7 @@ fn a_reboot_while_the_hub_turns_devices_away_sends_nobody_to_provisioning() {
     let memory = turned_away(false);
     seeds(5, |seed| {
         let mut world = World::builder().seed(seed).assigned().clock_offset_secs(Some(600)).build();
-        world.command(0, |link, now| link.restore_memory(memory, now));
+        world.command(0, |link, now| link.restore_backoff(memory, now));
         world.hub_mut(0).faults.greeting = Greeting::Close;
         world.start();
         world.run_for(hours(24));

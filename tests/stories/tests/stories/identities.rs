@@ -5,7 +5,7 @@
 use core::time::Duration;
 
 use serde_json::{Value, json};
-use steadfast_core::hub::pnp::{self, Acknowledgement};
+use steadfast_core::iothub::pnp::{self, Acknowledgement};
 use steadfast_core::{Event, Message, Role, Subscriptions};
 use steadfast_world::service::{DpsFault, PublishFault};
 use steadfast_world::{Reach, Told, World};

@@ -1,6 +1,6 @@
 //! The queue is bounded, and nothing leaves it without a word.
 
-use steadfast_core::azure::hub::{MESSAGE_ID_SIZE, TELEMETRY_MAX};
+use steadfast_core::iothub::topics::{MESSAGE_ID_SIZE, TELEMETRY_MAX};
 use steadfast_core::{
     Address, Config, Credential, DropReason, Entry, Instant, IotHub, Link, Message, MessageId, Outbox, Overflow,
     PublishError, RamOutbox, Seed, Service,

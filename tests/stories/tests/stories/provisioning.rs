@@ -183,10 +183,10 @@ fn an_answer_s_payload_reaches_the_application() {
 #[test]
 fn a_service_out_of_reach_is_tried_ever_more_slowly_and_found_when_it_returns() {
     let mut world = failing(DpsFault::None, 6);
-    world.network().set(steadfast_core::azure::dps::GLOBAL_HOST, steadfast_world::Reach::BlackHole);
+    world.network().set(steadfast_core::dps::topics::GLOBAL_HOST, steadfast_world::Reach::BlackHole);
     world.run_for(hours(5));
     assert!(world.attempts().len() < 300, "{}", world.attempts().len());
-    world.network().set(steadfast_core::azure::dps::GLOBAL_HOST, steadfast_world::Reach::Open);
+    world.network().set(steadfast_core::dps::topics::GLOBAL_HOST, steadfast_world::Reach::Open);
     let took = world.run_until_delivered();
     assert!(took < secs(150), "{took:?}");
 }

@@ -5,8 +5,8 @@
 use core::time::Duration;
 
 use serde_json::{Value, json};
-use steadfast_core::hub::orders::Orders;
-use steadfast_core::{CallId, Event, Failure, RespondError, State, Subscriptions, hub};
+use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::{CallId, Event, Failure, RespondError, State, Subscriptions, iothub};
 use steadfast_world::service::{Greeting, TwinFault, merge};
 use steadfast_world::{Feed, Told, World};
 use stories::{hours, mins, secs, seeds};
@@ -168,7 +168,7 @@ fn reported_properties_end_as_the_application_left_them() {
         world.run_for(hours(1));
         assert_eq!(world.twin(0).reported, expected, "seed {seed}");
         let told = world.service_events().iter().rev().find_map(|(_, event)| match event {
-            hub::Event::Reported { report, .. } => Some(*report),
+            iothub::Event::Reported { report, .. } => Some(*report),
             _ => None,
         });
         assert_eq!(told, latest, "seed {seed}");
@@ -191,7 +191,7 @@ fn patches_made_offline_arrive_as_one() {
     assert_eq!(world.twin(0).reported, json!({"count": 99, "state": {}}));
     assert_eq!(world.hub(0).twin_requests().len(), before + 2, "one patch, and one look at the twin");
     assert_eq!(
-        world.count_of_services(|event| matches!(event, hub::Event::Reported { report, .. } if *report == last)),
+        world.count_of_services(|event| matches!(event, iothub::Event::Reported { report, .. } if *report == last)),
         1
     );
 }
@@ -205,11 +205,11 @@ fn a_refused_patch_is_told_and_does_not_hold_up_others() {
     let taken = report(&mut world, &json!({"b": 2}));
     world.run_for(secs(1));
     assert_eq!(
-        world.count_of_services(|event| *event == hub::Event::ReportRefused { report: refused, status: 400 }),
+        world.count_of_services(|event| *event == iothub::Event::ReportRefused { report: refused, status: 400 }),
         1
     );
     assert_eq!(
-        world.count_of_services(|event| matches!(event, hub::Event::Reported { report, .. } if *report == taken)),
+        world.count_of_services(|event| matches!(event, iothub::Event::Reported { report, .. } if *report == taken)),
         1
     );
     assert_eq!(world.twin(0).reported, json!({"b": 2}));
@@ -224,7 +224,7 @@ fn a_throttled_twin_is_asked_for_ever_less_often() {
     world.run_for(hours(2));
     let asked = world.hub(0).twin_requests().len() - before;
     assert!((10..40).contains(&asked), "{asked} requests in two hours");
-    let throttled = |event: &hub::Event| matches!(event, hub::Event::TwinThrottled { status: 429 });
+    let throttled = |event: &iothub::Event| matches!(event, iothub::Event::TwinThrottled { status: 429 });
     assert_eq!(world.count_of_services(throttled), asked);
     assert_eq!(world.state(), State::Up, "a throttled twin is no reason to leave");
     world.hub_mut(0).twin_fault(TwinFault::None);
@@ -251,7 +251,7 @@ fn a_twin_that_breaks_every_connection_does_not_keep_the_device_offline() {
     world.hub_mut(0).twin_fault(TwinFault::Close);
     world.start();
     world.run_for(hours(2));
-    assert_eq!(world.count_of_services(|event| *event == hub::Event::TwinGivenUp), 1);
+    assert_eq!(world.count_of_services(|event| *event == iothub::Event::TwinGivenUp), 1);
     assert!(world.count(|event| matches!(event, Event::Down(_))) < 12, "online but for a few looks");
     world.publish("still useful");
     world.run_until_delivered();
@@ -350,7 +350,7 @@ fn an_answer_never_crosses_to_another_connection() {
         world.run_for(secs(1));
         let answers: Vec<_> = world.hub(0).answers().iter().map(|answer| answer.body.clone()).collect();
         assert_eq!(answers, [b"\"new\"".to_vec()]);
-        assert!(world.count_of_services(|event| matches!(event, hub::Event::CallsDropped { .. })) >= 1);
+        assert!(world.count_of_services(|event| matches!(event, iothub::Event::CallsDropped { .. })) >= 1);
     });
 }
 
@@ -390,7 +390,7 @@ fn an_order_that_makes_no_sense_is_refused_in_the_twin_and_one_taken_back_is_lef
     world.desire(0, &json!({"steadfast": {"__t": "c", "spread": null, "logLevel": null}}), false);
     world.run_for(secs(5));
     assert_eq!(world.twin(0).reported_version, version);
-    assert_eq!(world.count_of_services(|event| matches!(event, hub::Event::Ordered(_))), 0);
+    assert_eq!(world.count_of_services(|event| matches!(event, iothub::Event::Ordered(_))), 0);
 }
 
 #[test]
@@ -407,7 +407,7 @@ fn an_order_to_register_is_refused_by_a_device_whose_hub_is_configured() {
     world.call(0, "steadfast*reprovision", "1", b"");
     world.run_for(mins(2));
     assert_eq!(world.hub(0).answers()[0].status, 400);
-    assert_eq!(world.count_of_services(|event| matches!(event, hub::Event::Ordered(_))), 0);
+    assert_eq!(world.count_of_services(|event| matches!(event, iothub::Event::Ordered(_))), 0);
     assert_eq!(world.count(|event| matches!(event, Event::Down(_))), 0);
 }
 
@@ -423,7 +423,7 @@ fn orders_are_carried_out_only_when_they_are_allowed() {
         world.run_for(secs(5));
         world.call(0, "steadfast*reprovision", "1", b"{\"spread\":20}");
         world.run_for(mins(2));
-        let ordered = world.count_of_services(|event| matches!(event, hub::Event::Ordered(_)));
+        let ordered = world.count_of_services(|event| matches!(event, iothub::Event::Ordered(_)));
         let registered = world.registrations().len() - registrations;
         if allowed {
             assert_eq!((ordered, registered), (3, 1));

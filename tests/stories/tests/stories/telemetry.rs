@@ -1,8 +1,8 @@
 //! What a telemetry message says of itself, and how large it may be.
 
-use steadfast_core::azure::hub::{CREATION_TIME_SIZE, MESSAGE_ID_SIZE, TELEMETRY_MAX, telemetry_size};
-use steadfast_core::azure::property_bag::{CBOR, JSON, PropertyBag, properties};
 use steadfast_core::azure::timestamp;
+use steadfast_core::iothub::property_bag::{CBOR, JSON, PropertyBag, properties};
+use steadfast_core::iothub::topics::{CREATION_TIME_SIZE, MESSAGE_ID_SIZE, TELEMETRY_MAX, telemetry_size};
 use steadfast_core::{Message, PublishError};
 use steadfast_world::{EPOCH_SECS, HeapOutbox, World};
 use stories::{hours, secs};

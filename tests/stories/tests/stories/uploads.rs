@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use steadfast_core::files::{Obstacle, Options, Stage, Upload, UploadError};
+use steadfast_core::upload::{Obstacle, Options, Stage, Upload, UploadError};
 use steadfast_core::{Instant, RetryPolicy, Seed};
 use steadfast_world::uploads::{Purpose, UploadFault, Uploads};
 use stories::{hours, mins, secs, seeds};

@@ -65,7 +65,7 @@ fn provisioning_and_hub_are_both_reached_through_the_proxy() {
         world.run_until_delivered();
         let hub = world.hub(0).name().to_owned();
         let asked = world.network().proxy.as_ref().unwrap().asked.clone();
-        assert_eq!(asked, [steadfast_core::azure::dps::GLOBAL_HOST, hub.as_str()], "seed {seed}");
+        assert_eq!(asked, [steadfast_core::dps::topics::GLOBAL_HOST, hub.as_str()], "seed {seed}");
     });
 }
 

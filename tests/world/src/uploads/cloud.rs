@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use serde_json::{Value, json};
-use steadfast_core::files::Request;
+use steadfast_core::upload::Request;
 
 use super::{DEVICE, Purpose};
 

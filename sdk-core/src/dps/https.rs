@@ -1,0 +1,282 @@
+//! The dialogue with the Device Provisioning Service over HTTPS, the only way for devices with a TPM.
+//!
+//! Statuses, bodies and retry-after are those of the dialogue over MQTT ([`crate::dps::topics`]), so that an answer here stands for
+//! the one there: [`response_topic`]. A device with a TPM registers twice (Device Provisioning Service, "TPM attestation";
+//! azure-iot-sdk-c, `provisioning_client/src/prov_transport_http_client.c`):
+//!
+//! 1. without a token, with both public keys of its TPM ([`tpm_body`]). The service answers 401 and a key that only that
+//!    TPM can take out of its wrapping;
+//! 2. with a token signed by that key, to the same effect as any other device. The assignment brings the key for the hub,
+//!    wrapped likewise. [`Attestation`] tells the one from the other.
+//!
+//! An outage at any request of this, or a refusal of any but a question for the state, ends the whole of it, and the next
+//! registration begins anew, without a token: a wrapped key serves for the exchange that brought it, whatever the service
+//! has made of it since.
+
+use core::time::Duration;
+
+use crate::dps::topics::API_VERSION;
+use crate::json::{Str, Value, member};
+use crate::text::{Part, Text};
+
+/// TCP port (Device Provisioning Service, "symmetric keys over HTTPS").
+pub const PORT: u16 = 443;
+
+/// Lifetime of the token for the second registration (azure-iot-sdk-c, `prov_device_ll_client.c`,
+/// `SAS_TOKEN_DEFAULT_LIFETIME`: 2,400 or 3,600 s, by its version).
+pub const TOKEN_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Longest wrapped key, in characters of base64: one from a TPM 2.0 has about 1,000.
+pub const WRAPPED_KEY_MAX: usize = 4096;
+
+/// Returns path and query of a registration: `PUT`, with the body of [`crate::dps::topics::register_body`].
+///
+/// Names go into it unencoded: check them first with [`crate::azure::names`].
+#[must_use]
+pub fn register_path<'a>(id_scope: &'a str, registration_id: &'a str) -> Text<'a> {
+    Text::of([
+        Part::Plain("/"),
+        Part::Plain(id_scope),
+        Part::Plain("/registrations/"),
+        Part::Plain(registration_id),
+        Part::Plain("/register?api-version="),
+        Part::Plain(API_VERSION),
+    ])
+}
+
+/// Returns path and query that ask for the state of a registration: `GET`.
+#[must_use]
+pub fn operation_path<'a>(id_scope: &'a str, registration_id: &'a str, operation_id: &'a str) -> Text<'a> {
+    Text::of([
+        Part::Plain("/"),
+        Part::Plain(id_scope),
+        Part::Plain("/registrations/"),
+        Part::Plain(registration_id),
+        Part::Plain("/operations/"),
+        Part::Encoded(operation_id),
+        Part::Plain("?api-version="),
+        Part::Plain(API_VERSION),
+    ])
+}
+
+/// Returns the body of a registration with a TPM: `body`, which [`crate::dps::topics::register_body`] made, and in it both public
+/// keys in base64, as the TPM encodes them (`TPM2B_PUBLIC`).
+#[must_use]
+pub fn tpm_body<'a>(body: &'a str, endorsement_key: &'a str, storage_root_key: &'a str) -> Text<'a> {
+    Text::of([
+        Part::Plain("{\"tpm\":{\"endorsementKey\":\""),
+        Part::Plain(endorsement_key),
+        Part::Plain("\",\"storageRootKey\":\""),
+        Part::Plain(storage_root_key),
+        Part::Plain("\"},"),
+        Part::Plain(body.strip_prefix('{').unwrap_or(body)),
+    ])
+}
+
+/// Returns the wrapped key that a 401 brings for the second registration, in base64; `None` for a refusal.
+fn authentication_key(body: &[u8]) -> Option<&str> {
+    wrapped(member(body, "authenticationKey")?)
+}
+
+/// Returns the wrapped key for the hub that an assignment brings to a device with a TPM, in base64.
+fn hub_key(body: &[u8]) -> Option<&str> {
+    let state = member(body, "registrationState")?;
+    let tpm = member(state.raw().as_bytes(), "tpm")?;
+    wrapped(member(tpm.raw().as_bytes(), "authenticationKey")?)
+}
+
+fn wrapped(value: Value<'_>) -> Option<&str> {
+    value.as_str().and_then(Str::plain).filter(|key| !key.is_empty() && key.len() <= WRAPPED_KEY_MAX)
+}
+
+/// A registration with a TPM: which requests go without a token, and what each answer asks for before the next one.
+///
+/// Each request of the link begins with [`begin`](Self::begin); a connection has one of these for all of them.
+///
+/// ```
+/// use steadfast_core::dps::https::{Attestation, Request, Step};
+///
+/// let mut attestation = Attestation::new();
+/// attestation.begin(&Request::Register { request_id: 1 });
+/// assert!(!attestation.has_token());
+/// let challenge = br#"{"authenticationKey":"QUJD","keyName":"registration"}"#;
+/// assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QUJD"));
+/// assert!(attestation.has_token());
+/// // A second one is a refusal like any other.
+/// assert_eq!(attestation.judge(401, challenge), Step::Answer);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attestation {
+    challenged: bool,
+}
+
+/// What an answer asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "a frontend has to know all of them")]
+pub enum Step<'a> {
+    /// Have the TPM take this wrapped key for the registration, sign a token with it ([`TOKEN_LIFETIME`]), and register
+    /// again with that.
+    RegisterAgain(&'a str),
+    /// Have the TPM take this wrapped key for the hub, then hand the answer to the link.
+    TakeHubKey(&'a str),
+    /// Hand the answer to the link.
+    Answer,
+}
+
+impl Attestation {
+    /// Begins a connection.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { challenged: false }
+    }
+
+    /// Takes a request of the link: a registration begins without a token, to be given the key that makes one.
+    pub const fn begin(&mut self, request: &Request<'_>) {
+        if matches!(request, Request::Register { .. }) {
+            self.challenged = false;
+        }
+    }
+
+    /// Tells whether the next request carries the token.
+    #[must_use]
+    pub const fn has_token(&self) -> bool {
+        self.challenged
+    }
+
+    /// Judges an answer of the service to a registration or to a question for its state.
+    pub fn judge<'a>(&mut self, status: u16, body: &'a [u8]) -> Step<'a> {
+        if status == 401 {
+            let wrapped = authentication_key(body).filter(|_| !self.challenged);
+            self.challenged = true;
+            return wrapped.map_or(Step::Answer, Step::RegisterAgain);
+        }
+        hub_key(body).filter(|_| status < 300).map_or(Step::Answer, Step::TakeHubKey)
+    }
+}
+
+/// Returns the topic that an answer over MQTT would have.
+#[must_use]
+pub fn response_topic<'a>(status: u16, request_id: u32, retry_after_secs: Option<u32>) -> Text<'a> {
+    let head = [
+        Part::Plain("$dps/registrations/res/"),
+        Part::Number(u64::from(status)),
+        Part::Plain("/?$rid="),
+        Part::Number(u64::from(request_id)),
+    ];
+    let [a, b, c, d] = head;
+    match retry_after_secs {
+        Some(secs) => Text::of([a, b, c, d, Part::Plain("&retry-after="), Part::Number(u64::from(secs))]),
+        None => Text::of(head),
+    }
+}
+
+/// A request over MQTT, read from its topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "the dialogue has these two")]
+pub enum Request<'a> {
+    /// A registration.
+    Register {
+        /// Number of the request.
+        request_id: u32,
+    },
+    /// A question for the state of one.
+    Poll {
+        /// Number of the request.
+        request_id: u32,
+        /// What names the registration, percent-encoded.
+        operation_id: &'a str,
+    },
+}
+
+impl<'a> Request<'a> {
+    /// Reads the topics of [`crate::dps::topics::register_topic`] and [`crate::dps::topics::poll_topic`].
+    #[must_use]
+    pub fn parse(topic: &'a str) -> Option<Self> {
+        let number = |text| crate::scan::decimal(text).and_then(|number| u32::try_from(number).ok());
+        if let Some(request) = topic.strip_prefix("$dps/registrations/PUT/iotdps-register/?$rid=") {
+            return Some(Self::Register { request_id: number(request)? });
+        }
+        let query = topic.strip_prefix("$dps/registrations/GET/iotdps-get-operationstatus/?$rid=")?;
+        let (request, rest) = crate::scan::split_once(query, b'&')?;
+        let operation_id = rest.strip_prefix("operationId=")?;
+        Some(Self::Poll { request_id: number(request)?, operation_id })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dps::topics::{Response, poll_topic, register_topic};
+    use std::string::ToString;
+
+    #[test]
+    fn paths_are_those_of_the_service() {
+        assert_eq!(
+            register_path("0ne0", "pump-7").to_string(),
+            "/0ne0/registrations/pump-7/register?api-version=2019-03-31"
+        );
+        assert_eq!(
+            operation_path("0ne0", "pump-7", "4.a/b").to_string(),
+            "/0ne0/registrations/pump-7/operations/4.a%2Fb?api-version=2019-03-31"
+        );
+        assert_eq!(
+            tpm_body(r#"{"registrationId":"pump-7"}"#, "RUs=", "U1JL").to_string(),
+            r#"{"tpm":{"endorsementKey":"RUs=","storageRootKey":"U1JL"},"registrationId":"pump-7"}"#
+        );
+    }
+
+    #[test]
+    fn wrapped_keys_are_found_where_they_stand_and_nowhere_else() {
+        let refusal = br#"{"errorCode":401002,"trackingId":"x","message":"no"}"#;
+        assert_eq!(authentication_key(refusal), None);
+        assert_eq!(authentication_key(br#"{"keyName":"registration","authenticationKey":"QUJD"}"#), Some("QUJD"));
+        assert_eq!(authentication_key(br#"{"authenticationKey":7}"#), None);
+        assert_eq!(authentication_key(b"nonsense"), None);
+        let assigned = br#"{"status":"assigned","registrationState":{"tpm":{"authenticationKey":"SFVC"},"etag":"1"}}"#;
+        assert_eq!(hub_key(assigned), Some("SFVC"));
+        assert_eq!(hub_key(br#"{"registrationState":{"tpm":null}}"#), None);
+        let long = std::format!(r#"{{"authenticationKey":"{}"}}"#, "A".repeat(WRAPPED_KEY_MAX + 1));
+        assert_eq!(authentication_key(long.as_bytes()), None);
+    }
+
+    #[test]
+    fn a_registration_is_repeated_once_and_its_assignment_brings_the_key_for_the_hub() {
+        let mut attestation = Attestation::new();
+        assert_eq!(attestation.judge(429, b"{}"), Step::Answer);
+        assert_eq!(attestation.judge(401, br#"{"authenticationKey":"QQ=="}"#), Step::RegisterAgain("QQ=="));
+        assert_eq!(attestation.judge(202, br#"{"operationId":"4.a","status":"assigning"}"#), Step::Answer);
+        let assigned = br#"{"status":"assigned","registrationState":{"tpm":{"authenticationKey":"Qg=="}}}"#;
+        assert_eq!(attestation.judge(200, assigned), Step::TakeHubKey("Qg=="));
+        assert_eq!(attestation.judge(500, assigned), Step::Answer);
+        assert_eq!(Attestation::new().judge(401, b"{}"), Step::Answer, "a refusal without a key is one");
+    }
+
+    #[test]
+    fn each_registration_begins_without_a_token_and_is_polled_with_it() {
+        let mut attestation = Attestation::new();
+        let challenge = br#"{"authenticationKey":"QQ=="}"#;
+        for request_id in 1..=2 {
+            attestation.begin(&Request::Register { request_id });
+            assert!(!attestation.has_token());
+            assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QQ=="));
+            attestation.begin(&Request::Poll { request_id, operation_id: "4.a" });
+            assert!(attestation.has_token());
+            assert_eq!(attestation.judge(401, challenge), Step::Answer, "a question for the state is no registration");
+        }
+    }
+
+    #[test]
+    fn requests_and_answers_over_mqtt_are_understood_both_ways() {
+        let topic = register_topic(7).to_string();
+        assert_eq!(Request::parse(&topic), Some(Request::Register { request_id: 7 }));
+        let topic = poll_topic(8, "4.d0a6.b2").to_string();
+        assert_eq!(Request::parse(&topic), Some(Request::Poll { request_id: 8, operation_id: "4.d0a6.b2" }));
+        for topic in ["", "devices/x", "$dps/registrations/PUT/iotdps-register/?$rid=x"] {
+            assert_eq!(Request::parse(topic), None);
+        }
+        for retry_after_secs in [None, Some(3)] {
+            let topic = response_topic(202, 9, retry_after_secs).to_string();
+            assert_eq!(Response::parse(&topic), Ok(Response { status: 202, request_id: 9, retry_after_secs }));
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! A hub's services over a [`Link`]: twin, direct methods, cloud-to-device messages, inputs of modules.
+
+mod commands;
+mod dispatch;
+mod obey;
+
+use heapless::Vec;
+
+use self::obey::Obedience;
+use super::c2d_dedup::Recent;
+use super::methods::Methods;
+use super::reports::Reports;
+use super::twin::{Pace, Request, Twin};
+use super::{CALLS_MAX, CallId, CallSlot, Event, HubProfile, Received, ReportError, ReportId, Residence, RespondError};
+use crate::config::Subscriptions;
+use crate::failure::Failure;
+use crate::io::{Action, Attempt, Input, Output, Taken};
+use crate::iothub::service_topics::{self, Inbound};
+use crate::link::{self, Link};
+use crate::mqtt::{Packet, PacketId, Publish};
+use crate::outbox::Outbox;
+use crate::queue::pop_front;
+use crate::time::Instant;
+use crate::timer::{Deadline, TimerReason};
+
+/// Events that wait. Each follows an input, a timeout or a lost connection, after which the frontend polls.
+const EVENTS: usize = 8;
+
+/// No request of a service is longer beside its body.
+const FRAME: usize = 192;
+
+/// A [`Link`] with the services of an IoT hub.
+///
+/// It is driven as a link is, by the methods of the same names here; [`link`](Self::link) is for looking only, since the
+/// services have to know what the link says:
+///
+/// ```compile_fail,E0596
+/// # use steadfast_core::{HubLink, Outbox, Settings};
+/// # fn example<O: Outbox, S: Settings>(hub: &mut HubLink<O, S>) {
+/// hub.link().poll_output();
+/// # }
+/// ```
+///
+/// Which services are used says [`crate::Config::subscriptions`]:
+///
+/// * with [`Subscriptions::TWIN_ANSWERS`] the twin can be [asked for](Self::get_twin) and properties
+///   [reported](Self::report); with [`Subscriptions::TWIN_DESIRED`] as well, desired properties are followed:
+///   [`Received::Twin`] after each connection that missed a change, [`Received::Desired`] for each change. No version is
+///   delivered twice and none is skipped; after a gap the twin is asked for, at a moment of its own for each device. A
+///   twin that was deleted and made anew is told by its lower version; one that has reached the same version again by
+///   the time the device looks cannot be told from the old one;
+/// * with [`Subscriptions::METHODS`] calls come as [`Received::Call`], to be [answered](Self::respond);
+/// * with [`Subscriptions::CLOUD_TO_DEVICE`] messages come as [`Received::CloudToDevice`], to be
+///   [acknowledged](Self::acknowledge); with [`Subscriptions::INPUTS`] those routed to a module as [`Received::Input`].
+///
+/// `B` is memory of the frontend's choice: one piece for reported properties that wait, one for answers that wait.
+/// `C` has a place for each method call that can be open, and one more to answer that there are too many: seven can be open
+/// by default, and more are answered with 503.
+#[derive(Clone, Debug)]
+pub struct HubLink<O, P, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
+    turn: Turn,
+    /// The attempt whose connection is up.
+    up: Option<Attempt>,
+    now: Instant,
+    twin: Twin,
+    obedience: Option<Obedience<Self>>,
+    events: Vec<Event, EVENTS>,
+    recent: Recent,
+    link: Link<O, P>,
+    reports: Reports<B>,
+    methods: Methods<B, C>,
+}
+
+/// What the link said that its services have not heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    None,
+    Up,
+    Down,
+}
+
+impl<O: Outbox, P: HubProfile, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, P, B> {
+    /// Adds the services to a link.
+    ///
+    /// `reports` bounds the reported properties that wait; merging needs as much again for the moment. `answers` bounds
+    /// the bodies of method answers that wait.
+    pub fn new(link: Link<O, P>, reports: B, answers: B) -> Self {
+        Self::with_calls(link, reports, answers, [const { CallSlot::EMPTY }; CALLS_MAX])
+    }
+}
+
+impl<O, P, B, C> HubLink<O, P, B, C>
+where
+    O: Outbox,
+    P: HubProfile,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
+{
+    /// Like [`new`](HubLink::new), with places of the frontend's own for method calls, all of them empty.
+    pub fn with_calls(link: Link<O, P>, reports: B, answers: B, calls: C) -> Self {
+        let now = link.now();
+        Self {
+            link,
+            twin: Twin::new(),
+            reports: Reports::new(reports),
+            methods: Methods::new(answers, calls),
+            recent: Recent::new(),
+            events: Vec::new(),
+            obedience: None,
+            up: None,
+            turn: Turn::None,
+            now,
+        }
+    }
+
+    /// Tells the version of desired properties the application has applied, kept from before a reboot, so that the same
+    /// version is not delivered again. Without effect once a version is known.
+    pub fn restore_desired_version(&mut self, version: u64) {
+        self.twin.restore(version);
+    }
+
+    /// Returns the latest version of desired properties that was delivered.
+    #[must_use]
+    pub fn desired_version(&self) -> Option<u64> {
+        self.twin.known()
+    }
+
+    /// Asks for the twin, now or once the link is up: it comes as [`Received::Twin`], whatever its version.
+    ///
+    /// Returns false when the link does not hold [`Subscriptions::TWIN_ANSWERS`].
+    pub fn get_twin(&mut self, now: Instant) -> bool {
+        self.tick(now);
+        let holds = self.holds(Subscriptions::TWIN_ANSWERS);
+        if holds {
+            self.twin.ask(self.now);
+        }
+        holds
+    }
+
+    /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
+    ///
+    /// It can be called in any state. Patches that wait are merged where that changes nothing in the end; those that
+    /// cannot be merged are sent in order. Each ends in [`Event::Reported`] or [`Event::ReportRefused`] with the name
+    /// returned here, or with a later one's; a patch is sent again after a lost connection, a silence, a throttled or
+    /// failing service.
+    ///
+    /// # Errors
+    /// [`ReportError`]; nothing was queued.
+    pub fn report(&mut self, patch: &[u8], now: Instant) -> Result<ReportId, ReportError> {
+        self.tick(now);
+        if !self.holds(Subscriptions::TWIN_ANSWERS) {
+            return Err(ReportError::NotSubscribed);
+        }
+        let limit = self.link.profile().session().max_outbound.saturating_sub(FRAME);
+        if patch.len() > limit {
+            return Err(ReportError::TooLarge { size: patch.len(), limit });
+        }
+        let id = self.reports.push(patch)?;
+        self.twin.report(self.now);
+        Ok(id)
+    }
+
+    /// Answers a method call with a status, usually an HTTP-like one, and a body of JSON or nothing.
+    ///
+    /// # Errors
+    /// [`RespondError`]; the answer is not sent, to this call or any other.
+    pub fn respond(&mut self, call: CallId, status: u16, body: &[u8], now: Instant) -> Result<(), RespondError> {
+        self.tick(now);
+        self.hear();
+        let limit = self.link.profile().session().max_outbound.saturating_sub(FRAME);
+        if body.len() > limit {
+            return Err(RespondError::TooLarge { size: body.len(), limit });
+        }
+        self.methods.respond(call, status, body)
+    }
+
+    /// As [`Link::acknowledge`]; a message acknowledged here is known when it comes again, also when its connection is
+    /// gone by now.
+    pub fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
+        self.recent.complete(packet_id, attempt);
+        self.link.acknowledge(packet_id, attempt, now)
+    }
+
+    /// Returns whether the application has acknowledged a cloud-to-device message before, in this copy or another: for
+    /// a frontend that keeps messages for a while, as [`Received::CloudToDevice`] tells at their coming.
+    #[must_use]
+    pub fn is_duplicate(&self, packet_id: PacketId, attempt: Attempt) -> bool {
+        self.recent.is_completed(packet_id, attempt)
+    }
+
+    /// As [`Link::handle_input`].
+    pub fn handle_input<'b>(
+        &mut self,
+        input: Input<'b>,
+        attempt: Attempt,
+        now: Instant,
+    ) -> Taken<Received<&'b str, &'b [u8]>> {
+        self.tick(now);
+        self.hear();
+        let taken = self.link.handle_input(input, attempt, now);
+        let received = match taken.received {
+            Some(received) => self.sort(received, attempt),
+            None => None,
+        };
+        taken.with(received)
+    }
+
+    /// Finds out which service something belongs to; returns what the application is to have of it.
+    fn sort<'b>(
+        &mut self,
+        received: link::Received<&'b str, &'b [u8]>,
+        attempt: Attempt,
+    ) -> Option<Received<&'b str, &'b [u8]>> {
+        let link::Received::Message { topic, payload, packet_id, dup } = received else {
+            return Some(Received::Link(received));
+        };
+        let inbound = Inbound::parse(topic, self.link.profile().device_id(), self.link.profile().module_id());
+        match inbound.filter(|_| self.link.profile().residence() != Residence::NoHub) {
+            None => Some(Received::Link(received)),
+            Some(Inbound::CloudToDevice { properties }) => {
+                let duplicate = self.recent.take(properties, packet_id, attempt);
+                Some(Received::CloudToDevice { properties, payload, packet_id, dup, duplicate })
+            }
+            Some(Inbound::Input { name, properties }) => {
+                Some(Received::Input { name, properties, payload, packet_id, dup })
+            }
+            Some(inbound @ (Inbound::TwinAnswer { .. } | Inbound::Desired { .. } | Inbound::Method { .. })) => {
+                // Its loss would be noticed, so it need not be sent again.
+                if let Some(packet_id) = packet_id {
+                    self.link.acknowledge(packet_id, attempt, self.now);
+                }
+                self.take(inbound, payload, attempt)
+            }
+        }
+    }
+
+    /// As [`Link::handle_timeout`].
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.tick(now);
+        self.hear();
+        self.link.handle_timeout(now);
+        if self.up.is_some() && self.twin.expire(self.now) {
+            self.link.break_off(Failure::TwinUnanswered);
+        }
+        let dropped = self.methods.expire(self.now);
+        self.calls_dropped(dropped);
+    }
+
+    /// As [`Link::poll_output`].
+    pub fn poll_output(&mut self) -> Output<'_, Event> {
+        self.poll_output_within(usize::MAX)
+    }
+
+    /// As [`Link::poll_output_within`].
+    pub fn poll_output_within(&mut self, room: usize) -> Output<'_, Event> {
+        self.now = self.now.max(self.link.now());
+        self.hear();
+        self.methods.finish_sent();
+        self.draw();
+        if let Some(event) = pop_front(&mut self.events) {
+            return Output::Event(event);
+        }
+        let deadline = match self.link.next_output(room) {
+            Output::Wait(deadline) => deadline,
+            output @ (Output::Action(_) | Output::Event(_)) => {
+                if matches!(output, Output::Event(Event::Link(link::Event::Up { .. }))) {
+                    self.turn = Turn::Up;
+                } else if matches!(
+                    output,
+                    Output::Event(Event::Link(link::Event::Down(_) | link::Event::Stopped))
+                        | Output::Action(Action::Close { .. })
+                ) {
+                    self.turn = Turn::Down;
+                }
+                return output;
+            }
+        };
+        let Some(attempt) = self.up else { return Output::Wait(deadline) };
+        let fits = |len: usize| len.saturating_add(FRAME) <= room;
+        let send = |topic, payload| {
+            let publish = Publish { topic, payload, packet_id: None, dup: false, retain: false };
+            Output::Action(Action::Send { attempt, packet: Packet::Publish(publish) })
+        };
+        if self.methods.next_len().is_some_and(fits) {
+            return match self.methods.take_next() {
+                Some((request, status, body)) => send(service_topics::method_answer_topic(status, request), body),
+                None => Output::Wait(deadline),
+            };
+        }
+        if fits(0)
+            && let Some(number) = self.twin.take_get(self.now)
+        {
+            return send(service_topics::twin_get_topic(number), &[]);
+        }
+        if self.reports.first().is_some_and(|patch| fits(patch.len()))
+            && let Some(number) = self.twin.take_patch(self.now)
+        {
+            self.reports.freeze();
+            return send(service_topics::reported_topic(number), self.reports.first().unwrap_or_default());
+        }
+        Output::Wait(earliest(deadline, &self.twin, &self.methods, self.now))
+    }
+
+    /// As [`Link::next_deadline`].
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Deadline> {
+        let deadline = self.link.next_deadline();
+        if self.up.is_some() { earliest(deadline, &self.twin, &self.methods, self.now) } else { deadline }
+    }
+
+    /// Returns whether a packet waits that `room` bytes may be too few for.
+    #[must_use]
+    pub fn is_held_back(&self, room: usize) -> bool {
+        let queued = self.link.outbox().usage().bytes;
+        let answer = self.methods.next_len().unwrap_or(0);
+        let patch =
+            if matches!(self.twin.patch, Request::Due(_)) { self.reports.first().map_or(0, <[u8]>::len) } else { 0 };
+        // No packet is longer than all messages together and a frame.
+        const MESSAGE_FRAME: usize = 4096;
+        room < queued.max(answer).max(patch).saturating_add(MESSAGE_FRAME)
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.now = self.now.max(now);
+    }
+
+    fn holds(&self, subscriptions: Subscriptions) -> bool {
+        self.link.profile().subscriptions().contains(subscriptions)
+    }
+
+    /// Lets the services know what the link said.
+    fn hear(&mut self) {
+        match core::mem::replace(&mut self.turn, Turn::None) {
+            Turn::None => {}
+            Turn::Up => {
+                let attempt = self.link.attempt();
+                let answers = self.holds(Subscriptions::TWIN_ANSWERS);
+                let follow = answers && self.holds(Subscriptions::TWIN_DESIRED);
+                self.up = Some(attempt);
+                self.twin.connected(follow, answers && !self.reports.is_empty());
+                self.methods.connected(attempt);
+            }
+            Turn::Down => {
+                if self.up.take().is_none() {
+                    return;
+                }
+                self.reports.thaw();
+                if self.twin.disconnected() {
+                    self.tell(Event::TwinGivenUp);
+                }
+                let dropped = self.methods.disconnected();
+                self.calls_dropped(dropped);
+            }
+        }
+    }
+
+    /// Draws the moments of requests that are wanted.
+    fn draw(&mut self) {
+        let (now, link) = (self.now, &mut self.link);
+        for request in [&mut self.twin.get, &mut self.twin.patch] {
+            if let Request::Wanted(pace) = *request {
+                let delay = match pace {
+                    Pace::FollowUp => link.follow_up_delay(),
+                    Pace::Patience(refusals) => link.patience_delay(refusals),
+                    Pace::Rarely(many) => link.rare_delay(many),
+                };
+                *request = Request::Due(now.after(delay));
+            }
+        }
+    }
+
+    fn calls_dropped(&mut self, count: u8) {
+        if count > 0 {
+            self.tell(Event::CallsDropped { count });
+        }
+    }
+
+    /// Of more events than have a place the latest counts.
+    fn tell(&mut self, event: Event) {
+        if self.events.is_full() {
+            self.events.pop();
+        }
+        let _ = self.events.push(event);
+    }
+}
+
+/// The earliest of the link's deadline and those of the services.
+fn earliest<B, C: AsRef<[CallSlot]>>(
+    link: Option<Deadline>,
+    twin: &Twin,
+    methods: &Methods<B, C>,
+    now: Instant,
+) -> Option<Deadline> {
+    let mut earliest = link;
+    for (at, reason) in [(twin.deadline(now), TimerReason::Twin), (methods.deadline(), TimerReason::Method)] {
+        if let Some(at) = at
+            && earliest.is_none_or(|deadline| at < deadline.at)
+        {
+            earliest = Some(Deadline { at, reason });
+        }
+    }
+    earliest
+}

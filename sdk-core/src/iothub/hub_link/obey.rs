@@ -1,0 +1,97 @@
+//! Carries out what an operator orders, as far as the application allows it.
+
+use core::fmt;
+
+use super::HubLink;
+use crate::io::Role;
+use crate::iothub::HubProfile;
+use crate::iothub::operator_commands::{COMPONENT, Order, Orders};
+use crate::iothub::pnp::{self, Acknowledgement};
+use crate::iothub::{CallId, CallSlot, Event};
+use crate::outbox::Outbox;
+
+/// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
+pub(super) struct Obedience<L> {
+    pub(super) orders: Orders,
+    properties: fn(&mut L, &str, u64),
+    pub(super) command: fn(&mut L, CallId, &[u8]),
+}
+
+impl<L> Clone for Obedience<L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for Obedience<L> {}
+
+impl<L> fmt::Debug for Obedience<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.orders.fmt(f)
+    }
+}
+
+impl<O, P, B, C> HubLink<O, P, B, C>
+where
+    O: Outbox,
+    P: HubProfile,
+    B: AsRef<[u8]> + AsMut<[u8]>,
+    C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
+{
+    /// Says which orders of an operator are carried out; see [`orders`](crate::iothub::operator_commands). None unless this is called.
+    pub fn allow_orders(&mut self, orders: Orders) {
+        let allowed = orders != Orders::NONE;
+        self.obedience =
+            allowed.then_some(Obedience { orders, properties: Self::obey_properties, command: Self::obey_command });
+    }
+
+    pub(super) fn follow_orders(&mut self, desired: &str, version: u64) {
+        if let Some(obedience) = self.obedience {
+            (obedience.properties)(self, desired, version);
+        }
+    }
+
+    /// Carries out the command that orders a registration.
+    fn obey_command(&mut self, call: CallId, payload: &[u8]) {
+        let provisioned = self.link.profile().visit().is_some();
+        let _ = self.methods.respond(call, if provisioned { pnp::PENDING } else { pnp::REJECTED }, b"");
+        if provisioned {
+            self.obey(Order::reprovision(payload));
+        }
+    }
+
+    /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
+    fn obey_properties(&mut self, desired: &str, version: u64) {
+        let orders = self.obedience.map_or(Orders::NONE, |obedience| obedience.orders);
+        for property in pnp::properties(desired) {
+            let (Some(component), Some(name)) = (property.component, property.name.plain()) else { continue };
+            let Some((_, order)) = Order::property(name, property.value)
+                .filter(|(kind, _)| component == COMPONENT && orders.contains(*kind))
+            else {
+                continue;
+            };
+            let status = if order.is_some() { pnp::APPLIED } else { pnp::REJECTED };
+            if let Some(order) = order {
+                self.obey(order);
+            }
+            let value = property.value.raw();
+            let component = Some(COMPONENT);
+            let mut buffer = [0; 160];
+            let acknowledgement = Acknowledgement { component, name, value, status, version, description: "" };
+            if let Some(patch) = acknowledgement.write(&mut buffer)
+                && self.reports.push(patch).is_ok()
+            {
+                self.twin.report(self.now);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Reprovision(spread) => self.link.move_within(spread, Role::Provisioning, self.now),
+            Order::Spread(spread) => self.link.set_spread(spread, self.now),
+            Order::LogLevel(_) => {}
+        }
+        self.tell(Event::Ordered(order));
+    }
+}

@@ -1,0 +1,117 @@
+//! Orders an operator gives through the twin and by a method, for applications that allow them.
+//!
+//! They belong to the Plug and Play component `steadfast`:
+//!
+//! * command `steadfast*reprovision`, body empty or `{"spread":600}`: the device asks the Device Provisioning Service
+//!   for its hub again, at a moment drawn from that many seconds (default 30). Answered 202; 400 by a device whose hub is
+//!   configured.
+//! * writable property `spread`, whole seconds: as [`crate::Link::set_spread`].
+//! * writable property `logLevel`: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, for the application to follow.
+//!
+//! Properties come as `{"steadfast":{"__t":"c","spread":900}}` and are acknowledged as the convention asks: with 200, and
+//! with 400 when the value is none of these.
+
+use core::time::Duration;
+
+use super::pnp;
+use crate::json::Value;
+
+/// The component's name.
+pub const COMPONENT: &str = "steadfast";
+
+/// The method that orders a registration.
+pub const REPROVISION: &str = "steadfast*reprovision";
+
+/// Spread of a registration that names none.
+pub(super) const DEFAULT_SPREAD: Duration = Duration::from_secs(30);
+
+/// The kinds of orders a link carries out. None by default: whoever can write the twin could else move devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Orders(u8);
+
+impl Orders {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// To register anew.
+    pub const REPROVISION: Self = Self(1);
+    /// To spread.
+    pub const SPREAD: Self = Self(1 << 1);
+    /// To log more or less.
+    pub const LOG_LEVEL: Self = Self(1 << 2);
+    /// All of these.
+    pub const ALL: Self = Self(0b111);
+
+    /// Returns these and `other` together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns whether all of `other` are among these.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// How much an application logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(clippy::exhaustive_enums, reason = "the levels are those of the log facades")]
+pub enum LogLevel {
+    /// What failed.
+    Error,
+    /// What may fail.
+    Warn,
+    /// What happened.
+    Info,
+    /// Why it happened.
+    Debug,
+    /// Each packet.
+    Trace,
+}
+
+/// An order that was carried out, or is for the application to carry out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Order {
+    /// To register anew within this time; the link does so.
+    Reprovision(Duration),
+    /// To spread over this time; the link does so.
+    Spread(Duration),
+    /// To log at this level; the application does so.
+    LogLevel(LogLevel),
+}
+
+impl Order {
+    /// Reads a writable property of the component: its kind, and the order if the value is one. A property that is taken
+    /// away orders nothing.
+    pub(super) fn property(name: &str, value: Value<'_>) -> Option<(Orders, Option<Self>)> {
+        if value.is_null() {
+            return None;
+        }
+        match name {
+            "spread" => Some((Orders::SPREAD, value.as_u64().map(|secs| Self::Spread(Duration::from_secs(secs))))),
+            "logLevel" => {
+                let levels = [
+                    ("error", LogLevel::Error),
+                    ("warn", LogLevel::Warn),
+                    ("info", LogLevel::Info),
+                    ("debug", LogLevel::Debug),
+                    ("trace", LogLevel::Trace),
+                ];
+                let named = |level: &(&str, LogLevel)| value.as_str().is_some_and(|text| text == level.0);
+                let level = levels.into_iter().find(named).map(|(_, level)| Self::LogLevel(level));
+                Some((Orders::LOG_LEVEL, level))
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads the body of the command.
+    pub(super) fn reprovision(body: &[u8]) -> Self {
+        let text = core::str::from_utf8(body).unwrap_or_default();
+        let spread = pnp::properties(text).find(|property| property.name == "spread");
+        let secs = spread.and_then(|property| property.value.as_u64());
+        Self::Reprovision(secs.map_or(DEFAULT_SPREAD, Duration::from_secs))
+    }
+}
