@@ -254,7 +254,7 @@ fn without_a_power_cut_it_does_what_the_ram_outbox_does() {
 
 #[test]
 fn without_spilling_it_keeps_the_contract_of_every_outbox() {
-    steadfast_world::outbox_contract(|| {
+    steadfast_sim::outbox_contract(|| {
         let nor: &'static mut Nor = Box::leak(Box::new(Nor::new(24)));
         let (range, record) = (nor.range(), Box::leak(Box::new([0; 256])));
         FlashOutbox::<'static, &'static mut Nor, 8, 200>::open(nor, range, record, None).unwrap()

@@ -6,7 +6,7 @@ mod forms;
 #[path = "support/hub.rs"]
 mod hub;
 #[path = "support/rig.rs"]
-#[expect(dead_code, reason = "some of it is for the stories without services")]
+#[expect(dead_code, reason = "some of it is for the scenarios without services")]
 mod rig;
 
 use std::time::Duration;
@@ -17,15 +17,15 @@ use serde_json::{Value, json};
 use steadfast_core::iothub::pnp::{APPLIED, Acknowledgement};
 use steadfast_core::{CallId, Event, ReportError, ReportId, RespondError, State, iothub};
 use steadfast_esp32::Ack;
-use steadfast_world::service::merge;
+use steadfast_sim::service::merge;
 
 macro_rules! both {
-    ($($story:ident)*) => {
+    ($($scenario:ident)*) => {
         mod blocking {
-            $(#[test] fn $story() { super::$story::<crate::forms::Blocking>(); })*
+            $(#[test] fn $scenario() { super::$scenario::<crate::forms::Blocking>(); })*
         }
         mod asynchronous {
-            $(#[test] fn $story() { super::$story::<crate::forms::Asynchronous>(); })*
+            $(#[test] fn $scenario() { super::$scenario::<crate::forms::Asynchronous>(); })*
         }
     };
 }
@@ -45,7 +45,7 @@ both! {
     a_stall_at_every_byte_of_the_services_loses_nothing
 }
 
-/// Polls until `found` finds what it looks for. Bounded: a story that hangs fails.
+/// Polls until `found` finds what it looks for. Bounded: a scenario that hangs fails.
 fn next<F: Frontend, T>(device: &mut F, mut found: impl FnMut(Got) -> Option<T>) -> T {
     for _ in 0..20_000 {
         assert!(device.balances(), "the ledger does not balance");
@@ -281,7 +281,7 @@ fn an_abandoned_message_comes_again_and_holds_up_no_other<F: Frontend>() {
 
 /// A device that follows desired properties, reports a property and answers a call, which the caller repeats until it
 /// has an answer.
-fn story<F: Frontend>(net: &Shared) {
+fn scenario<F: Frontend>(net: &Shared) {
     let mut device = F::new(net);
     device.start();
     device.send("one");
@@ -348,7 +348,7 @@ fn services_survive_every_way_of_cutting_bytes<F: Frontend>() {
         for (read, write) in [(1, 1), (1, usize::MAX), (usize::MAX, 1), (2, 3), (7, 5), (100, 64)] {
             let net = Net::new();
             net.borrow_mut().manners = Manners { read, write, reluctant };
-            story::<F>(&net);
+            scenario::<F>(&net);
         }
     }
 }
@@ -356,14 +356,14 @@ fn services_survive_every_way_of_cutting_bytes<F: Frontend>() {
 fn trouble_at_every_byte<F: Frontend>(trouble: Trouble) {
     let total = {
         let net = Net::new();
-        story::<F>(&net);
+        scenario::<F>(&net);
         net.borrow().bytes
     };
     assert!(total > 900, "{total}");
     for at in 0..total {
         let net = Net::new();
         net.borrow_mut().trouble = Some((at, trouble));
-        story::<F>(&net);
+        scenario::<F>(&net);
         assert!(net.borrow().trouble.is_none(), "no trouble at {at}");
     }
 }

@@ -15,7 +15,7 @@ use steadfast_core::{Config, Credential, Failure, LocalFailure, Seed, Service};
 use steadfast_esp32::Board as _;
 use steadfast_esp32::upload::embedded_svc::Client;
 use steadfast_esp32::upload::{HttpRequest, Poll, Source, SourceFailed, Upload, UploadBuffers};
-use steadfast_world::uploads::DEVICE;
+use steadfast_sim::uploads::DEVICE;
 
 static SHARED_KEY: Config<&str> = Config::new(Service::Hub { host: HUB, device_id: DEVICE }, Credential::SharedKey);
 static CERTIFICATE: Config<&str> = Config::new(Service::Hub { host: HUB, device_id: DEVICE }, Credential::Certificate);

@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn it_keeps_the_contract_of_every_outbox() {
         for (messages, bytes) in [(1, 16), (8, 100), (64, 4096)] {
-            steadfast_world::outbox_contract(|| outbox(messages, bytes));
+            steadfast_sim::outbox_contract(|| outbox(messages, bytes));
         }
     }
 

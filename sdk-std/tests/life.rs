@@ -16,7 +16,7 @@ use tokio::io::AsyncWriteExt;
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
 #[tokio::test]
-async fn status_and_events_tell_the_story() {
+async fn status_and_events_tell_the_scenario() {
     let server = Server::start().await;
     let (device, driver) = server.client().build().unwrap();
     let mut status = device.status();
@@ -47,14 +47,14 @@ async fn status_and_events_tell_the_story() {
             link => format!("{:?}", link.unwrap()),
         });
     }
-    let story = [
+    let scenario = [
         "retrying: ConnectRefused(3)",
         "Up { session_present: false }",
         "Down(Lost)",
         "retrying: Lost",
         "Up { session_present: true }",
     ];
-    assert_eq!(seen, story);
+    assert_eq!(seen, scenario);
 }
 
 #[tokio::test]

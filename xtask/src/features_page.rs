@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 const PAGE: &str = "docs/features.md";
 
 /// Where the tests of the second and third column of our own evidence are.
-const FOLDERS: [&str; 2] = ["tests/stories/tests/stories", "tests/e2e/tests"];
+const FOLDERS: [&str; 2] = ["tests/scenarios/tests/scenarios", "tests/e2e/tests"];
 
 /// Checks the page.
 ///

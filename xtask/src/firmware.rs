@@ -22,7 +22,7 @@ const IMAGES: [Image; 2] = [
     Image { name: "tls", build: &["--features", "tls"], judge: &["--tls"], stack_bound: "16900" },
 ];
 
-/// Builds the images, boots them under QEMU, and lets the local hub's ledger judge their stories.
+/// Builds the images, boots them under QEMU, and lets the local hub's ledger judge their scenarios.
 ///
 /// What is missing is installed. Where that is not possible the step is skipped, but fails in continuous integration.
 pub(crate) fn run(arguments: &[String]) -> Outcome {

@@ -6,6 +6,7 @@
 mod audit;
 mod bench;
 mod checks;
+mod comparison;
 mod elf;
 mod features;
 mod features_page;
@@ -16,7 +17,6 @@ mod fleet;
 mod licence;
 mod metadata;
 mod no_std;
-mod scoreboard;
 mod shell;
 mod size;
 mod suites;
@@ -95,10 +95,10 @@ const STEPS: &[Step] = &[
         run: firmware_esp32::run,
     },
     Step {
-        name: "scoreboard",
-        about: "the same faults for this SDK and the official Python SDK; writes docs/scoreboard.md",
+        name: "comparison",
+        about: "the same faults for this SDK and the official Python SDK; writes docs/comparison.md",
         in_ci: false,
-        run: scoreboard::run,
+        run: comparison::run,
     },
     Step {
         name: "bench",
@@ -182,6 +182,6 @@ fn usage() -> String {
     for step in STEPS {
         text.push_str(&format!("  {:<10} {}\n", step.name, step.about));
     }
-    text.push_str("  ci         every step above but esp32, scoreboard and bench, with the time each took\n");
+    text.push_str("  ci         every step above but esp32, comparison and bench, with the time each took\n");
     text
 }

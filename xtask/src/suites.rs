@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     }
     println!("\nmistakes built into the core on purpose, each of which the tests must notice:");
     if let Err(error) =
-        shell::run(&mut shell::cargo(["run", "--locked", "--quiet", "--package", "stories", "--bin", "mutants"]))
+        shell::run(&mut shell::cargo(["run", "--locked", "--quiet", "--package", "scenarios", "--bin", "mutants"]))
     {
         report.broken.push(error);
     }

@@ -1,4 +1,4 @@
-//! What the example programs share: where the device belongs, and its link's story in words.
+//! What the example programs share: where the device belongs, and its link's scenario in words.
 //!
 //! Each program in `src/bin` is one device. With `IOTHUB_DEVICE_CONNECTION_STRING`, or `DPS_ID_SCOPE`,
 //! `DPS_REGISTRATION_ID` and `DPS_KEY`, in its environment it works at a real hub until Ctrl-C, or for `--for SECONDS`.
@@ -42,7 +42,7 @@ pub fn say(who: &str, what: impl fmt::Display) {
     println!("{:6.2} s  {who:<6} {what}", BEGUN.elapsed().as_secs_f64());
 }
 
-/// Tells the story of the link from here on, in a task of its own. An application would log this, or show it.
+/// Tells the scenario of the link from here on, in a task of its own. An application would log this, or show it.
 pub fn narrate(device: &Device) {
     let device = device.clone();
     let mut events = device.events();

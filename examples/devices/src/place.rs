@@ -161,18 +161,18 @@ impl Place {
     }
 
     /// Does the device's work until its time is over: at a real hub Ctrl-C or `--for`, at the local one the end of
-    /// `story`, the cloud's part.
+    /// `scenario`, the cloud's part.
     ///
     /// # Errors
     /// What goes wrong in either part.
     pub async fn run(
         &self,
         work: impl Future<Output = Outcome>,
-        story: impl AsyncFnOnce(&Local) -> Outcome,
+        scenario: impl AsyncFnOnce(&Local) -> Outcome,
     ) -> Outcome {
         let end = async {
             match (&self.local, self.span) {
-                (Some(local), _) => match tokio::time::timeout(LIMIT, story(local)).await {
+                (Some(local), _) => match tokio::time::timeout(LIMIT, scenario(local)).await {
                     Ok(told) => told,
                     Err(_) => Err(format!("the cloud's part did not end within {} s", LIMIT.as_secs()).into()),
                 },

@@ -36,7 +36,7 @@ const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
 /// Pause between two messages.
 const PACE: Duration = Duration::from_millis(50);
 
-/// The story must end by then.
+/// The scenario must end by then.
 const PATIENCE_MS: u64 = 90_000;
 
 const RX: usize = 2048;
@@ -126,7 +126,7 @@ fn run() -> Result<bool, &'static str> {
     line.as_mut().ok_or(TWICE)?.try_strangers(orders.nobody);
     let device = device(stack, line.take().ok_or(TWICE)?, &entropy)?;
     say!("device: {} bytes with its buffers", Pump::ram(RX, TX));
-    Ok(story(device, orders.messages))
+    Ok(scenario(device, orders.messages))
 }
 
 #[inline(never)]
@@ -181,7 +181,7 @@ fn config() -> Config<&'static str> {
 }
 
 #[inline(never)]
-fn story(device: &mut Pump, messages: u32) -> bool {
+fn scenario(device: &mut Pump, messages: u32) -> bool {
     device.start();
     let (mut sent, mut received, mut moves, mut stopping) = (0, 0, 0, false);
     let mut next_at = 0;

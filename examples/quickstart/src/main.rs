@@ -4,11 +4,11 @@
 //! Everything is real but the place: the devices use `steadfast` over TLS, the IoT hubs and the Device Provisioning
 //! Service are the local ones of `hub-emulator`, started in this process. The exit code is 0 only if the service's own
 //! ledger says that nothing was lost, reordered, or reported too early.
-#![expect(clippy::print_stdout, reason = "telling the story is what it is for")]
+#![expect(clippy::print_stdout, reason = "telling the scenario is what it is for")]
 
 mod narrator;
 mod pump;
-mod story;
+mod scenario;
 mod verdict;
 
 use std::process::ExitCode;
@@ -31,19 +31,19 @@ struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rate: u16,
 
-    /// What the waits of the default policy are divided by, so that the story fits a minute. 1 takes minutes.
-    #[arg(long, default_value_t = story::DEFAULT_SPEED, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// What the waits of the default policy are divided by, so that the scenario fits a minute. 1 takes minutes.
+    #[arg(long, default_value_t = scenario::DEFAULT_SPEED, value_parser = clap::value_parser!(u32).range(1..=1000))]
     speed: u32,
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let options = Options::parse();
-    match story::tell(&options).await {
+    match scenario::tell(&options).await {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("the story could not be told: {error}");
+            println!("the scenario could not be told: {error}");
             ExitCode::from(2)
         }
     }

@@ -1,4 +1,4 @@
-//! The forms of the device, alike for the stories.
+//! The forms of the device, alike for the scenarios.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(crate) enum Got {
 
 /// Either form of the device.
 pub(crate) trait Frontend {
-    /// Every how many bytes trouble is made in a story that has it everywhere. Frames make twice as many of the same.
+    /// Every how many bytes trouble is made in a scenario that has it everywhere. Frames make twice as many of the same.
     const STRIDE: usize = 1;
 
     fn new(net: &Shared) -> Self;
@@ -267,7 +267,7 @@ impl ThroughClient {
     }
 }
 
-/// Polls until `done`, acknowledging what comes; returns the events. Bounded: a story that hangs fails.
+/// Polls until `done`, acknowledging what comes; returns the events. Bounded: a scenario that hangs fails.
 pub(crate) fn until(device: &mut impl Frontend, mut done: impl FnMut(&dyn Fn() -> (u64, State)) -> bool) -> Vec<Event> {
     let mut events = Vec::new();
     for _ in 0..20_000 {

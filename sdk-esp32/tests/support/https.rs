@@ -13,7 +13,7 @@ use steadfast_core::{Failure, Instant, Role, SignRequest};
 use steadfast_esp32::Board;
 use steadfast_esp32::upload::HttpRequest;
 use steadfast_esp32::upload::embedded_svc::{AsyncConnections, Connections};
-use steadfast_world::uploads::CloudHub;
+use steadfast_sim::uploads::CloudHub;
 
 pub(crate) const HUB: &str = "hub-a.example";
 

@@ -1,7 +1,7 @@
 //! What the first hub of a rig does with its services.
 
 use serde_json::Value;
-use steadfast_world::service::Twin;
+use steadfast_sim::service::Twin;
 
 use crate::rig::{DEVICE, Net};
 

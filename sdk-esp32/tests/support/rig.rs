@@ -19,7 +19,7 @@ use steadfast_core::azure::key_choice::KeyPair;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{Assignment, BackoffSnapshot, Failure, Instant, SignRequest, transport};
 use steadfast_esp32::{Board, Connect, Dial, OwnedDial, Stream, nonblocking};
-use steadfast_world::service::{Dps, Hub, Key, Reaction, Reply};
+use steadfast_sim::service::{Dps, Hub, Key, Reaction, Reply};
 use websocket::Served;
 
 /// Wall-clock time at which a rig begins.

@@ -1,4 +1,4 @@
-//! Both forms of the device with services, alike for the stories.
+//! Both forms of the device with services, alike for the scenarios.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -11,8 +11,8 @@ use serde_json::Value;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::dps::topics::GLOBAL_HOST;
 use steadfast_core::{Assignment, BackoffSnapshot};
-use steadfast_world::EPOCH_SECS;
-use steadfast_world::service::{Dps, Hub, Key, Reaction, Receipt, Reply};
+use steadfast_sim::EPOCH_SECS;
+use steadfast_sim::service::{Dps, Hub, Key, Reaction, Receipt, Reply};
 use tempfile::TempDir;
 
 /// The device's id, and its registration id.
@@ -81,7 +81,7 @@ pub struct Cloud {
     calls: u32,
 }
 
-/// The cloud, shared by a story and its device.
+/// The cloud, shared by a scenario and its device.
 pub type Shared = Rc<RefCell<Cloud>>;
 
 impl Cloud {
@@ -111,7 +111,7 @@ impl Cloud {
         EPOCH_SECS + self.now / 1000
     }
 
-    // What stories do.
+    // What scenarios do.
 
     /// Ends every connection to a hub, and refuses new ones.
     pub fn hub_down(&mut self, hub: usize) {
@@ -177,7 +177,7 @@ impl Cloud {
         self.react(reactions);
     }
 
-    // What stories look at.
+    // What scenarios look at.
 
     /// Returns what the hubs stored, in order of time, repetitions included.
     #[must_use]

@@ -1,18 +1,18 @@
-//! The conformance set: stories that every frontend must pass, against one model of the services.
+//! The conformance set: scenarios that every frontend must pass, against one model of the services.
 //!
-//! A [story](mod@stories) says what the application does, what the services do, and what both must see. It is written once,
-//! against [`Subject`]; the services are those of `steadfast-world` behind [connections of bytes](cloud), in virtual
+//! A [scenario](mod@scenarios) says what the application does, what the services do, and what both must see. It is written once,
+//! against [`Subject`]; the services are those of `steadfast-sim` behind [connections of bytes](cloud), in virtual
 //! time. Four subjects exist: [`Core`] alone, [`Linux`] (`steadfast`, on tokio's paused clock), and the two forms of
 //! `steadfast-esp32`, [`Blocking`] and [`Asynchronous`].
 //!
-//! A new frontend implements [`Subject`] and lists itself in `tests/conformance.rs`; [`every_story`] makes a test of each
-//! story for it.
+//! A new frontend implements [`Subject`] and lists itself in `tests/conformance.rs`; [`every_scenario`] makes a test of each
+//! scenario for it.
 
 pub mod cloud;
 mod plan;
 mod run;
+pub mod scenarios;
 mod seen;
-pub mod stories;
 mod subjects;
 
 use std::time::Duration;
@@ -61,12 +61,12 @@ pub trait Subject: Sized {
     fn power_off(self);
 }
 
-/// Makes a test of every story for each subject: a module named after it.
+/// Makes a test of every scenario for each subject: a module named after it.
 #[macro_export]
-macro_rules! every_story {
+macro_rules! every_scenario {
     ($($module:ident: $subject:ty),+ $(,)?) => {
         $(mod $module {
-            $crate::stories!($subject);
+            $crate::scenarios!($subject);
         })+
     };
 }

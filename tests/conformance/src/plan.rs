@@ -1,4 +1,4 @@
-//! How a story wants its device.
+//! How a scenario wants its device.
 
 use std::time::Duration;
 
@@ -16,9 +16,9 @@ pub(crate) const SERVICE_BYTES: usize = 1024;
 /// Largest packet in either direction.
 pub(crate) const PACKET: usize = 2048;
 
-/// The settings that stories change.
+/// The settings that scenarios change.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::exhaustive_structs, reason = "stories make it from the default")]
+#[expect(clippy::exhaustive_structs, reason = "scenarios make it from the default")]
 pub struct Plan {
     /// What happens when the outbox is full.
     pub overflow: Overflow,

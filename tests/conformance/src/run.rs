@@ -1,4 +1,4 @@
-//! A story under way: a cloud, a device, and all it has shown.
+//! A scenario under way: a cloud, a device, and all it has shown.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::{Plan, Seen, Subject};
 
 /// One look of the application.
 const LOOK: Duration = Duration::from_secs(1);
-/// Most looks until something happens: a story that hangs fails.
+/// Most looks until something happens: a scenario that hangs fails.
 const LOOKS: usize = 200_000;
 
 /// A cloud and a device. Each step checks the device's ledger, and that a message counts as delivered only when a hub
@@ -190,7 +190,7 @@ impl<S: Subject> Run<S> {
         self.seen.iter().filter_map(|(_, seen)| delay(seen)).collect()
     }
 
-    /// Ends a story in which everything accepted has arrived: each message once in the order of its priority, as far as
+    /// Ends a scenario in which everything accepted has arrived: each message once in the order of its priority, as far as
     /// repetitions are left out, and each with one event.
     ///
     /// # Panics
@@ -220,7 +220,7 @@ impl<S: Subject> Run<S> {
         self.unobjectionable();
     }
 
-    /// Ends a story: the services object to nothing the device did.
+    /// Ends a scenario: the services object to nothing the device did.
     ///
     /// # Panics
     /// When one does.

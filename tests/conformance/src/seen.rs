@@ -1,4 +1,4 @@
-//! What a device shows its application, in the words of the stories.
+//! What a device shows its application, in the words of the scenarios.
 
 use std::time::Duration;
 
@@ -68,7 +68,7 @@ pub enum Seen {
     },
     /// The link has stopped.
     Stopped,
-    /// Something that no story asks for.
+    /// Something that no scenario asks for.
     Other,
 }
 
@@ -92,7 +92,7 @@ fn without_version(text: &str) -> Value {
     value
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "no story asks for the rest")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "no scenario asks for the rest")]
 impl From<&Event> for Seen {
     fn from(event: &Event) -> Self {
         let event = match event {

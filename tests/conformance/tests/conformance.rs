@@ -1,8 +1,8 @@
-//! Every story, for every frontend.
+//! Every scenario, for every frontend.
 
-use conformance::{Asynchronous, Blocking, Core, Linux, every_story};
+use conformance::{Asynchronous, Blocking, Core, Linux, every_scenario};
 
-every_story! {
+every_scenario! {
     core: Core,
     linux: Linux,
     esp32_blocking: Blocking,

@@ -1,10 +1,10 @@
-//! The stories notice a frontend that makes a mistake, each of a table of mistakes in each frontend.
+//! The scenarios notice a frontend that makes a mistake, each of a table of mistakes in each frontend.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use conformance::stories::{connecting, delivery, services, stopping};
+use conformance::scenarios::{connecting, delivery, services, stopping};
 use conformance::{Asynchronous, Blocking, Core, Linux, Plan, Seen, Shared, Subject};
 use steadfast_core::{Lane, Ledger, Message, State};
 
@@ -95,7 +95,7 @@ impl<S: Subject, const MISTAKE: u8> Subject for Mistaken<S, MISTAKE> {
     }
 }
 
-/// Makes each mistake in one frontend, and runs the story that is about it.
+/// Makes each mistake in one frontend, and runs the scenario that is about it.
 fn every_mistake_is_noticed<S: Subject>() {
     type M<S, const MISTAKE: u8> = Mistaken<S, MISTAKE>;
     let table: [(&str, fn()); 8] = [
@@ -117,7 +117,7 @@ fn every_mistake_is_noticed<S: Subject>() {
     delivery::messages_queued_before_the_start_arrive_once_and_in_order::<M<S, 0>>();
     let unnoticed: Vec<&str> = table
         .into_iter()
-        .filter(|(_, story)| catch_unwind(AssertUnwindSafe(story)).is_ok())
+        .filter(|(_, scenario)| catch_unwind(AssertUnwindSafe(scenario)).is_ok())
         .map(|(mistake, _)| mistake)
         .collect();
     assert_eq!(unnoticed, [""; 0]);

@@ -3,7 +3,7 @@
 //!
 //! Usage: `firmware-judge [--tls] [--stack-bound BYTES] IMAGE`. With `--tls` the image speaks TLS, gets the certificate of
 //! the local hub's authority, and must refuse hubs whose certificates are not what they should be. It ends with 0 when the
-//! story is as it should be, and the stack within its bound.
+//! scenario is as it should be, and the stack within its bound.
 #![expect(clippy::print_stdout, reason = "the verdict is the product")]
 
 mod impostor;
@@ -120,8 +120,8 @@ async fn judge(case: &Case) -> Result<String, String> {
         }
         said
     });
-    let story = tell(&emulator, &mut child);
-    let told = timeout(PATIENCE, story).await.unwrap_or_else(|_| Err("the story did not go on".into()));
+    let scenario = tell(&emulator, &mut child);
+    let told = timeout(PATIENCE, scenario).await.unwrap_or_else(|_| Err("the scenario did not go on".into()));
     let ended = match told {
         Ok(()) => timeout(PATIENCE.saturating_sub(begun.elapsed()), child.wait()).await,
         Err(_) => timeout(Duration::from_millis(200), child.wait()).await,

@@ -202,7 +202,7 @@ struct Held {
 }
 
 impl Held {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "no story asks for the rest")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "no scenario asks for the rest")]
     fn seen(&mut self, poll: Poll<'_>) -> Option<Seen> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.handles += 1;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use steadfast::{Device, Dps, Event, Inbound, MethodCall, Seed, Subscriptions, TrySendError};
 use steadfast_core::{Ledger, Message, State};
-use steadfast_world::EPOCH_SECS;
+use steadfast_sim::EPOCH_SECS;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -30,7 +30,7 @@ struct Place {
     cloud: Shared,
     /// When the cloud's time was 0.
     origin: time::Instant,
-    /// The story has changed the cloud.
+    /// The scenario has changed the cloud.
     changed: Notify,
 }
 
