@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::{
-    Action, AnyProfile, Attempt, Config, Credential, Event, Failure, Input, Instant, Lane, Link, LocalFailure, Message,
-    MessageId, Output, Overflow, RamOutbox, Received, Seed, Service, Subscriptions, TlsFailure,
+    Action, AnyProfile, Attempt, Config, Credential, Event, Failure, Input, Instant, Link, LocalFailure, Message,
+    MessageId, Output, Overflow, Priority, RamOutbox, Received, Seed, Service, Subscriptions, TlsFailure,
 };
 
 use crate::source::Source;
@@ -65,7 +65,7 @@ fn configuration(choice: u8) -> Config<&'static str> {
         config.subscriptions = Subscriptions::ALL;
     }
     if choice & 16 != 0 {
-        config.session.reject_after = Some(1);
+        config.session.poison_threshold = Some(1);
     }
     if choice & 32 != 0 {
         config.session.overflow = Overflow::DropForUrgent;
@@ -143,10 +143,10 @@ impl Player<'_> {
         let expires_after = source.flag().then(|| Duration::from_secs(u64::from(source.byte())));
         let (bag, topic) = (Message::telemetry("a=b", payload), Message::to_topic("t", payload));
         let message = if source.flag() { bag } else { topic };
-        let lane = if source.flag() { Lane::Urgent } else { Lane::Normal };
-        if let Ok(id) = self.link.publish(Message { expires_after, lane, ..message }, now) {
+        let priority = if source.flag() { Priority::Urgent } else { Priority::Normal };
+        if let Ok(id) = self.link.publish(Message { expires_after, priority, ..message }, now) {
             assert!(self.accepted.insert(id), "an id names one message");
-            assert_eq!(id.lane(), lane);
+            assert_eq!(id.priority(), priority);
         }
     }
 

@@ -11,8 +11,8 @@ use crate::link::{
     Answer, AnswerHead, Filters, Message, Places, Profile, PublishError, Reprovisioning, SessionConfig, Visit,
 };
 use crate::mqtt::{Compose, Login, QoS};
-use crate::outbox::{Address, Entry};
-use crate::retry::Occasion;
+use crate::outbox::{Destination, Entry};
+use crate::retry::RetryContext;
 use crate::text::Text;
 
 /// The profile that [`Config::service`] names, for programs that choose when they run: one engine for all of them.
@@ -107,8 +107,8 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for AnyProfile<S, B> {
         which!(self, profile => profile.identity())
     }
 
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        which!(self, profile => profile.retry_delay(occasion, word))
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        which!(self, profile => profile.retry_delay(context, word))
     }
 
     fn endpoint(&self) -> Endpoint<'_> {
@@ -151,8 +151,8 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for AnyProfile<S, B> {
         which!(self, profile => profile.check_message(message, stamped))
     }
 
-    fn stamps(&self, address: Address<'_>) -> bool {
-        which!(self, profile => profile.stamps(address))
+    fn stamps(&self, destination: Destination<'_>) -> bool {
+        which!(self, profile => profile.stamps(destination))
     }
 
     fn prepare(&mut self, created_unix_ms: Option<u64>) {

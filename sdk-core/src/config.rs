@@ -9,7 +9,7 @@ use core::time::Duration;
 use crate::link::{Reprovisioning, SessionConfig};
 
 pub use self::check::ConfigError;
-pub use self::settings::{Paced, Settings};
+pub use self::settings::{Settings, WithPolicy};
 
 /// Where a device belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub enum Service<T> {
         /// The registration id.
         registration_id: T,
     },
-    /// A broker that speaks plain MQTT 3.1.1: messages go to [`crate::Address::Topic`]s.
+    /// A broker that speaks plain MQTT 3.1.1: messages go to [`crate::Destination::Topic`]s.
     Broker {
         /// The broker's host name.
         host: T,

@@ -185,7 +185,7 @@ pub enum Disposition {
 /// Which back-off curve a [`Failure`] belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Class {
+pub enum FailureClass {
     /// The service was not reached.
     Unreachable,
     /// The service was reached and could not take the device.
@@ -269,38 +269,38 @@ impl Failure {
 
     /// Returns the back-off curve of the failure.
     #[must_use]
-    pub const fn class(self) -> Class {
+    pub const fn class(self) -> FailureClass {
         match self {
             Self::Unresolved | Self::ConnectionRefused | Self::ConnectTimeout | Self::Network | Self::TlsTimeout => {
-                Class::Unreachable
+                FailureClass::Unreachable
             }
             // A middlebox or a clock breaks a handshake as easily as the service does; a certificate of the device
             // that is refused is a refusal.
-            Self::Tls(TlsFailure::ClientCertificateRefused) => Class::Refused,
-            Self::Tls(_) => Class::Unreachable,
+            Self::Tls(TlsFailure::ClientCertificateRefused) => FailureClass::Refused,
+            Self::Tls(_) => FailureClass::Unreachable,
             Self::ConnackTimeout
             | Self::Lost
             | Self::Reset
             | Self::KeepAliveTimeout
             | Self::PubackTimeout
             | Self::TwinUnanswered
-            | Self::SubackTimeout => Class::Overload,
-            Self::ConnectRefused(1 | 2 | 4 | 5) => Class::Refused,
-            Self::ConnectRefused(_) => Class::Overload,
+            | Self::SubackTimeout => FailureClass::Overload,
+            Self::ConnectRefused(1 | 2 | 4 | 5) => FailureClass::Refused,
+            Self::ConnectRefused(_) => FailureClass::Overload,
             // RFC 9110, section 15: who is refused, and who is to come later; any other status is no WebSocket service.
-            Self::UpgradeRefused { status: 401 | 403, .. } => Class::Refused,
+            Self::UpgradeRefused { status: 401 | 403, .. } => FailureClass::Refused,
             Self::UpgradeRefused { status: 429 | 500..=599, .. }
-            | Self::UpgradeRefused { retry_after_secs: Some(_), .. } => Class::Overload,
-            Self::UpgradeRefused { .. } => Class::Protocol,
+            | Self::UpgradeRefused { retry_after_secs: Some(_), .. } => FailureClass::Overload,
+            Self::UpgradeRefused { .. } => FailureClass::Protocol,
             Self::BadFrame
             | Self::SubscribeRefused
             | Self::Malformed(_)
             | Self::UnexpectedPacket
-            | Self::UnexpectedSession => Class::Protocol,
+            | Self::UnexpectedSession => FailureClass::Protocol,
             Self::Provisioning(failure) => match failure {
                 ProvisioningFailure::Unavailable { .. }
                 | ProvisioningFailure::NoAnswer
-                | ProvisioningFailure::TooSlow => Class::Overload,
+                | ProvisioningFailure::TooSlow => FailureClass::Overload,
                 ProvisioningFailure::Refused { .. }
                 | ProvisioningFailure::Failed { .. }
                 | ProvisioningFailure::Disabled
@@ -308,9 +308,9 @@ impl Failure {
                 | ProvisioningFailure::BadHubName
                 | ProvisioningFailure::BadDeviceId
                 // Each registration is billed, whether its answer is understood or not.
-                | ProvisioningFailure::BadAnswer => Class::Refused,
+                | ProvisioningFailure::BadAnswer => FailureClass::Refused,
             },
-            Self::Local(_) => Class::Local,
+            Self::Local(_) => FailureClass::Local,
         }
     }
 
@@ -481,8 +481,8 @@ mod tests {
 
     #[test]
     fn each_failure_has_the_disposition_and_curve_its_source_asks_for() {
-        use Class as C;
         use Disposition as D;
+        use FailureClass as C;
         let unavailable = |status, retry_after_secs| {
             Failure::Provisioning(ProvisioningFailure::Unavailable { status, retry_after_secs })
         };

@@ -118,7 +118,7 @@ pub enum Output<'a, E> {
 pub struct SignRequest<'a> {
     /// Whose key: the enrollment's for the Device Provisioning Service, the device's for a hub. They are the same for an
     /// individual enrollment and for a key derived from a group's.
-    pub role: Role,
+    pub role: ServiceKind,
     /// How often in a row that service has refused the device: who holds two keys offers the other one, as
     /// [`KeyPair`](crate::azure::key_choice::KeyPair) does.
     pub refusals: u8,
@@ -129,7 +129,7 @@ pub struct SignRequest<'a> {
 impl<'a> SignRequest<'a> {
     /// Makes a request.
     #[must_use]
-    pub const fn new(role: Role, refusals: u8, text: Text<'a>) -> Self {
+    pub const fn new(role: ServiceKind, refusals: u8, text: Text<'a>) -> Self {
         Self { role, refusals, text }
     }
 }
@@ -177,7 +177,7 @@ pub enum Action<'a> {
 /// Which of its services the link turns to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Role {
+pub enum ServiceKind {
     /// The Device Provisioning Service.
     Provisioning,
     /// The hub, or the broker.
@@ -193,7 +193,7 @@ pub struct Endpoint<'a> {
     /// TCP port.
     pub port: u16,
     /// Which service it is.
-    pub role: Role,
+    pub role: ServiceKind,
     /// Whether to show the device's certificate in the TLS handshake.
     pub client_certificate: bool,
 }

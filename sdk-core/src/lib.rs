@@ -196,18 +196,18 @@ pub mod upload;
 
 pub use any_profile::AnyProfile;
 pub use broker::Broker;
-pub use config::{Config, ConfigError, Credential, DEFAULT_PORT, Paced, Service, Settings, Subscriptions};
+pub use config::{Config, ConfigError, Credential, DEFAULT_PORT, Service, Settings, Subscriptions, WithPolicy};
 pub use dps::Provisioned;
-pub use failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
-pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, Role, SignRequest, SubscriptionId, Taken};
+pub use failure::{Disposition, Failure, FailureClass, LocalFailure, ProvisioningFailure, TlsFailure};
+pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, ServiceKind, SignRequest, SubscriptionId, Taken};
 pub use iothub::{CallId, HubLink, HubProfile, IotHub, ReportError, ReportId, Residence, RespondError, TwinDocument};
 pub use ledger::Ledger;
 pub use link::{
     Dropped, Event, Link, Message, Overflow, Profile, PublishError, Received, Reprovisioning, SessionConfig,
     SessionConfigError, Setting, SubscribeError, Timeouts,
 };
-pub use outbox::{Address, DropReason, Entry, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox, Usage};
-pub use retry::{BackoffSnapshot, Cause, Occasion, Policy, RetryPolicy};
+pub use outbox::{Destination, DropReason, Entry, MessageId, Outbox, OutboxError, Outcome, Priority, RamOutbox, Usage};
+pub use retry::{BackoffSnapshot, Policy, RetryCause, RetryContext, RetryPolicy};
 pub use rng::Seed;
 pub use status::{Advice, State, Status};
 pub use time::Instant;

@@ -22,7 +22,7 @@ use core::time::Duration;
 use self::clock::{CLOCK_SET_SECS, SKEW_SECS, WallClock};
 use self::events::Events;
 use self::state::{Inbound, Ladder, Pending, Phase, Plan, Session, TokenLife, Trouble, Wire};
-use crate::io::{Assignment, Attempt, Input, Output, Role, Taken};
+use crate::io::{Assignment, Attempt, Input, Output, ServiceKind, Taken};
 use crate::ledger::Ledger;
 use crate::mqtt::PacketId;
 use crate::outbox::Outbox;
@@ -120,8 +120,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 not_before: now,
                 unreachable_ms,
                 absent: None,
-                fruitless: 0,
-                turned_away: 0,
+                failed_registrations: 0,
+                immediate_closes: 0,
                 registrations: 0,
             },
             session,
@@ -149,7 +149,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     ///
     /// Only the expiry of tokens depends on it. It may be wrong; set it before the first attempt and whenever the
     /// frontend learns better, at best before each attempt. A link that waits because of a failure that a wrong clock can
-    /// cause tries within [`crate::RetryPolicy::first_spread`] when the clock changes by more than 5 minutes.
+    /// cause tries within [`crate::RetryPolicy::first_jitter`] when the clock changes by more than 5 minutes.
     pub fn set_wall_clock(&mut self, unix_secs: u64, now: Instant) {
         let now = self.tick(now);
         let before = self.clock.unix_secs(now);
@@ -164,7 +164,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Starts bringing the link up; without effect while it is trying or up. A stop under way then ends in a new
     /// connection.
     ///
-    /// The first attempt begins within [`crate::RetryPolicy::first_spread`], since a power cut ends for a whole street.
+    /// The first attempt begins within [`crate::RetryPolicy::first_jitter`], since a power cut ends for a whole street.
     pub fn start(&mut self, now: Instant) {
         let now = self.tick(now);
         if matches!(self.phase, Phase::Idle | Phase::Stopped) {
@@ -244,7 +244,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 self.timers.set(TimerReason::Retry, now.after(delay));
             }
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => {
-                self.ladder.wanted = self.role() == Role::Hub;
+                self.ladder.wanted = self.role() == ServiceKind::Hub;
             }
             Phase::Idle | Phase::Registering | Phase::Stopped => {}
         }
@@ -313,8 +313,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Phase::Waiting => State::BackingOff,
             Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing | Phase::Registering => {
                 match self.role() {
-                    Role::Provisioning => State::Provisioning,
-                    Role::Hub => State::Connecting,
+                    ServiceKind::Provisioning => State::Provisioning,
+                    ServiceKind::Hub => State::Connecting,
                 }
             }
             Phase::Up => State::Up,
@@ -336,8 +336,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             last_failure: self.trouble.last,
             failures: self.trouble.failures,
             duplicate_identity: self.session.takeovers >= lifecycle::TAKEOVERS,
-            quota_suspected: self.ladder.turned_away >= lifecycle::TAKEOVERS,
-            next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_role())),
+            quota_suspected: self.ladder.immediate_closes >= lifecycle::TAKEOVERS,
+            next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_service())),
             registrations: self.ladder.registrations,
             clock_skew_secs: self.clock.skew(self.now),
             queued: self.outbox.usage(),
@@ -388,8 +388,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     /// The service of this attempt.
-    fn role(&self) -> Role {
-        if P::VISITS { self.profile.role() } else { Role::Hub }
+    fn role(&self) -> ServiceKind {
+        if P::VISITS { self.profile.role() } else { ServiceKind::Hub }
     }
 
     /// Takes note of the time, which never goes back.

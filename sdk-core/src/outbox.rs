@@ -8,10 +8,10 @@ use crate::time::Instant;
 
 /// How soon a message goes out.
 ///
-/// Each lane keeps its own order; between the two, what is urgent overtakes what has not been sent yet.
+/// Each priority keeps its own order; between the two, what is urgent overtakes what has not been sent yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the lane is one bit of a message's id")]
-pub enum Lane {
+#[expect(clippy::exhaustive_enums, reason = "the priority is one bit of a message's id")]
+pub enum Priority {
     /// After everything urgent.
     #[default]
     Normal,
@@ -19,8 +19,8 @@ pub enum Lane {
     Urgent,
 }
 
-impl Lane {
-    /// Returns the smallest id of this lane. Those of [`Lane::Urgent`] are below those of [`Lane::Normal`].
+impl Priority {
+    /// Returns the smallest id of this priority. Those of [`Priority::Urgent`] are below those of [`Priority::Normal`].
     #[must_use]
     pub const fn first_id(self) -> MessageId {
         match self {
@@ -35,8 +35,8 @@ const NORMAL: u64 = 1 << 63;
 
 /// Names a message from its acceptance to its end, also to the service (`$.mid`).
 ///
-/// Ids of one lane follow each other; the first is random, so that they differ across reboots. The first bit is the
-/// lane, so that the order of ids is the order of sending.
+/// Ids of one priority follow each other; the first is random, so that they differ across reboots. The first bit is the
+/// priority, so that the order of ids is the order of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u64);
 
@@ -53,13 +53,13 @@ impl MessageId {
         self.0
     }
 
-    /// Returns the lane of the message.
+    /// Returns the priority of the message.
     #[must_use]
-    pub const fn lane(self) -> Lane {
-        if self.0 < NORMAL { Lane::Urgent } else { Lane::Normal }
+    pub const fn priority(self) -> Priority {
+        if self.0 < NORMAL { Priority::Urgent } else { Priority::Normal }
     }
 
-    /// Returns the id of the message of the same lane accepted after this one.
+    /// Returns the id of the message of the same priority accepted after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -75,7 +75,7 @@ impl fmt::Display for MessageId {
 /// Where a message goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Address<'a> {
+pub enum Destination<'a> {
     /// The device's telemetry endpoint, with an encoded property bag (see [`crate::azure`]), which may be empty.
     ///
     /// The topic is made when the message is sent, so that the message can move to another hub with the device.
@@ -84,7 +84,7 @@ pub enum Address<'a> {
     Topic(&'a str),
 }
 
-impl<'a> Address<'a> {
+impl<'a> Destination<'a> {
     /// Returns the property bag or the topic.
     #[must_use]
     pub const fn text(self) -> &'a str {
@@ -101,7 +101,7 @@ pub struct Entry<'a> {
     /// Its name.
     pub id: MessageId,
     /// Where it goes.
-    pub address: Address<'a>,
+    pub destination: Destination<'a>,
     /// Its body.
     pub payload: &'a [u8],
     /// When it is of no more use.
@@ -185,10 +185,10 @@ impl fmt::Display for DropReason {
 ///
 /// Contract: what [`Outbox::push`] took stays, unchanged and in order, until [`Outbox::remove`] names it, for as long
 /// as this outbox promises to keep things (power, file system). A `push` that fails changes nothing. Entries are never
-/// removed by the outbox itself. Ids come in ascending order in each [`Lane`], so that an urgent message takes its place
+/// removed by the outbox itself. Ids come in ascending order in each [`Priority`], so that an urgent message takes its place
 /// before all normal ones.
 pub trait Outbox {
-    /// Takes a message whose id is greater than any it holds of the same lane.
+    /// Takes a message whose id is greater than any it holds of the same priority.
     ///
     /// # Errors
     /// [`OutboxError`]; nothing changes then.
@@ -220,9 +220,9 @@ pub trait Outbox {
         self.next(MessageId(0))
     }
 
-    /// Returns the smallest id of `lane`.
-    fn first_of(&self, lane: Lane) -> Option<MessageId> {
-        self.next(lane.first_id()).filter(|id| id.lane() == lane)
+    /// Returns the smallest id of `priority`.
+    fn first_of(&self, priority: Priority) -> Option<MessageId> {
+        self.next(priority.first_id()).filter(|id| id.priority() == priority)
     }
 }
 
@@ -260,8 +260,8 @@ impl<O: Outbox + ?Sized> Outbox for &mut O {
         (**self).first()
     }
 
-    fn first_of(&self, lane: Lane) -> Option<MessageId> {
-        (**self).first_of(lane)
+    fn first_of(&self, priority: Priority) -> Option<MessageId> {
+        (**self).first_of(priority)
     }
 }
 
@@ -311,7 +311,7 @@ impl<const SLOTS: usize, const BYTES: usize> Default for RamOutbox<SLOTS, BYTES>
 
 impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
-        let text = entry.address.text();
+        let text = entry.destination.text();
         let size = text.len().saturating_add(entry.payload.len());
         if size > BYTES {
             return Err(OutboxError::TooLarge { size, limit: BYTES });
@@ -326,7 +326,7 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
             start: self.bytes.len(),
             text_len: text.len(),
             payload_len: entry.payload.len(),
-            telemetry: matches!(entry.address, Address::Telemetry(_)),
+            telemetry: matches!(entry.destination, Destination::Telemetry(_)),
         };
         self.bytes.extend_from_slice(text.as_bytes()).map_err(|_| OutboxError::Full)?;
         self.bytes.extend_from_slice(entry.payload).map_err(|_| OutboxError::Full)?;
@@ -346,10 +346,10 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         let middle = slot.start.saturating_add(slot.text_len);
         let text = core::str::from_utf8(self.bytes.get(slot.start..middle)?).ok()?;
         let payload = self.bytes.get(middle..middle.saturating_add(slot.payload_len))?;
-        let address = if slot.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
+        let destination = if slot.telemetry { Destination::Telemetry(text) } else { Destination::Topic(text) };
         let expires = Some(slot.expires).filter(|at| *at != NEVER);
         let created_unix_ms = Some(slot.created_unix_ms).filter(|at| *at != 0);
-        Some(Entry { id, address, payload, expires, created_unix_ms })
+        Some(Entry { id, destination, payload, expires, created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
@@ -406,8 +406,8 @@ mod tests {
     #[test]
     fn an_outbox_that_lies_elsewhere_holds_what_is_pushed_through_the_reference() {
         let mut elsewhere = RamOutbox::<2, 64>::new();
-        let address = Address::Telemetry("");
-        let entry = |id| Entry { id: MessageId(id), expires: None, created_unix_ms: None, address, payload: b"21" };
+        let destination = Destination::Telemetry("");
+        let entry = |id| Entry { id: MessageId(id), expires: None, created_unix_ms: None, destination, payload: b"21" };
         let mut outbox = &mut elsewhere;
         for id in [5, 6] {
             assert_eq!(Outbox::push(&mut outbox, entry(id)), Ok(()));

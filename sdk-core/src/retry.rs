@@ -7,27 +7,27 @@
 //!
 //! | After | Range of the delay |
 //! |---|---|
-//! | a loss of a stable connection, or [`crate::Link::start`] | `0 ..= first_spread` |
-//! | the same while overload is remembered, as after a reboot | `0 ..= w`, `w` as after further overload, at most `spread_cap` |
+//! | a loss of a stable connection, or [`crate::Link::start`] | `0 ..= first_jitter` |
+//! | the same while overload is remembered, as after a reboot | `0 ..= w`, `w` as after further overload, at most `jitter_cap` |
 //! | the service was not reached | `w/2 ..= w`, `w = clamp((now - lost) / 4, floor, unreachable_cap)` |
-//! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_spread` without a hint `S` |
-//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_spread` for `S / 4` without a hint, and `overload_cap` for the first, none by default |
+//! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_jitter` without a hint `S` |
+//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_jitter` for `S / 4` without a hint, and `overload_cap` for the first, none by default |
 //! | silence that may be overload, at first | as the first evidence of overload |
 //! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
 //! | a refusal that trying again cannot help | `w/2 ..= w`, `w = refused_cap`, and as long after any further refusal |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
-//! | an answer with retry-after | `retry_after + (0 ..= max(first_spread, retry_after / 2, (now - first evidence) / 2))`, retry_after within `floor ..= retry_after_cap` |
+//! | an answer with retry-after | `retry_after + (0 ..= max(first_jitter, retry_after / 2, (now - first evidence) / 2))`, retry_after within `floor ..= retry_after_cap` |
 //! | the third take-over in a row | `w/2 ..= w`, `w = clamp(now - first evidence, 4 * refused_first, refused_cap)` |
 //! | a broken protocol, a fault on the device | as not reached |
 //!
 //! Evidence of overload is an answer, or the want of one, after TLS was up, and a connection that does not last for
-//! [`RetryPolicy::stable`]. When neither TCP nor TLS comes about in time, that is *silence*: it may be overload if the
+//! [`RetryPolicy::reset_after`]. When neither TCP nor TLS comes about in time, that is *silence*: it may be overload if the
 //! operator has given a hint, or if the service itself closed the connection that had lasted, since then the path to it
 //! worked. Any other failure to reach the service ends that suspicion. After overload was shown, silence and failures to
 //! reach the service stay on the curve of overload.
 //!
 //! The age `now - lost` counts from the loss of the last connection that lasted; it and the evidence are forgotten when
-//! a connection lasts for [`RetryPolicy::stable`].
+//! a connection lasts for [`RetryPolicy::reset_after`].
 
 mod backoff;
 mod snapshot;
@@ -42,19 +42,19 @@ pub use snapshot::BackoffSnapshot;
 
 /// Decides how long to wait before an attempt.
 ///
-/// [`RetryPolicy`] is the one to use. Another one is given to a link with [`crate::Paced`]; it has to spread a fleet by
+/// [`RetryPolicy`] is the one to use. Another one is given to a link with [`crate::WithPolicy`]; it has to spread a fleet by
 /// itself, and nothing bounds what it returns.
 pub trait Policy {
     /// Returns the delay before the next attempt; `word` is random, and the only randomness there is.
-    fn delay(&self, occasion: &Occasion, word: u32) -> Duration;
+    fn delay(&self, context: &RetryContext, word: u32) -> Duration;
 }
 
 /// What a [`Policy`] knows of the attempt it is asked to delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Occasion {
+pub struct RetryContext {
     /// Why there is to be another attempt.
-    pub cause: Cause,
+    pub cause: RetryCause,
     /// Time since the service was lost, or first wanted.
     pub away: Duration,
     /// Time since the service first showed in this while that it cannot take the device, or may not be able to.
@@ -68,7 +68,7 @@ pub struct Occasion {
 /// Why there is to be another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Cause {
+pub enum RetryCause {
     /// The link was started, or a connection was lost that had lasted.
     Fresh,
     /// The service was not reached, did not speak the protocol, or the device could not try.
@@ -77,7 +77,7 @@ pub enum Cause {
     FirstOverload,
     /// The service could not take the device again, or was not reached after that.
     Overload,
-    /// The service was silent again, which may be overload; [`Occasion::overloaded`] counts from the first silence.
+    /// The service was silent again, which may be overload; [`RetryContext::overloaded`] counts from the first silence.
     Silence,
     /// The service refused the device.
     Refused,
@@ -92,13 +92,13 @@ pub enum Cause {
 #[non_exhaustive]
 pub struct RetryPolicy {
     /// Width of the first delay after a stable connection is lost, and after start. Default 3 s.
-    pub first_spread: Duration,
+    pub first_jitter: Duration,
     /// Least `w` while the service is not reached, and least retry-after. Default 1 s.
-    pub floor: Duration,
+    pub min_delay: Duration,
     /// Greatest `w` while the service is not reached. Default 120 s.
     pub unreachable_cap: Duration,
     /// Width of the first delay after evidence of overload, and least `w` after that. Default 60 s.
-    pub overload_spread: Duration,
+    pub overload_jitter: Duration,
     /// Greatest `w` after evidence of overload, but for a hint's `S / 4`. Default [`Duration::MAX`], no cap: a fleet that
     /// returns sooner than its age tells keeps the service down.
     pub overload_cap: Duration,
@@ -109,24 +109,24 @@ pub struct RetryPolicy {
     /// Longest retry-after that is honoured, so that a wrong one cannot silence a device. Default 1 h.
     pub retry_after_cap: Duration,
     /// Longest hint and planned move that is honoured, so that a wrong one cannot silence a device. Default 4 h.
-    pub spread_cap: Duration,
+    pub jitter_cap: Duration,
     /// How long a connection must last before the back-off starts anew. Default 120 s.
-    pub stable: Duration,
+    pub reset_after: Duration,
 }
 
 impl RetryPolicy {
     /// The default policy.
     pub const DEFAULT: Self = Self {
-        first_spread: Duration::from_secs(3),
-        floor: Duration::from_secs(1),
+        first_jitter: Duration::from_secs(3),
+        min_delay: Duration::from_secs(1),
         unreachable_cap: Duration::from_secs(120),
-        overload_spread: Duration::from_secs(60),
+        overload_jitter: Duration::from_secs(60),
         overload_cap: Duration::MAX,
         refused_first: Duration::from_secs(60),
         refused_cap: Duration::from_secs(3600),
         retry_after_cap: Duration::from_secs(3600),
-        spread_cap: Duration::from_secs(4 * 3600),
-        stable: Duration::from_secs(120),
+        jitter_cap: Duration::from_secs(4 * 3600),
+        reset_after: Duration::from_secs(120),
     };
 
     /// For gateways on mains power: back within a minute of a long outage, for twice the attempts meanwhile.
@@ -135,19 +135,19 @@ impl RetryPolicy {
     /// For devices to which each attempt costs energy: a third of the attempts in a long outage, back within ten
     /// minutes of it.
     pub const BATTERY: Self = Self {
-        first_spread: Duration::from_secs(30),
-        floor: Duration::from_secs(10),
+        first_jitter: Duration::from_secs(30),
+        min_delay: Duration::from_secs(10),
         unreachable_cap: Duration::from_secs(600),
-        overload_spread: Duration::from_secs(120),
+        overload_jitter: Duration::from_secs(120),
         ..Self::DEFAULT
     };
 
     /// For a few devices on a service of their own: back within 20 s of any outage. Not for a fleet.
     pub const AGGRESSIVE: Self = Self {
-        first_spread: Duration::from_secs(1),
-        floor: Duration::from_millis(500),
+        first_jitter: Duration::from_secs(1),
+        min_delay: Duration::from_millis(500),
         unreachable_cap: Duration::from_secs(20),
-        overload_spread: Duration::from_secs(15),
+        overload_jitter: Duration::from_secs(15),
         refused_first: Duration::from_secs(30),
         refused_cap: Duration::from_secs(600),
         ..Self::DEFAULT
@@ -164,64 +164,65 @@ impl RetryPolicy {
     pub fn divided_by(self, divisor: u32) -> Self {
         let part = |time: Duration| time.checked_div(divisor).unwrap_or(time);
         Self {
-            first_spread: part(self.first_spread),
-            floor: part(self.floor),
+            first_jitter: part(self.first_jitter),
+            min_delay: part(self.min_delay),
             unreachable_cap: part(self.unreachable_cap),
-            overload_spread: part(self.overload_spread),
+            overload_jitter: part(self.overload_jitter),
             overload_cap: part(self.overload_cap),
             refused_first: part(self.refused_first),
             refused_cap: part(self.refused_cap),
             retry_after_cap: part(self.retry_after_cap),
-            spread_cap: part(self.spread_cap),
-            stable: part(self.stable),
+            jitter_cap: part(self.jitter_cap),
+            reset_after: part(self.reset_after),
         }
     }
 
-    fn delay_ms(&self, occasion: &Occasion, word: u32) -> u32 {
-        let width = match occasion.cause {
-            Cause::Fresh => {
-                let again = occasion.overloaded.map_or(0, |_| self.overload_width(occasion));
-                return scale(word, 0, again.min(short_millis(self.spread_cap)).max(short_millis(self.first_spread)));
+    fn delay_ms(&self, context: &RetryContext, word: u32) -> u32 {
+        let width = match context.cause {
+            RetryCause::Fresh => {
+                let again = context.overloaded.map_or(0, |_| self.overload_width(context));
+                return scale(word, 0, again.min(short_millis(self.jitter_cap)).max(short_millis(self.first_jitter)));
             }
-            Cause::RetryAfter(asked) => {
-                let asked = short_millis(asked).min(short_millis(self.retry_after_cap)).max(short_millis(self.floor));
-                let age = short_millis(occasion.overloaded.unwrap_or_default());
-                let spread = (asked.max(age) >> 1).max(short_millis(self.first_spread));
+            RetryCause::RetryAfter(asked) => {
+                let asked =
+                    short_millis(asked).min(short_millis(self.retry_after_cap)).max(short_millis(self.min_delay));
+                let age = short_millis(context.overloaded.unwrap_or_default());
+                let spread = (asked.max(age) >> 1).max(short_millis(self.first_jitter));
                 return asked.saturating_add(scale(word, 0, spread));
             }
-            Cause::Refused => {
-                let doublings = u32::from(occasion.refusals.saturating_sub(1)).min(16);
+            RetryCause::Refused => {
+                let doublings = u32::from(context.refusals.saturating_sub(1)).min(16);
                 short_millis(self.refused_first).saturating_mul(1 << doublings).min(short_millis(self.refused_cap))
             }
-            Cause::FirstOverload => {
-                return scale(word, 0, short_millis(occasion.spread.unwrap_or(self.overload_spread)));
+            RetryCause::FirstOverload => {
+                return scale(word, 0, short_millis(context.spread.unwrap_or(self.overload_jitter)));
             }
-            Cause::Overload => self.overload_width(occasion),
-            Cause::Silence => {
-                let cap = occasion.spread.unwrap_or_default().max(self.unreachable_cap);
-                self.overload_width(occasion).min(short_millis(cap))
+            RetryCause::Overload => self.overload_width(context),
+            RetryCause::Silence => {
+                let cap = context.spread.unwrap_or_default().max(self.unreachable_cap);
+                self.overload_width(context).min(short_millis(cap))
             }
-            Cause::TakenOver => {
-                let age = short_millis(occasion.overloaded.unwrap_or_default());
+            RetryCause::TakenOver => {
+                let age = short_millis(context.overloaded.unwrap_or_default());
                 age.max(short_millis(self.refused_first).saturating_mul(4)).min(short_millis(self.refused_cap))
             }
-            Cause::Unreachable => {
-                (short_millis(occasion.away) >> 2).min(short_millis(self.unreachable_cap)).max(short_millis(self.floor))
-            }
+            RetryCause::Unreachable => (short_millis(context.away) >> 2)
+                .min(short_millis(self.unreachable_cap))
+                .max(short_millis(self.min_delay)),
         };
         scale(word, width >> 1, width)
     }
 
-    fn overload_width(&self, occasion: &Occasion) -> u32 {
-        let age = short_millis(occasion.overloaded.unwrap_or_default());
-        let least = occasion.spread.map_or(short_millis(self.overload_spread), |spread| short_millis(spread) >> 2);
+    fn overload_width(&self, context: &RetryContext) -> u32 {
+        let age = short_millis(context.overloaded.unwrap_or_default());
+        let least = context.spread.map_or(short_millis(self.overload_jitter), |spread| short_millis(spread) >> 2);
         (age >> 1).min(short_millis(self.overload_cap)).max(least)
     }
 }
 
 impl Policy for RetryPolicy {
-    fn delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        span(u64::from(self.delay_ms(occasion, word)))
+    fn delay(&self, context: &RetryContext, word: u32) -> Duration {
+        span(u64::from(self.delay_ms(context, word)))
     }
 }
 
@@ -268,8 +269,8 @@ mod tests {
     #[test]
     fn a_cap_on_overload_binds_all_but_the_hint() {
         let capped = RetryPolicy::EDGE;
-        let hour = |spread| Occasion {
-            cause: Cause::Overload,
+        let hour = |spread| RetryContext {
+            cause: RetryCause::Overload,
             away: Duration::from_secs(3_600),
             overloaded: Some(Duration::from_secs(3_600)),
             refusals: 0,
@@ -306,7 +307,7 @@ mod tests {
         backoff.reset(Instant::ORIGIN);
         assert_eq!(backoff.spread(), Some(Duration::from_secs(1_100)));
         backoff.set_spread(Duration::MAX, &POLICY);
-        assert_eq!(backoff.spread(), Some(POLICY.spread_cap));
+        assert_eq!(backoff.spread(), Some(POLICY.jitter_cap));
         backoff.set_spread(Duration::ZERO, &POLICY);
         assert_eq!(backoff.spread(), None);
     }
@@ -326,7 +327,7 @@ mod tests {
             overloaded_secs: Some(7_200),
             spread_secs: 0,
             refusals: 0,
-            fruitless: 0,
+            failed_registrations: 0,
         };
         let mut backoff = Backoff::new(Instant::ORIGIN);
         backoff.recall(&memory, 0, Instant::ORIGIN);

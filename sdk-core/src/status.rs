@@ -3,8 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::failure::{Class, Failure, LocalFailure, ProvisioningFailure, TlsFailure};
-use crate::io::{Attempt, Role};
+use crate::failure::{Failure, FailureClass, LocalFailure, ProvisioningFailure, TlsFailure};
+use crate::io::{Attempt, ServiceKind};
 use crate::outbox::Usage;
 use crate::time::Instant;
 
@@ -147,7 +147,7 @@ pub struct Status {
     pub quota_suspected: bool,
     /// When the next attempt begins, on the frontend's clock, and at which service; [`next_attempt_in`](Self::next_attempt_in)
     /// says in how long.
-    pub next_attempt: Option<(Instant, Role)>,
+    pub next_attempt: Option<(Instant, ServiceKind)>,
     /// Registrations with the Device Provisioning Service since the link was made.
     pub registrations: u32,
     /// Service's time minus the device's, in seconds, when they are known to differ too much.
@@ -191,11 +191,11 @@ impl Status {
         }
         let Some(failure) = self.last_failure else { return Advice::Nothing };
         let by_class = match failure.class() {
-            Class::Unreachable => Advice::CheckNetwork,
-            Class::Overload => Advice::Wait,
-            Class::Refused => Advice::CheckCredential,
-            Class::Protocol => Advice::CheckService,
-            Class::Local => Advice::CheckDevice,
+            FailureClass::Unreachable => Advice::CheckNetwork,
+            FailureClass::Overload => Advice::Wait,
+            FailureClass::Refused => Advice::CheckCredential,
+            FailureClass::Protocol => Advice::CheckService,
+            FailureClass::Local => Advice::CheckDevice,
         };
         if let Failure::Tls(failure) = failure {
             return match failure {
@@ -246,8 +246,8 @@ impl fmt::Display for Status {
         }
         if let Some((at, role)) = self.next_attempt {
             let service = match role {
-                Role::Provisioning => "the provisioning service",
-                Role::Hub => "the hub",
+                ServiceKind::Provisioning => "the provisioning service",
+                ServiceKind::Hub => "the hub",
             };
             write!(f, "; attempt {} at {service} in {}", self.attempt.next(), Span(at.since(self.now)))?;
         }

@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use heapless::String;
-use steadfast_core::{Assignment, BackoffSnapshot, Failure, Instant, LocalFailure, Role, SignRequest};
+use steadfast_core::{Assignment, BackoffSnapshot, Failure, Instant, LocalFailure, ServiceKind, SignRequest};
 
 /// Longest host name there is (RFC 1035, section 2.3.4).
 pub(crate) const HOST_BYTES: usize = 253;
@@ -58,7 +58,7 @@ pub struct Dial<'a> {
     /// TCP port.
     pub port: u16,
     /// Which service it is.
-    pub role: Role,
+    pub role: ServiceKind,
     /// Whether to show the device's certificate in the TLS handshake.
     pub client_certificate: bool,
     /// How long the link waits for name, TCP and TLS together before it calls the attempt failed.
@@ -70,7 +70,7 @@ pub struct Dial<'a> {
 pub struct OwnedDial {
     pub(crate) host: String<HOST_BYTES>,
     pub(crate) port: u16,
-    pub(crate) role: Role,
+    pub(crate) role: ServiceKind,
     pub(crate) client_certificate: bool,
     pub(crate) limit: Duration,
 }
@@ -153,7 +153,7 @@ pub(crate) mod tests {
     pub(crate) const DIAL: Dial<'_> = Dial {
         host: "contoso.azure-devices.net",
         port: 8883,
-        role: Role::Hub,
+        role: ServiceKind::Hub,
         client_certificate: false,
         limit: Duration::from_secs(20),
     };

@@ -2,7 +2,7 @@
 //!
 //! # What it promises
 //!
-//! * A message whose `push` returned is there after any power cut, once, unchanged and in the order of its lane.
+//! * A message whose `push` returned is there after any power cut, once, unchanged and in the order of its priority.
 //! * A message that was removed does not come back. The window is one removal: the message whose `remove` the power cut
 //!   interrupts may come back, and is then sent again under its id.
 //! * A message whose `push` the power cut interrupts, or the flash refuses at the moment of a power cut, is there whole
@@ -30,7 +30,7 @@ use embedded_storage::nor_flash::{MultiwriteNorFlash, NorFlash};
 use heapless::Vec;
 use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::queue::{QueueConfig, QueueStorage};
-use steadfast_core::{Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox, Usage};
+use steadfast_core::{Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Priority, RamOutbox, Usage};
 
 use self::metered::{Metered, at_once};
 use self::record::{FLAGS, FORM, HEAD_BYTES, STAMP_BYTES, read, write};
@@ -92,7 +92,7 @@ pub struct FlashOutbox<'b, F: NorFlash, const SLOTS: usize, const BYTES: usize> 
     /// The ids of the others, in order.
     rest: Vec<Run, RUNS>,
     rest_usage: Usage,
-    /// The first message of each lane in this boot, the urgent lane's first: the clock of older ones is gone.
+    /// The first message of each priority in this boot, the urgent priority's first: the clock of older ones is gone.
     first_of_boot: [Option<MessageId>; 2],
     /// Messages may wait in flash alone.
     spills: bool,
@@ -163,15 +163,15 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         Wear { failed_removals, damaged, ..self.queue.flash().wear }
     }
 
-    /// Reads one lane after the other: the window is then no shorter than it was before the power cut, and the rest takes
+    /// Reads one priority after the other: the window is then no shorter than it was before the power cut, and the rest takes
     /// no more runs.
     fn read_all(&mut self) -> Result<(), OpenError<F::Error>> {
-        for lane in [Lane::Urgent, Lane::Normal] {
+        for priority in [Priority::Urgent, Priority::Normal] {
             let mut records = at_once(self.queue.iter()).map_err(of_storage)?;
             let mut last = None;
             while let Some(record) = at_once(records.next(self.record)).map_err(of_storage)? {
                 let mut entry = match read(&record) {
-                    Ok(entry) if entry.id.lane() == lane => entry,
+                    Ok(entry) if entry.id.priority() == priority => entry,
                     Ok(_) => continue,
                     Err(form) if form & !FLAGS > FORM => return Err(OpenError::Newer(form & !FLAGS)),
                     Err(_) => return Err(OpenError::Foreign),
@@ -190,11 +190,12 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         Ok(())
     }
 
-    /// Takes messages into RAM for which there is room. Records lie in the order of acceptance, so that each lane is
+    /// Takes messages into RAM for which there is room. Records lie in the order of acceptance, so that each priority is
     /// looked for by itself.
     fn refill(&mut self) {
-        for lane in [Lane::Urgent, Lane::Normal] {
-            if self.rest.first().is_some_and(|run| run.first.lane() == lane) && !self.refill_lane(lane) {
+        for priority in [Priority::Urgent, Priority::Normal] {
+            if self.rest.first().is_some_and(|run| run.first.priority() == priority) && !self.refill_priority(priority)
+            {
                 return;
             }
         }
@@ -207,16 +208,16 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         }
     }
 
-    /// Takes messages of one lane into RAM; returns whether there may be room for more.
-    fn refill_lane(&mut self, lane: Lane) -> bool {
+    /// Takes messages of one priority into RAM; returns whether there may be room for more.
+    fn refill_priority(&mut self, priority: Priority) -> bool {
         let (mut first_of_boot, restored_expire) = (self.first_of_boot, self.restored_expire);
         let Ok(mut records) = at_once(self.queue.iter()) else { return false };
         while let Ok(Some(record)) = at_once(records.next(self.record)) {
             let Ok(mut entry) = read(&record) else { continue };
-            if entry.id.lane() != lane || !self.rest.iter().any(|run| run.contains(entry.id)) {
+            if entry.id.priority() != priority || !self.rest.iter().any(|run| run.contains(entry.id)) {
                 continue;
             }
-            let first = of_lane(&mut first_of_boot, entry.id);
+            let first = of_priority(&mut first_of_boot, entry.id);
             if first.is_none_or(|first| entry.id < first) && entry.expires.is_some() {
                 entry.expires = restored_expire;
             }
@@ -231,9 +232,9 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
                 return false;
             }
         }
-        if lane == Lane::Urgent {
+        if priority == Priority::Urgent {
             // No urgent message is left to be read.
-            let lost = give_up(&mut self.rest, &mut self.rest_usage, Lane::Normal.first_id());
+            let lost = give_up(&mut self.rest, &mut self.rest_usage, Priority::Normal.first_id());
             self.damaged = self.damaged.saturating_add(lost);
         }
         true
@@ -245,7 +246,7 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         let mut records = at_once(self.queue.iter()).map_err(drop)?;
         while let Some(record) = at_once(records.next(self.record)).map_err(drop)? {
             let Ok(entry) = read(&record) else { continue };
-            if entry.id > id && entry.id.lane() == id.lane() {
+            if entry.id > id && entry.id.priority() == id.priority() {
                 break;
             }
             if entry.id == id {
@@ -289,7 +290,7 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
                 return Err(OutboxError::Storage);
             }
         }
-        of_lane(&mut self.first_of_boot, entry.id).get_or_insert(entry.id);
+        of_priority(&mut self.first_of_boot, entry.id).get_or_insert(entry.id);
         settle(&mut self.window, &mut self.rest, &mut self.rest_usage, &entry, place);
         if self.window.usage().messages == 0 {
             self.refill();
@@ -426,11 +427,11 @@ fn before<const SLOTS: usize, const BYTES: usize>(
     found
 }
 
-/// What belongs to the lane of `id` of two things, the urgent lane's first.
-fn of_lane<T>([urgent, normal]: &mut [T; 2], id: MessageId) -> &mut T {
-    match id.lane() {
-        Lane::Urgent => urgent,
-        Lane::Normal => normal,
+/// What belongs to the priority of `id` of two things, the urgent priority's first.
+fn of_priority<T>([urgent, normal]: &mut [T; 2], id: MessageId) -> &mut T {
+    match id.priority() {
+        Priority::Urgent => urgent,
+        Priority::Normal => normal,
     }
 }
 
@@ -454,7 +455,7 @@ fn minus(usage: Usage, size: usize) -> Usage {
 }
 
 fn size_of_entry(entry: &Entry<'_>) -> usize {
-    entry.address.text().len().saturating_add(entry.payload.len())
+    entry.destination.text().len().saturating_add(entry.payload.len())
 }
 
 fn queue<F: NorFlash>(flash: F, range: Range<u32>) -> Result<Queue<F>, OpenError<F::Error>> {

@@ -36,7 +36,7 @@ use core::time::Duration;
 use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use embedded_svc::mqtt::client::{Client, Connection, Details, Enqueue, Event as _, EventPayload, MessageId, QoS};
 use heapless::{String, Vec};
-use steadfast_core::{Failure, Role};
+use steadfast_core::{Failure, ServiceKind};
 
 use crate::board::{Connect, Dial, HOST_BYTES, Stream};
 
@@ -49,7 +49,7 @@ pub struct Session<'a> {
     /// TCP port; it speaks TLS.
     pub port: u16,
     /// Which service it is.
-    pub role: Role,
+    pub role: ServiceKind,
     /// Whether to show the device's certificate in the TLS handshake.
     pub client_certificate: bool,
     /// The MQTT client id.
@@ -207,7 +207,7 @@ pub struct ClientStream<F: Clients, const IDS: usize> {
     clients: F,
     host: String<HOST_BYTES>,
     port: u16,
-    role: Role,
+    role: ServiceKind,
     client_certificate: bool,
     open: Option<(F::Client, F::Inbox)>,
     ids: Vec<Open, IDS>,

@@ -124,14 +124,14 @@ mod tests {
     use core::task::{Context, Poll, Waker};
     use std::rc::Rc;
     use std::string::String;
-    use steadfast_core::Role;
+    use steadfast_core::ServiceKind;
 
     use crate::fake_service::Service;
 
     const DIAL: Dial<'_> = Dial {
         host: "contoso.azure-devices.net",
         port: 8883,
-        role: Role::Hub,
+        role: ServiceKind::Hub,
         client_certificate: false,
         limit: Duration::from_secs(30),
     };

@@ -49,7 +49,7 @@ use core::time::Duration;
 use steadfast_core::upload::{
     self, Body, Checkpoint, Input, Method, Options, Output, Progress, Report, Request, UploadError,
 };
-use steadfast_core::{Attempt, Config, Credential, Failure, Instant, LocalFailure, Role, Seed, SignRequest};
+use steadfast_core::{Attempt, Config, Credential, Failure, Instant, LocalFailure, Seed, ServiceKind, SignRequest};
 
 use crate::board::Board;
 use crate::commands::STEPS;
@@ -421,7 +421,7 @@ fn token<B: Board, T: AsRef<str>>(
             let expiry = clock.saturating_add(TOKEN_SECS);
             let resource = identity.resource(config.module_id.as_ref().map(AsRef::as_ref));
             let signature =
-                board.sign(SignRequest::new(Role::Hub, identity.refusals, resource.string_to_sign(expiry)))?;
+                board.sign(SignRequest::new(ServiceKind::Hub, identity.refusals, resource.string_to_sign(expiry)))?;
             let token = resource.token(&signature, expiry);
             Ok(Some(token.to_str(scratch).map_or_else(|| token.len(), str::len)))
         }

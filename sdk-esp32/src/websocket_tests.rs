@@ -6,14 +6,14 @@ use core::task::{Context, Poll, Waker};
 use std::rc::Rc;
 use std::string::{String, ToString as _};
 use std::vec::Vec;
-use steadfast_core::Role;
+use steadfast_core::ServiceKind;
 
 use crate::fake_service::Service;
 
 const DIAL: Dial<'_> = Dial {
     host: "contoso.azure-devices.net",
     port: 443,
-    role: Role::Hub,
+    role: ServiceKind::Hub,
     client_certificate: false,
     limit: Duration::from_secs(30),
 };

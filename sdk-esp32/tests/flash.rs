@@ -6,7 +6,7 @@
 mod nor;
 
 use nor::{Nor, PAGE, PowerOff, TEARS, Tear};
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, RamOutbox};
+use steadfast_core::{Destination, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Priority, RamOutbox};
 use steadfast_esp32::flash::{FlashOutbox, OpenError};
 
 const SLOTS: usize = 4;
@@ -24,14 +24,14 @@ struct Owned {
 
 impl Owned {
     fn of(id: u64) -> Self {
-        let number = id & !Lane::Normal.first_id().get();
+        let number = id & !Priority::Normal.first_id().get();
         let len = usize::try_from(number * 7 % 53).unwrap();
         let payload = (0..len).map(|at| u8::try_from((at as u64 * 31 + number) % 256).unwrap()).collect();
         Self { id, telemetry: !number.is_multiple_of(3), text: format!("t{}={number}", number % 5), payload }
     }
 
     fn entry(&self) -> Entry<'_> {
-        let address = if self.telemetry { Address::Telemetry(&self.text) } else { Address::Topic(&self.text) };
+        let address = if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
         let created_unix_ms = self.id.is_multiple_of(4).then_some(1_780_000_000_000 + self.id % 1000);
         Entry { id: MessageId::new(self.id), address, payload: &self.payload, expires: None, created_unix_ms }
     }
@@ -40,15 +40,15 @@ impl Owned {
 /// What the script does next, by the step's number: it fills, removes out of order, drains, and fills again.
 #[derive(Clone, Copy, Debug)]
 enum Step {
-    Push(Lane),
+    Push(Priority),
     /// Removes the n-th of what is there, if there are so many.
     Remove(usize),
 }
 
 fn script(steps: usize) -> impl Iterator<Item = Step> {
     (0..steps).map(|at| match at % 24 {
-        0..=4 | 6 | 11 | 15 | 16 => Step::Push(Lane::Normal),
-        5 | 10 | 17 => Step::Push(Lane::Urgent),
+        0..=4 | 6 | 11 | 15 | 16 => Step::Push(Priority::Normal),
+        5 | 10 | 17 => Step::Push(Priority::Urgent),
         8 | 13 => Step::Remove(2),
         19 => Step::Remove(1),
         _ => Step::Remove(0),
@@ -69,9 +69,9 @@ struct Expected {
 }
 
 impl Expected {
-    /// Nothing, and so many messages of each lane before the next one.
+    /// Nothing, and so many messages of each priority before the next one.
     fn nothing(before: u64) -> Self {
-        let normal = Lane::Normal.first_id().get() + before + 1;
+        let normal = Priority::Normal.first_id().get() + before + 1;
         Self { ids: Vec::new(), half_pushed: None, half_removed: None, urgent: before + 1, normal }
     }
 }
@@ -79,8 +79,8 @@ impl Expected {
 fn run(outbox: &mut impl Outbox, expected: &mut Expected, steps: impl Iterator<Item = Step>) {
     for step in steps {
         match step {
-            Step::Push(lane) => {
-                let next = if lane == Lane::Urgent { &mut expected.urgent } else { &mut expected.normal };
+            Step::Push(priority) => {
+                let next = if priority == Priority::Urgent { &mut expected.urgent } else { &mut expected.normal };
                 let message = Owned::of(*next);
                 match outbox.push(message.entry()) {
                     Ok(()) => {
@@ -266,7 +266,7 @@ fn an_urgent_message_takes_the_place_of_normal_ones_in_ram() {
     let mut nor = Nor::new(16);
     let range = nor.range();
     let mut record = [0; 128];
-    let normal = Lane::Normal.first_id().get();
+    let normal = Priority::Normal.first_id().get();
     {
         let mut outbox = Flash::open(&mut nor, range.clone(), &mut record, None).unwrap().spilling();
         for number in 1..=20 {
@@ -348,7 +348,7 @@ fn sizes_that_can_never_fit_are_told_from_a_full_flash() {
     let payload = [7; 200];
     let entry = |len: usize| Entry {
         id: MessageId::new(1),
-        address: Address::Telemetry("k=v"),
+        destination: Destination::Telemetry("k=v"),
         payload: &payload[..len],
         expires: None,
         created_unix_ms: None,

@@ -250,8 +250,8 @@ impl Builder {
 
     /// Sets after how many connections in a row that ended with one message alone in flight it is set aside. Default:
     /// never.
-    pub const fn reject_after(mut self, connections: u8) -> Self {
-        self.config.session.reject_after = Some(connections);
+    pub const fn poison_threshold(mut self, connections: u8) -> Self {
+        self.config.session.poison_threshold = Some(connections);
         self
     }
 

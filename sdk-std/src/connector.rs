@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use steadfast_core::{Failure, LocalFailure, Role, TlsFailure};
+use steadfast_core::{Failure, LocalFailure, ServiceKind, TlsFailure};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -78,13 +78,13 @@ impl Setup {
 
     /// Begins a registration over HTTPS; `None` where MQTT carries it.
     #[cfg(feature = "tpm")]
-    pub(crate) fn register(self: Arc<Self>, host: &str, role: Role, shown: bool) -> Option<Opening<Stream>> {
-        let host = (role == Role::Provisioning && self.registrar.is_some()).then(|| host.to_owned())?;
+    pub(crate) fn register(self: Arc<Self>, host: &str, role: ServiceKind, shown: bool) -> Option<Opening<Stream>> {
+        let host = (role == ServiceKind::Provisioning && self.registrar.is_some()).then(|| host.to_owned())?;
         Some(Box::pin(async move { crate::dps_https::open(self, host, shown).await.map(Stream::Registration) }))
     }
 
     #[cfg(not(feature = "tpm"))]
-    pub(crate) fn register(self: Arc<Self>, _: &str, _: Role, _: bool) -> Option<Opening<Stream>> {
+    pub(crate) fn register(self: Arc<Self>, _: &str, _: ServiceKind, _: bool) -> Option<Opening<Stream>> {
         None
     }
 
@@ -93,7 +93,7 @@ impl Setup {
         self: Arc<Self>,
         host: String,
         port: u16,
-        role: Role,
+        role: ServiceKind,
         shown: bool,
     ) -> Result<(TcpStream, Option<Handshake>), Failure> {
         let config = self.tls_config(shown).await?;
@@ -213,7 +213,14 @@ impl Setup {
     }
 
     #[cfg(feature = "websocket")]
-    async fn upgrade(&self, stream: Stream, host: &str, port: u16, role: Role, shown: bool) -> Result<Stream, Failure> {
+    async fn upgrade(
+        &self,
+        stream: Stream,
+        host: &str,
+        port: u16,
+        role: ServiceKind,
+        shown: bool,
+    ) -> Result<Stream, Failure> {
         if !self.web_sockets {
             return Ok(stream);
         }
@@ -222,7 +229,7 @@ impl Setup {
     }
 
     #[cfg(not(feature = "websocket"))]
-    async fn upgrade(&self, stream: Stream, _: &str, _: u16, _: Role, _: bool) -> Result<Stream, Failure> {
+    async fn upgrade(&self, stream: Stream, _: &str, _: u16, _: ServiceKind, _: bool) -> Result<Stream, Failure> {
         Ok(stream)
     }
 }

@@ -10,8 +10,8 @@ use std::time::Duration;
 use steadfast_core::iothub::Event;
 use steadfast_core::mqtt::QoS;
 use steadfast_core::{
-    Address, Assignment, Instant, Ledger, Message, MessageId, Outbox, PublishError, Role, Status, SubscribeError,
-    SubscriptionId,
+    Assignment, Destination, Instant, Ledger, Message, MessageId, Outbox, PublishError, ServiceKind, Status,
+    SubscribeError, SubscriptionId,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -230,8 +230,8 @@ impl Device {
         while let Some(entry) = next.and_then(|id| outbox.get(id)) {
             all.push(Queued {
                 id: entry.id,
-                telemetry: matches!(entry.address, Address::Telemetry(_)),
-                address: entry.address.text().to_owned(),
+                telemetry: matches!(entry.destination, Destination::Telemetry(_)),
+                address: entry.destination.text().to_owned(),
                 payload: entry.payload.to_vec(),
             });
             next = outbox.next(entry.id.next());
@@ -250,7 +250,7 @@ impl Device {
     /// Takes the operator's hint over how long the fleet should spread when the service is overloaded; zero for none.
     ///
     /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
-    /// [`RetryPolicy::spread_cap`](crate::RetryPolicy) counts.
+    /// [`RetryPolicy::jitter_cap`](crate::RetryPolicy) counts.
     pub fn set_spread(&self, spread: Duration) {
         self.shared.command(|inner| inner.link.set_spread(spread, clock::now()));
     }
@@ -258,9 +258,9 @@ impl Device {
     /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
     ///
     /// The link draws its moment, stays up until then, drains, leaves in order and comes back. With
-    /// [`Role::Provisioning`] it asks the Device Provisioning Service for its hub on the way. Without effect while the
+    /// [`ServiceKind::Provisioning`] it asks the Device Provisioning Service for its hub on the way. Without effect while the
     /// link is stopped.
-    pub fn move_within(&self, spread: Duration, by: Role) {
+    pub fn move_within(&self, spread: Duration, by: ServiceKind) {
         self.shared.command(|inner| inner.link.move_within(spread, by, clock::now()));
     }
 

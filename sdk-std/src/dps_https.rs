@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::Method;
 use steadfast_core::azure::sas::Resource;
 use steadfast_core::dps::https::{self, Attestation, Request as Asked, Step};
-use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, Role, SignRequest};
+use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, ServiceKind, SignRequest};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
 use zeroize::Zeroizing;
 
@@ -172,11 +172,11 @@ impl Dialogue {
             let answer = self.put(&whole).await?;
             match self.attestation.judge(answer.status, &answer.body) {
                 Step::RegisterAgain(wrapped) => {
-                    self.activate(&*tpm, Role::Provisioning, wrapped).await?;
+                    self.activate(&*tpm, ServiceKind::Provisioning, wrapped).await?;
                     self.token = self.sign(&*tpm).await?;
                 }
                 Step::TakeHubKey(wrapped) => {
-                    self.activate(&*tpm, Role::Hub, wrapped).await?;
+                    self.activate(&*tpm, ServiceKind::Hub, wrapped).await?;
                     return Ok(answer);
                 }
                 Step::Answer => return Ok(answer),
@@ -195,7 +195,7 @@ impl Dialogue {
             && let Step::TakeHubKey(wrapped) = self.attestation.judge(answer.status, &answer.body)
         {
             // The link goes to its hub when it has the answer, and needs the key then.
-            self.activate(&*tpm, Role::Hub, wrapped).await?;
+            self.activate(&*tpm, ServiceKind::Hub, wrapped).await?;
         }
         Ok(answer)
     }
@@ -220,7 +220,7 @@ impl Dialogue {
         self.way.send(&self.setup, self.shown, &request, body).await
     }
 
-    async fn activate(&self, tpm: &dyn Tpm, role: Role, wrapped: &str) -> Result<(), Failure> {
+    async fn activate(&self, tpm: &dyn Tpm, role: ServiceKind, wrapped: &str) -> Result<(), Failure> {
         let wrapped = STANDARD.decode(wrapped).map_err(|_| Failure::Provisioning(ProvisioningFailure::BadAnswer))?;
         tpm.activate(role, wrapped).await.map_err(|error| self.told(&error))
     }
@@ -231,7 +231,7 @@ impl Dialogue {
         };
         let resource = Resource::Registration { id_scope, registration_id };
         let expiry = clock::unix_secs() + https::TOKEN_LIFETIME.as_secs();
-        let request = SignRequest::new(Role::Provisioning, 0, resource.string_to_sign(expiry));
+        let request = SignRequest::new(ServiceKind::Provisioning, 0, resource.string_to_sign(expiry));
         let signature = tpm.sign(request).await.map_err(|error| self.told(&error))?;
         Ok(tokens::written(&resource.token(&signature, expiry)))
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use steadfast_core::iothub::{Event, Received};
 use steadfast_core::{
     Action, Advice, Assignment, Attempt, BackoffSnapshot, Event as LinkEvent, Failure, Input, Instant, LocalFailure,
-    Outbox, Output, Role, SignRequest,
+    Outbox, Output, ServiceKind, SignRequest,
 };
 use tokio::io::ReadBuf;
 
@@ -71,7 +71,7 @@ pub(crate) struct Turn {
 /// What to sign.
 pub(crate) struct ToSign {
     pub(crate) attempt: Attempt,
-    pub(crate) role: Role,
+    pub(crate) role: ServiceKind,
     pub(crate) refusals: u8,
     pub(crate) text: String,
 }
@@ -81,7 +81,7 @@ pub(crate) struct Dial {
     pub(crate) attempt: Attempt,
     pub(crate) host: String,
     pub(crate) port: u16,
-    pub(crate) role: Role,
+    pub(crate) role: ServiceKind,
     /// The device shows its certificate.
     pub(crate) shown: bool,
 }

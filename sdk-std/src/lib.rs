@@ -129,10 +129,10 @@ pub use steadfast_core::iothub::pnp;
 pub use steadfast_core::iothub::property_bag::BagError;
 pub use steadfast_core::mqtt::QoS;
 pub use steadfast_core::{
-    Address, Advice, Assignment, Attempt, Class, ConfigError, Disposition, DropReason, Dropped, Event as LinkEvent,
-    Failure, Instant, Lane, Ledger, LocalFailure, Message, MessageId, Overflow, ProvisioningFailure, PublishError,
-    ReportError, Reprovisioning, RespondError, RetryPolicy, Role, Seed, SignRequest, State, Status, SubscribeError,
-    SubscriptionId, Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
+    Advice, Assignment, Attempt, ConfigError, Destination, Disposition, DropReason, Dropped, Event as LinkEvent,
+    Failure, FailureClass, Instant, Ledger, LocalFailure, Message, MessageId, Overflow, Priority, ProvisioningFailure,
+    PublishError, ReportError, Reprovisioning, RespondError, RetryPolicy, Seed, ServiceKind, SignRequest, State,
+    Status, SubscribeError, SubscriptionId, Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
 };
 
 /// Compiles the example of the README.

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use steadfast_core::iothub::Event as HubEvent;
-use steadfast_core::{Advice, Attempt, Class, DropReason, Dropped, Event, Failure, LocalFailure, TlsFailure};
+use steadfast_core::{Advice, Attempt, DropReason, Dropped, Event, Failure, FailureClass, LocalFailure, TlsFailure};
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the cause of a retry is logged with its advice")]
 pub(crate) fn event(device: &str, event: &HubEvent) {
@@ -61,7 +61,8 @@ pub(crate) fn inbox_full(device: &str) {
 /// Whether time alone is unlikely to help.
 fn needs_operator(failure: Failure) -> bool {
     let local = [LocalFailure::SigningTimeout, LocalFailure::WorkloadUnreachable].map(Failure::Local);
-    let lasts = matches!(failure, Failure::Tls(_)) || matches!(failure.class(), Class::Refused | Class::Local);
+    let lasts =
+        matches!(failure, Failure::Tls(_)) || matches!(failure.class(), FailureClass::Refused | FailureClass::Local);
     let passing = matches!(failure, Failure::Tls(TlsFailure::Handshake | TlsFailure::Alert(_) | TlsFailure::Garbled));
     lasts && !passing && !local.contains(&failure)
 }

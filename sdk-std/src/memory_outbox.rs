@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, Usage};
+use steadfast_core::{Destination, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Priority, Usage};
 
 /// Dead slots tolerated beside as many as there are live ones.
 const SPARE_SLOTS: usize = 64;
@@ -21,7 +21,7 @@ pub(crate) struct MemoryOutbox {
     ended: Cell<Vec<(MessageId, Outcome)>>,
 }
 
-/// The messages of one lane.
+/// The messages of one priority.
 ///
 /// Slots stand in the order of their ids. Ids follow each other, so the place of an id is nearly always its distance
 /// from the first one; dead slots in the middle go when they outnumber the live ones.
@@ -67,17 +67,17 @@ impl MemoryOutbox {
         self.used.messages < self.capacity.messages && size <= self.capacity.bytes.saturating_sub(self.used.bytes)
     }
 
-    const fn lane(&self, lane: Lane) -> &Slots {
-        match lane {
-            Lane::Urgent => &self.urgent,
-            Lane::Normal => &self.normal,
+    const fn priority(&self, priority: Priority) -> &Slots {
+        match priority {
+            Priority::Urgent => &self.urgent,
+            Priority::Normal => &self.normal,
         }
     }
 
-    const fn lane_mut(&mut self, lane: Lane) -> &mut Slots {
-        match lane {
-            Lane::Urgent => &mut self.urgent,
-            Lane::Normal => &mut self.normal,
+    const fn priority_mut(&mut self, priority: Priority) -> &mut Slots {
+        match priority {
+            Priority::Urgent => &mut self.urgent,
+            Priority::Normal => &mut self.normal,
         }
     }
 }
@@ -128,7 +128,7 @@ impl Slots {
 
 impl Outbox for MemoryOutbox {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
-        let text = entry.address.text();
+        let text = entry.destination.text();
         let size = text.len().saturating_add(entry.payload.len());
         if size > self.capacity.bytes {
             return Err(OutboxError::TooLarge { size, limit: self.capacity.bytes });
@@ -139,13 +139,13 @@ impl Outbox for MemoryOutbox {
         let mut body = Vec::with_capacity(size);
         body.extend_from_slice(text.as_bytes());
         body.extend_from_slice(entry.payload);
-        let lane = self.lane_mut(entry.id.lane());
-        lane.live += 1;
-        lane.slots.push_back(Slot {
+        let priority = self.priority_mut(entry.id.priority());
+        priority.live += 1;
+        priority.slots.push_back(Slot {
             id: entry.id,
             body: Some(body.into_boxed_slice()),
             text_len: text.len(),
-            telemetry: matches!(entry.address, Address::Telemetry(_)),
+            telemetry: matches!(entry.destination, Destination::Telemetry(_)),
             expires: entry.expires,
             created_unix_ms: entry.created_unix_ms,
         });
@@ -155,23 +155,23 @@ impl Outbox for MemoryOutbox {
     }
 
     fn get(&self, id: MessageId) -> Option<Entry<'_>> {
-        let lane = self.lane(id.lane());
-        let slot = lane.slots.get(lane.place(id).ok()?)?;
+        let priority = self.priority(id.priority());
+        let slot = priority.slots.get(priority.place(id).ok()?)?;
         let (text, payload) = slot.body.as_deref()?.split_at_checked(slot.text_len)?;
         let text = std::str::from_utf8(text).ok()?;
-        let address = if slot.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
-        Some(Entry { id, address, payload, expires: slot.expires, created_unix_ms: slot.created_unix_ms })
+        let destination = if slot.telemetry { Destination::Telemetry(text) } else { Destination::Topic(text) };
+        Some(Entry { id, destination, payload, expires: slot.expires, created_unix_ms: slot.created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
-        match from.lane() {
-            Lane::Urgent => self.urgent.next(from).or_else(|| self.normal.next(from)),
-            Lane::Normal => self.normal.next(from),
+        match from.priority() {
+            Priority::Urgent => self.urgent.next(from).or_else(|| self.normal.next(from)),
+            Priority::Normal => self.normal.next(from),
         }
     }
 
     fn remove(&mut self, id: MessageId, outcome: Outcome) -> bool {
-        let Some(bytes) = self.lane_mut(id.lane()).remove(id) else { return false };
+        let Some(bytes) = self.priority_mut(id.priority()).remove(id) else { return false };
         self.ended.get_mut().push((id, outcome));
         self.used.messages = self.used.messages.saturating_sub(1);
         self.used.bytes = self.used.bytes.saturating_sub(bytes);
@@ -197,7 +197,7 @@ mod tests {
 
     fn entry(id: u64, payload: &[u8]) -> Entry<'_> {
         let expires = Some(Instant::from_millis(id));
-        Entry { id: MessageId::new(id), address: Address::Topic("t"), payload, expires, created_unix_ms: None }
+        Entry { id: MessageId::new(id), destination: Destination::Topic("t"), payload, expires, created_unix_ms: None }
     }
 
     fn outbox(messages: usize, bytes: usize) -> MemoryOutbox {
@@ -225,7 +225,8 @@ mod tests {
     fn what_was_taken_is_given_back_in_order() {
         let mut outbox = outbox(8, 64);
         let created_unix_ms = Some(7);
-        let bag = Entry { address: Address::Telemetry("a=b"), expires: None, created_unix_ms, ..entry(9, b"three") };
+        let bag =
+            Entry { destination: Destination::Telemetry("a=b"), expires: None, created_unix_ms, ..entry(9, b"three") };
         for entry in [entry(7, b"one"), entry(8, b""), bag] {
             outbox.push(entry).unwrap();
             assert_eq!(outbox.get(entry.id), Some(entry));
@@ -240,7 +241,7 @@ mod tests {
     #[test]
     fn the_urgent_come_first_whenever_they_were_taken() {
         let mut outbox = outbox(8, 64);
-        let normal = Lane::Normal.first_id().get();
+        let normal = Priority::Normal.first_id().get();
         for id in [normal + 7, 5, normal + 8, 6, normal + 9] {
             outbox.push(entry(id, b"x")).unwrap();
         }
@@ -252,7 +253,7 @@ mod tests {
         );
         assert_eq!(ids(&outbox), [6, normal + 7, normal + 9]);
         assert_eq!(outbox.get(MessageId::new(6)), Some(entry(6, b"x")));
-        assert_eq!(outbox.first_of(Lane::Normal), Some(MessageId::new(normal + 7)));
+        assert_eq!(outbox.first_of(Priority::Normal), Some(MessageId::new(normal + 7)));
         assert_eq!(outbox.usage(), Usage { messages: 3, bytes: 6 });
     }
 

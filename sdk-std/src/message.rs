@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use steadfast_core::iothub::property_bag::{self, BagError, PropertyBag};
-use steadfast_core::{Address, Lane, Message};
+use steadfast_core::{Destination, Message, Priority};
 
 /// A telemetry message for an IoT hub: a body and properties.
 ///
@@ -28,7 +28,7 @@ pub struct Telemetry {
     payload: Vec<u8>,
     bag: String,
     expires_after: Option<Duration>,
-    lane: Lane,
+    priority: Priority,
 }
 
 impl Telemetry {
@@ -64,7 +64,7 @@ impl Telemetry {
     /// Sends the message before everything queued that is not urgent and has not been sent, after a reconnection and a
     /// move too. Urgent messages keep their order among themselves.
     pub fn urgent(self) -> Self {
-        Self { lane: Lane::Urgent, ..self }
+        Self { priority: Priority::Urgent, ..self }
     }
 
     /// Adds an application property; the value may be empty, and both may hold any character.
@@ -165,8 +165,8 @@ impl Telemetry {
 
     /// Returns how soon the message goes out.
     #[must_use]
-    pub const fn lane(&self) -> Lane {
-        self.lane
+    pub const fn priority(&self) -> Priority {
+        self.priority
     }
 
     /// Returns the body.
@@ -209,10 +209,10 @@ impl Telemetry {
 impl<'a> From<&'a Telemetry> for Message<'a> {
     fn from(telemetry: &'a Telemetry) -> Self {
         Self {
-            address: Address::Telemetry(&telemetry.bag),
+            destination: Destination::Telemetry(&telemetry.bag),
             payload: &telemetry.payload,
             expires_after: telemetry.expires_after,
-            lane: telemetry.lane,
+            priority: telemetry.priority,
         }
     }
 }
@@ -234,8 +234,8 @@ mod tests {
         assert!(timed.properties().ends_with("&$.ctime=2020-04-10T05%3A24%3A22.471Z"), "{}", timed.properties());
         assert_eq!(timed.creation_time("2020-04-10T05:24:22Z"), Err(BagError::Duplicate));
         let core = Message::from(&message);
-        assert_eq!((core.address, core.payload), (Address::Telemetry(message.properties()), &b"x"[..]));
-        assert_eq!((core.lane, Message::from(&message.urgent()).lane), (Lane::Normal, Lane::Urgent));
+        assert_eq!((core.address, core.payload), (Destination::Telemetry(message.properties()), &b"x"[..]));
+        assert_eq!((core.priority, Message::from(&message.urgent()).priority), (Priority::Normal, Priority::Urgent));
     }
 
     #[cfg(feature = "json")]

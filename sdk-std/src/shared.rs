@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use steadfast_core::iothub::{CallSlot, Event};
 use steadfast_core::{
-    AnyProfile, Config, Credential, HubLink, Instant, Lane, Ledger, Message, MessageId, Outcome, PublishError,
+    AnyProfile, Config, Credential, HubLink, Instant, Ledger, Message, MessageId, Outcome, Priority, PublishError,
     Settings, Status,
 };
 use tokio::sync::{Notify, broadcast, watch};
@@ -129,7 +129,7 @@ pub(crate) struct Inner {
 #[derive(Debug)]
 struct Waiting {
     ticket: u64,
-    lane: Lane,
+    priority: Priority,
     /// `None` while it is on its way after having been woken.
     waker: Option<Waker>,
 }
@@ -253,7 +253,7 @@ pub(crate) fn wake(waker: Option<Waker>) {
 impl Inner {
     /// Takes a message into the outbox, unless others wait for room.
     pub(crate) fn accept(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
-        if self.place_in_queue(message.lane) > 0 {
+        if self.place_in_queue(message.priority) > 0 {
             return Err(PublishError::Full);
         }
         let id = self.link.publish(message, now)?;
@@ -272,7 +272,7 @@ impl Inner {
         now: Instant,
     ) -> Option<Result<MessageId, PublishError>> {
         let first = match *ticket {
-            None => self.place_in_queue(message.lane) == 0,
+            None => self.place_in_queue(message.priority) == 0,
             Some(ticket) => self.queue.front().is_some_and(|waiting| waiting.ticket == ticket),
         };
         if first {
@@ -289,9 +289,9 @@ impl Inner {
             None => {
                 let number = self.next_ticket;
                 self.next_ticket = number.wrapping_add(1);
-                let lane = message.lane;
-                let place = self.place_in_queue(lane);
-                self.queue.insert(place, Waiting { ticket: number, lane, waker: Some(waker.clone()) });
+                let priority = message.priority;
+                let place = self.place_in_queue(priority);
+                self.queue.insert(place, Waiting { ticket: number, priority, waker: Some(waker.clone()) });
                 *ticket = Some(number);
             }
             Some(ticket) => {
@@ -304,10 +304,10 @@ impl Inner {
     }
 
     /// How many of those who wait come before a newcomer.
-    fn place_in_queue(&self, lane: Lane) -> usize {
-        match lane {
-            Lane::Normal => self.queue.len(),
-            Lane::Urgent => self.queue.partition_point(|waiting| waiting.lane == Lane::Urgent),
+    fn place_in_queue(&self, priority: Priority) -> usize {
+        match priority {
+            Priority::Normal => self.queue.len(),
+            Priority::Urgent => self.queue.partition_point(|waiting| waiting.priority == Priority::Urgent),
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::azure::sas::{KeyError, SymmetricKey};
-use steadfast_core::{Failure, LocalFailure, Role, SignRequest};
+use steadfast_core::{Failure, LocalFailure, ServiceKind, SignRequest};
 
 /// What a [`Signer`] returns.
 pub type Signing = Pin<Box<dyn Future<Output = Result<[u8; 32], SignError>> + Send>>;
@@ -124,7 +124,7 @@ impl KeyPair {
 impl Signer for KeyPair {
     fn sign(&self, request: SignRequest<'_>) -> Signing {
         let mut choices = self.choices.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = choices[usize::from(request.role == Role::Hub)].choose(request.refusals);
+        let key = choices[usize::from(request.role == ServiceKind::Hub)].choose(request.refusals);
         self.keys[key].sign(request)
     }
 }

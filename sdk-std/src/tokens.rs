@@ -9,7 +9,7 @@ use steadfast_core::azure::sas;
 use steadfast_core::text::Text;
 #[cfg(feature = "_requests")]
 use steadfast_core::{Failure, LocalFailure, azure::sas::Resource};
-use steadfast_core::{Role, SignRequest};
+use steadfast_core::{ServiceKind, SignRequest};
 #[cfg(feature = "_requests")]
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -48,7 +48,7 @@ pub trait TokenSource: Send + Sync + 'static {
 pub struct TokenRequest {
     /// Whose: the enrollment's for the Device Provisioning Service (its tokens have `skn=registration`), the device's
     /// for the hub.
-    pub role: Role,
+    pub role: ServiceKind,
     /// The resource, not encoded, such as `contoso.azure-devices.net/devices/pump-7`.
     pub resource: String,
     /// How often in a row that service has refused the device: above 0 a token from a cache is no use.
@@ -73,7 +73,7 @@ pub(crate) type Proving = Pin<Box<dyn Future<Output = Result<Proof, SignError>> 
 
 impl Prover {
     /// Obtains a proof for `text`, the string to sign.
-    pub(crate) fn prove(&self, role: Role, refusals: u8, text: &str) -> Proving {
+    pub(crate) fn prove(&self, role: ServiceKind, refusals: u8, text: &str) -> Proving {
         match self {
             Self::Signer(signer) => {
                 let signing = signer.sign(SignRequest::new(role, refusals, Text::from(text)));
@@ -111,7 +111,7 @@ pub(crate) async fn for_request(
     let Some(prover) = &setup.prover else { return Ok(None) };
     let expiry = clock::unix_secs() + TOKEN_SECS;
     let text = resource.string_to_sign(expiry).to_string();
-    let proof = match timeout(setup.signing, prover.prove(Role::Hub, refusals, &text)).await {
+    let proof = match timeout(setup.signing, prover.prove(ServiceKind::Hub, refusals, &text)).await {
         Ok(Ok(proof)) => proof,
         Ok(Err(error)) => {
             tracing::error!(device = %setup.name, %error, "no token can be made");

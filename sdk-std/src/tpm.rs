@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use steadfast_core::{Role, SignRequest};
+use steadfast_core::{ServiceKind, SignRequest};
 
 use crate::builder::Builder;
 use crate::signer::{SignError, Signer, Signing};
@@ -50,7 +50,7 @@ pub trait Tpm: Send + Sync + 'static {
     /// `wrapped` is what the service sent, in the order in which the official SDKs take it apart: `TPM2B_ID_OBJECT` and
     /// `TPM2B_ENCRYPTED_SECRET`, which give the key of the inner wrapping; `TPM2B_PRIVATE`, the key as a duplicate, and
     /// `TPM2B_ENCRYPTED_SECRET`, which opens its outer wrapping; `TPM2B_PUBLIC`; then a text of no use here.
-    fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()>;
+    fn activate(&self, role: ServiceKind, wrapped: Vec<u8>) -> TpmWork<()>;
 
     /// Signs [`request.text`](SignRequest::text) by HMAC-SHA256 with the key for [`request.role`](SignRequest::role)
     /// (`TPM2_HMAC`).
@@ -83,7 +83,7 @@ struct TpmSigner(Arc<dyn Tpm>);
 
 impl Signer for TpmSigner {
     fn sign(&self, request: SignRequest<'_>) -> Signing {
-        if request.role == Role::Hub {
+        if request.role == ServiceKind::Hub {
             return self.0.sign(request);
         }
         // Nothing travels with it: the key for the registration is not there yet.

@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll, ready};
 
 use steadfast_core::transport::{CONTROL_FRAME, Frames, Opening, Upgrade};
-use steadfast_core::{Failure, LocalFailure, Role, Seed};
+use steadfast_core::{Failure, LocalFailure, Seed, ServiceKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadBuf};
 use zeroize::Zeroizing;
 
@@ -37,7 +37,7 @@ impl WebSocket {
         mut stream: Stream,
         host: &str,
         port: u16,
-        role: Role,
+        role: ServiceKind,
         broker: bool,
         shown: bool,
     ) -> Result<Self, Failure> {

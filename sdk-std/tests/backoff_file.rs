@@ -49,7 +49,7 @@ async fn a_power_cut_in_an_outage_does_not_make_a_new_device_of_it() {
     let path = directory.path().join("back-off");
     let server = Server::start().await;
     let make = || server.client().retry(RetryPolicy::DEFAULT).backoff_file(&path);
-    assert!(first_delay(make).await <= RetryPolicy::DEFAULT.first_spread);
+    assert!(first_delay(make).await <= RetryPolicy::DEFAULT.first_jitter);
     assert!(!path.exists(), "without trouble there is nothing to remember");
 
     let hasty = RetryPolicy::DEFAULT.divided_by(1_000);
@@ -74,7 +74,7 @@ async fn a_power_cut_in_an_outage_does_not_make_a_new_device_of_it() {
     soon(device.status().wait_for(|status| status.state == State::Up)).await.unwrap();
     memory(&path, &trouble).await;
     driver.abort();
-    assert!(first_delay(make).await <= RetryPolicy::DEFAULT.first_spread);
+    assert!(first_delay(make).await <= RetryPolicy::DEFAULT.first_jitter);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use steadfast::{
-    Advice, BuildError, Builder, Class, Device, Failure, LocalFailure, Proxy, ProxyError, Status, Timeouts,
+    Advice, BuildError, Builder, Device, Failure, FailureClass, LocalFailure, Proxy, ProxyError, Status, Timeouts,
 };
 use support::{hasty, soon};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -63,7 +63,7 @@ async fn answered(answer: &'static str) -> Failure {
     let status = first_failure(behind(address)).await;
     server.abort();
     let failure = status.last_failure.unwrap();
-    if failure.class() == Class::Local {
+    if failure.class() == FailureClass::Local {
         assert_eq!(status.advice(), Advice::CheckProxy);
     }
     failure

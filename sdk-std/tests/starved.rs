@@ -6,7 +6,7 @@ mod support;
 use std::fs::File;
 use std::process::Command;
 
-use steadfast::{Advice, Class, Device, Failure, LocalFailure};
+use steadfast::{Advice, Device, Failure, FailureClass, LocalFailure};
 use support::{hasty, soon};
 
 /// Tells the child of this test that it is one.
@@ -34,7 +34,7 @@ async fn the_child_of_the_other_test() {
         assert_eq!(status.first_failure, Some(Failure::Local(LocalFailure::Resources)));
         assert_eq!(status.last_failure, Some(Failure::Local(LocalFailure::Resources)));
         // Which the link never takes for evidence about the hub.
-        assert_eq!(status.last_failure.map(Failure::class), Some(Class::Local));
+        assert_eq!(status.last_failure.map(Failure::class), Some(FailureClass::Local));
         assert_eq!(status.advice(), Advice::CheckDevice);
         driver.abort();
     }

@@ -47,7 +47,7 @@ async fn storm(outbox: usize, window: u16, cut: usize) {
     let server = Server::start().await;
     // Connections that end soon are no sign of overload here.
     let mut policy = RetryPolicy::DEFAULT.divided_by(1000);
-    policy.stable = Duration::from_millis(1);
+    policy.reset_after = Duration::from_millis(1);
     let (device, driver) = server.client().retry(policy).outbox(outbox, 100_000).window(window).build().unwrap();
     let driver = tokio::spawn(driver);
     let serving = tokio::spawn(serve(server, cut));

@@ -329,7 +329,7 @@ pub(crate) mod ram {
 mod way {
     use core::hint::black_box;
     use steadfast_core::transport::{CONTROL_FRAME, Opening, PORT, Tunnel, Upgrade};
-    use steadfast_core::{Role, Seed};
+    use steadfast_core::{ServiceKind, Seed};
 
     pub(crate) fn run() {
         let mut buffer = [0; 512];
@@ -337,7 +337,7 @@ mod way {
         black_box(Tunnel::request(host, 443, black_box(None)).to_str(&mut buffer));
         black_box(Tunnel::new().take(black_box(&super::INPUT))).ok();
         let mut upgrade = Upgrade::new(Seed::new(black_box([7; 16])));
-        let opening = Opening { role: Role::Hub, broker: false, certificate: black_box(false) };
+        let opening = Opening { role: ServiceKind::Hub, broker: false, certificate: black_box(false) };
         black_box(opening.request(host, PORT, &upgrade).to_str(&mut buffer));
         for byte in black_box(&super::INPUT) {
             if black_box(upgrade.take(*byte)) != Ok(false) {

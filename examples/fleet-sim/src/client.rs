@@ -1,13 +1,13 @@
 //! What the simulated network asks of a device, whatever policy it follows.
 
 use crate::dice::Dice;
-use steadfast_core::Role;
+use steadfast_core::ServiceKind;
 
 /// What a device does next.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ask {
     /// It opens a connection.
-    pub(crate) connect: Option<Role>,
+    pub(crate) connect: Option<ServiceKind>,
     /// It sends the provisioning service a registration, or a question for the state of one.
     pub(crate) request: Option<Request>,
     /// It came up.

@@ -7,7 +7,7 @@ use crate::service::{Dps, Hub, Model, Verdict};
 use crate::wheel::Wheel;
 use core::time::Duration;
 use std::time::Instant;
-use steadfast_core::Role;
+use steadfast_core::ServiceKind;
 
 /// When the trouble begins, in virtual milliseconds: every device has been up for more than two minutes by then.
 pub(crate) const LOSS: u32 = 150_000;
@@ -298,7 +298,7 @@ impl<C: Client> World<'_, C> {
                 Verdict::Accepted(after) => {
                     let patience = self.clients[device as usize].ready(now);
                     next = patience.map(|at| (at, Pending::Deadline));
-                    let moved = self.scenario.moved && role == Role::Hub && self.slots[device as usize].hub == 0;
+                    let moved = self.scenario.moved && role == ServiceKind::Hub && self.slots[device as usize].hub == 0;
                     let pending = if moved { Pending::Unknown } else { Pending::Accepted };
                     if next.is_none_or(|(deadline, _)| now + after <= deadline) {
                         next = Some((now + after, pending));
@@ -351,9 +351,9 @@ impl<C: Client> World<'_, C> {
     }
 
     /// Decides on a connection attempt.
-    fn verdict(&mut self, device: u32, role: Role, now: u32) -> Verdict {
+    fn verdict(&mut self, device: u32, role: ServiceKind, now: u32) -> Verdict {
         let back = self.scenario.back();
-        if role == Role::Provisioning {
+        if role == ServiceKind::Provisioning {
             return Verdict::Accepted(self.dice.span(self.scenario.reply_ms));
         }
         let slot = &mut self.slots[device as usize];

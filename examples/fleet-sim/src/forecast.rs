@@ -10,7 +10,7 @@ use steadfast_core::RetryPolicy;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Herd {
-    /// Devices, all connected for longer than [`RetryPolicy::stable`].
+    /// Devices, all connected for longer than [`RetryPolicy::reset_after`].
     pub devices: u32,
     /// The back-off of each of them.
     pub retry: RetryPolicy,

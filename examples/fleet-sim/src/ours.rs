@@ -7,7 +7,7 @@ use core::time::Duration;
 use steadfast_core::mqtt::{Incoming, Packet, PacketId, Received};
 use steadfast_core::{
     Action, Assignment, Config, Entry, Event, Failure, Input, Instant, IotHub, Link, MessageId, Outbox, OutboxError,
-    Outcome, Output, Profile, Provisioned, Role, Seed, Usage,
+    Outcome, Output, Profile, Provisioned, Seed, ServiceKind, Usage,
 };
 
 /// The settings all devices of a fleet share.
@@ -51,7 +51,7 @@ impl<'c> Ours<Provisioned<Shared<'c>>> {
 }
 
 impl<P: Profile> Ours<P> {
-    /// Brings the device up, so that it has been connected for more than [`steadfast_core::RetryPolicy::stable`] at
+    /// Brings the device up, so that it has been connected for more than [`steadfast_core::RetryPolicy::reset_after`] at
     /// `now`, gives it the hint, and orders the planned move.
     pub(crate) fn settled(
         mut self,
@@ -73,7 +73,7 @@ impl<P: Profile> Ours<P> {
             self.link.set_spread(spread, at(now));
         }
         if let Some(spread) = planned {
-            self.link.move_within(spread, Role::Provisioning, at(now));
+            self.link.move_within(spread, ServiceKind::Provisioning, at(now));
         }
         self
     }

@@ -2,7 +2,7 @@
 
 use crate::client::{Answer, Ask, Client, End, Request};
 use crate::dice::Dice;
-use steadfast_core::Role;
+use steadfast_core::ServiceKind;
 
 /// A peer's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +172,7 @@ impl Client for PeerDevice<'_> {
             Place::Waiting => {
                 self.state = Place::Trying;
                 self.started = now;
-                let role = if self.provisioning { Role::Provisioning } else { Role::Hub };
+                let role = if self.provisioning { ServiceKind::Provisioning } else { ServiceKind::Hub };
                 Ask { connect: Some(role), deadline: Some(now + self.settings.connect_ms), ..Ask::default() }
             }
             Place::Trying => self.failed(now, dice),

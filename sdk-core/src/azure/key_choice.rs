@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::sas::SymmetricKey;
-use crate::io::{Role, SignRequest};
+use crate::io::{ServiceKind, SignRequest};
 
 /// A choice between the primary and the secondary key of a device, of which the service takes either.
 ///
@@ -52,14 +52,14 @@ impl KeyChoice {
 /// use steadfast_core::azure::key_choice::KeyPair;
 /// use steadfast_core::azure::sas::SymmetricKey;
 /// use steadfast_core::text::Text;
-/// use steadfast_core::{Role, SignRequest};
+/// use steadfast_core::{ServiceKind, SignRequest};
 ///
 /// let (primary, secondary) = (SymmetricKey::from_bytes(&[1; 32])?, SymmetricKey::from_bytes(&[2; 32])?);
 /// let text = Text::from("contoso.azure-devices.net%2Fdevices%2Fpump-7\n1893456000");
 /// let of_secondary = secondary.sign(&text);
 /// let mut keys = KeyPair::new(primary, secondary);
-/// assert_ne!(keys.sign(&SignRequest::new(Role::Hub, 0, text)), of_secondary);
-/// assert_eq!(keys.sign(&SignRequest::new(Role::Hub, 1, text)), of_secondary);
+/// assert_ne!(keys.sign(&SignRequest::new(ServiceKind::Hub, 0, text)), of_secondary);
+/// assert_eq!(keys.sign(&SignRequest::new(ServiceKind::Hub, 1, text)), of_secondary);
 /// # Ok::<(), steadfast_core::azure::sas::KeyError>(())
 /// ```
 pub struct KeyPair {
@@ -78,7 +78,7 @@ impl KeyPair {
     /// Signs with the key that is to be offered now.
     pub fn sign(&mut self, request: &SignRequest<'_>) -> [u8; 32] {
         let [provisioning, hub] = &mut self.choices;
-        let choice = if request.role == Role::Hub { hub } else { provisioning };
+        let choice = if request.role == ServiceKind::Hub { hub } else { provisioning };
         let [primary, secondary] = &self.keys;
         let key = if choice.choose(request.refusals) == 0 { primary } else { secondary };
         key.sign(&request.text)

@@ -5,11 +5,11 @@ use core::time::Duration;
 
 use super::filters::Table;
 use crate::config::{Config, ConfigError, Credential, Service, Settings, Subscriptions};
-use crate::io::{Endpoint, Role};
+use crate::io::{Endpoint, ServiceKind};
 use crate::link::{Filters, Message, Places, Profile, PublishError, SessionConfig};
 use crate::mqtt::{Login, QoS};
-use crate::outbox::{Address, Entry};
-use crate::retry::Occasion;
+use crate::outbox::{Destination, Entry};
+use crate::retry::RetryContext;
 use crate::text::Text;
 
 /// Longest keep-alive interval: a number of 16 bits (MQTT 3.1.1, section 3.1.2.10).
@@ -17,7 +17,7 @@ const KEEP_ALIVE_MAX: Duration = Duration::from_secs(0xffff);
 
 /// The profile of a broker that speaks plain MQTT 3.1.1: [`Service::Broker`].
 ///
-/// Messages go to [`Address::Topic`]s, and the application [subscribes](crate::Link::subscribe) to up to 16 filters. `B`
+/// Messages go to [`Destination::Topic`]s, and the application [subscribes](crate::Link::subscribe) to up to 16 filters. `B`
 /// is memory of the frontend's choice for their texts, all together.
 #[derive(Clone)]
 pub struct Broker<S, B = [u8; 256]> {
@@ -112,8 +112,8 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for Broker<S, B> {
         client_id
     }
 
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        self.settings.retry_delay(occasion, word)
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        self.settings.retry_delay(context, word)
     }
 
     fn endpoint(&self) -> Endpoint<'_> {
@@ -121,7 +121,7 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for Broker<S, B> {
         let [host, _] = self.names();
         let host = config.gateway.as_ref().map_or(host, AsRef::as_ref);
         let client_certificate = matches!(config.credential, Credential::Certificate);
-        Endpoint { host, port: config.port, role: Role::Hub, client_certificate }
+        Endpoint { host, port: config.port, role: ServiceKind::Hub, client_certificate }
     }
 
     fn wanted(&self) -> Places {
@@ -138,13 +138,13 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for Broker<S, B> {
     }
 
     fn check_message(&self, message: &Message<'_>, _: bool) -> Result<(), PublishError> {
-        match message.address {
-            Address::Telemetry(_) => Err(PublishError::NoTelemetryEndpoint),
-            Address::Topic(_) => Ok(()),
+        match message.destination {
+            Destination::Telemetry(_) => Err(PublishError::NoTelemetryEndpoint),
+            Destination::Topic(_) => Ok(()),
         }
     }
 
     fn topic<'a>(&'a self, entry: &Entry<'a>) -> Text<'a> {
-        Text::from(entry.address.text())
+        Text::from(entry.destination.text())
     }
 }

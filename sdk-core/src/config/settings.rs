@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::Config;
-use crate::retry::{Occasion, Policy};
+use crate::retry::{Policy, RetryContext};
 
 /// Gives a link its configuration: by reference from a constant, by value, or shared.
 pub trait Settings {
@@ -13,9 +13,9 @@ pub trait Settings {
     /// Returns the configuration, the same each time.
     fn config(&self) -> &Config<Self::Text>;
 
-    /// Returns the delay before an attempt; by default what [`crate::SessionConfig::retry`] says. [`Paced`] puts another policy here.
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        self.config().session.retry.delay(occasion, word)
+    /// Returns the delay before an attempt; by default what [`crate::SessionConfig::retry`] says. [`WithPolicy`] puts another policy here.
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        self.config().session.retry.delay(context, word)
     }
 
     /// Keeps a finished token ([`crate::Input::Token`]) and returns whether it could. By default there is no room for
@@ -34,22 +34,22 @@ pub trait Settings {
 /// Settings with a policy of their own: what `policy` returns counts instead of [`crate::SessionConfig::retry`].
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
-pub struct Paced<S, P> {
+pub struct WithPolicy<S, P> {
     /// All else.
     pub settings: S,
     /// The policy.
     pub policy: P,
 }
 
-impl<S: Settings, P: Policy> Settings for Paced<S, P> {
+impl<S: Settings, P: Policy> Settings for WithPolicy<S, P> {
     type Text = S::Text;
 
     fn config(&self) -> &Config<S::Text> {
         self.settings.config()
     }
 
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        self.policy.delay(occasion, word)
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        self.policy.delay(context, word)
     }
 
     fn keep_token(&mut self, token: &str) -> bool {

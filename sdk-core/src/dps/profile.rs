@@ -10,15 +10,15 @@ use crate::azure::names::{self, OPERATION_ID_MAX};
 use crate::azure::sas;
 use crate::config::{Config, ConfigError, Credential, Service, Settings, Subscriptions};
 use crate::dps::topics as dps;
-use crate::io::{Endpoint, Role};
+use crate::io::{Endpoint, ServiceKind};
 use crate::iothub::access::{self, Access, Place};
 use crate::iothub::topics as hub;
 use crate::iothub::{HubProfile, Residence, check_device};
 use crate::json;
 use crate::link::{Answer, AnswerHead, Message, Places, Profile, PublishError, Reprovisioning, SessionConfig, Visit};
 use crate::mqtt::{Compose, Login, QoS};
-use crate::outbox::{Address, Entry};
-use crate::retry::Occasion;
+use crate::outbox::{Destination, Entry};
+use crate::retry::RetryContext;
 use crate::text::Text;
 
 /// The profile of an IoT hub that the Device Provisioning Service assigns, now and whenever the device moves:
@@ -176,15 +176,15 @@ impl<S: Settings> Profile for Provisioned<S> {
         registration_id
     }
 
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        self.access.settings.retry_delay(occasion, word)
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        self.access.settings.retry_delay(context, word)
     }
 
     fn endpoint(&self) -> Endpoint<'_> {
         let endpoint = self.access.endpoint(self.place().hub);
         if self.visit.is_under_way() {
             let [host, ..] = self.enrollment();
-            Endpoint { host, role: Role::Provisioning, ..endpoint }
+            Endpoint { host, role: ServiceKind::Provisioning, ..endpoint }
         } else {
             endpoint
         }
@@ -226,8 +226,8 @@ impl<S: Settings> Profile for Provisioned<S> {
         access::check_message(message, stamped)
     }
 
-    fn stamps(&self, address: Address<'_>) -> bool {
-        self.access.stamps(address)
+    fn stamps(&self, destination: Destination<'_>) -> bool {
+        self.access.stamps(destination)
     }
 
     fn prepare(&mut self, created_unix_ms: Option<u64>) {

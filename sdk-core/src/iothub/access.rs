@@ -5,10 +5,10 @@ use zeroize::Zeroizing;
 use super::{property_bag, service_topics, topics};
 use crate::azure::{sas, timestamp};
 use crate::config::{Config, Credential, Settings, Subscriptions};
-use crate::io::{Endpoint, Role};
+use crate::io::{Endpoint, ServiceKind};
 use crate::link::{Message, PublishError};
 use crate::mqtt::{MAX_FIELD_LEN, QoS};
-use crate::outbox::{Address, Entry};
+use crate::outbox::{Destination, Entry};
 use crate::text::Text;
 
 /// The longest the frame around a message can be: a module's topic with both ids at their limit, a message id and a
@@ -72,7 +72,7 @@ impl<S: Settings> Access<S> {
         let config = self.config();
         let host = config.gateway.as_ref().map_or(hub, AsRef::as_ref);
         let client_certificate = matches!(config.credential, Credential::Certificate);
-        Endpoint { host, port: config.port, role: Role::Hub, client_certificate }
+        Endpoint { host, port: config.port, role: ServiceKind::Hub, client_certificate }
     }
 
     pub(crate) fn user_name<'a>(&'a self, place: Place<'a>) -> Text<'a> {
@@ -142,10 +142,10 @@ impl<S: Settings> Access<S> {
         }
     }
 
-    pub(crate) fn stamps(&self, address: Address<'_>) -> bool {
-        match address {
-            Address::Telemetry(bag) => self.config().stamp_creation_time && !topics::has_creation_time(bag),
-            Address::Topic(_) => false,
+    pub(crate) fn stamps(&self, destination: Destination<'_>) -> bool {
+        match destination {
+            Destination::Telemetry(bag) => self.config().stamp_creation_time && !topics::has_creation_time(bag),
+            Destination::Topic(_) => false,
         }
     }
 
@@ -157,14 +157,14 @@ impl<S: Settings> Access<S> {
 
     /// The topic of a message, with the time of acceptance where it is stamped.
     pub(crate) fn topic<'a>(&'a self, device_id: &'a str, entry: &Entry<'a>) -> Text<'a> {
-        match entry.address {
-            Address::Telemetry(bag) => {
+        match entry.destination {
+            Destination::Telemetry(bag) => {
                 let id = (!topics::has_message_id(bag)).then_some(entry.id.get());
                 let stamped = self.config().stamp_creation_time && entry.created_unix_ms.is_some();
                 let created = core::str::from_utf8(&self.created).ok().filter(|_| stamped);
                 topics::telemetry_topic(device_id, self.module_id(), bag, id, created)
             }
-            Address::Topic(topic) => Text::from(topic),
+            Destination::Topic(topic) => Text::from(topic),
         }
     }
 }
@@ -172,7 +172,7 @@ impl<S: Settings> Access<S> {
 /// Checks a message as a hub does.
 pub(crate) fn check_message(message: &Message<'_>, stamped: bool) -> Result<(), PublishError> {
     const BAG_MAX: usize = MAX_FIELD_LEN - FRAME;
-    let Address::Telemetry(bag) = message.address else { return Ok(()) };
+    let Destination::Telemetry(bag) = message.destination else { return Ok(()) };
     if bag.len() > BAG_MAX {
         return Err(PublishError::LongProperties { size: bag.len(), limit: BAG_MAX });
     }

@@ -2,13 +2,13 @@
 
 use crate::iothub::property_bag;
 use crate::link::Message;
-use crate::outbox::Address;
+use crate::outbox::Destination;
 
 impl<'a> Message<'a> {
     /// Makes a telemetry message with an encoded property bag, which may be empty.
     #[must_use]
     pub const fn telemetry(properties: &'a str, payload: &'a [u8]) -> Self {
-        Self::to(Address::Telemetry(properties), payload)
+        Self::to(Destination::Telemetry(properties), payload)
     }
 
     /// Makes a telemetry message whose body is JSON in UTF-8 and says so, which routing on the body needs.

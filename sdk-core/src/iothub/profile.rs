@@ -9,8 +9,8 @@ use crate::config::{Config, ConfigError, Credential, Service, Settings, Subscrip
 use crate::io::Endpoint;
 use crate::link::{Message, Places, Profile, PublishError, SessionConfig};
 use crate::mqtt::{Login, QoS};
-use crate::outbox::{Address, Entry};
-use crate::retry::Occasion;
+use crate::outbox::{Destination, Entry};
+use crate::retry::RetryContext;
 use crate::text::Text;
 
 /// The profile of an IoT hub at a fixed host: [`Service::Hub`].
@@ -124,8 +124,8 @@ impl<S: Settings> Profile for IotHub<S> {
         self.place().device_id
     }
 
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        self.0.settings.retry_delay(occasion, word)
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        self.0.settings.retry_delay(context, word)
     }
 
     fn endpoint(&self) -> Endpoint<'_> {
@@ -164,8 +164,8 @@ impl<S: Settings> Profile for IotHub<S> {
         access::check_message(message, stamped)
     }
 
-    fn stamps(&self, address: Address<'_>) -> bool {
-        self.0.stamps(address)
+    fn stamps(&self, destination: Destination<'_>) -> bool {
+        self.0.stamps(destination)
     }
 
     fn prepare(&mut self, created_unix_ms: Option<u64>) {

@@ -39,7 +39,7 @@ pub struct SessionConfig {
     pub expiry: Option<Duration>,
     /// After how many connections in a row that ended with this message, and only this one, in flight it is set aside.
     /// Default `None`: never, since a hub that is broken for a while would otherwise cost messages.
-    pub reject_after: Option<u8>,
+    pub poison_threshold: Option<u8>,
     /// Largest packet accepted from the service, in bytes. Default 307,200: the largest message to a module's input, with
     /// properties of any length. One that is larger ends the connection.
     pub max_inbound: usize,
@@ -60,7 +60,7 @@ impl SessionConfig {
         window: 16,
         overflow: Overflow::RejectNewest,
         expiry: None,
-        reject_after: None,
+        poison_threshold: None,
         max_inbound: 300 * 1024,
         max_outbound: 300 * 1024,
         timeouts: Timeouts::DEFAULT,
@@ -89,7 +89,7 @@ impl SessionConfig {
         ] {
             within(Setting::Timeout, timeout, 1, 86_400_000)?;
         }
-        if self.retry.first_spread.is_zero() || self.retry.floor.is_zero() || self.retry.overload_spread.is_zero() {
+        if self.retry.first_jitter.is_zero() || self.retry.min_delay.is_zero() || self.retry.overload_jitter.is_zero() {
             return Err(SessionConfigError::NoJitter);
         }
         if !(1..=0x7fff).contains(&self.window) {

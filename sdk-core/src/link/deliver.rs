@@ -8,12 +8,12 @@ use super::state::{Phase, Plan};
 use super::{Link, Profile};
 use crate::failure::Failure;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId};
-use crate::outbox::{Address, DropReason, Entry, Lane, MessageId, Outbox, OutboxError, Outcome};
+use crate::outbox::{Destination, DropReason, Entry, MessageId, Outbox, OutboxError, Outcome, Priority};
 use crate::time::Instant;
 use crate::timer::TimerReason;
 
 /// Message ids give their packet ids by their last bits, so that a message keeps its packet id across connections and
-/// an acknowledgement finds its message without a table. Each lane has its own packet ids: those of urgent messages
+/// an acknowledgement finds its message without a table. Each priority has its own packet ids: those of urgent messages
 /// follow on those of normal ones.
 const NORMAL_IDS: u16 = 0x8000;
 const URGENT_IDS: u16 = 0x4000;
@@ -29,32 +29,32 @@ const OVERSLEPT: Duration = Duration::from_secs(5);
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct Message<'a> {
     /// Where it goes.
-    pub address: Address<'a>,
+    pub destination: Destination<'a>,
     /// Its body.
     pub payload: &'a [u8],
     /// How long it is of use; by default what the configuration says.
     pub expires_after: Option<Duration>,
     /// How soon it goes out.
-    pub lane: Lane,
+    pub priority: Priority,
 }
 
 impl<'a> Message<'a> {
-    /// Makes a message to an address.
+    /// Makes a message to an destination.
     #[must_use]
-    pub const fn to(address: Address<'a>, payload: &'a [u8]) -> Self {
-        Self { address, payload, expires_after: None, lane: Lane::Normal }
+    pub const fn to(destination: Destination<'a>, payload: &'a [u8]) -> Self {
+        Self { destination, payload, expires_after: None, priority: Priority::Normal }
     }
 
     /// Makes a message to a topic.
     #[must_use]
     pub const fn to_topic(topic: &'a str, payload: &'a [u8]) -> Self {
-        Self::to(Address::Topic(topic), payload)
+        Self::to(Destination::Topic(topic), payload)
     }
 
     /// Sends the message before all normal ones that have not been sent.
     #[must_use]
     pub const fn urgent(mut self) -> Self {
-        self.lane = Lane::Urgent;
+        self.priority = Priority::Urgent;
         self
     }
 
@@ -124,8 +124,8 @@ impl core::error::Error for PublishError {}
 impl<O: Outbox, P: Profile> Link<O, P> {
     /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
     ///
-    /// Each [`Lane`] is sent in the order of acceptance, and again so after a reconnection, everything urgent first: also
-    /// where the service kept the session, MQTT's order of repetitions (3.1.1 \[MQTT-4.6.0-1\]) holds for each lane alone.
+    /// Each [`Priority`] is sent in the order of acceptance, and again so after a reconnection, everything urgent first: also
+    /// where the service kept the session, MQTT's order of repetitions (3.1.1 \[MQTT-4.6.0-1\]) holds for each priority alone.
     /// Repetitions never exceed the window for each connection that broke.
     ///
     /// It can be called in any state. What it returns is accepted: it ends in exactly one [`crate::Event::Delivered`] or
@@ -151,13 +151,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// [`PublishError`], but never [`PublishError::Full`]; the message was not accepted.
     pub fn offer(&mut self, message: Message<'_>, now: Instant) -> Result<Option<MessageId>, PublishError> {
         let now = self.tick(now);
-        let created_unix_ms = self.creation_time(message.address);
+        let created_unix_ms = self.creation_time(message.destination);
         let accepted = self.check(&message, created_unix_ms.is_some()).and_then(|()| {
             let expires = message.expires_after.or(self.profile.session().expiry).map(|span| now.after(span));
-            let id = self.session.lane(message.lane).next_id;
+            let id = self.session.priority(message.priority).next_id;
             self.make_room_and_push(Entry {
                 id,
-                address: message.address,
+                destination: message.destination,
                 payload: message.payload,
                 expires,
                 created_unix_ms,
@@ -166,7 +166,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         match accepted {
             Ok(id) => {
                 self.ledger.accepted = self.ledger.accepted.saturating_add(1);
-                self.session.lane_mut(id.lane()).next_id = id.next();
+                self.session.priority_mut(id.priority()).next_id = id.next();
                 Ok(Some(id))
             }
             Err(PublishError::Full) => Ok(None),
@@ -178,19 +178,19 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     /// The time to stamp on a message, in milliseconds since 1970.
-    fn creation_time(&self, address: Address<'_>) -> Option<u64> {
-        if self.profile.stamps(address) { self.clock.unix_millis(self.now) } else { None }
+    fn creation_time(&self, destination: Destination<'_>) -> Option<u64> {
+        if self.profile.stamps(destination) { self.clock.unix_millis(self.now) } else { None }
     }
 
     fn check(&self, message: &Message<'_>, stamped: bool) -> Result<(), PublishError> {
         self.profile.check_message(message, stamped)?;
-        if let Address::Topic(topic) = message.address {
+        if let Destination::Topic(topic) = message.destination {
             let bad = |byte| matches!(byte, b'+' | b'#' | 0);
             if topic.is_empty() || topic.len() > MAX_FIELD_LEN || topic.bytes().any(bad) {
                 return Err(PublishError::BadTopic);
             }
         }
-        let size = message.address.text().len().saturating_add(message.payload.len()).saturating_add(P::FRAME);
+        let size = message.destination.text().len().saturating_add(message.payload.len()).saturating_add(P::FRAME);
         let limit = self.profile.session().max_outbound;
         if size > limit { Err(PublishError::TooLarge { size, limit }) } else { Ok(()) }
     }
@@ -211,7 +211,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             if self.expire_due() {
                 continue;
             }
-            let oldest = self.victim(self.session.normal.cursor, entry.id.lane());
+            let oldest = self.victim(self.session.normal.cursor, entry.id.priority());
             let Some(oldest) = oldest.filter(|_| self.can_make_room(&entry)) else { return Err(PublishError::Full) };
             self.drop_message(oldest, DropReason::Evicted);
         }
@@ -222,17 +222,17 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         let may = match self.profile.session().overflow {
             Overflow::RejectNewest => false,
             Overflow::DropOldest => true,
-            Overflow::DropForUrgent => entry.id.lane() == Lane::Urgent,
+            Overflow::DropForUrgent => entry.id.priority() == Priority::Urgent,
         };
         if !may {
             return false;
         }
         let (held, limit) = (self.outbox.usage(), self.outbox.capacity());
-        let size = |entry: &Entry<'_>| entry.address.text().len().saturating_add(entry.payload.len());
+        let size = |entry: &Entry<'_>| entry.destination.text().len().saturating_add(entry.payload.len());
         let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(size(entry)));
         let mut from = self.session.normal.cursor;
         loop {
-            let Some(id) = self.victim(from, entry.id.lane()) else { return false };
+            let Some(id) = self.victim(from, entry.id.priority()) else { return false };
             messages = messages.saturating_sub(1);
             bytes = bytes.saturating_sub(self.outbox.get(id).as_ref().map_or(0, size));
             if messages < limit.messages && bytes <= limit.bytes {
@@ -242,23 +242,23 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// The next message, from `from` on, that may make room for one of `lane`: normal messages that are not in flight,
+    /// The next message, from `from` on, that may make room for one of `priority`: normal messages that are not in flight,
     /// and behind them, for an urgent one, urgent messages that are not in flight.
-    fn victim(&self, from: MessageId, lane: Lane) -> Option<MessageId> {
-        let urgent = |from| self.outbox.next(from).filter(|id| id.lane() == Lane::Urgent);
-        if from.lane() == Lane::Urgent {
+    fn victim(&self, from: MessageId, priority: Priority) -> Option<MessageId> {
+        let urgent = |from| self.outbox.next(from).filter(|id| id.priority() == Priority::Urgent);
+        if from.priority() == Priority::Urgent {
             return urgent(from);
         }
-        let evicts_urgent = lane == Lane::Urgent && self.profile.session().overflow == Overflow::DropOldest;
+        let evicts_urgent = priority == Priority::Urgent && self.profile.session().overflow == Overflow::DropOldest;
         self.outbox.next(from).or_else(|| urgent(self.session.urgent.cursor).filter(|_| evicts_urgent))
     }
 
     /// The next message that was not sent on this connection, the urgent ones first.
     fn next_unsent(&self) -> Option<MessageId> {
         let id = self.outbox.next(self.session.urgent.cursor)?;
-        match id.lane() {
-            Lane::Urgent => Some(id),
-            Lane::Normal => self.outbox.next(self.session.normal.cursor),
+        match id.priority() {
+            Priority::Urgent => Some(id),
+            Priority::Normal => self.outbox.next(self.session.normal.cursor),
         }
     }
 
@@ -281,13 +281,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             }
             self.drop_message(id, DropReason::Expired);
         };
-        let first = self.outbox.first_of(id.lane()).unwrap_or(id);
-        if id.get().wrapping_sub(first.get()) >= u64::from(packet_ids(id.lane())) {
+        let first = self.outbox.first_of(id.priority()).unwrap_or(id);
+        if id.get().wrapping_sub(first.get()) >= u64::from(packet_ids(id.priority())) {
             return None;
         }
         let packet_id = packet_id(id)?;
         let now = self.now;
-        let progress = self.session.lane_mut(id.lane());
+        let progress = self.session.priority_mut(id.priority());
         let sent_before = id < progress.sent_before;
         let resent = id < progress.high;
         progress.cursor = id.next();
@@ -308,7 +308,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// The window: one message while a message is suspected to break connections.
     fn window(&self) -> u16 {
         let config = self.profile.session();
-        let suspected = config.reject_after.is_some() && self.session.suspect.is_some();
+        let suspected = config.poison_threshold.is_some() && self.session.suspect.is_some();
         if suspected && !self.session.progressed { 1 } else { config.window }
     }
 
@@ -316,9 +316,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
         if let Some(id) = self.in_flight_message(packet_id) {
             // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest, nor does
-            // one lane the other.
-            if self.outbox.first_of(id.lane()) == Some(id) {
-                self.session.lane_mut(id.lane()).since = self.now;
+            // one priority the other.
+            if self.outbox.first_of(id.priority()) == Some(id) {
+                self.session.priority_mut(id.priority()).since = self.now;
             }
             self.outbox.remove(id, Outcome::Delivered);
             self.session.in_flight = self.session.in_flight.saturating_sub(1);
@@ -332,30 +332,30 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     fn in_flight_message(&self, packet_id: PacketId) -> Option<MessageId> {
         let low = packet_id.get().wrapping_sub(1);
-        let (lane, low) = match low.checked_sub(NORMAL_IDS) {
-            None => (Lane::Normal, low),
-            Some(low) if low < URGENT_IDS => (Lane::Urgent, low),
+        let (priority, low) = match low.checked_sub(NORMAL_IDS) {
+            None => (Priority::Normal, low),
+            Some(low) if low < URGENT_IDS => (Priority::Urgent, low),
             Some(_) => return None,
         };
-        let first = self.outbox.first_of(lane)?;
-        let ahead = u64::from(low).wrapping_sub(first.get()) & u64::from(packet_ids(lane).wrapping_sub(1));
+        let first = self.outbox.first_of(priority)?;
+        let ahead = u64::from(low).wrapping_sub(first.get()) & u64::from(packet_ids(priority).wrapping_sub(1));
         let id = MessageId::new(first.get().wrapping_add(ahead));
-        (id < self.session.lane(lane).cursor && self.outbox.next(id) == Some(id)).then_some(id)
+        (id < self.session.priority(priority).cursor && self.outbox.next(id) == Some(id)).then_some(id)
     }
 
-    /// The oldest message of a lane, if it is in flight.
-    fn oldest_in_flight(&self, lane: Lane) -> Option<MessageId> {
-        self.outbox.first_of(lane).filter(|id| self.is_in_flight(*id))
+    /// The oldest message of a priority, if it is in flight.
+    fn oldest_in_flight(&self, priority: Priority) -> Option<MessageId> {
+        self.outbox.first_of(priority).filter(|id| self.is_in_flight(*id))
     }
 
     fn is_in_flight(&self, id: MessageId) -> bool {
-        self.session.in_flight > 0 && id < self.session.lane(id.lane()).cursor
+        self.session.in_flight > 0 && id < self.session.priority(id.priority()).cursor
     }
 
     pub(super) fn begin_delivery(&mut self) {
-        for lane in LANES {
-            let oldest = self.outbox.first_of(lane);
-            let progress = self.session.lane_mut(lane);
+        for priority in PRIORITIES {
+            let oldest = self.outbox.first_of(priority);
+            let progress = self.session.priority_mut(priority);
             progress.cursor = oldest.unwrap_or(progress.next_id);
             progress.since = self.now;
         }
@@ -366,8 +366,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Everything unacknowledged is to be sent again.
     pub(super) fn end_delivery(&mut self) {
         self.judge_suspect();
-        for lane in LANES {
-            let progress = self.session.lane_mut(lane);
+        for priority in PRIORITIES {
+            let progress = self.session.priority_mut(priority);
             progress.sent_before = progress.sent_before.max(progress.cursor);
         }
         self.begin_delivery();
@@ -375,8 +375,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Sets aside a message that ends every connection it is sent on, when the configuration asks for that.
     fn judge_suspect(&mut self) {
-        let Some(limit) = self.profile.session().reject_after else { return };
-        let oldest = self.oldest_in_flight(Lane::Urgent).or_else(|| self.oldest_in_flight(Lane::Normal));
+        let Some(limit) = self.profile.session().poison_threshold else { return };
+        let oldest = self.oldest_in_flight(Priority::Urgent).or_else(|| self.oldest_in_flight(Priority::Normal));
         let Some(oldest) = oldest.filter(|_| !self.session.progressed && self.plan.is_none()) else { return };
         let alone = self.session.in_flight == 1;
         let times = match self.session.suspect {
@@ -398,9 +398,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             return;
         }
         let mut since = self.now;
-        for lane in LANES {
-            if self.oldest_in_flight(lane).is_some() {
-                let progress = self.session.lane_mut(lane);
+        for priority in PRIORITIES {
+            if self.oldest_in_flight(priority).is_some() {
+                let progress = self.session.priority_mut(priority);
                 if late > OVERSLEPT {
                     progress.since = self.now;
                 }
@@ -467,20 +467,20 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 }
 
-const LANES: [Lane; 2] = [Lane::Urgent, Lane::Normal];
+const PRIORITIES: [Priority; 2] = [Priority::Urgent, Priority::Normal];
 
-const fn packet_ids(lane: Lane) -> u16 {
-    match lane {
-        Lane::Normal => NORMAL_IDS,
-        Lane::Urgent => URGENT_IDS,
+const fn packet_ids(priority: Priority) -> u16 {
+    match priority {
+        Priority::Normal => NORMAL_IDS,
+        Priority::Urgent => URGENT_IDS,
     }
 }
 
 fn packet_id(id: MessageId) -> Option<PacketId> {
-    let low = u16::try_from(id.get() & u64::from(packet_ids(id.lane()).wrapping_sub(1))).ok()?;
-    let before = match id.lane() {
-        Lane::Normal => 0,
-        Lane::Urgent => NORMAL_IDS,
+    let low = u16::try_from(id.get() & u64::from(packet_ids(id.priority()).wrapping_sub(1))).ok()?;
+    let before = match id.priority() {
+        Priority::Normal => 0,
+        Priority::Urgent => NORMAL_IDS,
     };
     PacketId::new(low.wrapping_add(before).wrapping_add(1))
 }

@@ -5,10 +5,10 @@ use core::time::Duration;
 use super::clock::{SKEW_SECS, Told};
 use super::state::{Pending, Phase, Plan, TokenLife, Trouble, Wire};
 use super::{Event, Link, Profile, unreachable_ms};
-use crate::failure::{Class, Disposition, Failure, LocalFailure, ProvisioningFailure};
-use crate::io::Role;
+use crate::failure::{Disposition, Failure, FailureClass, LocalFailure, ProvisioningFailure};
+use crate::io::ServiceKind;
 use crate::outbox::Outbox;
-use crate::retry::{Backoff, Cause};
+use crate::retry::{Backoff, RetryCause};
 use crate::rng::scale;
 use crate::time::{Instant, short_millis, span};
 use crate::timer::{Deadline, TimerReason};
@@ -28,13 +28,13 @@ pub(super) const EARLY_ENDS: u8 = 3;
 
 impl<O: Outbox, P: Profile> Link<O, P> {
     /// Which service the next attempt turns to.
-    pub(super) fn next_role(&self) -> Role {
+    pub(super) fn next_service(&self) -> ServiceKind {
         let unassigned = self.visits() && self.profile.assignment().is_none();
-        if self.ladder.wanted || unassigned { Role::Provisioning } else { Role::Hub }
+        if self.ladder.wanted || unassigned { ServiceKind::Provisioning } else { ServiceKind::Hub }
     }
 
     pub(super) fn begin_attempt(&mut self) {
-        let role = self.next_role();
+        let role = self.next_service();
         if let Some(visit) = self.profile.visit_mut().filter(|_| P::VISITS) {
             visit.role = role;
         }
@@ -113,14 +113,14 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.timers.clear(TimerReason::Connack);
         match self.role() {
             // It takes the CONNECT of a device whose registration it then refuses.
-            Role::Provisioning => self.backoff_mut().answered(),
-            Role::Hub => {
+            ServiceKind::Provisioning => self.backoff_mut().answered(),
+            ServiceKind::Hub => {
                 self.hub_backoff.accepted();
                 self.ladder.absent = None;
             }
         }
         self.watch_keep_alive();
-        if self.role() == Role::Hub {
+        if self.role() == ServiceKind::Hub {
             if !session_present {
                 self.forget_session();
             }
@@ -138,8 +138,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn subscribed(&mut self) {
         self.timers.clear(TimerReason::Suback);
         match self.role() {
-            Role::Provisioning => self.begin_registration(),
-            Role::Hub => self.up(),
+            ServiceKind::Provisioning => self.begin_registration(),
+            ServiceKind::Hub => self.up(),
         }
     }
 
@@ -148,7 +148,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.trouble = Trouble::default();
         self.begin_delivery();
         self.session.stable = false;
-        let stable = self.profile.session().retry.stable;
+        let stable = self.profile.session().retry.reset_after;
         // A token that was made elsewhere may be about to expire; to renew at once would only loop.
         let lifetime_secs = u32::try_from(self.token.secs).unwrap_or(u32::MAX);
         let lifetime = lifetime_secs.saturating_mul(1_000).max(SHORTEST_LIFETIME_MS);
@@ -169,11 +169,11 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.session.stable = true;
         self.session.takeovers = 0;
         self.session.early_ends = 0;
-        self.ladder.turned_away = 0;
-        self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.fruitless > 0;
+        self.ladder.immediate_closes = 0;
+        self.pending.remember |= self.hub_backoff.is_overloaded() || self.ladder.failed_registrations > 0;
         self.hub_backoff.reset(self.now);
         self.reset_dps_backoff();
-        self.ladder.fruitless = 0;
+        self.ladder.failed_registrations = 0;
         self.ladder.not_before = self.now;
         let mean = short_millis(self.profile.reprovisioning().after_unreachable);
         self.ladder.unreachable_ms = unreachable_ms(mean, &mut self.rng);
@@ -213,21 +213,22 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         } else {
             let taken_over = was_up && failure.is_loss();
             self.session.takeovers = if taken_over { self.session.takeovers.saturating_add(1) } else { 0 };
-            let turned_away = taken_over && !useful && lasted <= AT_ONCE;
-            self.ladder.turned_away = if turned_away { self.ladder.turned_away.saturating_add(1) } else { 0 };
+            let immediate_closes = taken_over && !useful && lasted <= AT_ONCE;
+            self.ladder.immediate_closes =
+                if immediate_closes { self.ladder.immediate_closes.saturating_add(1) } else { 0 };
             if useful && let Some(delay) = self.early_end(failure, word) {
                 self.wait(failure, delay);
                 return;
             }
             // A registration is billed, whatever the answer to it was.
-            let garbled = self.phase == Phase::Registering && failure.class() == Class::Protocol;
+            let garbled = self.phase == Phase::Registering && failure.class() == FailureClass::Protocol;
             let noted = if garbled { Failure::Provisioning(ProvisioningFailure::BadAnswer) } else { failure };
-            let mut occasion = self.backoff_mut().note(noted, was_up, now);
+            let mut context = self.backoff_mut().note(noted, was_up, now);
             self.pending.remember |= self.hub_backoff.is_worth_keeping(now);
             if self.session.takeovers >= TAKEOVERS {
-                occasion.cause = Cause::TakenOver;
+                context.cause = RetryCause::TakenOver;
             }
-            let delay = self.profile.retry_delay(&occasion, word);
+            let delay = self.profile.retry_delay(&context, word);
             self.climb(failure, was_up, delay, word)
         };
         self.wait(failure, delay);
@@ -272,7 +273,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
         let rules = *self.profile.reprovisioning();
-        if self.role() == Role::Provisioning {
+        if self.role() == ServiceKind::Provisioning {
             if self.profile.assignment().is_none() {
                 return delay;
             }
@@ -281,7 +282,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             let probe = self.profile.retry_delay(&self.hub_backoff.again(self.now), word);
             return if self.hub_backoff.refusals() > 0 { probe.min(delay) } else { probe };
         }
-        if failure.class() == Class::Refused && failure.disposition() == Disposition::RefreshCredential {
+        if failure.class() == FailureClass::Refused && failure.disposition() == Disposition::RefreshCredential {
             let refusals = self.hub_backoff.refusals();
             if refusals <= 1 {
                 return self.fresh_delay(word);
@@ -300,12 +301,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Whether the hub has been out of reach for so long that the device may live elsewhere.
     fn is_out_of_reach(&mut self, failure: Failure, was_up: bool) -> bool {
-        if was_up || !matches!(failure.class(), Class::Unreachable | Class::Local) {
+        if was_up || !matches!(failure.class(), FailureClass::Unreachable | FailureClass::Local) {
             self.ladder.absent = None;
             return false;
         }
         let silent = matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout);
-        if failure.class() == Class::Local || (silent && self.hub_backoff.is_overloaded()) {
+        if failure.class() == FailureClass::Local || (silent && self.hub_backoff.is_overloaded()) {
             // That says nothing about the hub, or may be overload.
             return false;
         }
@@ -321,16 +322,16 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// connection and named another hub than before.
     pub(super) fn registered(&mut self, elsewhere: bool) {
         let rules = *self.profile.reprovisioning();
-        let fruitless = self.ladder.fruitless.max(u8::from(!elsewhere));
-        if fruitless > 0 {
-            let doublings = u32::from(fruitless.saturating_sub(1)).min(16);
+        let failed_registrations = self.ladder.failed_registrations.max(u8::from(!elsewhere));
+        if failed_registrations > 0 {
+            let doublings = u32::from(failed_registrations.saturating_sub(1)).min(16);
             let spacing =
                 short_millis(rules.spacing).saturating_mul(1 << doublings).min(short_millis(rules.spacing_longest));
             let half = spacing >> 1;
             let spacing = self.rng.between(half, spacing.saturating_add(half));
             self.ladder.not_before = self.now.after_millis(spacing);
         }
-        self.ladder.fruitless = fruitless.saturating_add(1);
+        self.ladder.failed_registrations = failed_registrations.saturating_add(1);
         self.pending.remember = true;
     }
 
@@ -378,7 +379,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Gives up the connection, with DISCONNECT when it is left in order.
     pub(super) fn close(&mut self, in_order: bool) {
-        if self.phase == Phase::Greeting && !self.wire.connect && self.role() == Role::Hub {
+        if self.phase == Phase::Greeting && !self.wire.connect && self.role() == ServiceKind::Hub {
             // The service may have begun a session that the link has not heard of.
             self.session.subscriptions.held = 0;
         }
@@ -469,12 +470,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// The back-off of the service of this attempt.
     pub(super) fn backoff(&self) -> &Backoff {
-        let visit = self.profile.visit().filter(|_| self.role() == Role::Provisioning);
+        let visit = self.profile.visit().filter(|_| self.role() == ServiceKind::Provisioning);
         visit.map_or(&self.hub_backoff, |visit| &visit.backoff)
     }
 
     pub(super) fn backoff_mut(&mut self) -> &mut Backoff {
-        let provisioning = self.role() == Role::Provisioning;
+        let provisioning = self.role() == ServiceKind::Provisioning;
         match self.profile.visit_mut().filter(|_| provisioning) {
             Some(visit) => &mut visit.backoff,
             None => &mut self.hub_backoff,

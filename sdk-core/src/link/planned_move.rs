@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use super::state::Phase;
 use super::{Link, Profile};
-use crate::io::Role;
+use crate::io::ServiceKind;
 use crate::outbox::Outbox;
 use crate::retry::BackoffSnapshot;
 use crate::time::{Instant, short_millis, span};
@@ -14,7 +14,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Takes the operator's hint: over how long the fleet should spread when the service is overloaded; zero for none.
     ///
     /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
-    /// [`crate::RetryPolicy::spread_cap`] counts.
+    /// [`crate::RetryPolicy::jitter_cap`] counts.
     pub fn set_spread(&mut self, spread: Duration, now: Instant) {
         self.tick(now);
         let before = self.hub_backoff.spread();
@@ -25,21 +25,21 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
     ///
     /// The link draws its moment. Until then it stays up, then it drains, leaves in order and comes back; when the
-    /// service closes earlier, the attempt waits for that moment all the same. With [`Role::Provisioning`] it asks the
-    /// Device Provisioning Service for its hub on the way. At least [`crate::RetryPolicy::first_spread`] and at most
-    /// [`crate::RetryPolicy::spread_cap`] counts. Without effect while the link is stopped, and on a running attempt but
+    /// service closes earlier, the attempt waits for that moment all the same. With [`ServiceKind::Provisioning`] it asks the
+    /// Device Provisioning Service for its hub on the way. At least [`crate::RetryPolicy::first_jitter`] and at most
+    /// [`crate::RetryPolicy::jitter_cap`] counts. Without effect while the link is stopped, and on a running attempt but
     /// for the way.
-    pub fn move_within(&mut self, spread: Duration, by: Role, now: Instant) {
+    pub fn move_within(&mut self, spread: Duration, by: ServiceKind, now: Instant) {
         let now = self.tick(now);
         let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
         if moving {
             let policy = &self.profile.session().retry;
-            let spread = short_millis(spread.min(policy.spread_cap).max(policy.first_spread));
+            let spread = short_millis(spread.min(policy.jitter_cap).max(policy.first_jitter));
             let at = now.after_millis(self.rng.between(0, spread));
             self.timers.set(TimerReason::Retry, at);
         }
         let trying = matches!(self.phase, Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing);
-        if (moving || trying) && by == Role::Provisioning && self.visits() {
+        if (moving || trying) && by == ServiceKind::Provisioning && self.visits() {
             self.ladder.wanted = true;
         }
     }
@@ -47,14 +47,14 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Draws how long to wait with what follows a connection, such as a request for the twin or a burst of reported
     /// properties.
     ///
-    /// After overload it is up to half of [`crate::RetryPolicy::overload_spread`], else up to
-    /// [`crate::RetryPolicy::first_spread`]: a fleet that was let in at the pace of connections may still ask for more
+    /// After overload it is up to half of [`crate::RetryPolicy::overload_jitter`], else up to
+    /// [`crate::RetryPolicy::first_jitter`]: a fleet that was let in at the pace of connections may still ask for more
     /// twins than the service gives.
     pub fn follow_up_delay(&mut self) -> Duration {
         let policy = &self.profile.session().retry;
         let overloaded = self.hub_backoff.is_overloaded();
         let spread =
-            if overloaded { short_millis(policy.overload_spread) >> 1 } else { short_millis(policy.first_spread) };
+            if overloaded { short_millis(policy.overload_jitter) >> 1 } else { short_millis(policy.first_jitter) };
         span(u64::from(self.rng.between(0, spread)))
     }
 
@@ -69,7 +69,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             overloaded_secs: backoff.is_overloaded().then(|| backoff.overloaded_secs(self.now)),
             spread_secs: backoff.spread().map_or(0, |spread| u32::try_from(spread.as_secs()).unwrap_or(u32::MAX)),
             refusals: backoff.refusals(),
-            fruitless: self.ladder.fruitless,
+            failed_registrations: self.ladder.failed_registrations,
         }
     }
 
@@ -78,7 +78,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     ///
     /// When the clocks tell that the device was off for longer than its trouble had lasted, and for more than a minute,
     /// only the hint counts: the trouble may well be over. Otherwise the back-off goes on where it was, and the first
-    /// attempt is spread as one after overload is. It waits for [`crate::RetryPolicy::spread_cap`] at most.
+    /// attempt is spread as one after overload is. It waits for [`crate::RetryPolicy::jitter_cap`] at most.
     pub fn restore_backoff(&mut self, memory: BackoffSnapshot, now: Instant) {
         let now = self.tick(now);
         if self.phase != Phase::Idle {
@@ -95,7 +95,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         let lasted = u64::from(memory.away_secs.max(memory.overloaded_secs.unwrap_or(0)));
         if off <= lasted.max(BackoffSnapshot::REBOOT_SECS) {
             self.hub_backoff.recall(&memory, u32::try_from(off).unwrap_or(u32::MAX), now);
-            self.ladder.fruitless = memory.fruitless;
+            self.ladder.failed_registrations = memory.failed_registrations;
         }
     }
 }

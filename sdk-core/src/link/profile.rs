@@ -6,10 +6,10 @@ use super::config::SessionConfig;
 use super::deliver::{Message, PublishError};
 use super::timeouts::Reprovisioning;
 use super::visit::{Answer, AnswerHead, Visit};
-use crate::io::{Assignment, Endpoint, Role};
+use crate::io::{Assignment, Endpoint, ServiceKind};
 use crate::mqtt::{Compose, Login, QoS};
-use crate::outbox::{Address, Entry};
-use crate::retry::{Occasion, Policy};
+use crate::outbox::{Destination, Entry};
+use crate::retry::{Policy, RetryContext};
 use crate::text::Text;
 
 /// Most filters of a profile: each has a bit in [`Places`].
@@ -38,7 +38,7 @@ pub trait Profile: Login + sealed::Sealed {
     /// Whether the application subscribes by itself: [`filters`](Self::filters).
     const SUBSCRIBES: bool;
 
-    /// Most bytes around the address and the payload of a message.
+    /// Most bytes around the destination and the payload of a message.
     const FRAME: usize;
 
     /// Checks all that can be known before the first packet.
@@ -54,8 +54,8 @@ pub trait Profile: Login + sealed::Sealed {
     fn identity(&self) -> &str;
 
     /// Returns the delay before an attempt; by default what the session's policy says.
-    fn retry_delay(&self, occasion: &Occasion, word: u32) -> Duration {
-        Policy::delay(&self.session().retry, occasion, word)
+    fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
+        Policy::delay(&self.session().retry, context, word)
     }
 
     /// Returns where to connect to.
@@ -106,8 +106,8 @@ pub trait Profile: Login + sealed::Sealed {
     fn check_message(&self, message: &Message<'_>, stamped: bool) -> Result<(), PublishError>;
 
     /// Returns whether the time of its acceptance is to be added to a message.
-    fn stamps(&self, address: Address<'_>) -> bool {
-        let _ = address;
+    fn stamps(&self, destination: Destination<'_>) -> bool {
+        let _ = destination;
         false
     }
 
@@ -165,8 +165,8 @@ pub trait Profile: Login + sealed::Sealed {
     }
 
     /// Returns which service the current attempt turns to.
-    fn role(&self) -> Role {
-        self.visit().map_or(Role::Hub, |visit| visit.role)
+    fn role(&self) -> ServiceKind {
+        self.visit().map_or(ServiceKind::Hub, |visit| visit.role)
     }
 }
 

@@ -97,8 +97,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         let retry_after_secs = u32::try_from(asked.as_secs()).ok();
         let failure = ProvisioningFailure::Unavailable { status: head.status, retry_after_secs };
         let (word, now) = (self.rng.word(), self.now);
-        let occasion = self.backoff_mut().note(Failure::Provisioning(failure), false, now);
-        let delay = self.profile.retry_delay(&occasion, word);
+        let context = self.backoff_mut().note(Failure::Provisioning(failure), false, now);
+        let delay = self.profile.retry_delay(&context, word);
         self.poll_after(delay.max(self.capped(POLL_INTERVAL)), asked);
     }
 

@@ -3,7 +3,7 @@
 use super::state::Phase;
 use super::{Event, Link, Profile, Received};
 use crate::failure::Failure;
-use crate::io::{Attempt, Input, Role, Taken};
+use crate::io::{Attempt, Input, ServiceKind, Taken};
 use crate::mqtt::{self, Decoded, Incoming, decode};
 use crate::outbox::Outbox;
 use crate::time::Instant;
@@ -110,10 +110,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         match packet {
             Incoming::ConnAck { session_present, code } if greeting => {
                 let config = self.profile.session();
-                let clean = self.role() == Role::Provisioning || config.clean_session;
+                let clean = self.role() == ServiceKind::Provisioning || config.clean_session;
                 if code != 0 {
                     self.attempt_failed(Failure::ConnectRefused(code));
-                } else if session_present && clean && self.role() == Role::Hub {
+                } else if session_present && clean && self.role() == ServiceKind::Hub {
                     self.attempt_failed(Failure::UnexpectedSession);
                 } else {
                     self.accepted(session_present);
@@ -136,7 +136,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<&'b str, &'b [u8]>> {
-        if self.role() == Role::Provisioning {
+        if self.role() == ServiceKind::Provisioning {
             return self.take_provisioning_answer(publish.topic, publish.payload);
         }
         if let Some(packet_id) = publish.packet_id

@@ -7,7 +7,7 @@ use super::subscriptions::{Asked, Held};
 use crate::failure::Failure;
 use crate::io::Attempt;
 use crate::mqtt::PacketId;
-use crate::outbox::{Lane, MessageId, Outbox};
+use crate::outbox::{MessageId, Outbox, Priority};
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -54,9 +54,9 @@ pub(super) struct Ladder {
     /// Since when it is, for all the link knows; `None` after a sign of life.
     pub(super) absent: Option<Instant>,
     /// Registrations since the last stable connection.
-    pub(super) fruitless: u8,
+    pub(super) failed_registrations: u8,
     /// Connections in a row that the hub accepted and closed at once, and that were of no use.
-    pub(super) turned_away: u8,
+    pub(super) immediate_closes: u8,
     /// Registrations since the link was made; each is billed.
     pub(super) registrations: u32,
 }
@@ -68,7 +68,7 @@ pub(super) struct Session {
     pub(super) urgent: Progress,
     /// The service kept the session for this connection.
     pub(super) resumed: bool,
-    /// Messages below the cursor of their lane that are still in the outbox.
+    /// Messages below the cursor of their priority that are still in the outbox.
     pub(super) in_flight: u16,
     /// An acknowledgement came on this connection.
     pub(super) progressed: bool,
@@ -83,18 +83,18 @@ pub(super) struct Session {
     pub(super) suspect: Option<(MessageId, u8)>,
 }
 
-/// How far a lane has come.
+/// How far a priority has come.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     /// The id of the next message accepted.
     pub(super) next_id: MessageId,
-    /// Every message of the lane below it was sent on this connection.
+    /// Every message of the priority below it was sent on this connection.
     pub(super) cursor: MessageId,
-    /// Every message of the lane below it may have been sent in this session before.
+    /// Every message of the priority below it may have been sent in this session before.
     pub(super) sent_before: MessageId,
-    /// Every message of the lane from it on was never sent.
+    /// Every message of the priority from it on was never sent.
     pub(super) high: MessageId,
-    /// When the lane's oldest message in flight became that.
+    /// When the priority's oldest message in flight became that.
     pub(super) since: Instant,
 }
 
@@ -221,23 +221,23 @@ const _: () = assert!(INBOUND <= u64::BITS as usize, "there is a bit for each");
 impl Session {
     pub(super) fn new<O: Outbox>(outbox: &O, rng: &mut Rng, now: Instant) -> Self {
         let mut urgent = None;
-        let mut from = Lane::Urgent.first_id();
-        while let Some(id) = outbox.next(from).filter(|id| id.lane() == Lane::Urgent) {
+        let mut from = Priority::Urgent.first_id();
+        while let Some(id) = outbox.next(from).filter(|id| id.priority() == Priority::Urgent) {
             urgent = Some(id);
             from = id.next();
         }
-        let normal = outbox.last().filter(|id| id.lane() == Lane::Normal);
-        // Half of a lane's numbers stay above the first one.
+        let normal = outbox.last().filter(|id| id.priority() == Priority::Normal);
+        // Half of a priority's numbers stay above the first one.
         let first = if urgent.is_some() && normal.is_some() { 0 } else { rng.long() >> 2 };
-        let progress = |lane: Lane, last: Option<MessageId>| {
-            let fresh = MessageId::new(lane.first_id().get() | first);
+        let progress = |priority: Priority, last: Option<MessageId>| {
+            let fresh = MessageId::new(priority.first_id().get() | first);
             let next_id = last.map_or(fresh, MessageId::next);
-            let oldest = outbox.first_of(lane).unwrap_or(next_id);
-            Progress { next_id, cursor: oldest, sent_before: lane.first_id(), high: oldest, since: now }
+            let oldest = outbox.first_of(priority).unwrap_or(next_id);
+            Progress { next_id, cursor: oldest, sent_before: priority.first_id(), high: oldest, since: now }
         };
         Self {
-            normal: progress(Lane::Normal, normal),
-            urgent: progress(Lane::Urgent, urgent),
+            normal: progress(Priority::Normal, normal),
+            urgent: progress(Priority::Urgent, urgent),
             resumed: false,
             in_flight: 0,
             progressed: false,
@@ -249,24 +249,24 @@ impl Session {
         }
     }
 
-    pub(super) const fn lane(&self, lane: Lane) -> &Progress {
-        match lane {
-            Lane::Normal => &self.normal,
-            Lane::Urgent => &self.urgent,
+    pub(super) const fn priority(&self, priority: Priority) -> &Progress {
+        match priority {
+            Priority::Normal => &self.normal,
+            Priority::Urgent => &self.urgent,
         }
     }
 
-    pub(super) const fn lane_mut(&mut self, lane: Lane) -> &mut Progress {
-        match lane {
-            Lane::Normal => &mut self.normal,
-            Lane::Urgent => &mut self.urgent,
+    pub(super) const fn priority_mut(&mut self, priority: Priority) -> &mut Progress {
+        match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Urgent => &mut self.urgent,
         }
     }
 
     /// Nothing was sent in this session before.
     pub(super) const fn forget_sent(&mut self) {
-        self.normal.sent_before = Lane::Normal.first_id();
-        self.urgent.sent_before = Lane::Urgent.first_id();
+        self.normal.sent_before = Priority::Normal.first_id();
+        self.urgent.sent_before = Priority::Urgent.first_id();
     }
 }
 

@@ -13,7 +13,7 @@ use super::profile::{FILTERS_MAX, Places, SubscribeError};
 use super::state::Phase;
 use super::{Event, Link, Profile};
 use crate::failure::Failure;
-use crate::io::{Role, SubscriptionId};
+use crate::io::{ServiceKind, SubscriptionId};
 use crate::mqtt::{PacketId, QoS};
 use crate::outbox::Outbox;
 use crate::time::Instant;
@@ -103,8 +103,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     fn to_ask(&self) -> Places {
         let asked = &self.wire.asked;
         let held = match self.role() {
-            Role::Provisioning => Places::from(asked.visit),
-            Role::Hub => self.session.subscriptions.held,
+            ServiceKind::Provisioning => Places::from(asked.visit),
+            ServiceKind::Hub => self.session.subscriptions.held,
         };
         self.profile.wanted() & !(held | asked.busy | asked.refused)
     }
@@ -113,7 +113,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn next_to_subscribe(&mut self, room: usize) -> Option<(u8, PacketId)> {
         let place = lowest(self.to_ask())?;
         let packet_id = self.ask_about(place, SUBSCRIBE_IDS, room)?;
-        self.session.subscriptions.touched |= if self.role() == Role::Hub { bit(place) } else { 0 };
+        self.session.subscriptions.touched |= if self.role() == ServiceKind::Hub { bit(place) } else { 0 };
         Some((place, packet_id))
     }
 
@@ -142,7 +142,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         let bit = bit(place);
         match codes {
             [code @ 0..=2] => {
-                if self.role() == Role::Provisioning {
+                if self.role() == ServiceKind::Provisioning {
                     self.wire.asked.visit = true;
                 } else if self.wire.asked.again & bit == 0 {
                     self.session.subscriptions.held |= bit;

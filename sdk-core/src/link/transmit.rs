@@ -2,7 +2,7 @@
 
 use super::state::Phase;
 use super::{Event, Link, Profile};
-use crate::io::{Action, Attempt, Output, Role, SignRequest};
+use crate::io::{Action, Attempt, Output, ServiceKind, SignRequest};
 use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe, Unsubscribe};
 use crate::outbox::{MessageId, Outbox};
 
@@ -139,7 +139,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Next::Open => return Output::Action(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
             Next::Connect => {
                 let session = self.profile.session();
-                let clean_session = self.role() == Role::Provisioning || session.clean_session;
+                let clean_session = self.role() == ServiceKind::Provisioning || session.clean_session;
                 let keep_alive_secs = u16::try_from(session.keep_alive.as_secs()).unwrap_or(u16::MAX);
                 Packet::Connect(Connect { login: &self.profile, clean_session, keep_alive_secs })
             }

@@ -7,7 +7,7 @@
 use core::time::Duration;
 
 use crate::failure::ProvisioningFailure;
-use crate::io::{Assignment, Role};
+use crate::io::{Assignment, ServiceKind};
 use crate::retry::Backoff;
 use crate::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Visit {
     /// Which service the current attempt turns to.
-    pub(super) role: Role,
+    pub(super) role: ServiceKind,
     /// What the latest visit brought.
     pub(super) assignment: Option<Assignment>,
     /// The back-off of the service that is visited.
@@ -27,12 +27,12 @@ pub struct Visit {
 impl Visit {
     /// Makes one without an assignment.
     pub(crate) fn new() -> Self {
-        Self { role: Role::Hub, assignment: None, backoff: Backoff::new(Instant::ORIGIN), request: 0 }
+        Self { role: ServiceKind::Hub, assignment: None, backoff: Backoff::new(Instant::ORIGIN), request: 0 }
     }
 
     /// Returns whether the current attempt is a visit.
     pub(crate) fn is_under_way(&self) -> bool {
-        self.role == Role::Provisioning
+        self.role == ServiceKind::Provisioning
     }
 
     /// Takes an assignment whose names were checked, and returns what that changes.

@@ -2,8 +2,8 @@
 
 use core::time::Duration;
 
-use super::{Cause, Occasion, Policy, RetryPolicy};
-use crate::failure::{Class, Disposition, Failure};
+use super::{Policy, RetryCause, RetryContext, RetryPolicy};
+use crate::failure::{Disposition, Failure, FailureClass};
 use crate::retry::BackoffSnapshot;
 use crate::rng::scale;
 use crate::time::{Instant, short_millis, span};
@@ -70,7 +70,7 @@ impl Backoff {
 
     /// Takes the hint `S`: over how long the fleet should spread after overload; zero for none.
     pub(crate) fn set_spread(&mut self, spread: Duration, policy: &RetryPolicy) {
-        self.spread_ms = short_millis(spread.min(policy.spread_cap));
+        self.spread_ms = short_millis(spread.min(policy.jitter_cap));
     }
 
     /// Returns the hint.
@@ -155,12 +155,12 @@ impl Backoff {
     /// `word` is random.
     #[must_use]
     pub fn first_delay(policy: &RetryPolicy, word: u32) -> Duration {
-        span(u64::from(scale(word, 0, short_millis(policy.first_spread))))
+        span(u64::from(scale(word, 0, short_millis(policy.first_jitter))))
     }
 
     /// Takes note of a failed attempt and returns the delay before the next one; `word` is random.
     ///
-    /// `flapped` says that the attempt had succeeded and its connection did not last for [`RetryPolicy::stable`], which
+    /// `flapped` says that the attempt had succeeded and its connection did not last for [`RetryPolicy::reset_after`], which
     /// counts as overload whatever ended it.
     pub fn failed(
         &mut self,
@@ -174,45 +174,45 @@ impl Backoff {
     }
 
     /// Returns what a policy knows when a stable connection was lost, and before the first attempt of all.
-    pub(crate) fn fresh(&self, now: Instant) -> Occasion {
-        self.occasion(Cause::Fresh, now)
+    pub(crate) fn fresh(&self, now: Instant) -> RetryContext {
+        self.context(RetryCause::Fresh, now)
     }
 
     /// Returns what a policy knows when the service is to be probed again, without a new failure.
-    pub(crate) fn again(&self, now: Instant) -> Occasion {
+    pub(crate) fn again(&self, now: Instant) -> RetryContext {
         let cause = match (self.refusals, self.proven) {
-            (0, false) => Cause::Unreachable,
-            (0, true) => Cause::Overload,
-            _ => Cause::Refused,
+            (0, false) => RetryCause::Unreachable,
+            (0, true) => RetryCause::Overload,
+            _ => RetryCause::Refused,
         };
-        self.occasion(cause, now)
+        self.context(cause, now)
     }
 
     /// Takes note of a failed attempt and returns what a policy knows then.
-    pub(crate) fn note(&mut self, failure: Failure, flapped: bool, now: Instant) -> Occasion {
+    pub(crate) fn note(&mut self, failure: Failure, flapped: bool, now: Instant) -> RetryContext {
         if matches!(failure, Failure::ConnackTimeout) {
             self.silences = self.silences.saturating_add(1);
         }
-        let class = if flapped { Class::Overload } else { failure.class() };
+        let class = if flapped { FailureClass::Overload } else { failure.class() };
         let cause = if let Disposition::RetryAfter(asked) = failure.disposition() {
             self.prove(now);
-            Cause::RetryAfter(asked)
-        } else if class == Class::Refused {
+            RetryCause::RetryAfter(asked)
+        } else if class == FailureClass::Refused {
             let rarely = failure.disposition() == Disposition::RetryRarely;
             self.refusals = if rarely { u8::MAX } else { self.refusals.saturating_add(1) };
-            Cause::Refused
-        } else if class == Class::Overload {
+            RetryCause::Refused
+        } else if class == FailureClass::Overload {
             self.prove(now)
         } else if self.proven {
             // Once overload was seen a silent SYN is no proof that the service is gone.
-            Cause::Overload
+            RetryCause::Overload
         } else if matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout) && self.suspects_overload() {
             self.suspect(now)
         } else {
             self.overloaded = None;
-            Cause::Unreachable
+            RetryCause::Unreachable
         };
-        self.occasion(cause, now)
+        self.context(cause, now)
     }
 
     /// Silence may be overload when the operator expects overload, or when the path to the service worked.
@@ -220,25 +220,25 @@ impl Backoff {
         self.closed || self.spread_ms > 0
     }
 
-    fn suspect(&mut self, now: Instant) -> Cause {
+    fn suspect(&mut self, now: Instant) -> RetryCause {
         if self.overloaded.is_some() {
-            return Cause::Silence;
+            return RetryCause::Silence;
         }
         self.overloaded = Some(now);
-        Cause::FirstOverload
+        RetryCause::FirstOverload
     }
 
-    fn prove(&mut self, now: Instant) -> Cause {
+    fn prove(&mut self, now: Instant) -> RetryCause {
         self.proven = true;
         if self.overloaded.is_some() {
-            return Cause::Overload;
+            return RetryCause::Overload;
         }
         self.overloaded = Some(now);
-        Cause::FirstOverload
+        RetryCause::FirstOverload
     }
 
-    fn occasion(&self, cause: Cause, now: Instant) -> Occasion {
-        Occasion {
+    fn context(&self, cause: RetryCause, now: Instant) -> RetryContext {
+        RetryContext {
             cause,
             away: before_and_since(self.away_before, self.lost, now),
             overloaded: self.overloaded.map(|since| before_and_since(self.overloaded_before, since, now)),

@@ -19,7 +19,7 @@ pub struct BackoffSnapshot {
     /// Refusals in a row.
     pub(crate) refusals: u8,
     /// Registrations since the last stable connection.
-    pub(crate) fruitless: u8,
+    pub(crate) failed_registrations: u8,
 }
 
 /// First byte of the present layout.
@@ -66,15 +66,15 @@ impl BackoffSnapshot {
         let saved = if self.saved_unix_secs > LATEST_SECS { LATEST_SECS } else { self.saved_unix_secs };
         let [t0, t1, t2, t3, t4, ..] = saved.to_le_bytes();
         let overloaded = self.overloaded_secs.is_some() as u8;
-        let (refusals, fruitless) = (self.refusals, self.fruitless);
+        let (refusals, failed_registrations) = (self.refusals, self.failed_registrations);
         #[rustfmt::skip]
         let kept = [
-            LAYOUT, overloaded, refusals, fruitless, a0, a1, a2, a3, o0, o1, o2, o3, s0, s1, s2, s3, t0, t1, t2, t3, t4,
+            LAYOUT, overloaded, refusals, failed_registrations, a0, a1, a2, a3, o0, o1, o2, o3, s0, s1, s2, s3, t0, t1, t2, t3, t4,
         ];
         let [c0, c1, c2] = checksum(&kept);
         #[rustfmt::skip]
         let all = [
-            LAYOUT, overloaded, refusals, fruitless, a0, a1, a2, a3, o0, o1, o2, o3, s0, s1, s2, s3, t0, t1, t2, t3, t4,
+            LAYOUT, overloaded, refusals, failed_registrations, a0, a1, a2, a3, o0, o1, o2, o3, s0, s1, s2, s3, t0, t1, t2, t3, t4,
             c0, c1, c2,
         ];
         all
@@ -86,7 +86,7 @@ impl BackoffSnapshot {
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
         #[rustfmt::skip]
         let [
-            layout, overloaded, refusals, fruitless, a0, a1, a2, a3, o0, o1, o2, o3, s0, s1, s2, s3, t0, t1, t2, t3, t4,
+            layout, overloaded, refusals, failed_registrations, a0, a1, a2, a3, o0, o1, o2, o3, s0, s1, s2, s3, t0, t1, t2, t3, t4,
             c0, c1, c2,
         ] = bytes;
         let (kept, _) = bytes.split_at(Self::LEN - 3);
@@ -101,7 +101,7 @@ impl BackoffSnapshot {
             overloaded_secs,
             spread_secs: u32::from_le_bytes([s0, s1, s2, s3]),
             refusals,
-            fruitless,
+            failed_registrations,
         })
     }
 }
@@ -118,7 +118,7 @@ mod tests {
             overloaded_secs: Some(3_600),
             spread_secs: 1_100,
             refusals: 2,
-            fruitless: 1,
+            failed_registrations: 1,
         };
         assert_eq!(BackoffSnapshot::from_bytes(memory.to_bytes()), Some(memory));
         let calm = BackoffSnapshot { overloaded_secs: None, ..memory };
@@ -141,7 +141,7 @@ mod tests {
             overloaded_secs: Some(3_600),
             spread_secs: 1_100,
             refusals: 2,
-            fruitless: 1,
+            failed_registrations: 1,
         };
         let good = memory.to_bytes();
         for bit in 0..8 * BackoffSnapshot::LEN {

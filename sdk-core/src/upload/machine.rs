@@ -211,7 +211,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
                 if now.since(self.since) > self.options.patience {
                     self.end(Err(UploadError::GaveUp(Obstacle::Unassigned)));
                 } else {
-                    self.wait = Some(now.after(self.policy.floor));
+                    self.wait = Some(now.after(self.policy.min_delay));
                 }
             }
             (Input::NoHub, Step::Home) => self.end(Err(UploadError::NoHub)),

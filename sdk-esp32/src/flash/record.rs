@@ -1,6 +1,6 @@
 //! A message as a record in flash.
 
-use steadfast_core::{Address, Entry, Instant, MessageId};
+use steadfast_core::{Destination, Entry, Instant, MessageId};
 
 /// Form of the records written.
 pub(super) const FORM: u8 = 1;
@@ -24,8 +24,8 @@ pub(super) const NEVER: u64 = u64::MAX;
 
 /// Writes a record and returns its length, `None` when it does not fit.
 pub(super) fn write(entry: &Entry<'_>, record: &mut [u8]) -> Option<usize> {
-    let text = entry.address.text();
-    let telemetry = if matches!(entry.address, Address::Telemetry(_)) { TELEMETRY } else { 0 };
+    let text = entry.destination.text();
+    let telemetry = if matches!(entry.destination, Destination::Telemetry(_)) { TELEMETRY } else { 0 };
     let stamp = entry.created_unix_ms.map(u64::to_le_bytes);
     let form = FORM | telemetry | if stamp.is_some() { STAMPED } else { 0 };
     let expires = entry.expires.map_or(NEVER, Instant::as_millis);
@@ -61,12 +61,12 @@ pub(super) fn read(record: &[u8]) -> Result<Entry<'_>, u8> {
         }
         let (text, payload) = rest.split_at_checked(usize::from(u16::from_le_bytes(*text_len)))?;
         let text = core::str::from_utf8(text).ok()?;
-        let address = if form & TELEMETRY != 0 { Address::Telemetry(text) } else { Address::Topic(text) };
+        let destination = if form & TELEMETRY != 0 { Destination::Telemetry(text) } else { Destination::Topic(text) };
         let expires = match u64::from_le_bytes(*expires) {
             NEVER => None,
             millis => Some(Instant::from_millis(millis)),
         };
-        Some(Entry { id: MessageId::new(u64::from_le_bytes(*id)), address, payload, expires, created_unix_ms })
+        Some(Entry { id: MessageId::new(u64::from_le_bytes(*id)), destination, payload, expires, created_unix_ms })
     };
     if form & !FLAGS == FORM { parse().ok_or(form) } else { Err(form) }
 }

@@ -9,7 +9,7 @@ use embedded_io::{ErrorKind, ErrorType};
 use embedded_svc::http::client::asynch::Connection as AsyncConnection;
 use embedded_svc::http::client::{Connection, Headers, Method, Status};
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Failure, Instant, Role, SignRequest};
+use steadfast_core::{Failure, Instant, ServiceKind, SignRequest};
 use steadfast_esp32::Board;
 use steadfast_esp32::upload::HttpRequest;
 use steadfast_esp32::upload::embedded_svc::{AsyncConnections, Connections};
@@ -86,7 +86,7 @@ impl Board for Net {
     }
 
     fn sign(&mut self, request: SignRequest<'_>) -> Result<[u8; 32], Failure> {
-        assert_eq!(request.role, Role::Hub);
+        assert_eq!(request.role, ServiceKind::Hub);
         Ok(SymmetricKey::from_bytes(b"0123456789abcdef").unwrap().sign(&request.text))
     }
 

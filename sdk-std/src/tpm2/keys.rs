@@ -6,7 +6,7 @@ use std::slice::Chunks;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use steadfast_core::Role;
+use steadfast_core::ServiceKind;
 
 use super::error::{HANDLE, Tpm2Error};
 use super::primary::{ENDORSEMENT, NULL, SHA256, aes};
@@ -133,7 +133,7 @@ impl Kept {
     }
 
     /// Reads the key of a role.
-    pub(super) fn read(directory: &Path, role: Role) -> Result<Self, Tpm2Error> {
+    pub(super) fn read(directory: &Path, role: ServiceKind) -> Result<Self, Tpm2Error> {
         let text = match atomic_file::read(&path(directory, role)) {
             Ok(text) => text,
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::InvalidData) => {
@@ -155,7 +155,7 @@ impl Kept {
     }
 
     /// Keeps the key for a role, in place of the one before.
-    pub(super) fn write(&self, directory: &Path, role: Role) -> Result<(), Tpm2Error> {
+    pub(super) fn write(&self, directory: &Path, role: ServiceKind) -> Result<(), Tpm2Error> {
         let [public, private] = [&self.public, &self.private].map(|bytes| STANDARD.encode(bytes));
         let text = format!("{HEAD}\n{public}\n{private}\n");
         atomic_file::replace(&path(directory, role), &text).map_err(|error| Tpm2Error::Directory(error.to_string()))
@@ -180,8 +180,8 @@ pub(super) fn of_kept(error: Tpm2Error) -> Tpm2Error {
     if load && !error.is(HANDLE) { Tpm2Error::NoKey } else { error }
 }
 
-fn path(directory: &Path, role: Role) -> PathBuf {
-    directory.join(if role == Role::Hub { "hub.tpm2" } else { "registration.tpm2" })
+fn path(directory: &Path, role: ServiceKind) -> PathBuf {
+    directory.join(if role == ServiceKind::Hub { "hub.tpm2" } else { "registration.tpm2" })
 }
 
 #[cfg(test)]
@@ -191,20 +191,20 @@ mod tests {
     #[test]
     fn a_kept_key_is_read_as_it_was_written_and_a_spoilt_one_counts_as_none() {
         let directory = tempfile::tempdir().unwrap();
-        assert_eq!(Kept::read(directory.path(), Role::Hub), Err(Tpm2Error::NoKey));
+        assert_eq!(Kept::read(directory.path(), ServiceKind::Hub), Err(Tpm2Error::NoKey));
         let kept = Kept { public: vec![1, 2, 3], private: vec![4; 200] };
-        kept.write(directory.path(), Role::Hub).unwrap();
-        assert_eq!(Kept::read(directory.path(), Role::Provisioning), Err(Tpm2Error::NoKey));
-        let file = path(directory.path(), Role::Hub);
+        kept.write(directory.path(), ServiceKind::Hub).unwrap();
+        assert_eq!(Kept::read(directory.path(), ServiceKind::Provisioning), Err(Tpm2Error::NoKey));
+        let file = path(directory.path(), ServiceKind::Hub);
         let text = std::fs::read_to_string(&file).unwrap();
         for end in 0..text.len() - 9 {
             std::fs::write(&file, &text[..end]).unwrap();
-            let _ = Kept::read(directory.path(), Role::Hub);
+            let _ = Kept::read(directory.path(), ServiceKind::Hub);
         }
         std::fs::write(&file, text.replace(HEAD, "another")).unwrap();
-        assert_eq!(Kept::read(directory.path(), Role::Hub), Err(Tpm2Error::NoKey));
-        kept.write(directory.path(), Role::Hub).unwrap();
-        assert_eq!(Kept::read(directory.path(), Role::Hub), Ok(kept));
+        assert_eq!(Kept::read(directory.path(), ServiceKind::Hub), Err(Tpm2Error::NoKey));
+        kept.write(directory.path(), ServiceKind::Hub).unwrap();
+        assert_eq!(Kept::read(directory.path(), ServiceKind::Hub), Ok(kept));
     }
 
     #[test]

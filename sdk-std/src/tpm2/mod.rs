@@ -10,7 +10,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use steadfast_core::{Role, SignRequest};
+use steadfast_core::{ServiceKind, SignRequest};
 
 pub use self::error::Tpm2Error;
 use self::keys::Kept;
@@ -135,7 +135,7 @@ impl Tpm for Tpm2 {
         Box::pin(std::future::ready(Ok(self.0.keys.clone())))
     }
 
-    fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()> {
+    fn activate(&self, role: ServiceKind, wrapped: Vec<u8>) -> TpmWork<()> {
         self.work(move |inner, line| {
             let Tpm2Handles { endorsement_key, storage_root_key } = inner.handles;
             Kept::unwrap(line, endorsement_key, storage_root_key, &wrapped)?.write(&inner.directory, role)

@@ -98,7 +98,7 @@ async fn idle(order: &Order) -> Result<Answer, String> {
 async fn outage(order: &Order) -> Result<Answer, String> {
     // The default, as it is for a device whose connection has lasted: nobody wants to wait for that here.
     let mut policy = RetryPolicy::DEFAULT;
-    policy.stable = Duration::from_millis(200);
+    policy.reset_after = Duration::from_millis(200);
     let (device, driver) = device(order, &tls(order), "bench-01", policy)?;
     tokio::spawn(driver);
     up(&device).await?;
@@ -124,7 +124,7 @@ async fn outage(order: &Order) -> Result<Answer, String> {
 /// The default policy but for its first spread, which would only delay the measurement.
 fn at_once() -> RetryPolicy {
     let mut policy = RetryPolicy::DEFAULT;
-    policy.first_spread = Duration::from_millis(1);
+    policy.first_jitter = Duration::from_millis(1);
     policy
 }
 

@@ -29,7 +29,7 @@ pub struct Plan {
     /// The keep-alive interval.
     pub keep_alive: Duration,
     /// After how many connections a poison message is set aside.
-    pub reject_after: Option<u8>,
+    pub poison_threshold: Option<u8>,
     /// The device keeps its assignment and memory over restarts.
     pub keeps: bool,
 }
@@ -41,7 +41,7 @@ impl Default for Plan {
             expiry: None,
             window: 4,
             keep_alive: Duration::from_secs(240),
-            reject_after: None,
+            poison_threshold: None,
             keeps: false,
         }
     }
@@ -60,7 +60,7 @@ impl Plan {
         config.session.expiry = self.expiry;
         config.session.window = self.window;
         config.session.keep_alive = self.keep_alive;
-        config.session.reject_after = self.reject_after;
+        config.session.poison_threshold = self.poison_threshold;
         Box::leak(Box::new(config))
     }
 }

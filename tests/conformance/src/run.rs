@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use steadfast_core::{Lane, Message, MessageId, State};
+use steadfast_core::{Message, MessageId, Priority, State};
 
 use crate::cloud::{Cloud, Shared};
 use crate::{Plan, Seen, Subject};
@@ -207,11 +207,11 @@ impl<S: Subject> Run<S> {
         assert_eq!(once.len(), delivered.len(), "a message was delivered twice");
         assert_eq!(self.device.ledger().delivered, delivered.len() as u64, "a delivery without its event");
         let stored = self.cloud.borrow().stored();
-        for lane in [Lane::Urgent, Lane::Normal] {
+        for priority in [Priority::Urgent, Priority::Normal] {
             let sent: Vec<&String> = self
                 .accepted
                 .iter()
-                .filter(|(id, _)| MessageId::new(*id).lane() == lane)
+                .filter(|(id, _)| MessageId::new(*id).priority() == priority)
                 .map(|(_, payload)| payload)
                 .collect();
             let arrived: Vec<&String> = stored.iter().filter(|payload| sent.contains(payload)).collect();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use conformance::scenarios::{connecting, delivery, services, stopping};
 use conformance::{Asynchronous, Blocking, Core, Linux, Plan, Seen, Shared, Subject};
-use steadfast_core::{Lane, Ledger, Message, State};
+use steadfast_core::{Ledger, Message, Priority, State};
 
 const LOSES_A_MESSAGE: u8 = 1;
 const REPORTS_DELIVERY_EARLY: u8 = 2;
@@ -44,7 +44,7 @@ impl<S: Subject, const MISTAKE: u8> Subject for Mistaken<S, MISTAKE> {
             return Some(5);
         }
         if MISTAKE == FORGETS_URGENCY {
-            message.lane = Lane::Normal;
+            message.priority = Priority::Normal;
         }
         let id = self.inner.publish(message);
         if MISTAKE == REPORTS_DELIVERY_EARLY {

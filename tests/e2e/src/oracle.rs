@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hub_emulator::{Outcome, Receipt};
-use steadfast::{Class, Failure, LinkEvent as Event};
+use steadfast::{Failure, FailureClass, LinkEvent as Event};
 
 use crate::{Actor, DPS_HOST, Scene, Sent};
 
@@ -101,7 +101,7 @@ fn pace(scene: &Scene, actor: &Actor) {
     let policy = actor.policy;
     let opened: Vec<Duration> = scene.emulator.ledger().connections().iter().map(|record| record.opened_at).collect();
     // What the failure before was, at the hub and at the provisioning service, since the link last held for a while.
-    let mut before: [Option<Class>; 2] = [None, None];
+    let mut before: [Option<FailureClass>; 2] = [None, None];
     let mut up: Option<Duration> = None;
     let receipts = scene.emulator.ledger().receipts(&actor.name);
     let acknowledged: Vec<Duration> = receipts.iter().filter_map(|receipt| receipt.acknowledged_at).collect();
@@ -116,25 +116,26 @@ fn pace(scene: &Scene, actor: &Actor) {
         let early = opened.iter().find(|opened| wait.contains(*opened));
         assert!(early.is_none(), "{failure}: told at {at:?} to wait {delay:?}, connected at {early:?}");
         let age = at.saturating_sub(actor.started) + SLACK;
-        let asked = policy.retry_after_cap + policy.retry_after_cap.max(policy.first_spread);
-        let most = [policy.first_spread * 4, policy.floor, policy.overload_spread, policy.refused_cap, asked, age / 2];
+        let asked = policy.retry_after_cap + policy.retry_after_cap.max(policy.first_jitter);
+        let most =
+            [policy.first_jitter * 4, policy.min_delay, policy.overload_jitter, policy.refused_cap, asked, age / 2];
         assert!(most.iter().any(|most| delay <= *most), "{failure}: {delay:?}");
         let was_up = up.take();
-        if was_up.is_some_and(|up| at - up + SLACK >= policy.stable) {
+        if was_up.is_some_and(|up| at - up + SLACK >= policy.reset_after) {
             before = [None, None];
             early_ends = 0;
         }
         let useful = was_up.is_some_and(|up| acknowledged.iter().any(|one| *one + SLACK >= up && *one <= at));
         let line = failure.is_loss() || failure == Failure::KeepAliveTimeout;
-        if useful && line && early_ends < 3 && delay <= policy.first_spread * (1 << early_ends) {
+        if useful && line && early_ends < 3 && delay <= policy.first_jitter * (1 << early_ends) {
             early_ends += 1;
             before[0] = None;
             continue;
         }
         let before = &mut before[usize::from(matches!(failure, Failure::Provisioning(_)))];
         let least = match (before.replace(failure.class()), failure.class()) {
-            (Some(Class::Overload), Class::Overload) => policy.overload_spread / 2,
-            (Some(_), Class::Unreachable | Class::Protocol | Class::Local) => policy.floor / 2,
+            (Some(FailureClass::Overload), FailureClass::Overload) => policy.overload_jitter / 2,
+            (Some(_), FailureClass::Unreachable | FailureClass::Protocol | FailureClass::Local) => policy.min_delay / 2,
             _ => Duration::ZERO,
         };
         let milli = Duration::from_millis(1);

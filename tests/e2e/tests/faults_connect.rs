@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use e2e::{Actor, DEVICE, HUB_A, PATIENCE, Pipe, Scene, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{CloseReason, Config, Fault, Flaw, HubConfig, Injection, Outcome, Rate};
-use steadfast::{Class, Failure, LinkEvent as Event, Subscriptions, TlsFailure};
+use steadfast::{Failure, FailureClass, LinkEvent as Event, Subscriptions, TlsFailure};
 
 on_every_pipe!(
     refusals_are_told_by_their_code_and_overcome,
@@ -67,7 +67,11 @@ async fn a_hub_that_closes_or_says_nonsense_is_tried_again(pipe: Pipe) {
         for failure in failures {
             let class = failure.class();
             // Over another MQTT client nonsense and a close look the same.
-            let fits = if told { class == Class::Overload } else { class == Class::Protocol || pipe != Pipe::Bytes };
+            let fits = if told {
+                class == FailureClass::Overload
+            } else {
+                class == FailureClass::Protocol || pipe != Pipe::Bytes
+            };
             assert!(fits, "{fault:?}: {failure}");
         }
         actor.finish(&scene).await;
@@ -105,7 +109,7 @@ async fn accept_then_close_is_no_hot_loop(pipe: Pipe) {
         .into_iter()
         .filter_map(|(_, event)| if let Event::Retrying { delay, .. } = event { Some(delay) } else { None })
         .collect();
-    assert!(waits[1..].iter().all(|wait| *wait >= policy().overload_spread / 2), "{waits:?}");
+    assert!(waits[1..].iter().all(|wait| *wait >= policy().overload_jitter / 2), "{waits:?}");
     let verdict = actor.finish(&scene).await;
     assert_eq!(verdict.accepted, 6);
 }
@@ -115,7 +119,7 @@ async fn a_captive_portal_is_a_network_failure(pipe: Pipe) {
         let (scene, actor) = meet(pipe, fault, 2).await;
         actor.up().await;
         let failures = actor.failures();
-        assert!(failures.iter().all(|failure| failure.class() == Class::Unreachable), "{failures:?}");
+        assert!(failures.iter().all(|failure| failure.class() == FailureClass::Unreachable), "{failures:?}");
         let verdict = actor.finish(&scene).await;
         assert_eq!((verdict.accepted, verdict.connections), (1, 3));
     }
@@ -322,9 +326,9 @@ async fn a_hub_at_the_limit_of_its_admission_takes_everyone_in_the_end(pipe: Pip
     for actor in &actors {
         actor.delivered().await;
     }
-    let turned_away = |record: &hub_emulator::ConnectionRecord| record.outcome == Outcome::Unanswered;
+    let immediate_closes = |record: &hub_emulator::ConnectionRecord| record.outcome == Outcome::Unanswered;
     let records = scene.emulator.ledger().connections();
-    assert!(records.iter().any(turned_away), "some were turned away");
+    assert!(records.iter().any(immediate_closes), "some were turned away");
     assert!(records.len() <= 12 * 12, "{} connections", records.len());
     for actor in actors {
         actor.finish_among_others(&scene).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use e2e::{Actor, DEVICE, GROUP, HUB_A, HUB_B, Pipe, Scene, Verdict, on_every_pipe, policy, timeouts, until};
 use hub_emulator::{Config, DpsConfig, DpsFault, Enrollment, Fault, Injection, Key};
-use steadfast::{Advice, Class, Dps, Failure, LinkEvent as Event, ProvisioningFailure};
+use steadfast::{Advice, Dps, Failure, FailureClass, LinkEvent as Event, ProvisioningFailure};
 
 on_every_pipe!(
     a_throttled_registration_waits_as_long_as_asked,
@@ -89,7 +89,7 @@ async fn a_throttled_registration_without_a_word_waits_as_for_overload(pipe: Pip
     let told = Failure::Provisioning(ProvisioningFailure::Unavailable { status: 429, retry_after_secs: None });
     assert_eq!(actor.failures(), [told; 3]);
     let delays = delays(&actor);
-    assert!(delays[1..].iter().all(|delay| *delay >= policy().overload_spread / 2), "{delays:?}");
+    assert!(delays[1..].iter().all(|delay| *delay >= policy().overload_jitter / 2), "{delays:?}");
     actor.finish(&scene).await;
 }
 
@@ -274,7 +274,11 @@ async fn a_service_that_is_down_is_found_again(pipe: Pipe) {
     let mut actor = scene.run_member(pipe);
     actor.send(2).await;
     until("tried thrice", || actor.failures().len() >= 3).await;
-    assert!(actor.failures().iter().all(|failure| failure.class() == Class::Unreachable), "{:?}", actor.failures());
+    assert!(
+        actor.failures().iter().all(|failure| failure.class() == FailureClass::Unreachable),
+        "{:?}",
+        actor.failures()
+    );
     scene.emulator.dps().up();
     actor.finish(&scene).await;
 }

@@ -9,7 +9,7 @@ use hub_emulator::{
     CloseReason, Config, DeviceAuth, DpsConfig, DpsRefusal, Enrollment, Fault, HubConfig, Injection, Key, Outcome,
     Refusal,
 };
-use steadfast::{Advice, Class, Failure, LinkEvent as Event, Reprovisioning, Subscriptions};
+use steadfast::{Advice, Failure, FailureClass, LinkEvent as Event, Reprovisioning, Subscriptions};
 
 on_every_pipe!(
     a_disabled_device_waits_and_comes_back_when_enabled,
@@ -188,7 +188,7 @@ async fn overload_never_leads_to_the_provisioning_service(pipe: Pipe) {
     actor.send(5).await;
     until("all met", || actor.device.look().failures >= 4 || actor.failures().len() >= 5).await;
     actor.delivered().await;
-    assert!(actor.failures().iter().all(|failure| failure.class() == Class::Overload), "{:?}", actor.failures());
+    assert!(actor.failures().iter().all(|failure| failure.class() == FailureClass::Overload), "{:?}", actor.failures());
     actor.finish(&scene).await;
     assert_eq!(scene.emulator.dps().registration_count(DEVICE), 1);
 }
@@ -252,7 +252,7 @@ async fn a_wrong_key_is_told_as_a_refusal_at_the_pace_of_refusals(pipe: Pipe) {
         .filter_map(|(_, event)| if let Event::Retrying { delay, .. } = event { Some(delay) } else { None })
         .collect();
     // A fresh token first, then slower and slower.
-    assert!(waits[0] <= policy().first_spread, "{waits:?}");
+    assert!(waits[0] <= policy().first_jitter, "{waits:?}");
     assert!(waits[1] >= policy().refused_first && waits[2] >= policy().refused_first * 2, "{waits:?}");
     scene.emulator.hub(HUB_A).device(DEVICE).set_auth(e2e::key()).unwrap();
     actor.finish(&scene).await;

@@ -103,7 +103,7 @@ async fn cut_at(pipe: Pipe, cut: impl Fn(u64) -> Fault, places: &[u64]) {
     let scene = Scene::at_hub().await;
     // Every connection counts as one that lasted, or the back-off would grow with each cut.
     let mut policy = policy();
-    policy.stable = Duration::from_millis(1);
+    policy.reset_after = Duration::from_millis(1);
     let mut actor = e2e::Actor::start(&scene, DEVICE, scene.device(pipe).retry(policy), 10);
     actor.policy = policy;
     actor.send(1).await;
@@ -279,8 +279,8 @@ async fn telemetry_beyond_the_throttle_is_closed_upon_and_arrives(pipe: Pipe) {
 async fn a_message_that_kills_every_connection_is_set_aside_when_asked(pipe: Pipe) {
     let scene = Scene::at_hub().await;
     let mut hasty = policy();
-    hasty.overload_spread = Duration::from_millis(40);
-    let builder = scene.device(pipe).reject_after(2).retry(hasty).window(4);
+    hasty.overload_jitter = Duration::from_millis(40);
+    let builder = scene.device(pipe).poison_threshold(2).retry(hasty).window(4);
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
     let first = soon(device.send(&steadfast::Telemetry::new("good"))).await.unwrap();

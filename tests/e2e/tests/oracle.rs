@@ -57,7 +57,7 @@ async fn attempts_in_a_hurry_are_found() {
     let scene = Scene::at_hub().await;
     scene.emulator.hub(HUB_A).inject(Injection::times(Fault::CloseAfterConnack, 4));
     let mut hurry = policy();
-    hurry.overload_spread = Duration::from_millis(1);
+    hurry.overload_jitter = Duration::from_millis(1);
     let mut actor = Actor::start(&scene, DEVICE, scene.device(Pipe::Bytes).retry(hurry), 10);
     actor.send(3).await;
     actor.delivered().await;

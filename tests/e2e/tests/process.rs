@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::{Actor, DEVICE, HUB_A, Pipe, Scene, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{CloseReason, Config, Enrollment, Fault, HubConfig, Injection, Key, LedgerMode};
 use steadfast::{
-    Class, Device, Dps, LinkEvent as Event, Overflow, SendError, State, Subscriptions, Telemetry, Undelivered,
+    Device, Dps, FailureClass, LinkEvent as Event, Overflow, SendError, State, Subscriptions, Telemetry, Undelivered,
 };
 
 on_every_pipe!(
@@ -273,7 +273,9 @@ async fn fifty_devices_with_one_poisoned_identity(pipe: Pipe) {
     }
     let healthy_at = scene.emulator.now();
     assert!(ill.device.look().state != State::Up);
-    assert!(ill.failures().iter().all(|failure| matches!(failure.class(), Class::Overload | Class::Refused)));
+    assert!(
+        ill.failures().iter().all(|failure| matches!(failure.class(), FailureClass::Overload | FailureClass::Refused))
+    );
     for actor in actors {
         let verdict = actor.finish_among_others(&scene).await;
         assert_eq!((verdict.duplicates, verdict.accepted), (0, 1));
@@ -293,8 +295,8 @@ async fn two_seeds_spread_a_fleet_and_lose_nothing(pipe: Pipe) {
             .ledger(LedgerMode::Full);
         let scene = Scene::start(config).await;
         let mut spread = policy();
-        spread.first_spread = Duration::from_millis(400);
-        spread.overload_spread = Duration::from_millis(400);
+        spread.first_jitter = Duration::from_millis(400);
+        spread.overload_jitter = Duration::from_millis(400);
         let mut actors = Vec::new();
         for name in fleet(12) {
             let dps = Dps::new(&scene.emulator.dps().id_scope(), &name);

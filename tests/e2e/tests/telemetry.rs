@@ -1,4 +1,4 @@
-//! Telemetry over real TLS, as the hub's ledger shows it: the order of the lanes, the properties, the size.
+//! Telemetry over real TLS, as the hub's ledger shows it: the order of the priorities, the properties, the size.
 
 #![expect(clippy::unwrap_used, reason = "a test fails where it is")]
 
@@ -11,7 +11,7 @@ use steadfast::{Builder, Device, Overflow, PublishError, Receipt, SendError, Sta
 on_every_pipe!(
     an_alarm_overtakes_a_backlog_gathered_offline,
     an_alarm_on_a_busy_link_waits_only_for_what_is_in_flight,
-    each_lane_arrives_in_order_across_cuts_and_a_move,
+    each_priority_arrives_in_order_across_cuts_and_a_move,
     an_alarm_takes_the_place_of_the_oldest_normal_message,
     an_alarm_goes_before_those_who_wait_for_room,
     every_property_arrives_as_it_was_set,
@@ -99,7 +99,7 @@ async fn an_alarm_on_a_busy_link_waits_only_for_what_is_in_flight(pipe: Pipe) {
     assert_eq!(bodies[5..], numbers(4..50));
 }
 
-async fn each_lane_arrives_in_order_across_cuts_and_a_move(pipe: Pipe) {
+async fn each_priority_arrives_in_order_across_cuts_and_a_move(pipe: Pipe) {
     let scene = Scene::provisioned().await;
     let Offline { device, driver } = offline(scene.member(pipe).window(5));
     let mut receipts = Vec::new();

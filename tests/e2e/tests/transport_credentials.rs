@@ -13,7 +13,7 @@ use hub_emulator::{
     Attestation, Authority, Config, DeviceAuth, DeviceCertificate, DeviceHandle, DpsConfig, Enrollment, HubConfig, Key,
 };
 use steadfast::{
-    ClientCertificate, Dps, Failure, LinkEvent as Event, LocalFailure, Obtaining, Role, SignError, TokenRequest,
+    ClientCertificate, Dps, Failure, LinkEvent as Event, LocalFailure, Obtaining, ServiceKind, SignError, TokenRequest,
     TokenSource,
 };
 
@@ -202,7 +202,7 @@ async fn tokens_from_elsewhere_are_sent_as_they_are(pipe: Pipe) {
     let verdict = actor.finish(&scene).await;
     assert_eq!((verdict.duplicates, verdict.accepted), (0, 1));
     let asked = asked.lock().unwrap();
-    assert_eq!((asked[0].role, asked[0].refusals, asked.len()), (Role::Hub, 0, 1));
+    assert_eq!((asked[0].role, asked[0].refusals, asked.len()), (ServiceKind::Hub, 0, 1));
     assert_eq!(asked[0].resource, format!("{HUB_A}/devices/{DEVICE}"));
 }
 

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use e2e::{Actor, DEVICE, DPS_HOST, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, until};
 use hub_emulator::{Attestation, Authority, Config, DpsConfig, DpsFault, Enrollment, Injection, SoftTpm};
 use steadfast::{
-    BuildError, Builder, ClientCertificate, Device, Dps, Failure, LocalFailure, ProvisioningFailure, Role, SignError,
-    SignRequest, Signing, Tpm, TpmKeys, TpmWork,
+    BuildError, Builder, ClientCertificate, Device, Dps, Failure, LocalFailure, ProvisioningFailure, ServiceKind,
+    SignError, SignRequest, Signing, Tpm, TpmKeys, TpmWork,
 };
 
 on_every_pipe!(
@@ -31,8 +31,8 @@ struct Chip {
     activations: Arc<AtomicUsize>,
 }
 
-fn place(role: Role) -> usize {
-    usize::from(role == Role::Hub)
+fn place(role: ServiceKind) -> usize {
+    usize::from(role == ServiceKind::Hub)
 }
 
 impl Tpm for Chip {
@@ -41,7 +41,7 @@ impl Tpm for Chip {
         Box::pin(ready(Ok(TpmKeys { endorsement_key, storage_root_key: b"a storage root key".to_vec() })))
     }
 
-    fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()> {
+    fn activate(&self, role: ServiceKind, wrapped: Vec<u8>) -> TpmWork<()> {
         self.activations.fetch_add(1, Ordering::Relaxed);
         let taken = self.tpm.activate(place(role), &wrapped);
         Box::pin(ready(if taken { Ok(()) } else { Err(SignError::new("not for this TPM")) }))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use e2e::{Actor, DEVICE, DPS_HOST, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, soon, until};
 use hub_emulator::{Attestation, Config, DpsConfig, Enrollment, Key, wrap_for_tpm};
 use steadfast::{
-    Builder, Dps, Failure, LocalFailure, Role, SignRequest, Signing, Status, Tpm, Tpm2, Tpm2Error, Tpm2Handles,
+    Builder, Dps, Failure, LocalFailure, ServiceKind, SignRequest, Signing, Status, Tpm, Tpm2, Tpm2Error, Tpm2Handles,
     TpmKeys, TpmWork,
 };
 use steadfast_core::text::Text;
@@ -163,7 +163,7 @@ impl Tpm for Impostor {
         self.shown.keys()
     }
 
-    fn activate(&self, role: Role, wrapped: Vec<u8>) -> TpmWork<()> {
+    fn activate(&self, role: ServiceKind, wrapped: Vec<u8>) -> TpmWork<()> {
         self.own.activate(role, wrapped)
     }
 
@@ -172,7 +172,7 @@ impl Tpm for Impostor {
     }
 }
 
-fn request(role: Role, text: &str) -> SignRequest<'_> {
+fn request(role: ServiceKind, text: &str) -> SignRequest<'_> {
     SignRequest::new(role, 0, Text::from(text))
 }
 
@@ -182,7 +182,7 @@ async fn a_tpm_that_the_keys_were_not_wrapped_for_takes_none_and_the_device_says
     let [shown, own] = [machines[0].open(), machines[1].open()];
     let scene = scene(&shown).await;
     let wrapped = wrapped_for(&shown, &Key::from_seed("a key")).await;
-    let refused = own.activate(Role::Hub, wrapped).await.unwrap_err().to_string();
+    let refused = own.activate(ServiceKind::Hub, wrapped).await.unwrap_err().to_string();
     assert!(refused.contains("the TPM does not take the key (TPM2_ActivateCredential: 0x"), "{refused}");
     let actor = Actor::start(&scene, DEVICE, member(&scene, Pipe::Bytes, Impostor { shown, own }), 10);
     let told = |status: &Status| status.last_failure == Some(Failure::Local(LocalFailure::Signing));
@@ -200,8 +200,8 @@ async fn wrapped_for(tpm: &Tpm2, key: &Key) -> Vec<u8> {
 async fn a_tpm_signs_texts_of_any_length_with_the_key_of_each_role() {
     let machine = Machine::new();
     let tpm = machine.open();
-    let keys = [(Role::Provisioning, Key::from_seed("one")), (Role::Hub, Key::random())];
-    let missing = tpm.sign(request(Role::Hub, "text")).await.unwrap_err().to_string();
+    let keys = [(ServiceKind::Provisioning, Key::from_seed("one")), (ServiceKind::Hub, Key::random())];
+    let missing = tpm.sign(request(ServiceKind::Hub, "text")).await.unwrap_err().to_string();
     assert!(missing.contains("the TPM has no key of this device"), "{missing}");
     for (role, key) in &keys {
         tpm.activate(*role, wrapped_for(&tpm, key).await).await.unwrap();
@@ -248,13 +248,13 @@ async fn a_tpm_is_spoken_to_through_a_device_as_through_a_socket() {
     let key = Key::random();
     let device = CharacterDevice::of(&machine);
     let tpm = Tpm2::open(&device.1, machine.keys()).unwrap();
-    tpm.activate(Role::Hub, wrapped_for(&tpm, &key).await).await.unwrap();
+    tpm.activate(ServiceKind::Hub, wrapped_for(&tpm, &key).await).await.unwrap();
     let text = "x".repeat(3000);
-    assert_eq!(tpm.sign(request(Role::Hub, &text)).await, Ok(key.sign(text.as_bytes())));
+    assert_eq!(tpm.sign(request(ServiceKind::Hub, &text)).await, Ok(key.sign(text.as_bytes())));
     drop(device);
     let by_socket = machine.open();
     assert_eq!(by_socket.endorsement_key(), tpm.endorsement_key());
-    assert_eq!(by_socket.sign(request(Role::Hub, &text)).await, Ok(key.sign(text.as_bytes())));
+    assert_eq!(by_socket.sign(request(ServiceKind::Hub, &text)).await, Ok(key.sign(text.as_bytes())));
 }
 
 #[tokio::test]
@@ -263,24 +263,24 @@ async fn keys_that_are_spoilt_or_of_another_tpm_never_sign_and_replace_nothing()
     let [tpm, other] = [machines[0].open(), machines[1].open()];
     let key = Key::random();
     let wrapped = wrapped_for(&tpm, &key).await;
-    tpm.activate(Role::Hub, wrapped.clone()).await.unwrap();
+    tpm.activate(ServiceKind::Hub, wrapped.clone()).await.unwrap();
     for at in (0..wrapped.len()).step_by(97) {
         let mut spoilt = wrapped.clone();
         spoilt[at] ^= 0x40;
-        tpm.activate(Role::Hub, spoilt).await.unwrap_err();
+        tpm.activate(ServiceKind::Hub, spoilt).await.unwrap_err();
     }
     for end in [0, 1, 60, 400, wrapped.len() - 3] {
-        tpm.activate(Role::Hub, wrapped[..end].to_vec()).await.unwrap_err();
+        tpm.activate(ServiceKind::Hub, wrapped[..end].to_vec()).await.unwrap_err();
     }
-    assert_eq!(tpm.sign(request(Role::Hub, "text")).await, Ok(key.sign(b"text")));
+    assert_eq!(tpm.sign(request(ServiceKind::Hub, "text")).await, Ok(key.sign(b"text")));
     let [own, others] = [0, 1].map(|at: usize| machines[at].keys().join("hub.tpm2"));
     std::fs::copy(&own, &others).unwrap();
-    let refused = other.sign(request(Role::Hub, "text")).await.unwrap_err().to_string();
+    let refused = other.sign(request(ServiceKind::Hub, "text")).await.unwrap_err().to_string();
     assert!(refused.contains("the TPM has no key of this device"), "{refused}");
     let kept = std::fs::read_to_string(&own).unwrap();
     for spoilt in [kept.replacen("A", "B", 9), kept[..kept.len() - 9].to_owned() + "\n", String::from("\u{0}")] {
         std::fs::write(&own, spoilt).unwrap();
-        let refused = tpm.sign(request(Role::Hub, "text")).await.unwrap_err().to_string();
+        let refused = tpm.sign(request(ServiceKind::Hub, "text")).await.unwrap_err().to_string();
         assert!(refused.contains("the TPM has no key of this device"), "{refused}");
     }
 }

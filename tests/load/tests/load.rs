@@ -27,7 +27,7 @@ async fn until(what: &str, patience: Duration, mut holds: impl FnMut() -> bool) 
 /// The default policy ten times as fast, but for the first delays: 2,000 devices within 0.3 s would measure the machine.
 fn policy() -> RetryPolicy {
     let mut policy = RetryPolicy::DEFAULT.divided_by(10);
-    policy.first_spread = RetryPolicy::DEFAULT.first_spread;
+    policy.first_jitter = RetryPolicy::DEFAULT.first_jitter;
     policy
 }
 
@@ -51,7 +51,7 @@ async fn two_thousand_devices_come_back_as_the_simulator_foretells_and_lose_noth
     until("all are up", Duration::from_secs(30), || flock.up() == devices).await;
     flock.send(2).unwrap();
     until("all is delivered", Duration::from_secs(30), || flock.queued() == 0).await;
-    tokio::time::sleep(herd.retry.stable + Duration::from_millis(500)).await;
+    tokio::time::sleep(herd.retry.reset_after + Duration::from_millis(500)).await;
 
     hub.set_admission(Some(Rate::new(f64::from(herd.per_second), herd.burst, herd.queue))).unwrap();
     let (lost, lost_at) = (Instant::now(), emulator.now());

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use steadfast_core::{Config, Lane, LocalFailure, Message, Overflow, State, Subscriptions};
+use steadfast_core::{Config, LocalFailure, Message, Overflow, Priority, State, Subscriptions};
 use steadfast_sim::service::{Acks, DpsFault, Greeting, HubFaults, PublishFault, SubscribeFault};
 use steadfast_sim::{Builder, Feed, HeapOutbox, Reach, Rng, Signing, World};
 
@@ -21,7 +21,7 @@ const CHANGES: [fn(&mut Config<String>); 10] = [
     |config| config.session.expiry = Some(Duration::from_secs(1_800)),
     |config| config.session.clean_session = true,
     |config| config.session.keep_alive = Duration::from_secs(30),
-    |config| config.session.reject_after = Some(4),
+    |config| config.session.poison_threshold = Some(4),
 ];
 
 fn set_up(seed: u64, rng: &mut Rng) -> (World<HeapOutbox>, bool) {
@@ -70,9 +70,9 @@ impl Life {
         for _ in 0..self.rng.between(1, 12) {
             let len = usize::try_from(self.rng.between(0, 40)).unwrap_or(0);
             let expires_after = self.rng.chance(15).then(|| Duration::from_secs(self.rng.between(1, 4_000)));
-            let lane = if self.rng.chance(20) { Lane::Urgent } else { Lane::Normal };
+            let priority = if self.rng.chance(20) { Priority::Urgent } else { Priority::Normal };
             let body = vec![b'x'; len];
-            let _ = self.world.publish_as(0, Message { expires_after, lane, ..Message::telemetry("", &body) });
+            let _ = self.world.publish_as(0, Message { expires_after, priority, ..Message::telemetry("", &body) });
         }
     }
 

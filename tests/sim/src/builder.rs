@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{AnyProfile, Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Role, Seed, Service};
+use steadfast_core::{
+    AnyProfile, Assignment, Config, Credential, HubLink, Instant, Link, Outbox, Seed, Service, ServiceKind,
+};
 
 use crate::device::{Device, Feed, Shared};
 use crate::https::Chip;
@@ -186,7 +188,7 @@ impl Builder {
                 dps.enroll_tpm(&id, &chip.endorsement_key);
                 if self.restored {
                     let kept = key_of(b"a key that outlived the reboot!!");
-                    chip.keep(Role::Hub, Rc::clone(&kept));
+                    chip.keep(ServiceKind::Hub, Rc::clone(&kept));
                     hubs[0].add(&id, Some(kept));
                 }
             } else {
@@ -198,7 +200,7 @@ impl Builder {
             let mut oracle = Oracle::new(usize::from(config.session.window));
             let mut next = outbox.first();
             while let Some(entry) = next.and_then(|id| outbox.get(id)) {
-                let key = if let steadfast_core::Address::Topic(topic) = entry.address {
+                let key = if let steadfast_core::Destination::Topic(topic) = entry.destination {
                     topic.to_owned()
                 } else {
                     entry.id.to_string()

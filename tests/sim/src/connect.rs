@@ -1,6 +1,6 @@
 //! A device's way to a service: the signature, and the connection.
 
-use steadfast_core::{Attempt, Failure, LocalFailure, Outbox, Role};
+use steadfast_core::{Attempt, Failure, LocalFailure, Outbox, ServiceKind};
 
 use crate::device::{AttemptRecord, Connection, Feed, Signing};
 use crate::drive::{Arrival, Item};
@@ -23,16 +23,16 @@ impl<O: Outbox> World<O> {
         self.schedule(self.now + after, Item::Input { device: number, attempt, connection: 0, what });
     }
 
-    pub(crate) fn connect(&mut self, number: usize, attempt: Attempt, host: String, role: Role) {
+    pub(crate) fn connect(&mut self, number: usize, attempt: Attempt, host: String, role: ServiceKind) {
         if self.open.get(&number).is_some_and(|open| !open.is_empty()) {
             self.fail(number, "a second connection is opened before the first is closed");
         }
         let now = self.now;
         let device = &mut self.devices[number];
-        if let Err(broken) = device.oracle.attempt(now, role == Role::Hub && device.last_hub != host) {
+        if let Err(broken) = device.oracle.attempt(now, role == ServiceKind::Hub && device.last_hub != host) {
             self.fail(number, &broken);
         }
-        if role == Role::Hub {
+        if role == ServiceKind::Hub {
             device.last_hub.clone_from(&host);
         }
         device.attempts.push(AttemptRecord { at_ms: now, attempt, host: host.clone(), role });
@@ -76,7 +76,7 @@ impl<O: Outbox> World<O> {
                 last_to_device: ready,
                 sent_connect: false,
                 sent_disconnect: false,
-                dialogue: (role == Role::Provisioning && self.devices[number].https).then(Default::default),
+                dialogue: (role == ServiceKind::Provisioning && self.devices[number].https).then(Default::default),
             },
         );
         let mut arrive = |at, what| self.schedule(at, Item::Input { device: number, attempt, connection, what });

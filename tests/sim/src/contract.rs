@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast_core::{Address, Entry, Instant, Lane, MessageId, Outbox, OutboxError, Outcome, Usage};
+use steadfast_core::{Destination, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Priority, Usage};
 
 use crate::rng::Rng;
 
@@ -20,9 +20,9 @@ type Model = BTreeMap<MessageId, Kept>;
 
 impl Kept {
     fn entry(&self) -> Entry<'_> {
-        let address = if self.telemetry { Address::Telemetry(&self.text) } else { Address::Topic(&self.text) };
+        let destination = if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
         let Self { id, payload, expires, created_unix_ms, .. } = self;
-        Entry { id: *id, address, payload, expires: *expires, created_unix_ms: *created_unix_ms }
+        Entry { id: *id, destination, payload, expires: *expires, created_unix_ms: *created_unix_ms }
     }
 
     fn size(&self) -> usize {
@@ -70,30 +70,30 @@ fn takes_what_fits_and_refuses_the_rest_unchanged(mut outbox: impl Outbox) {
 
 fn puts_the_urgent_first(mut outbox: impl Outbox) {
     let half = outbox.capacity().messages as u64 / 2;
-    let (normal, urgent) = (Lane::Normal.first_id().get() + 7, 5);
+    let (normal, urgent) = (Priority::Normal.first_id().get() + 7, 5);
     for at in 0..half {
         assert_eq!(outbox.push(bare(MessageId::new(normal + at), &[])), Ok(()));
         assert_eq!(outbox.push(bare(MessageId::new(urgent + at), &[])), Ok(()), "an urgent one among normal ones");
     }
     let expected = (urgent..urgent + half).chain(normal..normal + half).map(MessageId::new);
     for id in expected {
-        assert_eq!(outbox.first(), Some(id), "the urgent ones come first, each lane in its order");
-        assert_eq!(outbox.first_of(id.lane()), Some(id));
+        assert_eq!(outbox.first(), Some(id), "the urgent ones come first, each priority in its order");
+        assert_eq!(outbox.first_of(id.priority()), Some(id));
         assert_eq!(outbox.get(id), Some(bare(id, &[])));
         assert!(outbox.remove(id, Outcome::Delivered));
     }
-    assert_eq!((outbox.usage(), outbox.first_of(Lane::Urgent)), (Usage::default(), None));
+    assert_eq!((outbox.usage(), outbox.first_of(Priority::Urgent)), (Usage::default(), None));
 }
 
 fn bare(id: MessageId, payload: &[u8]) -> Entry<'_> {
-    Entry { id, address: Address::Topic(""), payload, expires: None, created_unix_ms: None }
+    Entry { id, destination: Destination::Topic(""), payload, expires: None, created_unix_ms: None }
 }
 
 fn keeps_what_it_took(mut outbox: impl Outbox, seed: u64) {
     let mut rng = Rng::new(seed);
     let mut model = Model::new();
     let first = rng.draw() >> 2;
-    let mut next = [Lane::Normal, Lane::Urgent].map(|lane| lane.first_id().get() + first);
+    let mut next = [Priority::Normal, Priority::Urgent].map(|priority| priority.first_id().get() + first);
     let urgent = rng.between(0, 100);
     for step in 0..200 {
         let context = format!("seed {seed}, step {step}");
@@ -145,9 +145,9 @@ fn compare(outbox: &impl Outbox, model: &Model, rng: &mut Rng, context: &str) {
     assert_eq!(outbox.usage().bytes, bytes, "{context}");
     assert_eq!(outbox.first().as_ref(), model.keys().next(), "{context}");
     assert_eq!(outbox.last().as_ref(), model.keys().next_back(), "{context}");
-    for lane in [Lane::Urgent, Lane::Normal] {
-        let first = model.keys().find(|id| id.lane() == lane);
-        assert_eq!(outbox.first_of(lane).as_ref(), first, "{context}: {lane:?}");
+    for priority in [Priority::Urgent, Priority::Normal] {
+        let first = model.keys().find(|id| id.priority() == priority);
+        assert_eq!(outbox.first_of(priority).as_ref(), first, "{context}: {priority:?}");
     }
     for kept in model.values() {
         assert_eq!(outbox.get(kept.id), Some(kept.entry()), "{context}");

@@ -4,8 +4,8 @@ use std::rc::Rc;
 
 use steadfast_core::azure::key_choice::KeyChoice;
 use steadfast_core::{
-    AnyProfile, Assignment, Attempt, BackoffSnapshot, CallId, Config, Event, HubLink, LocalFailure, Role, Settings,
-    iothub,
+    AnyProfile, Assignment, Attempt, BackoffSnapshot, CallId, Config, Event, HubLink, LocalFailure, ServiceKind,
+    Settings, iothub,
 };
 
 use crate::https::{Chip, Dialogue};
@@ -69,7 +69,7 @@ pub struct AttemptRecord {
     /// Where it went.
     pub host: String,
     /// Which service that is.
-    pub role: Role,
+    pub role: ServiceKind,
 }
 
 /// Something the application received.
@@ -173,7 +173,7 @@ pub(crate) struct Connection {
     pub(crate) device: usize,
     pub(crate) attempt: Attempt,
     pub(crate) host: String,
-    pub(crate) role: Role,
+    pub(crate) role: ServiceKind,
     /// Whether the frontend still has its end.
     pub(crate) here: bool,
     /// Whether bytes can flow.

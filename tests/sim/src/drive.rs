@@ -6,7 +6,8 @@ use rumqttc::mqttbytes::v4;
 use steadfast_core::iothub::Received;
 use steadfast_core::mqtt::{Decoded, Incoming, decode};
 use steadfast_core::{
-    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Outcome, Output, Role, SignRequest, State, iothub,
+    Action, Attempt, Failure, Input, Instant, LocalFailure, Outbox, Outcome, Output, ServiceKind, SignRequest, State,
+    iothub,
 };
 
 use crate::EPOCH_SECS;
@@ -73,7 +74,7 @@ impl Ord for Scheduled {
 /// An action, freed from the link it borrows.
 enum Deed {
     Sign(Attempt, Result<[u8; 32], LocalFailure>),
-    Connect(Attempt, String, Role),
+    Connect(Attempt, String, ServiceKind),
     Send(Attempt, Vec<u8>),
     Close(Attempt),
     Nothing,
@@ -181,10 +182,10 @@ impl<O: Outbox> World<O> {
                 }
                 Output::Action(action) => match action {
                     Action::Sign { attempt, request: SignRequest { role, refusals, text, .. } } => {
-                        let second = device.choices[usize::from(role == Role::Hub)].choose(refusals) == 1;
+                        let second = device.choices[usize::from(role == ServiceKind::Hub)].choose(refusals) == 1;
                         let key = device.second_key.as_ref().filter(|_| second).or(device.key.as_ref());
                         let signature = key.map_or([0; 32], |key| key.sign(&text));
-                        let chip = device.chip.as_ref().filter(|_| role == Role::Hub);
+                        let chip = device.chip.as_ref().filter(|_| role == ServiceKind::Hub);
                         Deed::Sign(attempt, chip.map_or(Ok(signature), |chip| chip.sign(role, &text)))
                     }
                     Action::Connect { attempt, endpoint } => {
@@ -314,7 +315,7 @@ impl<O: Outbox> World<O> {
         connection.sent_connect = true;
         connection.sent_disconnect = matches!(packet, Ok(v4::Packet::Disconnect));
         // What goes to a service of the hub is no message.
-        if let (Ok(v4::Packet::Publish(publish)), Role::Hub) = (&packet, connection.role)
+        if let (Ok(v4::Packet::Publish(publish)), ServiceKind::Hub) = (&packet, connection.role)
             && !publish.topic.starts_with("$iothub/")
         {
             let key = message_key(&publish.topic);
@@ -332,7 +333,7 @@ impl<O: Outbox> World<O> {
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let at = (self.now + latency).max(connection.last_to_service);
         connection.last_to_service = at;
-        let hub = connection.role == Role::Hub;
+        let hub = connection.role == ServiceKind::Hub;
         let cut = hub && self.cut(0, &mut bytes);
         self.schedule(at, Item::ToService { connection: id, bytes });
         if cut {
@@ -450,7 +451,7 @@ impl<O: Outbox> World<O> {
     /// Returns how many bytes the link took, and whether it waits for more.
     fn hand_in(&mut self, number: usize, attempt: Attempt, bytes: &[u8]) -> (usize, bool) {
         let now = self.instant();
-        let hub = self.own(number, attempt).is_some_and(|id| self.connections[&id].role == Role::Hub);
+        let hub = self.own(number, attempt).is_some_and(|id| self.connections[&id].role == ServiceKind::Hub);
         let device = &mut self.devices[number];
         let limit = device.link.link().profile().config().session.max_inbound;
         let (len, waits, received) = if device.feed == Feed::Packets {

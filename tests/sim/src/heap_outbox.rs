@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use steadfast_core::{Address, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Usage};
+use steadfast_core::{Destination, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Usage};
 
 /// An outbox whose size is a number, not a type.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ impl HeapOutbox {
 
 impl Outbox for HeapOutbox {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
-        let text = entry.address.text();
+        let text = entry.destination.text();
         let size = text.len() + entry.payload.len();
         if size > self.capacity.bytes {
             return Err(OutboxError::TooLarge { size, limit: self.capacity.bytes });
@@ -40,7 +40,7 @@ impl Outbox for HeapOutbox {
             return Err(OutboxError::Full);
         }
         self.bytes += size;
-        let telemetry = matches!(entry.address, Address::Telemetry(_));
+        let telemetry = matches!(entry.destination, Destination::Telemetry(_));
         let Entry { payload, expires, created_unix_ms, .. } = entry;
         let message = Message { telemetry, text: text.into(), payload: payload.into(), expires, created_unix_ms };
         self.messages.insert(entry.id, message);
@@ -50,9 +50,9 @@ impl Outbox for HeapOutbox {
     fn get(&self, id: MessageId) -> Option<Entry<'_>> {
         let message = self.messages.get(&id)?;
         let text = message.text.as_str();
-        let address = if message.telemetry { Address::Telemetry(text) } else { Address::Topic(text) };
+        let destination = if message.telemetry { Destination::Telemetry(text) } else { Destination::Topic(text) };
         let Message { payload, expires, created_unix_ms, .. } = message;
-        Some(Entry { id, address, payload, expires: *expires, created_unix_ms: *created_unix_ms })
+        Some(Entry { id, destination, payload, expires: *expires, created_unix_ms: *created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {

@@ -6,7 +6,7 @@ use steadfast_core::azure::sas::Resource;
 use steadfast_core::dps::https::{self, Attestation, Request, Step};
 use steadfast_core::iothub::property_bag::Encoded;
 use steadfast_core::text::Text;
-use steadfast_core::{Failure, LocalFailure, Outbox, ProvisioningFailure, Role};
+use steadfast_core::{Failure, LocalFailure, Outbox, ProvisioningFailure, ServiceKind};
 
 use crate::builder::ID_SCOPE;
 use crate::drive::{Arrival, Item};
@@ -19,7 +19,7 @@ pub struct Chip {
     pub(crate) endorsement_key: String,
     /// For the registration and for the hub.
     keys: [Option<Key>; 2],
-    taken: Vec<Role>,
+    taken: Vec<ServiceKind>,
     /// Why it does nothing, if it does nothing.
     pub broken: Option<LocalFailure>,
 }
@@ -36,15 +36,15 @@ impl Chip {
 
     /// Returns which keys it took, in order.
     #[must_use]
-    pub fn taken(&self) -> &[Role] {
+    pub fn taken(&self) -> &[ServiceKind] {
         &self.taken
     }
 
-    pub(crate) fn keep(&mut self, role: Role, key: Key) {
-        self.keys[usize::from(role == Role::Hub)] = Some(key);
+    pub(crate) fn keep(&mut self, role: ServiceKind, key: Key) {
+        self.keys[usize::from(role == ServiceKind::Hub)] = Some(key);
     }
 
-    fn activate(&mut self, role: Role, wrapped: &str) -> Result<(), Failure> {
+    fn activate(&mut self, role: ServiceKind, wrapped: &str) -> Result<(), Failure> {
         if !wrapped.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
             return Err(Failure::Provisioning(ProvisioningFailure::BadAnswer));
         }
@@ -55,8 +55,8 @@ impl Chip {
         Ok(())
     }
 
-    pub(crate) fn sign(&self, role: Role, text: &Text<'_>) -> Result<[u8; 32], LocalFailure> {
-        let key = self.keys[usize::from(role == Role::Hub)].as_ref();
+    pub(crate) fn sign(&self, role: ServiceKind, text: &Text<'_>) -> Result<[u8; 32], LocalFailure> {
+        let key = self.keys[usize::from(role == ServiceKind::Hub)].as_ref();
         match self.broken {
             Some(why) => Err(why),
             None => key.map(|key| key.sign(text)).ok_or(LocalFailure::NoKey),
@@ -184,14 +184,14 @@ impl<O: Outbox> World<O> {
                     let expiry = unix_secs + https::TOKEN_LIFETIME.as_secs();
                     let text = resource.string_to_sign(expiry);
                     let signed = chip
-                        .activate(Role::Provisioning, wrapped)
-                        .and_then(|()| chip.sign(Role::Provisioning, &text).map_err(Failure::Local));
+                        .activate(ServiceKind::Provisioning, wrapped)
+                        .and_then(|()| chip.sign(ServiceKind::Provisioning, &text).map_err(Failure::Local));
                     match signed {
                         Ok(signature) => dialogue.token = Some(resource.token(&signature, expiry).to_string()),
                         Err(why) => failure = Some(why),
                     }
                 }
-                Step::TakeHubKey(wrapped) => failure = chip.activate(Role::Hub, wrapped).err(),
+                Step::TakeHubKey(wrapped) => failure = chip.activate(ServiceKind::Hub, wrapped).err(),
                 Step::Answer => {}
             }
         }

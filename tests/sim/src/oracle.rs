@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use steadfast_core::{DropReason, Event, Lane, Ledger, MessageId};
+use steadfast_core::{DropReason, Event, Ledger, MessageId, Priority};
 
 /// The promises of one link, and what has happened so far.
 ///
@@ -18,25 +18,25 @@ pub(crate) struct Oracle {
     /// How many the events say, by reason.
     reported: HashMap<DropReason, u64>,
     finished: HashSet<MessageId>,
-    /// Lane of each message and its place in the order of acceptance, by what the service sees of it.
-    places: HashMap<String, (Lane, u64)>,
+    /// Priority of each message and its place in the order of acceptance, by what the service sees of it.
+    places: HashMap<String, (Priority, u64)>,
     stored: HashMap<String, u32>,
     acknowledged: HashSet<String>,
     bodies: HashMap<String, Vec<u8>>,
     keys: HashMap<MessageId, String>,
-    last_first_receipts: HashMap<Lane, u64>,
+    last_first_receipts: HashMap<Priority, u64>,
     /// Packet id and session of the latest sending, by message.
     sent: HashMap<String, (u16, u64)>,
     session: u64,
     sent_here: HashMap<u16, String>,
     here: HashSet<String>,
-    repeated_here: HashMap<Lane, usize>,
+    repeated_here: HashMap<Priority, usize>,
     repeated: usize,
     broken: usize,
     resumed: bool,
     greeted: bool,
     connects: Vec<u64>,
-    last_ids: HashMap<Lane, MessageId>,
+    last_ids: HashMap<Priority, MessageId>,
     duplicates: u64,
 }
 
@@ -55,7 +55,7 @@ impl Oracle {
     }
 
     pub(crate) fn accepted(&mut self, id: MessageId, key: String, body: Vec<u8>) -> Result<(), String> {
-        if let Some(last) = self.last_ids.get(&id.lane()).filter(|last| id <= **last) {
+        if let Some(last) = self.last_ids.get(&id.priority()).filter(|last| id <= **last) {
             return Err(format!("{id} was accepted after {last}"));
         }
         self.open.insert(id);
@@ -65,10 +65,10 @@ impl Oracle {
 
     fn enter(&mut self, id: MessageId, key: String, body: Vec<u8>) {
         self.accepted += 1;
-        self.places.insert(key.clone(), (id.lane(), self.accepted));
+        self.places.insert(key.clone(), (id.priority(), self.accepted));
         self.bodies.insert(key.clone(), body);
         self.keys.insert(id, key);
-        self.last_ids.insert(id.lane(), id);
+        self.last_ids.insert(id.priority(), id);
     }
 
     pub(crate) fn event(&mut self, event: &Event) -> Result<(), String> {
@@ -142,9 +142,9 @@ impl Oracle {
         {
             return Err(format!("{key} and {other} share the packet id {packet_id}"));
         }
-        let lane = self.places.get(key).map_or(Lane::Normal, |(lane, _)| *lane);
-        if lane == Lane::Normal {
-            let urgent = self.open.iter().take_while(|id| id.lane() == Lane::Urgent);
+        let priority = self.places.get(key).map_or(Priority::Normal, |(priority, _)| *priority);
+        if priority == Priority::Normal {
+            let urgent = self.open.iter().take_while(|id| id.priority() == Priority::Urgent);
             let overtaken = urgent.map(|id| &self.keys[id]).find(|urgent| !self.here.contains(*urgent));
             if let Some(overtaken) = overtaken {
                 return Err(format!("{key} was sent before {overtaken}, which is urgent"));
@@ -153,10 +153,10 @@ impl Oracle {
         let before = self.sent.insert(key.to_owned(), (packet_id, self.session));
         if before.is_some() {
             self.repeated += 1;
-            let here = self.repeated_here.entry(lane).or_default();
+            let here = self.repeated_here.entry(priority).or_default();
             *here += 1;
             if *here > self.window {
-                return Err(format!("{here} messages of a lane repeated on one connection"));
+                return Err(format!("{here} messages of a priority repeated on one connection"));
             }
             if self.repeated > self.window * self.broken {
                 return Err(format!("{} messages repeated after {} connections", self.repeated, self.broken));
@@ -173,7 +173,7 @@ impl Oracle {
 
     /// A service has stored a message.
     pub(crate) fn stored(&mut self, key: &str, body: &[u8]) -> Result<(), String> {
-        let (lane, place) = *self.places.get(key).ok_or_else(|| format!("{key} was stored and never accepted"))?;
+        let (priority, place) = *self.places.get(key).ok_or_else(|| format!("{key} was stored and never accepted"))?;
         if self.bodies.get(key).is_none_or(|known| known != body) {
             return Err(format!("{key} arrived altered"));
         }
@@ -183,9 +183,9 @@ impl Oracle {
             self.duplicates += 1;
             return Ok(());
         }
-        let last = self.last_first_receipts.entry(lane).or_default();
+        let last = self.last_first_receipts.entry(priority).or_default();
         if place < *last {
-            return Err(format!("{key} (number {place}) arrived after number {last} of its lane"));
+            return Err(format!("{key} (number {place}) arrived after number {last} of its priority"));
         }
         *last = place;
         Ok(())

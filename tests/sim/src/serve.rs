@@ -1,7 +1,7 @@
 //! The services' end of the connections.
 
 use rumqttc::mqttbytes::v4;
-use steadfast_core::{Failure, Outbox, Role};
+use steadfast_core::{Failure, Outbox, ServiceKind};
 
 use crate::device::Feed;
 use crate::drive::{Arrival, Item, SERVICE_LIMIT, message_key};
@@ -25,7 +25,7 @@ impl<O: Outbox> World<O> {
             let host = connection.host.clone();
             let reactions = if connection.dialogue.is_some() {
                 self.translate(id, packet)
-            } else if role == Role::Provisioning {
+            } else if role == ServiceKind::Provisioning {
                 let reactions = self.dps.packet(id, packet, unix_secs, now);
                 self.object(number, self.dps.objections());
                 reactions
@@ -124,7 +124,7 @@ impl<O: Outbox> World<O> {
         if frozen {
             return;
         }
-        let cut = role == Role::Hub && self.cut(1, &mut bytes);
+        let cut = role == ServiceKind::Hub && self.cut(1, &mut bytes);
         for piece in self.pieces(number, bytes) {
             let what = Arrival::Bytes(piece);
             self.schedule(at, Item::Input { device: number, attempt, connection: id, what });
@@ -150,8 +150,8 @@ impl<O: Outbox> World<O> {
     }
 
     /// The service learns that a connection is gone.
-    pub(crate) fn tell_service(&mut self, role: Role, id: ConnectionId) {
-        if role == Role::Provisioning {
+    pub(crate) fn tell_service(&mut self, role: ServiceKind, id: ConnectionId) {
+        if role == ServiceKind::Provisioning {
             self.dps.closed(id);
         } else {
             self.hubs.iter_mut().for_each(|hub| hub.closed(id));

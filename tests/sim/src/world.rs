@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use steadfast_core::azure::sas::SymmetricKey;
-use steadfast_core::{Address, Failure, Instant, Message, MessageId, Outbox, PublishError, RamOutbox, State};
+use steadfast_core::{Destination, Failure, Instant, Message, MessageId, Outbox, PublishError, RamOutbox, State};
 
 use crate::builder::Builder;
 use crate::device::{Connection, Device, DeviceLink, Signing, TICK_MS, Uplink};
@@ -228,7 +228,7 @@ impl<O: Outbox> World<O> {
         device.published += 1;
         let broker = matches!(device.link.link().profile().config().service, steadfast_core::Service::Broker { .. });
         let topic = format!("pumps/{}", device.published);
-        let message = if broker { Message { address: Address::Topic(&topic), ..message } } else { message };
+        let message = if broker { Message { destination: Destination::Topic(&topic), ..message } } else { message };
         let result = device.link.publish(message, now);
         if let Ok(id) = result {
             let key = if broker { topic.clone() } else { id.to_string() };

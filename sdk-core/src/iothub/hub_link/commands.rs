@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use super::HubLink;
-use crate::io::{Assignment, Attempt, Role, SubscriptionId};
+use crate::io::{Assignment, Attempt, ServiceKind, SubscriptionId};
 use crate::iothub::HubProfile;
 use crate::link::{Link, Message, PublishError, SubscribeError};
 use crate::mqtt::{PacketId, QoS};
@@ -93,7 +93,7 @@ impl<O: Outbox, P: HubProfile, B, C> HubLink<O, P, B, C> {
     }
 
     /// As [`Link::move_within`].
-    pub fn move_within(&mut self, spread: Duration, by: Role, now: Instant) {
+    pub fn move_within(&mut self, spread: Duration, by: ServiceKind, now: Instant) {
         self.link.move_within(spread, by, now);
     }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::HubLink;
-use crate::io::Role;
+use crate::io::ServiceKind;
 use crate::iothub::HubProfile;
 use crate::iothub::operator_commands::{COMPONENT, Order, Orders};
 use crate::iothub::pnp::{self, Acknowledgement};
@@ -88,7 +88,7 @@ where
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Reprovision(spread) => self.link.move_within(spread, Role::Provisioning, self.now),
+            Order::Reprovision(spread) => self.link.move_within(spread, ServiceKind::Provisioning, self.now),
             Order::Spread(spread) => self.link.set_spread(spread, self.now),
             Order::LogLevel(_) => {}
         }

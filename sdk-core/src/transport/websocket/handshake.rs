@@ -3,7 +3,7 @@
 use super::frames::Frames;
 use super::sha1::sha1;
 use crate::failure::Failure;
-use crate::io::Role;
+use crate::io::ServiceKind;
 use crate::rng::{Rng, Seed};
 use crate::text::{Part, Text, base64};
 use crate::transport::http_proxy::{ANSWER_MAX, VERSION};
@@ -40,7 +40,7 @@ const LINE: usize = 128;
 #[expect(clippy::exhaustive_structs, reason = "frontends fill it in")]
 pub struct Opening {
     /// The service.
-    pub role: Role,
+    pub role: ServiceKind,
     /// The service is a broker of the user's.
     pub broker: bool,
     /// The device showed a certificate.
@@ -52,9 +52,9 @@ impl Opening {
     #[must_use]
     pub const fn path(self) -> &'static str {
         match (self.role, self.broker, self.certificate) {
-            (Role::Hub, true, _) => BROKER_PATH,
-            (Role::Hub, false, false) => PATH_WITHOUT_CERTIFICATE,
-            (Role::Hub, false, true) | (Role::Provisioning, _, _) => PATH,
+            (ServiceKind::Hub, true, _) => BROKER_PATH,
+            (ServiceKind::Hub, false, false) => PATH_WITHOUT_CERTIFICATE,
+            (ServiceKind::Hub, false, true) | (ServiceKind::Provisioning, _, _) => PATH,
         }
     }
 
@@ -97,10 +97,10 @@ impl Opening {
 ///
 /// ```
 /// use steadfast_core::transport::{Opening, PORT, Upgrade};
-/// use steadfast_core::{Role, Seed};
+/// use steadfast_core::{ServiceKind, Seed};
 ///
 /// let mut upgrade = Upgrade::new(Seed::new([7; 16]));
-/// let opening = Opening { role: Role::Hub, broker: false, certificate: true };
+/// let opening = Opening { role: ServiceKind::Hub, broker: false, certificate: true };
 /// let mut buffer = [0; 512];
 /// let request = opening.request("contoso.azure-devices.net", PORT, &upgrade).to_str(&mut buffer);
 /// assert!(request.is_some_and(|text| text.starts_with("GET /$iothub/websocket HTTP/1.1\r\n")));
@@ -294,10 +294,10 @@ mod tests {
     #[test]
     fn the_path_tells_the_hub_whether_to_ask_for_a_certificate() {
         let path = |role, broker, certificate| Opening { role, broker, certificate }.path();
-        assert_eq!(path(Role::Hub, false, false), "/$iothub/websocket?iothub-no-client-cert=true");
-        assert_eq!(path(Role::Hub, false, true), "/$iothub/websocket");
-        assert_eq!(path(Role::Provisioning, false, false), "/$iothub/websocket");
-        assert_eq!(path(Role::Hub, true, false), "/mqtt");
+        assert_eq!(path(ServiceKind::Hub, false, false), "/$iothub/websocket?iothub-no-client-cert=true");
+        assert_eq!(path(ServiceKind::Hub, false, true), "/$iothub/websocket");
+        assert_eq!(path(ServiceKind::Provisioning, false, false), "/$iothub/websocket");
+        assert_eq!(path(ServiceKind::Hub, true, false), "/mqtt");
     }
 
     const KEPT: [&str; 4] = [
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn the_request_asks_for_mqtt_with_a_nonce_of_its_own() {
         let shown = |host, port, upgrade: &Upgrade| {
-            let opening = Opening { role: Role::Hub, broker: false, certificate: false };
+            let opening = Opening { role: ServiceKind::Hub, broker: false, certificate: false };
             std::string::ToString::to_string(&opening.request(host, port, upgrade))
         };
         let (one, other) = (upgrade(), Upgrade::new(Seed::from_number(4)));

@@ -192,7 +192,7 @@ pub fn a_device_moves_to_another_hub_with_its_queue<S: Subject>() {
 
 /// With the poison message rule, a message that ends every connection it is sent on is set aside, and the others arrive.
 pub fn a_poison_message_is_set_aside_and_the_others_arrive<S: Subject>() {
-    let mut run = Run::<S>::up(Plan { reject_after: Some(3), ..Plan::default() });
+    let mut run = Run::<S>::up(Plan { poison_threshold: Some(3), ..Plan::default() });
     run.cloud.borrow_mut().hubs[0].faults.poison = Some(b"\"poison\"".to_vec());
     run.publish("\"before\"").expect("room in the outbox");
     let poison = run.publish("\"poison\"").expect("room in the outbox");

@@ -173,8 +173,8 @@ impl Subject for Linux {
         if let Some(expiry) = plan.expiry {
             builder = builder.expiry(expiry);
         }
-        if let Some(connections) = plan.reject_after {
-            builder = builder.reject_after(connections);
+        if let Some(connections) = plan.poison_threshold {
+            builder = builder.poison_threshold(connections);
         }
         if plan.keeps {
             builder = builder.assignment_file(cloud.borrow().kept.directory.path().join("assignment"));

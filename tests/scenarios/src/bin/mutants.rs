@@ -37,20 +37,20 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "an urgent message waits for the normal ones",
         file: "link/deliver.rs",
-        from: "Lane::Urgent => Some(id),",
-        to: "Lane::Urgent => self.outbox.next(self.session.normal.cursor).or(Some(id)),",
+        from: "Priority::Urgent => Some(id),",
+        to: "Priority::Urgent => self.outbox.next(self.session.normal.cursor).or(Some(id)),",
     },
     Mutant {
-        name: "the lanes share their packet ids",
+        name: "the priorities share their packet ids",
         file: "link/deliver.rs",
-        from: "        Lane::Normal => 0,\n        Lane::Urgent => NORMAL_IDS,",
-        to: "        Lane::Normal | Lane::Urgent => 0,",
+        from: "        Priority::Normal => 0,\n        Priority::Urgent => NORMAL_IDS,",
+        to: "        Priority::Normal | Priority::Urgent => 0,",
     },
     Mutant {
         name: "an urgent message is dropped for a normal one",
         file: "link/deliver.rs",
-        from: "let evicts_urgent = lane == Lane::Urgent && ",
-        to: "let evicts_urgent = lane != Lane::Urgent || ",
+        from: "let evicts_urgent = priority == Priority::Urgent && ",
+        to: "let evicts_urgent = priority != Priority::Urgent || ",
     },
     Mutant {
         name: "an acknowledgement ends the oldest message, whatever it names",
@@ -109,7 +109,7 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "overload sends the device to provisioning",
         file: "link/attempt.rs",
-        from: "if was_up || !matches!(failure.class(), Class::Unreachable | Class::Local) {",
+        from: "if was_up || !matches!(failure.class(), FailureClass::Unreachable | FailureClass::Local) {",
         to: "if was_up {",
     },
     Mutant {

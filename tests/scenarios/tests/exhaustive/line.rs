@@ -1,13 +1,13 @@
 //! The line to the service, as the scene sees it.
 
 use steadfast_core::mqtt::{Packet, PacketId};
-use steadfast_core::{Attempt, Role};
+use steadfast_core::{Attempt, ServiceKind};
 
 /// A transport and what passed over it.
 #[derive(Clone, Debug)]
 pub(crate) struct Line {
     pub(crate) attempt: Attempt,
-    pub(crate) role: Role,
+    pub(crate) role: ServiceKind,
     pub(crate) ready: bool,
     pub(crate) connect: bool,
     pub(crate) greeted: bool,

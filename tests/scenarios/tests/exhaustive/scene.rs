@@ -2,8 +2,8 @@
 
 use steadfast_core::mqtt::{Incoming, PacketId, Received};
 use steadfast_core::{
-    Action, AnyProfile, Assignment, Attempt, Config, Event, Failure, Input, Instant, Lane, Link, Message, MessageId,
-    Outbox as _, Output, RamOutbox, Role, Seed, State, Subscriptions,
+    Action, AnyProfile, Assignment, Attempt, Config, Event, Failure, Input, Instant, Link, Message, MessageId,
+    Outbox as _, Output, Priority, RamOutbox, Seed, ServiceKind, State, Subscriptions,
 };
 
 use crate::line::{Line, Sent};
@@ -70,12 +70,12 @@ impl Scene {
         let line = self.line.clone();
         let greeting = line.as_ref().filter(|line| line.connect && !line.greeted);
         let attempt = line.as_ref().map(|line| line.attempt);
-        let hub = line.as_ref().is_some_and(|line| line.role == Role::Hub);
+        let hub = line.as_ref().is_some_and(|line| line.role == ServiceKind::Hub);
         self.path.push(step);
         match (step, attempt) {
             (Step::Publish | Step::Urgent, _) if self.published < 3 => {
-                let lane = if step == Step::Urgent { Lane::Urgent } else { Lane::Normal };
-                if let Ok(id) = self.link.publish(Message { lane, ..Message::telemetry("", b"x") }, now) {
+                let priority = if step == Step::Urgent { Priority::Urgent } else { Priority::Normal };
+                if let Ok(id) = self.link.publish(Message { priority, ..Message::telemetry("", b"x") }, now) {
                     self.published += 1;
                     self.accepted.push(id.get());
                 }
@@ -135,8 +135,8 @@ impl Scene {
         let line = self.line.as_mut().unwrap();
         line.greeted = code == 0;
         line.resumed = session_present;
-        line.granted = line.role == Role::Hub && (session_present && self.session);
-        if line.role == Role::Hub && code == 0 {
+        line.granted = line.role == ServiceKind::Hub && (session_present && self.session);
+        if line.role == ServiceKind::Hub && code == 0 {
             self.epoch += u32::from(!session_present);
             self.session = true;
         }
@@ -256,7 +256,7 @@ impl Scene {
             Sent::Request(request) => line.request = Some(request),
             Sent::Publish(id, packet_id, dup) => {
                 let needs = self.link.profile().config().subscriptions != Subscriptions::NONE;
-                good &= line.greeted && (line.granted || !needs) && line.role == Role::Hub;
+                good &= line.greeted && (line.granted || !needs) && line.role == ServiceKind::Hub;
                 good &= !line.sent.iter().any(|(other, ..)| *other == id);
                 good &= !line.sent.iter().any(|(_, other, done)| *other == packet_id && !done);
                 good &= !self.acknowledged.contains(&id) || !self.delivered.contains(&id);
@@ -266,13 +266,13 @@ impl Scene {
                 good &= dup == again.is_some() && again.is_none_or(|(_, same, _)| same == packet_id);
                 self.last_sent.push((id, packet_id, self.epoch));
                 line.sent.push((id, packet_id, false));
-                let lane_of = |id: &u64| MessageId::new(*id).lane();
+                let priority_of = |id: &u64| MessageId::new(*id).priority();
                 let ended = |id: &u64| self.delivered.contains(id) || line.sent.iter().any(|(other, ..)| other == id);
-                if lane_of(&id) == Lane::Normal {
-                    good &= self.accepted.iter().all(|other| lane_of(other) == Lane::Normal || ended(other));
+                if priority_of(&id) == Priority::Normal {
+                    good &= self.accepted.iter().all(|other| priority_of(other) == Priority::Normal || ended(other));
                 }
                 if !self.received.contains(&id) {
-                    let last = self.received.iter().rfind(|other| lane_of(other) == lane_of(&id));
+                    let last = self.received.iter().rfind(|other| priority_of(other) == priority_of(&id));
                     good &= last.is_none_or(|last| *last < id);
                     self.received.push(id);
                 }
@@ -305,11 +305,11 @@ impl Scene {
     pub(crate) fn outline(&self) -> impl Eq + core::hash::Hash + use<> {
         let status = self.link.status();
         let line = self.line.as_ref().map(|line| {
-            let done: Vec<_> = line.sent.iter().map(|(id, _, done)| (MessageId::new(*id).lane(), *done)).collect();
+            let done: Vec<_> = line.sent.iter().map(|(id, _, done)| (MessageId::new(*id).priority(), *done)).collect();
             (line.ready, line.connect, line.greeted, line.granted, line.resumed, line.request.is_some(), done)
         });
         let ledger = self.link.ledger();
-        let urgent = self.link.outbox().first_of(Lane::Urgent).is_some();
+        let urgent = self.link.outbox().first_of(Priority::Urgent).is_some();
         (
             urgent,
             (status.state as u8, status.in_flight, ledger.queued, ledger.delivered, ledger.resent),

@@ -3,7 +3,7 @@
 /// One thing that can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The application publishes, in either lane.
+    /// The application publishes, in either priority.
     Publish,
     Urgent,
     /// The time of the next deadline comes.

@@ -223,7 +223,7 @@ fn an_acknowledgement_that_never_comes_is_noticed_although_others_do() {
 fn a_message_that_breaks_every_connection_is_set_aside_and_the_others_flow() {
     // Alone it takes as many connections as configured; in company one more to suspect it.
     for (before, after, connections) in [(0, 0, 3), (0, 5, 4), (5, 5, 5)] {
-        let builder = World::builder().assigned().configure(|config| config.session.reject_after = Some(3));
+        let builder = World::builder().assigned().configure(|config| config.session.poison_threshold = Some(3));
         let mut world = builder.build();
         world.hub_mut(0).faults.poison = Some(b"poison".to_vec());
         world.publish_many(before);

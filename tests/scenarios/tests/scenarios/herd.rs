@@ -1,7 +1,7 @@
 //! A device as one of many: planned moves, hints, patience that is asked for, and what outlives a reboot.
 
 use scenarios::{chi_square, hours, mins, secs, seeds};
-use steadfast_core::{BackoffSnapshot, Event, Instant, Role};
+use steadfast_core::{BackoffSnapshot, Event, Instant, ServiceKind};
 use steadfast_sim::service::{DpsFault, Greeting};
 use steadfast_sim::{EPOCH_SECS, World};
 
@@ -23,7 +23,7 @@ fn a_planned_move_is_made_in_order_by_each_device_at_a_moment_of_its_own() {
     let mut world = fleet(400, 1);
     let ordered = world.now_ms();
     for number in 0..world.devices() {
-        world.command(number, |link, now| link.move_within(mins(10), Role::Hub, now));
+        world.command(number, |link, now| link.move_within(mins(10), ServiceKind::Hub, now));
     }
     world.run_for(mins(11));
     world.run_until_up();
@@ -42,7 +42,7 @@ fn a_service_that_closes_before_the_ordered_moment_does_not_hasten_the_move() {
     let mut world = fleet(400, 2);
     let ordered = world.now_ms();
     for number in 0..world.devices() {
-        world.command(number, |link, now| link.move_within(mins(10), Role::Hub, now));
+        world.command(number, |link, now| link.move_within(mins(10), ServiceKind::Hub, now));
     }
     world.run_for(secs(1));
     world.reset_all();
@@ -64,7 +64,7 @@ fn a_move_through_provisioning_registers_once_and_loses_nothing() {
         let other = world.hub(1).name().to_owned();
         world.dps_mut().assign("pump-7", &other, EPOCH_SECS);
         let ids = world.publish_many(20);
-        world.command(0, |link, now| link.move_within(mins(10), Role::Provisioning, now));
+        world.command(0, |link, now| link.move_within(mins(10), ServiceKind::Provisioning, now));
         world.run_for(mins(11));
         world.run_until_delivered();
         assert_eq!((world.registrations().len(), world.hub(1).accepted()), (1, 1));
@@ -107,7 +107,7 @@ fn a_hostile_hint_silences_a_device_for_four_hours_at_most() {
         let took = world.run_until_up();
         assert!(took <= hours(4) + mins(1), "{took:?}");
         world.run_for(mins(5));
-        world.command(0, |link, now| link.move_within(std::time::Duration::MAX, Role::Hub, now));
+        world.command(0, |link, now| link.move_within(std::time::Duration::MAX, ServiceKind::Hub, now));
         let attempts = world.attempts().len();
         let took = world.run_until("moved", hours(5), |world| world.attempts().len() > attempts);
         assert!(took <= hours(4) + mins(1), "{took:?}");
@@ -151,7 +151,7 @@ fn an_identity_that_two_devices_share_is_named_and_fought_over_less_and_less() {
 }
 
 /// What a device remembers that was turned away for an hour.
-fn turned_away(hint: bool) -> BackoffSnapshot {
+fn immediate_closes(hint: bool) -> BackoffSnapshot {
     let mut world = World::builder().seed(4).assigned().build();
     world.start();
     world.run_until_up();
@@ -178,7 +178,7 @@ fn first_attempts(memory: BackoffSnapshot, off_secs: i64) -> Vec<Instant> {
 
 #[test]
 fn a_device_that_loses_power_while_it_is_turned_away_comes_back_as_one_that_was() {
-    let away = first_attempts(turned_away(false), 600);
+    let away = first_attempts(immediate_closes(false), 600);
     let late = away.iter().filter(|at| at.as_millis() > 3_000).count();
     assert!(late >= 85, "{late} of 100 waited for longer than a new device");
 }
@@ -186,7 +186,7 @@ fn a_device_that_loses_power_while_it_is_turned_away_comes_back_as_one_that_was(
 #[test]
 fn a_hint_outlives_a_reboot_and_trouble_long_past_does_not() {
     let mut world = World::builder().seed(5).assigned().clock_offset_secs(Some(30 * 86_400)).build();
-    let memory = turned_away(true);
+    let memory = immediate_closes(true);
     world.command(0, |link, now| link.restore_backoff(memory, now));
     world.start();
     let took = world.run_until_up();
@@ -199,7 +199,7 @@ fn a_hint_outlives_a_reboot_and_trouble_long_past_does_not() {
 
 #[test]
 fn a_reboot_while_the_hub_turns_devices_away_sends_nobody_to_provisioning() {
-    let memory = turned_away(false);
+    let memory = immediate_closes(false);
     seeds(5, |seed| {
         let mut world = World::builder().seed(seed).assigned().clock_offset_secs(Some(600)).build();
         world.command(0, |link, now| link.restore_backoff(memory, now));

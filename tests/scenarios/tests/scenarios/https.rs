@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use scenarios::{hours, mins, secs, seeds};
-use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, Role, State};
+use steadfast_core::{Failure, LocalFailure, ProvisioningFailure, ServiceKind, State};
 use steadfast_sim::World;
 use steadfast_sim::service::{Asked, DpsFault, HttpsFault};
 
@@ -53,7 +53,7 @@ fn a_first_registration_takes_a_key_signs_with_it_polls_and_takes_the_key_for_th
         world.publish("21.5");
         world.run_until_delivered();
         assert_eq!(world.dps().requests(), [Bare, Signed, Polled, Polled, Polled]);
-        assert_eq!(world.chip().taken(), [Role::Provisioning, Role::Hub]);
+        assert_eq!(world.chip().taken(), [ServiceKind::Provisioning, ServiceKind::Hub]);
         let polls = world.dps().polls();
         assert!(polls.windows(2).all(|pair| (7_000..8_900).contains(&(pair[1] - pair[0]))), "{polls:?}");
         assert_eq!((world.hub(0).connects(), world.hub(0).accepted()), (1, 1));
@@ -67,7 +67,7 @@ fn a_kept_assignment_and_a_kept_key_lead_straight_to_the_hub() {
     world.publish_many(3);
     world.run_until_delivered();
     assert!(world.dps().requests().is_empty() && world.chip().taken().is_empty());
-    assert!(world.attempts().iter().all(|attempt| attempt.role == Role::Hub));
+    assert!(world.attempts().iter().all(|attempt| attempt.role == ServiceKind::Hub));
 }
 
 #[test]
@@ -92,7 +92,10 @@ fn a_device_that_is_moved_registers_again_and_takes_the_key_for_its_new_hub() {
         world.publish_many(3);
         world.run_until_delivered();
         assert_eq!(world.dps().requests(), [Bare, Signed, Polled, Bare, Signed, Polled]);
-        assert_eq!(world.chip().taken(), [Role::Provisioning, Role::Hub, Role::Provisioning, Role::Hub]);
+        assert_eq!(
+            world.chip().taken(),
+            [ServiceKind::Provisioning, ServiceKind::Hub, ServiceKind::Provisioning, ServiceKind::Hub]
+        );
         assert_eq!(world.bodies(1).len(), 3);
     });
 }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use scenarios::{hours, mins, secs, seeds};
 use serde_json::{Value, json};
 use steadfast_core::iothub::pnp::{self, Acknowledgement};
-use steadfast_core::{Event, Message, Role, Subscriptions};
+use steadfast_core::{Event, Message, ServiceKind, Subscriptions};
 use steadfast_sim::service::{DpsFault, PublishFault};
 use steadfast_sim::{Reach, Told, World};
 
@@ -188,7 +188,7 @@ fn a_device_behind_a_gateway_dials_the_gateway_and_proves_itself_to_the_hub() {
             world.network().set(GATEWAY, Reach::Open);
             world.run_until_delivered();
         }
-        assert!(world.attempts().iter().all(|attempt| attempt.host == GATEWAY && attempt.role == Role::Hub));
+        assert!(world.attempts().iter().all(|attempt| attempt.host == GATEWAY && attempt.role == ServiceKind::Hub));
         for user_name in world.hub(0).user_names() {
             assert!(user_name.starts_with(&format!("{hub}/pump-7/?api-version=")), "{user_name}");
         }

@@ -1,7 +1,7 @@
 //! From start to stop.
 
 use scenarios::{mins, secs, seeds};
-use steadfast_core::{Event, Role, State};
+use steadfast_core::{Event, ServiceKind, State};
 use steadfast_sim::{Feed, World};
 
 #[test]
@@ -14,8 +14,8 @@ fn a_new_device_provisions_connects_and_delivers() {
         world.run_until_up();
         world.run_until_delivered();
         assert_eq!(world.delivered(), ids);
-        let roles: Vec<Role> = world.attempts().iter().map(|attempt| attempt.role).collect();
-        assert_eq!(roles, [Role::Provisioning, Role::Hub]);
+        let roles: Vec<ServiceKind> = world.attempts().iter().map(|attempt| attempt.role).collect();
+        assert_eq!(roles, [ServiceKind::Provisioning, ServiceKind::Hub]);
         assert_eq!(world.saved().map(|saved| saved.hub().to_owned()), Some(world.hub(0).name().to_owned()));
         assert_eq!(world.count(|event| matches!(event, Event::Provisioned { migrated: false })), 1);
         assert_eq!(world.registrations().len(), 1);

@@ -1,7 +1,7 @@
 //! The device moves, and its queue with it.
 
 use scenarios::{hours, mins, secs, seeds};
-use steadfast_core::{Event, Role, State, Subscriptions};
+use steadfast_core::{Event, ServiceKind, State, Subscriptions};
 use steadfast_sim::service::{DpsFault, Greeting, PublishFault};
 use steadfast_sim::{Reach, World};
 
@@ -59,7 +59,7 @@ fn a_refusal_is_met_with_a_fresh_token_before_the_provisioning_service_is_asked(
     world.run_until_down();
     let took = world.run_until_up();
     assert!(took < secs(8), "{took:?}");
-    assert!(world.attempts()[attempts..].iter().all(|attempt| attempt.role == Role::Hub));
+    assert!(world.attempts()[attempts..].iter().all(|attempt| attempt.role == ServiceKind::Hub));
     assert!(world.registrations().is_empty());
 }
 
@@ -219,7 +219,7 @@ fn an_unreachable_hub_sends_the_device_to_provisioning_after_twenty_to_forty_min
         let asked = world.attempts().len();
         world.run_for(mins(8));
         assert_eq!(world.registrations().len(), 1, "seed {seed}: {:?}", world.registrations());
-        assert!(world.attempts()[asked..].iter().any(|attempt| attempt.role == Role::Hub));
+        assert!(world.attempts()[asked..].iter().any(|attempt| attempt.role == ServiceKind::Hub));
     });
     // An attempt that is due waits for the end of the one before, and both are up to two minutes apart.
     assert!(first.iter().all(|at| (20 * 60..=44 * 60).contains(at)), "{first:?}");

@@ -3,7 +3,7 @@
 use scenarios::{hours, mins, secs};
 use steadfast_core::iothub::topics::{MESSAGE_ID_SIZE, TELEMETRY_MAX};
 use steadfast_core::{
-    Address, Config, Credential, DropReason, Entry, Instant, IotHub, Link, Message, MessageId, Outbox, Overflow,
+    Config, Credential, Destination, DropReason, Entry, Instant, IotHub, Link, Message, MessageId, Outbox, Overflow,
     PublishError, RamOutbox, Seed, Service,
 };
 use steadfast_sim::service::PublishFault;
@@ -169,7 +169,7 @@ fn messages_from_before_a_reboot_are_delivered_first_under_their_ids() {
 
 /// A message of before a reboot.
 fn old_entry(id: MessageId, expires: Option<Instant>) -> Entry<'static> {
-    Entry { id, address: Address::Telemetry(""), payload: b"before", expires, created_unix_ms: None }
+    Entry { id, destination: Destination::Telemetry(""), payload: b"before", expires, created_unix_ms: None }
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! What is urgent overtakes what waits; each lane keeps its order, and the books hold for both.
+//! What is urgent overtakes what waits; each priority keeps its order, and the books hold for both.
 
 use scenarios::{hours, mins, secs, seeds};
-use steadfast_core::{DropReason, Lane, Message, MessageId, Overflow, PublishError, RamOutbox};
+use steadfast_core::{DropReason, Message, MessageId, Overflow, Priority, PublishError, RamOutbox};
 use steadfast_sim::service::{Acks, PublishFault};
 use steadfast_sim::{HeapOutbox, World};
 
@@ -26,7 +26,7 @@ fn numbers(count: usize) -> Vec<String> {
 }
 
 /// The normal bodies among `bodies`, which are numbers, and the urgent ones.
-fn lanes(bodies: Vec<String>) -> (Vec<String>, Vec<String>) {
+fn priorities(bodies: Vec<String>) -> (Vec<String>, Vec<String>) {
     bodies.into_iter().partition(|body| body.parse::<u32>().is_ok())
 }
 
@@ -38,7 +38,7 @@ fn an_alarm_overtakes_a_backlog_of_five_hundred_that_was_gathered_offline() {
     world.start();
     world.run_until_delivered();
     assert_eq!(world.delivered().first(), Some(&alarm));
-    let (normal, urgent) = lanes(world.bodies(0)[1..].to_vec());
+    let (normal, urgent) = priorities(world.bodies(0)[1..].to_vec());
     assert_eq!((world.bodies(0)[0].as_str(), normal, urgent.len()), ("fire", numbers(500), 0));
 }
 
@@ -55,11 +55,11 @@ fn an_alarm_on_a_busy_link_waits_for_no_more_than_what_is_in_flight() {
     world.run_until_delivered();
     let place = world.bodies(0).iter().position(|body| body == "fire").unwrap();
     assert!(place <= before + 8, "{place} messages came first, {before} of them before the alarm");
-    assert_eq!(lanes(first_receipts(&world, 0)).0, numbers(500));
+    assert_eq!(priorities(first_receipts(&world, 0)).0, numbers(500));
 }
 
 #[test]
-fn each_lane_keeps_its_order_across_reconnections() {
+fn each_priority_keeps_its_order_across_reconnections() {
     seeds(30, |seed| {
         let mut world = large(seed);
         world.start();
@@ -82,13 +82,13 @@ fn each_lane_keeps_its_order_across_reconnections() {
             }
         }
         world.run_until_delivered();
-        assert_eq!(lanes(first_receipts(&world, 0)), (numbers(120), alarms));
+        assert_eq!(priorities(first_receipts(&world, 0)), (numbers(120), alarms));
         assert_eq!(world.ledger().delivered, 120 + 18);
     });
 }
 
 #[test]
-fn a_message_that_comes_again_keeps_its_id_its_packet_id_and_its_lane_s_order() {
+fn a_message_that_comes_again_keeps_its_id_its_packet_id_and_its_priority_s_order() {
     let mut world = large(3);
     world.start();
     world.run_until_up();
@@ -115,7 +115,7 @@ fn a_message_that_comes_again_keeps_its_id_its_packet_id_and_its_lane_s_order() 
 }
 
 #[test]
-fn the_lanes_move_to_another_hub_together() {
+fn the_priority_move_to_another_hub_together() {
     let mut world = large(4);
     world.start();
     world.run_until_up();
@@ -190,11 +190,11 @@ fn what_is_in_flight_is_not_evicted_for_an_alarm() {
 }
 
 #[test]
-fn each_message_expires_by_its_own_time_in_either_lane() {
+fn each_message_expires_by_its_own_time_in_either_priority() {
     let mut world = World::builder().build();
-    let short = |body, lane| Message { lane, ..Message::telemetry("", body) }.expires_after(secs(30));
-    let day = world.publish_as(0, short(b"reading", Lane::Normal)).unwrap();
-    let alarm = world.publish_as(0, short(b"short alarm", Lane::Urgent)).unwrap();
+    let short = |body, priority| Message { priority, ..Message::telemetry("", body) }.expires_after(secs(30));
+    let day = world.publish_as(0, short(b"reading", Priority::Normal)).unwrap();
+    let alarm = world.publish_as(0, short(b"short alarm", Priority::Urgent)).unwrap();
     world.publish("kept");
     world.publish_urgent("alarm kept");
     world.run_for(secs(31));
@@ -222,7 +222,7 @@ fn alarms_that_are_acknowledged_do_not_excuse_a_message_that_is_not() {
 }
 
 #[test]
-fn acknowledgements_out_of_order_end_the_right_messages_of_the_right_lane() {
+fn acknowledgements_out_of_order_end_the_right_messages_of_the_right_priority() {
     let mut world = large(6);
     world.start();
     world.run_until_up();
@@ -238,7 +238,7 @@ fn acknowledgements_out_of_order_end_the_right_messages_of_the_right_lane() {
 }
 
 #[test]
-fn packet_ids_of_both_lanes_go_round_without_a_clash() {
+fn packet_ids_of_both_priority_go_round_without_a_clash() {
     let mut world = large(7);
     world.start();
     world.run_until_up();
@@ -251,7 +251,7 @@ fn packet_ids_of_both_lanes_go_round_without_a_clash() {
         }
         world.run_until_delivered();
     }
-    // More than there are packet ids for either lane.
+    // More than there are packet ids for either priority.
     assert_eq!(world.ledger().delivered, 52_500);
     let below = world.hub(0).receipts().iter().filter(|receipt| receipt.packet_id <= 0x8000).count();
     assert_eq!(below, 35_000);
@@ -266,7 +266,7 @@ fn alarms_from_before_a_reboot_go_first_and_new_ones_follow_them() {
     let mut world = World::builder().seed(9).build_with(|_| kept.clone());
     world.publish("new");
     let alarm = world.publish_urgent("new alarm");
-    assert_eq!(alarm.lane(), Lane::Urgent);
+    assert_eq!(alarm.priority(), Priority::Urgent);
     world.run_for(hours(1));
     world.start();
     world.run_until_delivered();

@@ -1,7 +1,7 @@
 //! The dialogue with the Device Provisioning Service.
 
 use scenarios::{hours, mins, secs, seeds};
-use steadfast_core::{Failure, ProvisioningFailure, Role, State};
+use steadfast_core::{Failure, ProvisioningFailure, ServiceKind, State};
 use steadfast_sim::World;
 use steadfast_sim::service::DpsFault;
 
@@ -109,7 +109,7 @@ fn a_hub_that_cannot_be_one_is_refused_and_never_connected_to() {
     ] {
         let mut world = failing(DpsFault::Hub(evil.into()), 5);
         world.run_for(mins(3));
-        assert!(world.attempts().iter().all(|attempt| attempt.role == Role::Provisioning), "{evil:?}");
+        assert!(world.attempts().iter().all(|attempt| attempt.role == ServiceKind::Provisioning), "{evil:?}");
         assert!(world.status().last_failure.is_some(), "{evil:?}");
     }
 }
@@ -133,7 +133,7 @@ fn a_hub_that_is_not_azure_s_is_refused_by_default() {
     for evil in ["evil.example.com", "localhost", "hub", "global.azure-devices-provisioning.net"] {
         let mut world = failing(DpsFault::Hub(evil.into()), 5);
         world.run_for(mins(3));
-        assert!(world.attempts().iter().all(|attempt| attempt.role == Role::Provisioning), "{evil:?}");
+        assert!(world.attempts().iter().all(|attempt| attempt.role == ServiceKind::Provisioning), "{evil:?}");
         let failure = Failure::Provisioning(ProvisioningFailure::BadHubName);
         assert_eq!(world.status().last_failure, Some(failure), "{evil}");
     }

@@ -5,7 +5,7 @@
 use core::time::Duration;
 
 use scenarios::{hours, mins, secs, seeds};
-use steadfast_core::{Event, Failure, LocalFailure, Role};
+use steadfast_core::{Event, Failure, LocalFailure, ServiceKind};
 use steadfast_sim::{Feed, Proxy, ProxyMood, Reach, Signing, UpgradeMood, World};
 
 const LOGIN: &str = "Basic cHVtcC03OndldA==";
@@ -184,7 +184,7 @@ fn an_upgrade_refused_for_its_credential_leads_to_provisioning() {
         let mut world = settled(over_web_sockets(seed));
         set_upgrade(&mut world, UpgradeMood::Answers(401, None));
         world.run_until("a second registration is tried", hours(2), |world| {
-            world.attempts().iter().filter(|attempt| attempt.role == Role::Provisioning).count() > 1
+            world.attempts().iter().filter(|attempt| attempt.role == ServiceKind::Provisioning).count() > 1
         });
         set_upgrade(&mut world, UpgradeMood::Opens);
         world.publish("kept");
