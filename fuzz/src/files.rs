@@ -24,7 +24,7 @@ pub fn target(data: &[u8]) {
     let mut options = Options::DEFAULT;
     options.block_len = usize::from(source.byte()).saturating_mul(4);
     options.rereadable = choice & 2 == 0;
-    options.patience = Duration::from_secs(u64::from(source.number()));
+    options.give_up_after = Duration::from_secs(u64::from(source.number()));
     let room = if choice & 4 == 0 { 600 } else { usize::from(source.byte()) };
     let seed = Seed::from_number(u64::from(choice));
     let upload = Upload::new(name, options, RetryPolicy::DEFAULT, seed, vec![0; room], Instant::ORIGIN);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::iothub::operator_commands::OperatorCommands;
 use steadfast_core::iothub::{Event, Received};
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::text::Text;
@@ -37,17 +37,17 @@ pub fn target(data: &[u8]) {
     };
     let mut link = HubLink::new(link, [0; 96], [0; 96]);
     if choice & 2 != 0 {
-        link.allow_orders(Orders::ALL);
+        link.allow_operator_commands(OperatorCommands::ALL);
     }
     let mut told = None;
     if choice & 4 != 0 {
         link.restore_desired_version(7);
         told = Some(7);
     }
-    let has_orders = choice & 2 != 0;
+    let has_commands = choice & 2 != 0;
     let mut player = Player {
         link,
-        has_orders,
+        has_commands,
         now: 0,
         open: None,
         told,
@@ -76,7 +76,7 @@ pub fn target(data: &[u8]) {
 
 struct Player<'c> {
     link: Device<'c>,
-    has_orders: bool,
+    has_commands: bool,
     now: u64,
     /// Attempt whose connection exists.
     open: Option<Attempt>,
@@ -350,7 +350,7 @@ impl Player<'_> {
                 Output::Event(event) => match event {
                     Event::Reported { report, .. } | Event::ReportRefused { report, .. } => {
                         assert!(
-                            self.reports.remove(&report) || self.has_orders,
+                            self.reports.remove(&report) || self.has_commands,
                             "{report:?} ends once, after it was made"
                         );
                     }

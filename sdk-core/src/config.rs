@@ -87,7 +87,7 @@ impl Subscriptions {
     /// Direct methods.
     pub const METHODS: Self = Self(1 << 1);
     /// Answers to twin requests.
-    pub const TWIN_ANSWERS: Self = Self(1 << 2);
+    pub const TWIN_RESPONSES: Self = Self(1 << 2);
     /// Changes of desired properties.
     pub const TWIN_DESIRED: Self = Self(1 << 3);
     /// Messages routed to a module's inputs.

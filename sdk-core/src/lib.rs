@@ -57,7 +57,7 @@
 //!                 }
 //!                 Output::Action(Action::Close { attempt, .. }) => drop(line.take_if(|(which, _)| *which == attempt)),
 //!                 Output::Action(Action::SaveAssignment(assignment)) => keep(assignment.hub(), assignment.device_id()),
-//!                 Output::Action(Action::SaveBackoff(memory)) => keep_memory(&memory.to_bytes()),
+//!                 Output::Action(Action::SaveBackoff(memory)) => keep_backoff(&memory.to_bytes()),
 //!                 _ => {}
 //!             }
 //!         };
@@ -100,7 +100,7 @@
 //! #     std::time::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 //! # }
 //! # fn keep(_: &str, _: &str) {}
-//! # fn keep_memory(_: &[u8]) {}
+//! # fn keep_backoff(_: &[u8]) {}
 //! #
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! #     use steadfast_core::{Credential, Message, RetryPolicy, Seed, Service};

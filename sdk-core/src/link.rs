@@ -215,8 +215,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Phase::Idle
             | Phase::Waiting
             | Phase::Signing
-            | Phase::Opening
-            | Phase::Greeting
+            | Phase::Connecting
+            | Phase::AwaitingConnack
             | Phase::Subscribing
             | Phase::Registering => self.stopped(),
         }
@@ -243,7 +243,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 let delay = self.fresh_delay(word);
                 self.timers.set(TimerReason::Retry, now.after(delay));
             }
-            Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing => {
+            Phase::Signing | Phase::Connecting | Phase::AwaitingConnack | Phase::Subscribing => {
                 self.ladder.wanted = self.role() == ServiceKind::Hub;
             }
             Phase::Idle | Phase::Registering | Phase::Stopped => {}
@@ -311,7 +311,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         match self.phase {
             Phase::Idle => State::Idle,
             Phase::Waiting => State::BackingOff,
-            Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing | Phase::Registering => {
+            Phase::Signing | Phase::Connecting | Phase::AwaitingConnack | Phase::Subscribing | Phase::Registering => {
                 match self.role() {
                     ServiceKind::Provisioning => State::Provisioning,
                     ServiceKind::Hub => State::Connecting,

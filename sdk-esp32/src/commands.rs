@@ -177,8 +177,8 @@ macro_rules! service_commands {
 
         /// Says which orders of an operator are carried out: none unless this is called; see
         /// [`steadfast_core::iothub::operator_commands`].
-        pub fn allow_orders(&mut self, orders: Orders) {
-            self.engine.link.allow_orders(orders);
+        pub fn allow_operator_commands(&mut self, orders: OperatorCommands) {
+            self.engine.link.allow_operator_commands(orders);
         }
     };
 }

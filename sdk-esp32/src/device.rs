@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
-use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::iothub::operator_commands::OperatorCommands;
 use steadfast_core::{
     Assignment, BackoffSnapshot, CallId, ConfigError, Failure, HubLink, HubProfile, Instant, Link, MessageId, Outbox,
     Profile, PublishError, ReportError, ReportId, RespondError, Seed,

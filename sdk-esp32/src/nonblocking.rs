@@ -7,7 +7,7 @@ use core::task::Poll as Ready;
 use core::time::Duration;
 
 use embedded_io_async::{Read, Write};
-use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::iothub::operator_commands::OperatorCommands;
 use steadfast_core::{
     Assignment, BackoffSnapshot, CallId, ConfigError, Failure, HubLink, HubProfile, Instant, Link, MessageId, Outbox,
     Profile, PublishError, ReportError, ReportId, RespondError, Seed,

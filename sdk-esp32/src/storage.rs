@@ -83,7 +83,7 @@ impl<S: RawStorage> Kept<S> {
     ///
     /// # Errors
     /// The store's.
-    pub fn keep_memory(&mut self, memory: BackoffSnapshot) -> Result<(), S::Error> {
+    pub fn keep_backoff(&mut self, memory: BackoffSnapshot) -> Result<(), S::Error> {
         if self.backoff_snapshot()? == Some(memory) {
             return Ok(());
         }
@@ -194,8 +194,8 @@ mod tests {
         let mut store = Fake::default();
         assert_eq!(Kept::new(&mut store).backoff_snapshot().unwrap(), None);
         let memory = BackoffSnapshot::from_bytes(TROUBLED).unwrap();
-        Kept::new(&mut store).keep_memory(memory).unwrap();
-        Kept::new(&mut store).keep_memory(memory).unwrap();
+        Kept::new(&mut store).keep_backoff(memory).unwrap();
+        Kept::new(&mut store).keep_backoff(memory).unwrap();
         assert_eq!(store.writes, 1);
         assert_eq!(Kept::new(&mut store).backoff_snapshot().unwrap(), Some(memory));
         Kept::new(&mut store).forget().unwrap();

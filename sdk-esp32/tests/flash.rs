@@ -31,9 +31,10 @@ impl Owned {
     }
 
     fn entry(&self) -> Entry<'_> {
-        let address = if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
+        let destination =
+            if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
         let created_unix_ms = self.id.is_multiple_of(4).then_some(1_780_000_000_000 + self.id % 1000);
-        Entry { id: MessageId::new(self.id), address, payload: &self.payload, expires: None, created_unix_ms }
+        Entry { id: MessageId::new(self.id), destination, payload: &self.payload, expires: None, created_unix_ms }
     }
 }
 

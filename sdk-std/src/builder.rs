@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use steadfast_core::azure::connection_string::{self, ConnectionString};
-use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::iothub::operator_commands::OperatorCommands;
 use steadfast_core::{
     Config, Credential, Overflow, Reprovisioning, RetryPolicy, Seed, Service, Subscriptions, Timeouts, Usage,
 };
@@ -72,7 +72,7 @@ pub struct Builder {
     reports: usize,
     answers: usize,
     method_calls: usize,
-    orders: Orders,
+    orders: OperatorCommands,
     assignment: Option<PathBuf>,
     memory: Option<PathBuf>,
     seed: Option<Seed>,
@@ -108,7 +108,7 @@ impl Builder {
             reports: SERVICE_BYTES,
             answers: SERVICE_BYTES,
             method_calls: METHOD_CALLS,
-            orders: Orders::NONE,
+            orders: OperatorCommands::NONE,
             assignment: None,
             memory: None,
             seed: None,
@@ -201,8 +201,8 @@ impl Builder {
     }
 
     /// Allows an operator to give orders by the twin and by a method: to register anew, to spread, to log more. Default
-    /// none; see [`steadfast_core::iothub::operator_commands`] for their form and [`Device::next_order`](crate::Device::next_order).
-    pub const fn allow_orders(mut self, orders: Orders) -> Self {
+    /// none; see [`steadfast_core::iothub::operator_commands`] for their form and [`Device::next_operator_command`](crate::Device::next_operator_command).
+    pub const fn allow_operator_commands(mut self, orders: OperatorCommands) -> Self {
         self.orders = orders;
         self
     }

@@ -18,7 +18,7 @@ use crate::context::Context;
 use crate::driver::{Handshake, Opening};
 use crate::proxy::Proxy;
 use crate::tls::{self, CertificateSource, Tls};
-use crate::tokens::Prover;
+use crate::tokens::Authenticator;
 
 /// What the driver was given once.
 pub(crate) struct Setup {
@@ -29,7 +29,7 @@ pub(crate) struct Setup {
     pub(crate) tls: Option<Tls>,
     pub(crate) certificate: Option<Arc<CertificateSource>>,
     pub(crate) overrides: Option<Box<Overrides>>,
-    pub(crate) prover: Option<Prover>,
+    pub(crate) authenticator: Option<Authenticator>,
     pub(crate) assignment: Option<Box<AssignmentFile>>,
     pub(crate) backoff_file: Option<Box<BackoffFile>>,
     /// Without TLS: a credential is sent.

@@ -229,9 +229,9 @@ impl Driver {
             }
         }
         if let Some(ToSign { attempt, role, refusals, text }) = turn.sign.take()
-            && let Some(prover) = &self.setup.prover
+            && let Some(authenticator) = &self.setup.authenticator
         {
-            self.work = Work::Signing(attempt, prover.prove(role, refusals, &text));
+            self.work = Work::Signing(attempt, authenticator.prove(role, refusals, &text));
             turn.again = true;
         }
         if let Some(Dial { attempt, host, port, role, shown }) = turn.dial.take() {

@@ -110,7 +110,7 @@ impl Turn {
     }
 
     /// Whether there is anything but packets.
-    fn has_orders(&self) -> bool {
+    fn has_commands(&self) -> bool {
         !self.wakes.is_empty()
             || !self.notices.is_empty()
             || self.arrived
@@ -181,7 +181,7 @@ impl Inner {
             self.write_failed(&mut turn, error, &mut Context::from_waker(&driver));
         }
         let overslept = self.deadline.is_some_and(|at| self.alarm.is_none_or(|alarm| at < alarm));
-        let orders = turn.has_orders();
+        let orders = turn.has_commands();
         if orders {
             self.left_over = Some(turn);
         } else {

@@ -124,7 +124,7 @@ pub use steadfast_core::edge::methods::CallError;
 #[cfg(feature = "edge")]
 pub use steadfast_core::edge::{Environment, EnvironmentError, Variable};
 pub use steadfast_core::iothub::Event;
-pub use steadfast_core::iothub::operator_commands::{LogLevel, Order, Orders};
+pub use steadfast_core::iothub::operator_commands::{LogLevel, OperatorCommand, OperatorCommands};
 pub use steadfast_core::iothub::pnp;
 pub use steadfast_core::iothub::property_bag::BagError;
 pub use steadfast_core::mqtt::QoS;

@@ -234,7 +234,7 @@ mod tests {
         assert!(timed.properties().ends_with("&$.ctime=2020-04-10T05%3A24%3A22.471Z"), "{}", timed.properties());
         assert_eq!(timed.creation_time("2020-04-10T05:24:22Z"), Err(BagError::Duplicate));
         let core = Message::from(&message);
-        assert_eq!((core.address, core.payload), (Destination::Telemetry(message.properties()), &b"x"[..]));
+        assert_eq!((core.destination, core.payload), (Destination::Telemetry(message.properties()), &b"x"[..]));
         assert_eq!((core.priority, Message::from(&message.urgent()).priority), (Priority::Normal, Priority::Urgent));
     }
 

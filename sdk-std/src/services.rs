@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 
 use steadfast_core::iothub::Event;
-use steadfast_core::iothub::operator_commands::Order;
+use steadfast_core::iothub::operator_commands::OperatorCommand;
 use steadfast_core::{CallId, ReportError, ReportId, RespondError, TwinDocument};
 
 use crate::clock;
@@ -27,9 +27,9 @@ pub type Twin = TwinDocument<String>;
 #[non_exhaustive]
 pub enum Desired {
     /// All desired properties: what is not in it is not desired any more.
-    Whole(Twin),
+    Full(Twin),
     /// A change to what was told before.
-    Change {
+    Patch {
         /// Version of the desired properties after it.
         version: u64,
         /// The change, a JSON object in which `null` deletes.
@@ -42,8 +42,8 @@ impl Desired {
     #[must_use]
     pub const fn version(&self) -> u64 {
         match self {
-            Self::Whole(twin) => twin.desired_version,
-            Self::Change { version, .. } => *version,
+            Self::Full(twin) => twin.desired_version,
+            Self::Patch { version, .. } => *version,
         }
     }
 }
@@ -90,7 +90,7 @@ pub(crate) struct Services {
     calls: VecDeque<Waiting>,
     /// Most calls that wait for the application.
     most_calls: usize,
-    orders: VecDeque<Order>,
+    orders: VecDeque<OperatorCommand>,
     reports: HashMap<u32, Claim>,
     /// Calls of [`Device::get_twin`] that wait.
     askers: usize,
@@ -127,7 +127,7 @@ impl Services {
             self.behind = false;
             self.catching_up = false;
             self.changes.clear();
-            self.queue(Desired::Whole(twin.map(str::to_owned)));
+            self.queue(Desired::Full(twin.map(str::to_owned)));
         }
     }
 
@@ -139,7 +139,7 @@ impl Services {
         if self.behind {
             self.queued = Some(version);
         } else {
-            self.queue(Desired::Change { version, patch: patch.to_owned() });
+            self.queue(Desired::Patch { version, patch: patch.to_owned() });
         }
     }
 
@@ -169,7 +169,7 @@ impl Services {
             Event::ReportRefused { report, status } => self.settle(report, Err(TwinError::Refused(status))),
             Event::TwinRefused { status } => self.answer(Err(TwinError::Refused(status))),
             Event::TwinGivenUp => self.answer(Err(TwinError::GivenUp)),
-            Event::Ordered(order) => {
+            Event::OperatorCommand(order) => {
                 if self.orders.len() >= ORDERS {
                     self.orders.pop_front();
                 }
@@ -286,14 +286,14 @@ impl Device {
         self.shared().command(|inner| inner.link.restore_desired_version(version));
     }
 
-    /// Waits for the next order of an operator; see [`crate::Builder::allow_orders`].
+    /// Waits for the next order of an operator; see [`crate::Builder::allow_operator_commands`].
     ///
-    /// Orders to register or to spread have been carried out by then; one about the log is for the application. Each is
+    /// OperatorCommands to register or to spread have been carried out by then; one about the log is for the application. Each is
     /// given out once, whoever asks; up to 16 wait, and of more the latest count. Returns `None` when the driver has ended
     /// and no order waits.
     ///
     /// Cancel-safe: a future dropped before its end has taken nothing.
-    pub async fn next_order(&self) -> Option<Order> {
+    pub async fn next_operator_command(&self) -> Option<OperatorCommand> {
         let shared = self.shared();
         shared
             .served(|inner| match inner.services.orders.pop_front() {

@@ -57,7 +57,7 @@ pub struct TokenRequest {
 
 /// Who makes the token, or what it takes.
 #[derive(Clone)]
-pub(crate) enum Prover {
+pub(crate) enum Authenticator {
     Signer(Arc<dyn Signer>),
     Tokens(Arc<dyn TokenSource>),
 }
@@ -71,7 +71,7 @@ pub(crate) enum Proof {
 /// The way there.
 pub(crate) type Proving = Pin<Box<dyn Future<Output = Result<Proof, SignError>> + Send>>;
 
-impl Prover {
+impl Authenticator {
     /// Obtains a proof for `text`, the string to sign.
     pub(crate) fn prove(&self, role: ServiceKind, refusals: u8, text: &str) -> Proving {
         match self {
@@ -89,7 +89,7 @@ impl Prover {
     }
 }
 
-impl fmt::Debug for Prover {
+impl fmt::Debug for Authenticator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Signer(_) => "Signer",
@@ -108,10 +108,10 @@ pub(crate) async fn for_request(
     if let Some(token) = &setup.token {
         return Ok(Some(Zeroizing::new(token.to_string())));
     }
-    let Some(prover) = &setup.prover else { return Ok(None) };
+    let Some(authenticator) = &setup.authenticator else { return Ok(None) };
     let expiry = clock::unix_secs() + TOKEN_SECS;
     let text = resource.string_to_sign(expiry).to_string();
-    let proof = match timeout(setup.signing, prover.prove(ServiceKind::Hub, refusals, &text)).await {
+    let proof = match timeout(setup.signing, authenticator.prove(ServiceKind::Hub, refusals, &text)).await {
         Ok(Ok(proof)) => proof,
         Ok(Err(error)) => {
             tracing::error!(device = %setup.name, %error, "no token can be made");

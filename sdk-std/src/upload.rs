@@ -136,7 +136,7 @@ impl Upload {
     /// Sets after how long without any progress to give up. Default 1 h. A wait that would end later than that is not
     /// begun: a hub or storage that is overloaded has tries a minute apart, and less patience than that ends at the first.
     pub fn give_up_after(mut self, patience: Duration) -> Self {
-        self.options.patience = patience;
+        self.options.give_up_after = patience;
         self
     }
 

@@ -1,6 +1,6 @@
 //! What a link with the services of a hub reports, and what it hands to the application.
 
-use super::operator_commands::Order;
+use super::operator_commands::OperatorCommand;
 use super::{CallId, ReportId, TwinDocument};
 use crate::iothub::property_bag::Encoded;
 use crate::link;
@@ -47,7 +47,7 @@ pub enum Event {
     /// A method call found no place, and was answered as busy if that was possible.
     CallRefused,
     /// An operator's order was taken.
-    Ordered(Order),
+    OperatorCommand(OperatorCommand),
 }
 
 impl Event {

@@ -2,11 +2,11 @@
 
 mod commands;
 mod dispatch;
-mod obey;
+mod operator;
 
 use heapless::Vec;
 
-use self::obey::Obedience;
+use self::operator::Operator;
 use super::c2d_dedup::Recent;
 use super::methods::Methods;
 use super::reports::Reports;
@@ -43,7 +43,7 @@ const FRAME: usize = 192;
 ///
 /// Which services are used says [`crate::Config::subscriptions`]:
 ///
-/// * with [`Subscriptions::TWIN_ANSWERS`] the twin can be [asked for](Self::get_twin) and properties
+/// * with [`Subscriptions::TWIN_RESPONSES`] the twin can be [asked for](Self::get_twin) and properties
 ///   [reported](Self::report); with [`Subscriptions::TWIN_DESIRED`] as well, desired properties are followed:
 ///   [`Received::Twin`] after each connection that missed a change, [`Received::Desired`] for each change. No version is
 ///   delivered twice and none is skipped; after a gap the twin is asked for, at a moment of its own for each device. A
@@ -63,7 +63,7 @@ pub struct HubLink<O, P, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
     up: Option<Attempt>,
     now: Instant,
     twin: Twin,
-    obedience: Option<Obedience<Self>>,
+    operator: Option<Operator<Self>>,
     events: Vec<Event, EVENTS>,
     recent: Recent,
     link: Link<O, P>,
@@ -106,7 +106,7 @@ where
             methods: Methods::new(answers, calls),
             recent: Recent::new(),
             events: Vec::new(),
-            obedience: None,
+            operator: None,
             up: None,
             turn: Turn::None,
             now,
@@ -127,10 +127,10 @@ where
 
     /// Asks for the twin, now or once the link is up: it comes as [`Received::Twin`], whatever its version.
     ///
-    /// Returns false when the link does not hold [`Subscriptions::TWIN_ANSWERS`].
+    /// Returns false when the link does not hold [`Subscriptions::TWIN_RESPONSES`].
     pub fn get_twin(&mut self, now: Instant) -> bool {
         self.tick(now);
-        let holds = self.holds(Subscriptions::TWIN_ANSWERS);
+        let holds = self.holds(Subscriptions::TWIN_RESPONSES);
         if holds {
             self.twin.ask(self.now);
         }
@@ -148,7 +148,7 @@ where
     /// [`ReportError`]; nothing was queued.
     pub fn report(&mut self, patch: &[u8], now: Instant) -> Result<ReportId, ReportError> {
         self.tick(now);
-        if !self.holds(Subscriptions::TWIN_ANSWERS) {
+        if !self.holds(Subscriptions::TWIN_RESPONSES) {
             return Err(ReportError::NotSubscribed);
         }
         let limit = self.link.profile().session().max_outbound.saturating_sub(FRAME);
@@ -334,7 +334,7 @@ where
             Turn::None => {}
             Turn::Up => {
                 let attempt = self.link.attempt();
-                let answers = self.holds(Subscriptions::TWIN_ANSWERS);
+                let answers = self.holds(Subscriptions::TWIN_RESPONSES);
                 let follow = answers && self.holds(Subscriptions::TWIN_DESIRED);
                 self.up = Some(attempt);
                 self.twin.connected(follow, answers && !self.reports.is_empty());

@@ -1,4 +1,4 @@
-//! Orders an operator gives through the twin and by a method, for applications that allow them.
+//! OperatorCommands an operator gives through the twin and by a method, for applications that allow them.
 //!
 //! They belong to the Plug and Play component `steadfast`:
 //!
@@ -27,9 +27,9 @@ pub(super) const DEFAULT_SPREAD: Duration = Duration::from_secs(30);
 
 /// The kinds of orders a link carries out. None by default: whoever can write the twin could else move devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Orders(u8);
+pub struct OperatorCommands(u8);
 
-impl Orders {
+impl OperatorCommands {
     /// None.
     pub const NONE: Self = Self(0);
     /// To register anew.
@@ -73,7 +73,7 @@ pub enum LogLevel {
 /// An order that was carried out, or is for the application to carry out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Order {
+pub enum OperatorCommand {
     /// To register anew within this time; the link does so.
     Reprovision(Duration),
     /// To spread over this time; the link does so.
@@ -82,15 +82,17 @@ pub enum Order {
     LogLevel(LogLevel),
 }
 
-impl Order {
+impl OperatorCommand {
     /// Reads a writable property of the component: its kind, and the order if the value is one. A property that is taken
     /// away orders nothing.
-    pub(super) fn property(name: &str, value: Value<'_>) -> Option<(Orders, Option<Self>)> {
+    pub(super) fn property(name: &str, value: Value<'_>) -> Option<(OperatorCommands, Option<Self>)> {
         if value.is_null() {
             return None;
         }
         match name {
-            "spread" => Some((Orders::SPREAD, value.as_u64().map(|secs| Self::Spread(Duration::from_secs(secs))))),
+            "spread" => {
+                Some((OperatorCommands::SPREAD, value.as_u64().map(|secs| Self::Spread(Duration::from_secs(secs)))))
+            }
             "logLevel" => {
                 let levels = [
                     ("error", LogLevel::Error),
@@ -101,7 +103,7 @@ impl Order {
                 ];
                 let named = |level: &(&str, LogLevel)| value.as_str().is_some_and(|text| text == level.0);
                 let level = levels.into_iter().find(named).map(|(_, level)| Self::LogLevel(level));
-                Some((Orders::LOG_LEVEL, level))
+                Some((OperatorCommands::LOG_LEVEL, level))
             }
             _ => None,
         }

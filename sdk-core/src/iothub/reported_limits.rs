@@ -42,7 +42,7 @@ pub enum ReportError {
     },
     /// There is no room beside what waits already; report again after [`crate::iothub::Event::Reported`].
     Full,
-    /// The link does not hold [`crate::Subscriptions::TWIN_ANSWERS`].
+    /// The link does not hold [`crate::Subscriptions::TWIN_RESPONSES`].
     NotSubscribed,
 }
 

@@ -83,13 +83,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn open(&mut self) {
         self.timers.clear(TimerReason::Sign);
         self.pending.connect = true;
-        self.enter(Phase::Opening);
+        self.enter(Phase::Connecting);
         self.set_timer(TimerReason::Connect, self.profile.session().timeouts.connect);
     }
 
     /// TCP is there.
     pub(super) fn connected(&mut self) {
-        if self.phase == Phase::Opening {
+        if self.phase == Phase::Connecting {
             self.timers.clear(TimerReason::Connect);
             self.set_timer(TimerReason::Tls, self.profile.session().timeouts.tls);
         }
@@ -97,11 +97,11 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Bytes can flow.
     pub(super) fn ready(&mut self) {
-        if self.phase == Phase::Opening {
+        if self.phase == Phase::Connecting {
             self.timers.clear(TimerReason::Connect);
             self.timers.clear(TimerReason::Tls);
             self.wire.connect = true;
-            self.enter(Phase::Greeting);
+            self.enter(Phase::AwaitingConnack);
             let times = self.profile.session().timeouts;
             let wait = self.backoff().connack_timeout(times.connack, times.connack_longest);
             self.timers.set(TimerReason::Connack, self.now.after_millis(wait));
@@ -379,7 +379,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Gives up the connection, with DISCONNECT when it is left in order.
     pub(super) fn close(&mut self, in_order: bool) {
-        if self.phase == Phase::Greeting && !self.wire.connect && self.role() == ServiceKind::Hub {
+        if self.phase == Phase::AwaitingConnack && !self.wire.connect && self.role() == ServiceKind::Hub {
             // The service may have begun a session that the link has not heard of.
             self.session.subscriptions.held = 0;
         }

@@ -38,7 +38,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             let at = now.after_millis(self.rng.between(0, spread));
             self.timers.set(TimerReason::Retry, at);
         }
-        let trying = matches!(self.phase, Phase::Signing | Phase::Opening | Phase::Greeting | Phase::Subscribing);
+        let trying =
+            matches!(self.phase, Phase::Signing | Phase::Connecting | Phase::AwaitingConnack | Phase::Subscribing);
         if (moving || trying) && by == ServiceKind::Provisioning && self.visits() {
             self.ladder.wanted = true;
         }

@@ -62,8 +62,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     fn is_trying(&self) -> bool {
         match self.phase {
             Phase::Signing
-            | Phase::Opening
-            | Phase::Greeting
+            | Phase::Connecting
+            | Phase::AwaitingConnack
             | Phase::Subscribing
             | Phase::Registering
             | Phase::Up
@@ -106,7 +106,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     fn take_packet<'b>(&mut self, packet: Incoming<'b>) -> Option<Received<&'b str, &'b [u8]>> {
         self.wire.last_received = self.now;
         self.wire.pinged = None;
-        let greeting = self.phase == Phase::Greeting && !self.wire.connect;
+        let greeting = self.phase == Phase::AwaitingConnack && !self.wire.connect;
         match packet {
             Incoming::ConnAck { session_present, code } if greeting => {
                 let config = self.profile.session();

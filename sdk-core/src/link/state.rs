@@ -20,9 +20,9 @@ pub(super) enum Phase {
     /// Waits for a signature.
     Signing,
     /// Waits for TCP and TLS.
-    Opening,
+    Connecting,
     /// Waits for CONNACK.
-    Greeting,
+    AwaitingConnack,
     /// Waits for SUBACK.
     Subscribing,
     /// Talks to the Device Provisioning Service.

@@ -7,7 +7,7 @@ mod notification;
 use self::notification::Notification;
 use super::document::{Content, Document};
 use super::request::{Body, Identity, Method, Piece, Request, Target, Uri};
-use super::sas_uri::{Field, Grant, error_code};
+use super::sas_uri::{Field, SasUri, error_code};
 use super::{
     BLOCK_MAX, BLOCKS_MAX, Checkpoint, Input, Obstacle, Options, Output, Progress, Report, Stage, TOO_MANY_OPEN,
     UploadError, check_name,
@@ -53,7 +53,7 @@ pub struct Upload<N, M: AsRef<[u8]> + AsMut<[u8]>> {
     attempt: Attempt,
     /// Where the latest grant was asked for.
     home: Option<Assignment>,
-    grant: Grant<M>,
+    grant: SasUri<M>,
     /// Where the blocks are.
     place: Option<u64>,
     /// What was read and is not in the storage yet.
@@ -123,7 +123,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             wait: None,
             attempt: Attempt::default().next(),
             home: None,
-            grant: Grant::new(memory),
+            grant: SasUri::new(memory),
             place: None,
             held: None,
             progress: Progress::default(),
@@ -208,7 +208,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
                 Err(_) => self.end(Err(UploadError::NoHub)),
             },
             (Input::Unassigned, Step::Home) => {
-                if now.since(self.since) > self.options.patience {
+                if now.since(self.since) > self.options.give_up_after {
                     self.end(Err(UploadError::GaveUp(Obstacle::Unassigned)));
                 } else {
                     self.wait = Some(now.after(self.policy.min_delay));
@@ -439,7 +439,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             Obstacle::Unauthorized | Obstacle::Unassigned => Failure::Network,
         };
         let delay = self.backoff.failed(failure, false, &self.policy, self.rng.word(), now);
-        if now.since(self.since).saturating_add(delay) <= self.options.patience {
+        if now.since(self.since).saturating_add(delay) <= self.options.give_up_after {
             if matches!(self.step, Step::Notify) {
                 self.step = Step::Moved(None);
             } else if matches!(self.step, Step::Initiate) {

@@ -18,7 +18,7 @@
 //! | the storage has dropped blocks (400 for their list) | begins at the start of the file, once |
 //! | the hub counts the upload as over (400, 404 for its success) | takes one more grant for the same place and tells of that |
 //! | the device reboots | goes on where a kept [`Checkpoint`] says, without one at the start of the file |
-//! | nothing goes forward for [`Options::patience`] | tells the hub, and ends |
+//! | nothing goes forward for [`Options::give_up_after`] | tells the hub, and ends |
 //!
 //! The loop around it, which a frontend has to write once:
 //!
@@ -108,14 +108,14 @@ pub struct Options {
     /// as a whole, and a file has [`BLOCKS_MAX`] of them at most. Default 1 MiB.
     pub block_len: usize,
     /// How long to go on without any progress. Default 1 h.
-    pub patience: Duration,
+    pub give_up_after: Duration,
     /// Whether the file can be read again from its start, as [`Output::Read`] asks with an offset of 0. Default true.
     pub rereadable: bool,
 }
 
 impl Options {
     /// The default options.
-    pub const DEFAULT: Self = Self { block_len: 1 << 20, patience: Duration::from_secs(3600), rereadable: true };
+    pub const DEFAULT: Self = Self { block_len: 1 << 20, give_up_after: Duration::from_secs(3600), rereadable: true };
 }
 
 impl Default for Options {
@@ -287,7 +287,7 @@ pub enum UploadError {
         /// The hub's error code, such as 403006; 0 when there was none.
         code: u32,
     },
-    /// Nothing went forward for [`Options::patience`].
+    /// Nothing went forward for [`Options::give_up_after`].
     GaveUp(Obstacle),
     /// [`Upload::cancel`] was called.
     Cancelled,

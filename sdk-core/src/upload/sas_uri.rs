@@ -33,13 +33,13 @@ impl Field {
 }
 
 /// A grant in the memory of an upload, overwritten with zeros when it is dropped.
-pub(super) struct Grant<M: AsRef<[u8]> + AsMut<[u8]>> {
+pub(super) struct SasUri<M: AsRef<[u8]> + AsMut<[u8]>> {
     memory: M,
     /// Where each text ends; the next one begins there.
     ends: [usize; Field::ALL.len()],
 }
 
-impl<M: AsRef<[u8]> + AsMut<[u8]>> Grant<M> {
+impl<M: AsRef<[u8]> + AsMut<[u8]>> SasUri<M> {
     pub(super) const fn new(memory: M) -> Self {
         Self { memory, ends: [0; Field::ALL.len()] }
     }
@@ -106,7 +106,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> Grant<M> {
     }
 }
 
-impl<M: AsRef<[u8]> + AsMut<[u8]>> Drop for Grant<M> {
+impl<M: AsRef<[u8]> + AsMut<[u8]>> Drop for SasUri<M> {
     fn drop(&mut self) {
         self.clear();
     }
@@ -241,8 +241,8 @@ mod tests {
         })
     }
 
-    fn read(answer: &Value, room: usize) -> (Grant<Vec<u8>>, Result<(), UploadError>) {
-        let mut grant = Grant::new(std::vec![0; room]);
+    fn read(answer: &Value, room: usize) -> (SasUri<Vec<u8>>, Result<(), UploadError>) {
+        let mut grant = SasUri::new(std::vec![0; room]);
         let result = grant.read(answer.to_string().as_bytes());
         (grant, result)
     }
@@ -287,7 +287,7 @@ mod tests {
             assert_eq!(read(&changed, 500).1, Err(UploadError::Answer), "{field} missing");
         }
         for text in ["", "[]", "{", "7", "{}"] {
-            assert_eq!(Grant::new([0; 500]).read(text.as_bytes()), Err(UploadError::Answer), "{text}");
+            assert_eq!(SasUri::new([0; 500]).read(text.as_bytes()), Err(UploadError::Answer), "{text}");
         }
     }
 

@@ -94,7 +94,7 @@ impl Board for EspBoard {
 
     fn save_backoff(&mut self, memory: BackoffSnapshot) {
         // Without it the next boot starts as one without troubles, which is no fault either.
-        let _ = self.kept.keep_memory(memory);
+        let _ = self.kept.keep_backoff(memory);
     }
 
     fn sleep(&mut self, span: Duration) {

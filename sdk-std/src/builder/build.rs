@@ -77,7 +77,7 @@ impl Builder {
             tls,
             certificate: proven.certificate,
             overrides: (!self.overrides.is_empty()).then(|| Box::new(self.overrides)),
-            prover: proven.prover,
+            authenticator: proven.authenticator,
             assignment,
             backoff_file,
             loopback: !matches!(self.config.credential, Credential::Anonymous),
@@ -115,7 +115,7 @@ impl Builder {
         let config = SharedConfig::new(self.config);
         let room =
             |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
-        let reports = room(Subscriptions::TWIN_ANSWERS, self.reports).into_boxed_slice();
+        let reports = room(Subscriptions::TWIN_RESPONSES, self.reports).into_boxed_slice();
         let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
         // One more says that there are too many.
         let places = if answers.is_empty() { 0 } else { method_calls + 1 };
@@ -124,7 +124,7 @@ impl Builder {
         let filters = vec![0; if broker { FILTERS } else { 0 }].into_boxed_slice();
         let link = Link::new(AnyProfile::new(config, filters), MemoryOutbox::new(self.outbox), seed, now)?;
         let mut link = HubLink::with_calls(link, reports, answers, calls);
-        link.allow_orders(self.orders);
+        link.allow_operator_commands(self.orders);
         link.set_wall_clock(clock::unix_secs(), now);
         let setup = Arc::new(setup);
         let (assignment, backoff) = kept(&setup);

@@ -11,12 +11,12 @@ use crate::build_error::BuildError;
 use crate::edge::{EdgeModule, Workload};
 use crate::signer::{KeyPair, SharedKey, Signer};
 use crate::tls::{CertificateSource, ClientCertificate};
-use crate::tokens::{Prover, TokenSource};
+use crate::tokens::{Authenticator, TokenSource};
 
 /// What the device proves itself with.
 pub(super) enum Proof {
     Nothing,
-    Prover(Prover),
+    Authenticator(Authenticator),
     /// The keys of an enrollment group, in base64, until the registration id is known for certain.
     Group(Zeroizing<String>, Option<Zeroizing<String>>),
     Certificate(ClientCertificate),
@@ -27,8 +27,8 @@ pub(super) enum Proof {
 
 /// What the driver proves the device with.
 #[derive(Default)]
-pub(super) struct Proven {
-    pub(super) prover: Option<Prover>,
+pub(super) struct Authentication {
+    pub(super) authenticator: Option<Authenticator>,
     pub(super) certificate: Option<Arc<CertificateSource>>,
     /// Who is asked for the roots, unless the application names them.
     #[cfg(feature = "edge")]
@@ -68,14 +68,14 @@ impl Builder {
 
     /// Proves the device with signatures of a key held elsewhere.
     pub fn signer(mut self, signer: impl Signer) -> Self {
-        self.proof = Proof::Prover(Prover::Signer(Arc::new(signer)));
+        self.proof = Proof::Authenticator(Authenticator::Signer(Arc::new(signer)));
         self.prove(Credential::SharedKey)
     }
 
     /// Proves the device with shared access signatures that are made elsewhere, such as by a service of the plant that
     /// holds the keys. Each is asked for when it is needed and renewed before its own expiry.
     pub fn tokens_from(mut self, source: impl TokenSource) -> Self {
-        self.proof = Proof::Prover(Prover::Tokens(Arc::new(source)));
+        self.proof = Proof::Authenticator(Authenticator::Tokens(Arc::new(source)));
         self.prove(Credential::SharedKey)
     }
 
@@ -117,13 +117,15 @@ impl Builder {
     }
 
     /// Makes what the driver proves the device with.
-    pub(super) fn proof(&mut self) -> Result<Proven, BuildError> {
+    pub(super) fn proof(&mut self) -> Result<Authentication, BuildError> {
         match std::mem::replace(&mut self.proof, Proof::Nothing) {
-            Proof::Nothing => Ok(Proven::default()),
-            Proof::Prover(prover) => Ok(Proven { prover: Some(prover), ..Proven::default() }),
+            Proof::Nothing => Ok(Authentication::default()),
+            Proof::Authenticator(authenticator) => {
+                Ok(Authentication { authenticator: Some(authenticator), ..Authentication::default() })
+            }
             Proof::Certificate(certificate) => {
                 let certificate = Some(Arc::new(CertificateSource::new(certificate)));
-                Ok(Proven { certificate, ..Proven::default() })
+                Ok(Authentication { certificate, ..Authentication::default() })
             }
             Proof::Group(key, other) => {
                 let Service::Provisioned { registration_id, .. } = &self.config.service else {
@@ -135,16 +137,16 @@ impl Builder {
                     None => Arc::new(key),
                     Some(other) => Arc::new(KeyPair::new(key, derived(&other)?)),
                 };
-                Ok(Proven { prover: Some(Prover::Signer(signer)), ..Proven::default() })
+                Ok(Authentication { authenticator: Some(Authenticator::Signer(signer)), ..Authentication::default() })
             }
             #[cfg(feature = "edge")]
             Proof::Workload(module) => {
                 module.check()?;
                 let (workload, signer) = module.workload(&self.config.session.timeouts);
-                let prover = Some(Prover::Signer(Arc::new(signer)));
+                let authenticator = Some(Authenticator::Signer(Arc::new(signer)));
                 // Without a gateway it is the IoT hub's own certificate.
                 let asked = self.tls.is_none() && !self.plaintext && self.config.gateway.is_some();
-                Ok(Proven { prover, workload: asked.then_some(workload), ..Proven::default() })
+                Ok(Authentication { authenticator, workload: asked.then_some(workload), ..Authentication::default() })
             }
         }
     }

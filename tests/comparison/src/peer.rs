@@ -50,7 +50,7 @@ impl Peer {
     /// Starts this SDK's device, with its defaults.
     pub(crate) fn ours(setup: &Setup, ca_pem: &str) -> Self {
         let builder = Device::builder().tls(Tls::without_system_roots().and_pem(ca_pem));
-        let builder = builder.subscriptions(Subscriptions::TWIN_ANSWERS.and(Subscriptions::TWIN_DESIRED));
+        let builder = builder.subscriptions(Subscriptions::TWIN_RESPONSES.and(Subscriptions::TWIN_DESIRED));
         let builder = builder.outbox(1000, 1 << 20);
         let builder = match &setup.scope {
             Some(scope) => builder.provision_with(Dps::new(scope, &setup.device)),

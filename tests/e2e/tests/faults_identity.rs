@@ -150,7 +150,7 @@ async fn a_hub_that_vanishes_for_long_is_asked_for_at_the_provisioning_service(p
     actor.send(10).await;
     actor.delivered().await;
     // Once it was stable, a loss is no overload.
-    tokio::time::sleep(policy().stable + Duration::from_millis(200)).await;
+    tokio::time::sleep(policy().reset_after + Duration::from_millis(200)).await;
     scene.emulator.hub(HUB_A).down().unwrap();
     scene.emulator.dps().repoint(GROUP, HUB_B).unwrap();
     actor.send(10).await;

@@ -26,7 +26,7 @@ async fn a_module_has_its_own_twin_methods_inputs_and_outputs(pipe: Pipe) {
     let module = || scene.builder(pipe).hub(HUB_A, DEVICE).module_id("filter").shared_key(&own.to_base64());
     let actor = Actor::start(&scene, MODULE, module().subscriptions(Subscriptions::MODULE), 10);
     let cloud = scene.emulator.hub(HUB_A).device(MODULE);
-    assert!(matches!(soon(actor.device.desired()).await, Some(Desired::Whole(_))));
+    assert!(matches!(soon(actor.device.desired()).await, Some(Desired::Full(_))));
 
     soon(actor.device.report(r#"{"level":3}"#).unwrap().accepted()).await.unwrap();
     assert_eq!(cloud.twin().unwrap()["reported"]["level"], json!(3));
@@ -62,7 +62,7 @@ async fn a_model_is_announced_and_a_writable_property_acknowledged(pipe: Pipe) {
     assert_eq!(cloud.model_id().unwrap().as_deref(), Some(MODEL));
     soon(actor.device.desired()).await.unwrap();
     let version = cloud.set_desired(&json!({"thermo": {"__t": "c", "target": 21.5}})).unwrap();
-    let Some(Desired::Change { patch, .. }) = soon(actor.device.desired()).await else { panic!("a change") };
+    let Some(Desired::Patch { patch, .. }) = soon(actor.device.desired()).await else { panic!("a change") };
     let property = pnp::properties(&patch).next().unwrap();
     let acknowledgement = pnp::Acknowledgement {
         component: property.component.and_then(|component| component.plain()),

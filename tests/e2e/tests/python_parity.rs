@@ -112,7 +112,7 @@ async fn steadfast(emulator: &Emulator, id: &str, key: &str) {
     assert!(message.acknowledge());
     loop {
         let desired = timeout(STEP, device.desired()).await.unwrap().unwrap();
-        if let Desired::Change { patch, version: 3 } = desired {
+        if let Desired::Patch { patch, version: 3 } = desired {
             assert_eq!(serde_json::from_str::<Value>(&patch).unwrap(), json!({"interval": 30, "$version": 3}));
             break;
         }

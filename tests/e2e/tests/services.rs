@@ -8,7 +8,8 @@ use e2e::{Actor, DEVICE, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, soon, until};
 use hub_emulator::DeviceHandle;
 use serde_json::{Value, json};
 use steadfast::{
-    Desired, MethodAnswer, Methods, Order, Orders, ReportError, RespondError, State, Subscriptions, TwinError,
+    Desired, MethodAnswer, Methods, OperatorCommand, OperatorCommands, ReportError, RespondError, State, Subscriptions,
+    TwinError,
 };
 
 on_every_pipe!(
@@ -39,7 +40,7 @@ async fn cut(actor: &Actor, cloud: &DeviceHandle) {
 }
 
 async fn whole(actor: &Actor) -> steadfast::Twin {
-    let Desired::Whole(twin) = soon(actor.device.desired()).await.unwrap() else {
+    let Desired::Full(twin) = soon(actor.device.desired()).await.unwrap() else {
         panic!("a change came before the whole")
     };
     twin
@@ -78,7 +79,7 @@ async fn each_change_of_a_burst_is_told_in_order(pipe: Pipe) {
     for target in 0..10 {
         let change = soon(actor.device.desired()).await.unwrap();
         known += 1;
-        let Desired::Change { version, patch } = change else { panic!("the whole twin without need") };
+        let Desired::Patch { version, patch } = change else { panic!("the whole twin without need") };
         assert_eq!((version, &parsed(&patch)["target"]), (known, &json!(target)));
     }
     // An application that lags behind is told all of it at last.
@@ -321,7 +322,7 @@ async fn a_message_whose_acknowledgement_was_lost_is_known_again(pipe: Pipe) {
 
 async fn an_operator_orders_a_spread_and_a_registration(pipe: Pipe) {
     let scene = Scene::provisioned().await;
-    let builder = scene.member(pipe).subscriptions(Subscriptions::ALL).allow_orders(Orders::ALL);
+    let builder = scene.member(pipe).subscriptions(Subscriptions::ALL).allow_operator_commands(OperatorCommands::ALL);
     let actor = Actor::start(&scene, DEVICE, builder, 10);
     actor.up().await;
     let cloud = scene.emulator.hub(HUB_A).device(DEVICE);
@@ -331,7 +332,10 @@ async fn an_operator_orders_a_spread_and_a_registration(pipe: Pipe) {
     // It waits for an application that was busy when it came.
     until("the order is acknowledged", || cloud.twin().unwrap()["reported"]["steadfast"] == wished).await;
 
-    assert_eq!(soon(actor.device.next_order()).await, Some(Order::Spread(Duration::from_secs(900))));
+    assert_eq!(
+        soon(actor.device.next_operator_command()).await,
+        Some(OperatorCommand::Spread(Duration::from_secs(900)))
+    );
     let registrations = actor.device.look().registrations;
     let answer = cloud.invoke("steadfast*reprovision", &json!({"spread": 0}), Duration::from_secs(20)).await.unwrap();
     assert_eq!(answer.status, 202);

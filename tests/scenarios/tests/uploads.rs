@@ -108,7 +108,7 @@ fn history(seed: u64) {
         options.block_len = usize::try_from(block_len).unwrap_or(1_000).max(len / 300);
         options.rereadable = rereadable;
         if short {
-            options.patience = Duration::from_secs(90);
+            options.give_up_after = Duration::from_secs(90);
         }
     });
     world.latency_ms = rng.between(1, 20_000);

@@ -20,7 +20,8 @@ type Model = BTreeMap<MessageId, Kept>;
 
 impl Kept {
     fn entry(&self) -> Entry<'_> {
-        let destination = if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
+        let destination =
+            if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
         let Self { id, payload, expires, created_unix_ms, .. } = self;
         Entry { id: *id, destination, payload, expires: *expires, created_unix_ms: *created_unix_ms }
     }

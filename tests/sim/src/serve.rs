@@ -57,7 +57,7 @@ impl<O: Outbox> World<O> {
             let wanted = [
                 steadfast_core::Subscriptions::CLOUD_TO_DEVICE,
                 steadfast_core::Subscriptions::METHODS,
-                steadfast_core::Subscriptions::TWIN_ANSWERS,
+                steadfast_core::Subscriptions::TWIN_RESPONSES,
                 steadfast_core::Subscriptions::TWIN_DESIRED,
                 steadfast_core::Subscriptions::INPUTS,
             ]

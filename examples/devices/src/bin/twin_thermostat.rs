@@ -76,8 +76,8 @@ async fn obey(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
     while let Some(change) = device.desired().await {
         // After a connection that missed changes it is all of them; no version comes twice.
         let (version, document) = match &change {
-            Desired::Whole(twin) => (twin.desired_version, &twin.desired),
-            Desired::Change { version, patch } => (*version, patch),
+            Desired::Full(twin) => (twin.desired_version, &twin.desired),
+            Desired::Patch { version, patch } => (*version, patch),
             _ => continue,
         };
         let desired: Value = serde_json::from_str(document)?;
@@ -97,7 +97,7 @@ async fn obey(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
                 json!({ "value": kept, "ac": pnp::REJECTED, "av": version, "ad": "5 to 35 degrees" })
             }
             // Nobody has wished for anything: the value it begins with, with the version 0.
-            _ if matches!(change, Desired::Whole(_)) => {
+            _ if matches!(change, Desired::Full(_)) => {
                 let own = with(thermostat, |state| state.target);
                 json!({ "value": own, "ac": pnp::INITIAL, "av": 0, "ad": "initial value" })
             }

@@ -4,7 +4,7 @@ use super::HubLink;
 use crate::io::Attempt;
 use crate::iothub::HubProfile;
 use crate::iothub::methods::Taken;
-use crate::iothub::operator_commands::{Orders, REPROVISION};
+use crate::iothub::operator_commands::{OperatorCommands, REPROVISION};
 use crate::iothub::service_topics::Inbound;
 use crate::iothub::twin::Patched;
 use crate::iothub::{CallSlot, Event, Received};
@@ -33,9 +33,11 @@ where
                 Some(Received::Desired { version, patch })
             }
             Inbound::Method { name, request } => match self.methods.take(request, attempt, self.now) {
-                Taken::Open(call) => match self.obedience {
-                    Some(obedience) if name == REPROVISION && obedience.orders.contains(Orders::REPROVISION) => {
-                        (obedience.command)(self, call, payload);
+                Taken::Open(call) => match self.operator {
+                    Some(operator)
+                        if name == REPROVISION && operator.orders.contains(OperatorCommands::REPROVISION) =>
+                    {
+                        (operator.command)(self, call, payload);
                         None
                     }
                     _ => Some(Received::Call { call, name, payload }),

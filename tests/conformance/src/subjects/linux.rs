@@ -233,8 +233,8 @@ impl Subject for Linux {
                 biased;
                 Ok(event) = events.recv() => Some(Seen::from(&event)),
                 Some(change) = device.desired() => Some(match change {
-                    steadfast::Desired::Whole(twin) => Seen::twin(&twin.desired, twin.desired_version),
-                    steadfast::Desired::Change { version, patch } => Seen::desired(&patch, version),
+                    steadfast::Desired::Full(twin) => Seen::twin(&twin.desired, twin.desired_version),
+                    steadfast::Desired::Patch { version, patch } => Seen::desired(&patch, version),
                     _ => Seen::Other,
                 }),
                 Some(call) = device.next_call() => {

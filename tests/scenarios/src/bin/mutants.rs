@@ -72,7 +72,7 @@ const MUTANTS: [Mutant; 21] = [
     },
     Mutant {
         name: "a new session is taken for a kept one",
-        file: "link/attempt.rs",
+        file: "link/lifecycle.rs",
         from: "            if !session_present {\n                self.forget_session();\n            }\n            self.session.resumed = session_present;",
         to: "            self.session.resumed = true;",
     },
@@ -90,31 +90,31 @@ const MUTANTS: [Mutant; 21] = [
     },
     Mutant {
         name: "timers outlive their attempt",
-        file: "link/attempt.rs",
+        file: "link/lifecycle.rs",
         from: "        self.timers.clear_attempt();\n",
         to: "",
     },
     Mutant {
         name: "any connection starts the back-off anew",
-        file: "link/attempt.rs",
+        file: "link/lifecycle.rs",
         from: "let stable = was_up && self.session.stable;",
         to: "let stable = was_up;",
     },
     Mutant {
         name: "a renewal does not wait for what is in flight",
-        file: "link/attempt.rs",
+        file: "link/lifecycle.rs",
         from: "self.phase == Phase::Draining && self.session.in_flight == 0 && !queued",
         to: "self.phase == Phase::Draining && !queued",
     },
     Mutant {
         name: "overload sends the device to provisioning",
-        file: "link/attempt.rs",
+        file: "link/lifecycle.rs",
         from: "if was_up || !matches!(failure.class(), FailureClass::Unreachable | FailureClass::Local) {",
         to: "if was_up {",
     },
     Mutant {
         name: "registrations are not spaced",
-        file: "link/attempt.rs",
+        file: "link/lifecycle.rs",
         from: "self.visits() && self.now >= self.ladder.not_before",
         to: "self.visits()",
     },
@@ -126,27 +126,27 @@ const MUTANTS: [Mutant; 21] = [
     },
     Mutant {
         name: "a file counts as stored before its blocks are listed",
-        file: "files/upload.rs",
+        file: "upload/machine.rs",
         from: "(_, true) => self.hold(Held { len: 0, last: true }, now),",
         to: "(_, true) => {}",
     },
     Mutant {
         name: "blocks in another place count as stored",
-        file: "files/upload.rs",
+        file: "upload/machine.rs",
         from: "if moved && !self.begin_again(now) {",
         to: "if moved && self.place.is_none() {",
     },
     Mutant {
         name: "the hub is not told of an upload that ends",
-        file: "files/upload/farewell.rs",
+        file: "upload/upload/farewell.rs",
         from: "if self.grant.is_open() {",
         to: "if !self.grant.is_open() {",
     },
     Mutant {
         name: "an upload has no end of patience",
-        file: "files/upload.rs",
-        from: "if now.since(self.since).saturating_add(delay) <= self.options.patience {",
-        to: "if now.since(self.since).saturating_add(delay) <= self.options.patience.saturating_mul(100) {",
+        file: "upload/machine.rs",
+        from: "if now.since(self.since).saturating_add(delay) <= self.options.give_up_after {",
+        to: "if now.since(self.since).saturating_add(delay) <= self.options.give_up_after.saturating_mul(100) {",
     },
 ];
 
@@ -209,7 +209,7 @@ fn run() -> Result<usize, String> {
         }
         let write = |text: &str| fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()));
         write(&source.replace(mutant.from, mutant.to))?;
-        let suites: &[Suite] = if mutant.file.starts_with("files/") { &OF_UPLOADS } else { &OF_LINK };
+        let suites: &[Suite] = if mutant.file.starts_with("upload/") { &OF_UPLOADS } else { &OF_LINK };
         let failed = first_failure(&copy, &place, suites.iter().copied())?;
         write(&source)?;
         let verdict = match failed {

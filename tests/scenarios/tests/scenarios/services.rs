@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use scenarios::{hours, mins, secs, seeds};
 use serde_json::{Value, json};
-use steadfast_core::iothub::operator_commands::Orders;
+use steadfast_core::iothub::operator_commands::OperatorCommands;
 use steadfast_core::{CallId, Event, Failure, RespondError, State, Subscriptions, iothub};
 use steadfast_sim::service::{Greeting, TwinFault, merge};
 use steadfast_sim::{Feed, Told, World};
@@ -378,7 +378,7 @@ fn a_completed_message_that_comes_again_is_known_and_an_abandoned_one_is_new() {
 #[test]
 fn an_order_that_makes_no_sense_is_refused_in_the_twin_and_one_taken_back_is_left_alone() {
     let mut world = up(8);
-    world.command(0, |link, _| link.allow_orders(Orders::ALL));
+    world.command(0, |link, _| link.allow_operator_commands(OperatorCommands::ALL));
     world.desire(0, &json!({"steadfast": {"__t": "c", "spread": "soon", "logLevel": "verbose", "other": 1}}), false);
     world.run_for(secs(5));
     let refused =
@@ -390,7 +390,7 @@ fn an_order_that_makes_no_sense_is_refused_in_the_twin_and_one_taken_back_is_lef
     world.desire(0, &json!({"steadfast": {"__t": "c", "spread": null, "logLevel": null}}), false);
     world.run_for(secs(5));
     assert_eq!(world.twin(0).reported_version, version);
-    assert_eq!(world.count_of_services(|event| matches!(event, iothub::Event::Ordered(_))), 0);
+    assert_eq!(world.count_of_services(|event| matches!(event, iothub::Event::OperatorCommand(_))), 0);
 }
 
 #[test]
@@ -401,13 +401,13 @@ fn an_order_to_register_is_refused_by_a_device_whose_hub_is_configured() {
         config.subscriptions = Subscriptions::ALL;
     });
     let mut world = builder.build();
-    world.command(0, |link, _| link.allow_orders(Orders::ALL));
+    world.command(0, |link, _| link.allow_operator_commands(OperatorCommands::ALL));
     world.start();
     world.run_until_up();
     world.call(0, "steadfast*reprovision", "1", b"");
     world.run_for(mins(2));
     assert_eq!(world.hub(0).answers()[0].status, 400);
-    assert_eq!(world.count_of_services(|event| matches!(event, iothub::Event::Ordered(_))), 0);
+    assert_eq!(world.count_of_services(|event| matches!(event, iothub::Event::OperatorCommand(_))), 0);
     assert_eq!(world.count(|event| matches!(event, Event::Down(_))), 0);
 }
 
@@ -416,14 +416,14 @@ fn orders_are_carried_out_only_when_they_are_allowed() {
     for allowed in [false, true] {
         let mut world = up(8);
         if allowed {
-            world.command(0, |link, _| link.allow_orders(Orders::ALL));
+            world.command(0, |link, _| link.allow_operator_commands(OperatorCommands::ALL));
         }
         let registrations = world.registrations().len();
         world.desire(0, &json!({"steadfast": {"__t": "c", "spread": 1200, "logLevel": "debug"}}), false);
         world.run_for(secs(5));
         world.call(0, "steadfast*reprovision", "1", b"{\"spread\":20}");
         world.run_for(mins(2));
-        let ordered = world.count_of_services(|event| matches!(event, iothub::Event::Ordered(_)));
+        let ordered = world.count_of_services(|event| matches!(event, iothub::Event::OperatorCommand(_)));
         let registered = world.registrations().len() - registrations;
         if allowed {
             assert_eq!((ordered, registered), (3, 1));

@@ -38,7 +38,7 @@ fn lengths_around_a_block_all_arrive_whole() {
 fn an_outage_in_the_middle_costs_no_block_that_the_storage_has() {
     seeds(20, |seed| {
         let mut world =
-            Uploads::new(seed, 9_500).with(|options| options.patience = hours(6)).fault_from(5, UploadFault::Lost);
+            Uploads::new(seed, 9_500).with(|options| options.give_up_after = hours(6)).fault_from(5, UploadFault::Lost);
         world.run_for(hours(2));
         assert_eq!(world.done(), None, "the outage is shorter than patience");
         world.mend();
@@ -292,7 +292,7 @@ fn more_open_uploads_than_the_hub_allows_are_waited_for() {
 #[test]
 fn patience_ends_and_the_hub_is_told() {
     seeds(10, |seed| {
-        let world = Uploads::new(seed, 2_500).with(|options| options.patience = secs(100));
+        let world = Uploads::new(seed, 2_500).with(|options| options.give_up_after = secs(100));
         let busy = UploadFault::Status(503, Some(50));
         let mut world = world.fault(2, busy).fault(3, busy);
         assert_eq!(world.run().unwrap_err(), UploadError::GaveUp(Obstacle::Busy(503)));
@@ -304,7 +304,7 @@ fn patience_ends_and_the_hub_is_told() {
 
 #[test]
 fn progress_renews_patience() {
-    let mut world = Uploads::new(1, 30_500).with(|options| options.patience = mins(2));
+    let mut world = Uploads::new(1, 30_500).with(|options| options.give_up_after = mins(2));
     world.latency_ms = 60_000;
     world.run().unwrap();
     assert!(world.now_ms() > 1_800_000);

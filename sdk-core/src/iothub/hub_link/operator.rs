@@ -5,27 +5,27 @@ use core::fmt;
 use super::HubLink;
 use crate::io::ServiceKind;
 use crate::iothub::HubProfile;
-use crate::iothub::operator_commands::{COMPONENT, Order, Orders};
+use crate::iothub::operator_commands::{COMPONENT, OperatorCommand, OperatorCommands};
 use crate::iothub::pnp::{self, Acknowledgement};
 use crate::iothub::{CallId, CallSlot, Event};
 use crate::outbox::Outbox;
 
 /// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
-pub(super) struct Obedience<L> {
-    pub(super) orders: Orders,
+pub(super) struct Operator<L> {
+    pub(super) orders: OperatorCommands,
     properties: fn(&mut L, &str, u64),
     pub(super) command: fn(&mut L, CallId, &[u8]),
 }
 
-impl<L> Clone for Obedience<L> {
+impl<L> Clone for Operator<L> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<L> Copy for Obedience<L> {}
+impl<L> Copy for Operator<L> {}
 
-impl<L> fmt::Debug for Obedience<L> {
+impl<L> fmt::Debug for Operator<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.orders.fmt(f)
     }
@@ -39,40 +39,43 @@ where
     C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
 {
     /// Says which orders of an operator are carried out; see [`orders`](crate::iothub::operator_commands). None unless this is called.
-    pub fn allow_orders(&mut self, orders: Orders) {
-        let allowed = orders != Orders::NONE;
-        self.obedience =
-            allowed.then_some(Obedience { orders, properties: Self::obey_properties, command: Self::obey_command });
+    pub fn allow_operator_commands(&mut self, orders: OperatorCommands) {
+        let allowed = orders != OperatorCommands::NONE;
+        self.operator = allowed.then_some(Operator {
+            orders,
+            properties: Self::operator_properties,
+            command: Self::operator_command,
+        });
     }
 
     pub(super) fn follow_orders(&mut self, desired: &str, version: u64) {
-        if let Some(obedience) = self.obedience {
-            (obedience.properties)(self, desired, version);
+        if let Some(operator) = self.operator {
+            (operator.properties)(self, desired, version);
         }
     }
 
     /// Carries out the command that orders a registration.
-    fn obey_command(&mut self, call: CallId, payload: &[u8]) {
+    fn operator_command(&mut self, call: CallId, payload: &[u8]) {
         let provisioned = self.link.profile().visit().is_some();
         let _ = self.methods.respond(call, if provisioned { pnp::PENDING } else { pnp::REJECTED }, b"");
         if provisioned {
-            self.obey(Order::reprovision(payload));
+            self.carry_out(OperatorCommand::reprovision(payload));
         }
     }
 
     /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
-    fn obey_properties(&mut self, desired: &str, version: u64) {
-        let orders = self.obedience.map_or(Orders::NONE, |obedience| obedience.orders);
+    fn operator_properties(&mut self, desired: &str, version: u64) {
+        let orders = self.operator.map_or(OperatorCommands::NONE, |operator| operator.orders);
         for property in pnp::properties(desired) {
             let (Some(component), Some(name)) = (property.component, property.name.plain()) else { continue };
-            let Some((_, order)) = Order::property(name, property.value)
+            let Some((_, order)) = OperatorCommand::property(name, property.value)
                 .filter(|(kind, _)| component == COMPONENT && orders.contains(*kind))
             else {
                 continue;
             };
             let status = if order.is_some() { pnp::APPLIED } else { pnp::REJECTED };
             if let Some(order) = order {
-                self.obey(order);
+                self.carry_out(order);
             }
             let value = property.value.raw();
             let component = Some(COMPONENT);
@@ -86,12 +89,12 @@ where
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn carry_out(&mut self, order: OperatorCommand) {
         match order {
-            Order::Reprovision(spread) => self.link.move_within(spread, ServiceKind::Provisioning, self.now),
-            Order::Spread(spread) => self.link.set_spread(spread, self.now),
-            Order::LogLevel(_) => {}
+            OperatorCommand::Reprovision(spread) => self.link.move_within(spread, ServiceKind::Provisioning, self.now),
+            OperatorCommand::Spread(spread) => self.link.set_spread(spread, self.now),
+            OperatorCommand::LogLevel(_) => {}
         }
-        self.tell(Event::Ordered(order));
+        self.tell(Event::OperatorCommand(order));
     }
 }
