@@ -138,7 +138,7 @@ const MUTANTS: [Mutant; 21] = [
     },
     Mutant {
         name: "the hub is not told of an upload that ends",
-        file: "upload/upload/farewell.rs",
+        file: "upload/machine/notification.rs",
         from: "if self.grant.is_open() {",
         to: "if !self.grant.is_open() {",
     },
