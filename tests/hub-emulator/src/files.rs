@@ -27,16 +27,8 @@ pub(crate) fn file_request(
     unix: u64,
     now: Duration,
 ) -> Response {
-    let segments: Vec<String> = head.path.split('/').filter(|part| !part.is_empty()).map(percent_decode).collect();
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let (id, action) = match segments.as_slice() {
-        ["devices", id, "files"] => ((*id).to_owned(), Action::Begin),
-        ["devices", id, "files", "notifications"] => ((*id).to_owned(), Action::Notify(None)),
-        // The C SDK does not encode the slashes of the id.
-        ["devices", id, "files", "notifications", correlation @ ..] => {
-            ((*id).to_owned(), Action::Notify(Some(correlation.join("/"))))
-        }
-        _ => return error(404, 404_000, "There is no such resource.", unix),
+    let Some((id, action)) = read_path(&head.path) else {
+        return error(404, 404_000, "There is no such resource.", unix);
     };
     if head.method != "POST" {
         return error(405, 405_000, "The method is not allowed.", unix);
@@ -75,9 +67,22 @@ pub(crate) fn file_request(
     }
 }
 
+#[derive(Debug, PartialEq, Eq)]
 enum Action {
     Begin,
     Notify(Option<String>),
+}
+
+/// Returns the device and the action that a path names.
+fn read_path(path: &str) -> Option<(String, Action)> {
+    let (id, action) = path.strip_prefix("/devices/")?.split_once("/files")?;
+    let action = match action {
+        "" | "/" => Action::Begin,
+        "/notifications" | "/notifications/" => Action::Notify(None),
+        // The C SDK does not encode the slashes of the id: two may follow each other, and one may be the first character.
+        action => Action::Notify(Some(percent_decode(action.strip_prefix("/notifications/")?))),
+    };
+    (!id.is_empty() && !id.contains('/')).then(|| (percent_decode(id), action))
 }
 
 /// Finds the hub of a request: by the host name, else (through a gateway name) by the token, else by the device.
@@ -161,4 +166,26 @@ fn error(status: u16, code: u32, message: &str, unix: u64) -> Response {
         "ExceptionMessage": format!("Tracking ID:{unix:x}-TimeStamp:{}", timestamp(unix)),
     });
     Response::json(status, &body).header("iothub-errorcode", code.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_the_device_and_the_whole_correlation_id_whatever_slashes_it_has() {
+        for correlation in ["abc+=", "/abc", "a//b", "a/b/", "//", "files/files"] {
+            let encoded = correlation.replace('/', "%2F");
+            for text in [correlation, &encoded] {
+                let expected = ("pump 7".to_owned(), Action::Notify(Some(correlation.to_owned())));
+                assert_eq!(read_path(&format!("/devices/pump%207/files/notifications/{text}")), Some(expected));
+            }
+        }
+        assert_eq!(read_path("/devices/a/files"), Some(("a".to_owned(), Action::Begin)));
+        assert_eq!(read_path("/devices/files/files/"), Some(("files".to_owned(), Action::Begin)));
+        assert_eq!(read_path("/devices/a/files/notifications"), Some(("a".to_owned(), Action::Notify(None))));
+        for path in ["/devices/a/filesx", "/devices//files", "/devices/a/b/files", "/devices/a", "/devices/a/files/x"] {
+            assert_eq!(read_path(path), None, "{path}");
+        }
+    }
 }
