@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::Clock;
 use crate::admission::Rate;
 use crate::enrollment::Enrollment;
+use crate::limits::ConnectionLimits;
 use crate::pki::{Authority, Flaw};
 use crate::sas::Key;
 
@@ -29,6 +30,7 @@ pub struct Config {
     pub(crate) enrollments: Vec<Enrollment>,
     pub(crate) ledger: LedgerMode,
     pub(crate) connection_log: usize,
+    pub(crate) connection_limits: ConnectionLimits,
     pub(crate) clock: Clock,
     pub(crate) authority: Option<Authority>,
     pub(crate) ca_file: Option<PathBuf>,
@@ -57,6 +59,7 @@ impl Config {
             enrollments: Vec::new(),
             ledger: LedgerMode::Full,
             connection_log: 100_000,
+            connection_limits: ConnectionLimits::default(),
             clock: Clock::default(),
             authority: None,
             ca_file: None,
@@ -142,6 +145,12 @@ impl Config {
     /// Sets how many connections the connection log keeps; the oldest are dropped first; the default is 100,000.
     pub fn connection_log(mut self, limit: usize) -> Self {
         self.connection_log = limit;
+        self
+    }
+
+    /// Limits connections whose CONNECT has not been accepted.
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.connection_limits = limits;
         self
     }
 

@@ -134,6 +134,8 @@ pub enum CloseReason {
     Tls(String),
     /// CONNECT did not arrive in time.
     ConnectTimeout,
+    /// It was the oldest of too many connections whose CONNECT was not accepted.
+    TooManyUnauthenticated,
     /// CONNECT was refused.
     Refused,
     /// A newer connection of the same identity took the session over.

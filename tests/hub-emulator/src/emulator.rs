@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::dps::Dps;
 use crate::fault::Plan;
 use crate::ledger::Entries;
+use crate::limits::{Slot, Unauthenticated};
 use crate::pki::{Authority, Certificates};
 use crate::serve::{Via, serve};
 use crate::storage::Storage;
@@ -89,7 +90,13 @@ impl Emulator {
             first_hub: config.hubs.first().map(|hub| hub.host.clone()),
             gateways,
         };
-        let shared = Arc::new(Shared::new(world, config.clock.clone(), certificates, tls, config.largest_frame));
+        let shared = Arc::new(Shared::new(
+            world,
+            certificates,
+            tls,
+            config.largest_frame,
+            Unauthenticated::new(config.connection_limits),
+        ));
         Self::listen(&config, shared).await
     }
 
@@ -167,8 +174,9 @@ impl PortListener {
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => return,
-                stream = accept(listener.as_ref()) => {
-                    tokio::spawn(hold(self.running.clone(), serve(Arc::clone(&self.shared), stream, self.via.clone())));
+                (stream, slot) = self.accept(listener.as_ref(), address) => {
+                    let task = serve(Arc::clone(&self.shared), stream, self.via.clone(), slot);
+                    tokio::spawn(hold(self.running.clone(), task));
                 }
                 () = changed(&mut listening) => {}
             }
@@ -182,6 +190,13 @@ impl PortListener {
                     sleep(Duration::from_millis(50)).await;
                 }
             }
+        }
+    }
+
+    async fn accept(&self, listener: Option<&TcpListener>, address: SocketAddr) -> (TcpStream, Slot) {
+        match listener {
+            Some(listener) => accept(&self.shared.unauthenticated, listener, address).await,
+            None => std::future::pending().await,
         }
     }
 }
@@ -199,13 +214,16 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn accept(listener: Option<&TcpListener>) -> tokio::net::TcpStream {
-    let Some(listener) = listener else { return std::future::pending().await };
+/// Waits for the next connection to `address`, whatever fails meanwhile.
+pub(crate) async fn accept(
+    unauthenticated: &Arc<Unauthenticated>,
+    listener: &TcpListener,
+    address: SocketAddr,
+) -> (TcpStream, Slot) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return stream,
-            // Out of descriptors, or the client has already closed: let other connections finish first.
-            Err(_) => sleep(Duration::from_millis(10)).await,
+            Ok((stream, peer)) => return (stream, unauthenticated.enter(peer.ip())),
+            Err(error) => unauthenticated.accept_failed(&address.to_string(), &error).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::control::Control;
-use crate::emulator::stopped;
+use crate::emulator::{accept, stopped};
 use crate::routes::route;
 use crate::{Error, percent_decode};
 
@@ -53,12 +53,15 @@ pub async fn serve_control(control: Control, port: u16) -> Result<SocketAddr, Er
         loop {
             tokio::select! {
                 () = stopped(&mut stop) => return,
-                accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        tokio::spawn(answer(control.clone(), stream));
-                    }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-                },
+                (stream, slot) = accept(&control.shared.unauthenticated, &listener, address) => {
+                    let control = control.clone();
+                    tokio::spawn(async move {
+                        tokio::select! {
+                            () = answer(control, stream) => {}
+                            () = slot.closed() => {}
+                        }
+                    });
+                }
             }
         }
     });

@@ -9,8 +9,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use clap::Parser;
 use hub_emulator::{
-    Attestation, Authority, Config, DpsConfig, Emulator, Enrollment, Error, HubConfig, Key, LedgerMode, Rate,
-    control_help, serve_control,
+    Attestation, Authority, Config, ConnectionLimits, DpsConfig, Emulator, Enrollment, Error, HubConfig, Key,
+    LedgerMode, Rate, control_help, serve_control,
 };
 #[cfg(unix)]
 use hub_emulator::{Hub, WorkloadApi};
@@ -83,6 +83,17 @@ struct Arguments {
     /// Telemetry messages per second of each hub, with burst and queue.
     #[arg(long, value_name = "RATE,BURST,QUEUE", value_parser = parse_rate)]
     telemetry: Option<Rate>,
+    /// Connections without an accepted CONNECT that one peer address may have; beyond it, its oldest is closed. Half of
+    /// the limit of open files by default.
+    #[arg(long, value_name = "COUNT")]
+    unauthenticated_per_peer: Option<usize>,
+    /// Connections without an accepted CONNECT that all peers together may have. Three quarters of the limit of open
+    /// files by default.
+    #[arg(long, value_name = "COUNT")]
+    unauthenticated_total: Option<usize>,
+    /// Seconds from accepting TCP to a complete CONNECT.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    handshake_timeout: u32,
     /// Keeps only counts of telemetry, so that memory stays bounded.
     #[arg(long)]
     counts_only: bool,
@@ -133,6 +144,7 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     for name in &arguments.names {
         config = config.gateway_name(name);
     }
+    config = config.connection_limits(connection_limits(&arguments));
     if let Some(port) = arguments.plain_port {
         config = config.plain_port(port);
     }
@@ -205,6 +217,18 @@ async fn run(arguments: Arguments) -> Result<(), Error> {
     say(&format!("{} messages stored, {} of them duplicates\n", total.stored, total.duplicates));
     emulator.stop().await;
     Ok(())
+}
+
+fn connection_limits(arguments: &Arguments) -> ConnectionLimits {
+    let timeout = Duration::from_secs(arguments.handshake_timeout.into());
+    let mut limits = ConnectionLimits::default().handshake_timeout(timeout);
+    if let Some(count) = arguments.unauthenticated_per_peer {
+        limits = limits.per_peer(count);
+    }
+    if let Some(count) = arguments.unauthenticated_total {
+        limits = limits.total(count);
+    }
+    limits
 }
 
 /// Serves a workload API for each module, and adds to `text` the environment variables a module needs.

@@ -46,6 +46,7 @@ impl End {
             CloseReason::Disconnected
             | CloseReason::Tls(_)
             | CloseReason::ConnectTimeout
+            | CloseReason::TooManyUnauthenticated
             | CloseReason::Refused
             | CloseReason::TokenExpired
             | CloseReason::Protocol(_)
@@ -83,6 +84,7 @@ pub(crate) async fn run<S: Transport>(
     let connack = ConnAck::new(ConnectReturnCode::Success, session_present);
     wire.out.packet(&Packet::ConnAck(connack));
     connection.amend(|record| record.outcome = Outcome::Accepted { session_present });
+    connection.slot.authenticated();
     if let Session::Hub(hub) = &session {
         let now = shared.now();
         let mut world = shared.lock();

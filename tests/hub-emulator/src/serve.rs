@@ -6,7 +6,7 @@ use std::time::Duration;
 use rumqttc::mqttbytes::v4::{Connect, Packet};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::rustls::server::Acceptor;
 
@@ -15,12 +15,10 @@ use crate::connect::{Claim, Peer, begin};
 use crate::connections::{Carrier, CloseReason, ConnectionRecord, Outcome, Refusal};
 use crate::emulator::stopped;
 use crate::fault::Fault;
+use crate::limits::Slot;
 use crate::run;
 use crate::wire::{Step, Transport, Wire};
 use crate::world::{PUSHES, Shared};
-
-/// Timeout of the TLS handshake, and then of CONNECT.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 
 const HTML: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 46\r\nConnection: close\r\n\r\n\
     <html><body>Please sign in first</body></html>";
@@ -36,7 +34,7 @@ pub(crate) struct Via {
 }
 
 /// Serves one connection until it ends or the emulator stops.
-pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via) {
+pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via, slot: Slot) {
     let number = shared.next_connection();
     let record = ConnectionRecord {
         number,
@@ -66,9 +64,10 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via) {
     shared.lock().entries.open(record);
     shared.changed();
     let mut stop = shared.stop.subscribe();
-    let connection = Connection { shared: Arc::clone(&shared), number };
+    let connection = Connection { shared: Arc::clone(&shared), number, slot };
     let reason = tokio::select! {
         reason = connection.secure(tcp, via) => reason,
+        () = connection.slot.closed() => CloseReason::TooManyUnauthenticated,
         () = stopped(&mut stop) => CloseReason::Stopped,
     };
     connection.amend(|record| {
@@ -81,9 +80,15 @@ pub(crate) async fn serve(shared: Arc<Shared>, tcp: TcpStream, via: Via) {
 pub(crate) struct Connection {
     pub(crate) shared: Arc<Shared>,
     pub(crate) number: u64,
+    pub(crate) slot: Slot,
 }
 
 impl Connection {
+    /// Returns when a handshake that begins now must be complete.
+    pub(crate) fn handshake_deadline(&self) -> Instant {
+        Instant::now() + self.shared.unauthenticated.handshake_timeout()
+    }
+
     pub(crate) fn amend(&self, change: impl FnOnce(&mut ConnectionRecord)) {
         self.shared.lock().entries.amend(self.number, change);
     }
@@ -91,11 +96,12 @@ impl Connection {
     async fn secure(&self, tcp: TcpStream, via: Via) -> CloseReason {
         // Without the option, only latency is worse.
         let _ = tcp.set_nodelay(true);
+        let deadline = self.handshake_deadline();
         let mut peer = Peer { own: via.own, ..Peer::default() };
         if !via.secure {
-            return self.serve_mqtt(Wire::new(tcp), peer).await;
+            return self.serve_mqtt(Wire::new(tcp), peer, deadline).await;
         }
-        let mut start = match timeout(HANDSHAKE_TIMEOUT, LazyConfigAcceptor::new(Acceptor::default(), tcp)).await {
+        let mut start = match timeout_at(deadline, LazyConfigAcceptor::new(Acceptor::default(), tcp)).await {
             Ok(Ok(start)) => start,
             Ok(Err(error)) => return CloseReason::Tls(error.to_string()),
             Err(_) => return CloseReason::Tls("no hello in time".to_owned()),
@@ -115,7 +121,7 @@ impl Connection {
             return CloseReason::HubDown;
         }
         let config = Arc::clone(&self.shared.tls);
-        let stream = match timeout(HANDSHAKE_TIMEOUT, start.into_stream(config)).await {
+        let stream = match timeout_at(deadline, start.into_stream(config)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return CloseReason::Tls(error.to_string()),
             Err(_) => return CloseReason::Tls("no handshake in time".to_owned()),
@@ -125,7 +131,7 @@ impl Connection {
             certificates.map(|chain| chain.iter().map(|one| one.clone().into_owned()).collect()).unwrap_or_default();
         let now = self.shared.now();
         self.amend(|record| record.secured_at = Some(now));
-        if via.web { self.web(stream, peer).await } else { self.serve_mqtt(Wire::new(stream), peer).await }
+        if via.web { self.web(stream, peer).await } else { self.serve_mqtt(Wire::new(stream), peer, deadline).await }
     }
 
     /// Returns whether a fault ends the connection before TLS, and whether with an HTML page.
@@ -145,15 +151,20 @@ impl Connection {
         world.hubs.get_mut(service).is_none_or(|hub| hub.is_up(now))
     }
 
-    pub(crate) async fn serve_mqtt<S: Transport>(&self, mut wire: Wire<S>, peer: Peer) -> CloseReason {
-        let reason = self.talk(&mut wire, peer).await;
+    pub(crate) async fn serve_mqtt<S: Transport>(
+        &self,
+        mut wire: Wire<S>,
+        peer: Peer,
+        deadline: Instant,
+    ) -> CloseReason {
+        let reason = self.talk(&mut wire, peer, deadline).await;
         let (received, sent) = (wire.received, wire.sent);
         self.amend(|record| (record.bytes_received, record.bytes_sent) = (received, sent));
         reason
     }
 
-    async fn talk<S: Transport>(&self, wire: &mut Wire<S>, peer: Peer) -> CloseReason {
-        let connect = match timeout(HANDSHAKE_TIMEOUT, first_packet(wire)).await {
+    async fn talk<S: Transport>(&self, wire: &mut Wire<S>, peer: Peer, deadline: Instant) -> CloseReason {
+        let connect = match timeout_at(deadline, first_packet(wire)).await {
             Ok(Ok(connect)) => connect,
             Ok(Err(reason)) => return reason,
             Err(_) => return CloseReason::ConnectTimeout,

@@ -87,7 +87,7 @@ impl Connection {
                 }
                 let largest = self.shared.largest_frame;
                 let frames = Frames::new(conversation.stream, conversation.input, largest).await;
-                return self.serve_mqtt(Wire::new(frames), peer).await;
+                return self.serve_mqtt(Wire::new(frames), peer, self.handshake_deadline()).await;
             }
             _ => 400,
         };

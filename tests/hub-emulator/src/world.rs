@@ -17,6 +17,7 @@ use crate::device::{Device, Push};
 use crate::dps::Dps;
 use crate::fault::{Fault, FaultId, Plan, Scope};
 use crate::ledger::{Entries, Entry};
+use crate::limits::Unauthenticated;
 use crate::operations::Operation;
 use crate::pki::Certificates;
 use crate::quota::Quota;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     /// Counts changes of the ledger, to wake waiting tasks.
     pub(crate) changes: watch::Sender<u64>,
     pub(crate) stop: watch::Sender<bool>,
+    pub(crate) unauthenticated: Arc<Unauthenticated>,
     connections: AtomicU64,
     faults: AtomicU64,
     world: Mutex<World>,
@@ -59,14 +61,14 @@ pub(crate) struct Addresses {
 impl Shared {
     pub(crate) fn new(
         world: World,
-        clock: Clock,
         certificates: Arc<Certificates>,
         tls: Arc<ServerConfig>,
         largest_frame: usize,
+        unauthenticated: Unauthenticated,
     ) -> Self {
         Self {
             started: Instant::now(),
-            clock,
+            clock: world.clock.clone(),
             largest_frame,
             listening: watch::channel(true).0,
             certificates,
@@ -74,6 +76,7 @@ impl Shared {
             addresses: OnceLock::new(),
             changes: watch::channel(0).0,
             stop: watch::channel(false).0,
+            unauthenticated: Arc::new(unauthenticated),
             connections: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             world: Mutex::new(world),
