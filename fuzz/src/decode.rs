@@ -53,7 +53,7 @@ fn check_packet(bytes: &[u8], packet: &Incoming<'_>) {
             assert!(!codes.is_empty() && codes.iter().all(|code| matches!(code, 0..=2 | 0x80)));
         }
         Incoming::ConnAck { session_present, code } => assert!(!session_present || *code == 0),
-        Incoming::PubAck(_) | Incoming::UnsubAck(_) | Incoming::PingResp => {}
+        Incoming::PubAck { .. } | Incoming::UnsubAck(_) | Incoming::PingResp => {}
     }
 }
 

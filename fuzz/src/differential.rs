@@ -57,7 +57,7 @@ fn is_same(ours: &Incoming<'_>, theirs: &v4::Packet) -> bool {
                 && ours.retain == theirs.retain
                 && qos == theirs.qos
         }
-        (Incoming::PubAck(id), v4::Packet::PubAck(theirs)) => id.get() == theirs.pkid,
+        (Incoming::PubAck { packet_id: id, .. }, v4::Packet::PubAck(theirs)) => id.get() == theirs.pkid,
         (Incoming::SubAck { packet_id, codes }, v4::Packet::SubAck(theirs)) => {
             let their_codes = theirs.return_codes.iter().map(|code| match code {
                 v4::SubscribeReasonCode::Success(qos) => *qos as u8,

@@ -119,7 +119,7 @@ fn again(data: &[u8]) {
         Incoming::Publish(Received { topic, payload, packet_id, dup, retain }) => {
             Packet::Publish(Publish { topic: topic.into(), payload, packet_id, dup, retain })
         }
-        Incoming::PubAck(id) => Packet::PubAck(id),
+        Incoming::PubAck { packet_id, .. } => Packet::PubAck(packet_id),
         Incoming::ConnAck { .. } | Incoming::SubAck { .. } | Incoming::UnsubAck(_) | Incoming::PingResp => return,
     };
     let bytes = encoded(copy);

@@ -413,5 +413,4 @@ impl From<JsonError> for ObjectError {
 }
 
 #[cfg(test)]
-#[path = "json_tests.rs"]
 mod tests;

@@ -102,12 +102,31 @@ pub struct Entry<'a> {
     pub id: MessageId,
     /// Where it goes.
     pub destination: Destination<'a>,
+    /// Its MQTT 5 properties, encoded (MQTT 5, section 2.2.2.2) and without the length before them; empty where the
+    /// service speaks MQTT 3.1.1.
+    pub properties: &'a [u8],
     /// Its body.
     pub payload: &'a [u8],
+    /// Whether the service keeps it for later subscribers (RETAIN, MQTT 3.1.1, section 3.3.1.3).
+    pub retain: bool,
     /// When it is of no more use.
     pub expires: Option<Instant>,
     /// When it was accepted, in milliseconds since 1970-01-01 00:00 UTC, where telemetry is to tell the service.
     pub created_unix_ms: Option<u64>,
+}
+
+impl<'a> Entry<'a> {
+    /// Makes an entry that does not expire, without properties and without a time of acceptance.
+    #[must_use]
+    pub const fn new(id: MessageId, destination: Destination<'a>, payload: &'a [u8]) -> Self {
+        Self { id, destination, properties: &[], payload, retain: false, expires: None, created_unix_ms: None }
+    }
+
+    /// Returns how many bytes count towards [`Usage::bytes`]: property bag or topic, properties and payload.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.destination.text().len().saturating_add(self.properties.len()).saturating_add(self.payload.len())
+    }
 }
 
 /// How much an outbox holds, or can hold.
@@ -116,7 +135,7 @@ pub struct Entry<'a> {
 pub struct Usage {
     /// Messages.
     pub messages: usize,
-    /// Bytes of property bags, topics and payloads.
+    /// Bytes of property bags, topics, properties and payloads, as [`Entry::size`] counts them.
     pub bytes: usize,
 }
 
@@ -270,7 +289,7 @@ impl<O: Outbox + ?Sized> Outbox for &mut O {
 pub struct RamOutbox<const SLOTS: usize, const BYTES: usize> {
     /// In the order of their ids.
     slots: Vec<Slot, SLOTS>,
-    /// Each message's property bag or topic, then its payload, in the order of acceptance and without gaps.
+    /// Each message's property bag or topic, then its properties and its payload, in the order of acceptance and without gaps.
     bytes: Vec<u8, BYTES>,
 }
 
@@ -285,7 +304,9 @@ struct Slot {
     start: usize,
     text_len: usize,
     payload_len: usize,
+    properties_len: u16,
     telemetry: bool,
+    retain: bool,
 }
 
 /// Stands for a message that does not expire.
@@ -311,11 +332,11 @@ impl<const SLOTS: usize, const BYTES: usize> Default for RamOutbox<SLOTS, BYTES>
 
 impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
-        let text = entry.destination.text();
-        let size = text.len().saturating_add(entry.payload.len());
-        if size > BYTES {
+        let (text, size) = (entry.destination.text(), entry.size());
+        let properties_len = u16::try_from(entry.properties.len());
+        let Some(properties_len) = properties_len.ok().filter(|_| size <= BYTES) else {
             return Err(OutboxError::TooLarge { size, limit: BYTES });
-        }
+        };
         if self.slots.is_full() || size > BYTES.saturating_sub(self.bytes.len()) {
             return Err(OutboxError::Full);
         }
@@ -326,10 +347,13 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
             start: self.bytes.len(),
             text_len: text.len(),
             payload_len: entry.payload.len(),
+            properties_len,
             telemetry: matches!(entry.destination, Destination::Telemetry(_)),
+            retain: entry.retain,
         };
-        self.bytes.extend_from_slice(text.as_bytes()).map_err(|_| OutboxError::Full)?;
-        self.bytes.extend_from_slice(entry.payload).map_err(|_| OutboxError::Full)?;
+        for part in [text.as_bytes(), entry.properties, entry.payload] {
+            self.bytes.extend_from_slice(part).map_err(|_| OutboxError::Full)?;
+        }
         let place = self.find(entry.id).unwrap_or_else(|place| place);
         self.slots.push(slot).map_err(|_| OutboxError::Full)?;
         // It moves forward to its place.
@@ -345,11 +369,13 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         let slot = self.slots.get(self.find(id).ok()?)?;
         let middle = slot.start.saturating_add(slot.text_len);
         let text = core::str::from_utf8(self.bytes.get(slot.start..middle)?).ok()?;
-        let payload = self.bytes.get(middle..middle.saturating_add(slot.payload_len))?;
+        let (properties, rest) = self.bytes.get(middle..)?.split_at_checked(slot.properties_len.into())?;
+        let payload = rest.get(..slot.payload_len)?;
         let destination = if slot.telemetry { Destination::Telemetry(text) } else { Destination::Topic(text) };
         let expires = Some(slot.expires).filter(|at| *at != NEVER);
         let created_unix_ms = Some(slot.created_unix_ms).filter(|at| *at != 0);
-        Some(Entry { id, destination, payload, expires, created_unix_ms })
+        let retain = slot.retain;
+        Some(Entry { id, destination, properties, payload, retain, expires, created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
@@ -360,7 +386,7 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
     fn remove(&mut self, id: MessageId, _: Outcome) -> bool {
         let Ok(at) = self.find(id) else { return false };
         let Some(gone) = self.slots.get(at).copied() else { return false };
-        let size = gone.text_len.saturating_add(gone.payload_len);
+        let size = gone.text_len.saturating_add(gone.properties_len.into()).saturating_add(gone.payload_len);
         let end = gone.start.saturating_add(size);
         let len = self.bytes.len();
         if end <= len {
@@ -407,7 +433,7 @@ mod tests {
     fn an_outbox_that_lies_elsewhere_holds_what_is_pushed_through_the_reference() {
         let mut elsewhere = RamOutbox::<2, 64>::new();
         let destination = Destination::Telemetry("");
-        let entry = |id| Entry { id: MessageId(id), expires: None, created_unix_ms: None, destination, payload: b"21" };
+        let entry = |id| Entry::new(MessageId(id), destination, b"21");
         let mut outbox = &mut elsewhere;
         for id in [5, 6] {
             assert_eq!(Outbox::push(&mut outbox, entry(id)), Ok(()));

@@ -4,7 +4,9 @@ mod codec_support;
 
 use codec_support::Who;
 use serde_json::Value;
-use steadfast_core::mqtt::{Connect, Decoded, Incoming, Packet, PacketId, Publish, QoS, Received, Subscribe, decode};
+use steadfast_core::mqtt::{
+    Connect, Decoded, Incoming, Packet, PacketId, Publish, QoS, Reason, Received, Subscribe, decode,
+};
 
 const CAPTURE: &str = include_str!("../../tests/golden/python-sdk-session.jsonl");
 const LIMIT: usize = 64 * 1024;
@@ -19,7 +21,7 @@ fn every_packet_of_the_recorded_server_decodes_to_its_recorded_fields() {
                 let code = u8::try_from(number(&line, "rc")).expect("a code is a byte");
                 Incoming::ConnAck { session_present: number(&line, "session_present") == 1, code }
             }
-            "PUBACK" => Incoming::PubAck(id(&line)),
+            "PUBACK" => Incoming::PubAck { packet_id: id(&line), reason: Reason::SUCCESS },
             "SUBACK" => {
                 let (_, codes) = bytes.split_at(4);
                 let granted = line["granted"].as_array().expect("granted is a list");

@@ -146,7 +146,7 @@ proptest! {
         let codes = [code, 1];
         let granted = vec![granted, v4::SubscribeReasonCode::Success(TheirQos::AtLeastOnce)];
         for (theirs, packet) in [
-            (v4::Packet::PubAck(v4::PubAck::new(id.get())), Incoming::PubAck(id)),
+            (v4::Packet::PubAck(v4::PubAck::new(id.get())), Incoming::PubAck { packet_id: id, reason: steadfast_core::mqtt::Reason::SUCCESS }),
             (v4::Packet::UnsubAck(v4::UnsubAck::new(id.get())), Incoming::UnsubAck(id)),
             (v4::Packet::SubAck(v4::SubAck::new(id.get(), granted)), Incoming::SubAck { packet_id: id, codes: &codes }),
             (v4::Packet::PingResp, Incoming::PingResp),

@@ -5,7 +5,7 @@ mod codec_support;
 use codec_support::Who;
 use steadfast_core::mqtt::{
     Compose, Connect, DecodeError, Decoded, EncodeError, Incoming, Login, MAX_REMAINING_LEN, Packet, PacketId,
-    PacketType, Publish, PublishText, QoS, Received, Subscribe, Unsubscribe, decode,
+    PacketType, Publish, PublishText, QoS, Reason, Received, Subscribe, Unsubscribe, decode,
 };
 use steadfast_core::text::{Part, Sink, SinkFull, Text};
 
@@ -258,14 +258,14 @@ fn what_a_server_sends_is_decoded() {
         (b"\x30\x04\x00\x02\xc3\xa9", Incoming::Publish(Received { topic: "é", payload: b"", ..message })),
         // [MQTT-1.5.3-3]: U+FEFF belongs to the text wherever it stands.
         (b"\x30\x05\x00\x03\xef\xbb\xbf", Incoming::Publish(Received { topic: "\u{feff}", payload: b"", ..message })),
-        (b"\x40\x02\x12\x34", Incoming::PubAck(id(0x1234))),
+        (b"\x40\x02\x12\x34", Incoming::PubAck { packet_id: id(0x1234), reason: Reason::SUCCESS }),
         (b"\x90\x03\x00\x02\x01", Incoming::SubAck { packet_id: id(2), codes: &[1] }),
         (b"\x90\x06\x00\x02\x00\x01\x02\x80", Incoming::SubAck { packet_id: id(2), codes: &[0, 1, 2, 0x80] }),
         (b"\xb0\x02\x00\x03", Incoming::UnsubAck(id(3))),
         (b"\xd0\x00", Incoming::PingResp),
         // The length field may be longer than it has to be.
         (b"\xd0\x80\x80\x80\x00", Incoming::PingResp),
-        (b"\x40\x82\x00\x00\x01", Incoming::PubAck(id(1))),
+        (b"\x40\x82\x00\x00\x01", Incoming::PubAck { packet_id: id(1), reason: Reason::SUCCESS }),
     ];
     for (bytes, packet) in cases {
         let whole = Decoded::Packet { packet: *packet, len: bytes.len() };

@@ -33,7 +33,7 @@ use sequential_storage::queue::{QueueConfig, QueueStorage};
 use steadfast_core::{Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Priority, RamOutbox, Usage};
 
 use self::metered::{Metered, at_once};
-use self::record::{FLAGS, FORM, HEAD_BYTES, STAMP_BYTES, read, write};
+use self::record::{FLAGS, FORM, HEAD_BYTES, PROPERTIES_LEN_BYTES, STAMP_BYTES, read, write};
 use self::runs::{RUNS, Run, exclude, insert};
 
 /// How much the flash was used since the outbox was opened.
@@ -182,7 +182,7 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
                 if entry.expires.is_some() {
                     entry.expires = self.restored_expire;
                 }
-                let size = size_of_entry(&entry);
+                let size = entry.size();
                 let place = place(&self.window, &self.rest, entry.id, size).ok_or(OpenError::Foreign)?;
                 settle(&mut self.window, &mut self.rest, &mut self.rest_usage, &entry, place);
             }
@@ -227,7 +227,7 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
             // What should have come before it cannot be read any more.
             self.damaged = self.damaged.saturating_add(give_up(&mut self.rest, &mut self.rest_usage, entry.id));
             exclude(&mut self.rest, entry.id);
-            self.rest_usage = minus(self.rest_usage, size_of_entry(&entry));
+            self.rest_usage = minus(self.rest_usage, entry.size());
             if self.rest.is_empty() {
                 return false;
             }
@@ -250,16 +250,17 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
                 break;
             }
             if entry.id == id {
-                size = size_of_entry(&entry);
+                size = entry.size();
                 at_once(record.pop()).map_err(drop)?;
             }
         }
         Ok(size)
     }
 
-    /// Most bytes of text and payload in one message, beside a stamp.
-    fn largest(&self, stamped: bool) -> usize {
-        let head = if stamped { HEAD_BYTES + STAMP_BYTES } else { HEAD_BYTES };
+    /// Most bytes of text, properties and payload in one message like this.
+    fn largest(&self, like: &Entry<'_>) -> usize {
+        let stamp = if like.created_unix_ms.is_some() { STAMP_BYTES } else { 0 };
+        let head = HEAD_BYTES + stamp + if like.properties.is_empty() { 0 } else { PROPERTIES_LEN_BYTES };
         let page = F::ERASE_SIZE.saturating_sub(2 * word::<F>() + item_overhead::<F>());
         self.record.len().min(page).min(usize::from(u16::MAX)).saturating_sub(head).min(BYTES)
     }
@@ -267,8 +268,8 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
 
 impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for FlashOutbox<'_, F, SLOTS, BYTES> {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
-        let size = size_of_entry(&entry);
-        let limit = self.largest(entry.created_unix_ms.is_some());
+        let size = entry.size();
+        let limit = self.largest(&entry);
         if let Some(unclean) = self.unclean {
             self.remove_from_flash(unclean).map_err(|()| OutboxError::Storage)?;
             self.unclean = None;
@@ -382,7 +383,7 @@ fn place<const SLOTS: usize, const BYTES: usize>(
                 insert(&mut after, last).then_some(())?;
                 let moved = window.get(last)?;
                 messages = messages.saturating_sub(1);
-                bytes = bytes.saturating_sub(size_of_entry(&moved));
+                bytes = bytes.saturating_sub(moved.size());
                 moves += 1;
                 end = before(window, last);
             }
@@ -402,14 +403,14 @@ fn settle<const SLOTS: usize, const BYTES: usize>(
 ) {
     for _ in 0..place.moves {
         let Some(last) = window.last() else { break };
-        *rest_usage = plus(*rest_usage, window.get(last).as_ref().map_or(0, size_of_entry));
+        *rest_usage = plus(*rest_usage, window.get(last).as_ref().map_or(0, Entry::size));
         insert(rest, last);
         // It moves to the rest; this outbox keeps no outcomes.
         window.remove(last, Outcome::Delivered);
     }
     if !(place.in_window && window.push(*entry).is_ok()) {
         insert(rest, entry.id);
-        *rest_usage = plus(*rest_usage, size_of_entry(entry));
+        *rest_usage = plus(*rest_usage, entry.size());
     }
 }
 
@@ -452,10 +453,6 @@ fn plus(usage: Usage, size: usize) -> Usage {
 
 fn minus(usage: Usage, size: usize) -> Usage {
     Usage { messages: usage.messages.saturating_sub(1), bytes: usage.bytes.saturating_sub(size) }
-}
-
-fn size_of_entry(entry: &Entry<'_>) -> usize {
-    entry.destination.text().len().saturating_add(entry.payload.len())
 }
 
 fn queue<F: NorFlash>(flash: F, range: Range<u32>) -> Result<Queue<F>, OpenError<F::Error>> {

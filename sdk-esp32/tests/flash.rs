@@ -19,6 +19,7 @@ struct Owned {
     id: u64,
     telemetry: bool,
     text: String,
+    properties: Vec<u8>,
     payload: Vec<u8>,
 }
 
@@ -27,14 +28,18 @@ impl Owned {
         let number = id & !Priority::Normal.first_id().get();
         let len = usize::try_from(number * 7 % 53).unwrap();
         let payload = (0..len).map(|at| u8::try_from((at as u64 * 31 + number) % 256).unwrap()).collect();
-        Self { id, telemetry: !number.is_multiple_of(3), text: format!("t{}={number}", number % 5), payload }
+        let properties = vec![0x5a; usize::try_from(if number.is_multiple_of(5) { number % 7 } else { 0 }).unwrap()];
+        let text = format!("t{}={number}", number % 5);
+        Self { id, telemetry: !number.is_multiple_of(3), text, properties, payload }
     }
 
     fn entry(&self) -> Entry<'_> {
         let destination =
             if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
         let created_unix_ms = self.id.is_multiple_of(4).then_some(1_780_000_000_000 + self.id % 1000);
-        Entry { id: MessageId::new(self.id), destination, payload: &self.payload, expires: None, created_unix_ms }
+        let retain = self.id.is_multiple_of(6);
+        let entry = Entry::new(MessageId::new(self.id), destination, &self.payload);
+        Entry { properties: &self.properties, retain, created_unix_ms, ..entry }
     }
 }
 
@@ -347,15 +352,11 @@ fn sizes_that_can_never_fit_are_told_from_a_full_flash() {
     let mut record = [0; 128];
     let mut outbox = Flash::open(&mut nor, range, &mut record, None).unwrap().spilling();
     let payload = [7; 200];
-    let entry = |len: usize| Entry {
-        id: MessageId::new(1),
-        destination: Destination::Telemetry("k=v"),
-        payload: &payload[..len],
-        expires: None,
-        created_unix_ms: None,
-    };
+    let entry = |len: usize| Entry::new(MessageId::new(1), Destination::Telemetry("k=v"), &payload[..len]);
     let stamped = Entry { created_unix_ms: Some(1), ..entry(99) };
     assert_eq!(outbox.push(stamped), Err(OutboxError::TooLarge { size: 102, limit: 101 }));
+    let with_properties = Entry { properties: &payload[..7], ..entry(98) };
+    assert_eq!(outbox.push(with_properties), Err(OutboxError::TooLarge { size: 108, limit: 107 }));
     assert_eq!(outbox.push(entry(107)), Err(OutboxError::TooLarge { size: 110, limit: 109 }));
     assert_eq!(outbox.push(entry(106)), Ok(()));
     assert_eq!(outbox.get(MessageId::new(1)), Some(entry(106)));

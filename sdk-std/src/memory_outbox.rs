@@ -37,6 +37,8 @@ struct Slot {
     /// Property bag or topic, then payload; `None` once removed.
     body: Option<Box<[u8]>>,
     text_len: usize,
+    properties_len: u16,
+    retain: bool,
     telemetry: bool,
     expires: Option<Instant>,
     created_unix_ms: Option<u64>,
@@ -129,15 +131,17 @@ impl Slots {
 impl Outbox for MemoryOutbox {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
         let text = entry.destination.text();
-        let size = text.len().saturating_add(entry.payload.len());
-        if size > self.capacity.bytes {
+        let size = entry.size();
+        let Some(properties_len) = u16::try_from(entry.properties.len()).ok().filter(|_| size <= self.capacity.bytes)
+        else {
             return Err(OutboxError::TooLarge { size, limit: self.capacity.bytes });
-        }
+        };
         if !self.has_room_for(size) {
             return Err(OutboxError::Full);
         }
         let mut body = Vec::with_capacity(size);
         body.extend_from_slice(text.as_bytes());
+        body.extend_from_slice(entry.properties);
         body.extend_from_slice(entry.payload);
         let priority = self.priority_mut(entry.id.priority());
         priority.live += 1;
@@ -145,6 +149,8 @@ impl Outbox for MemoryOutbox {
             id: entry.id,
             body: Some(body.into_boxed_slice()),
             text_len: text.len(),
+            properties_len,
+            retain: entry.retain,
             telemetry: matches!(entry.destination, Destination::Telemetry(_)),
             expires: entry.expires,
             created_unix_ms: entry.created_unix_ms,
@@ -157,10 +163,12 @@ impl Outbox for MemoryOutbox {
     fn get(&self, id: MessageId) -> Option<Entry<'_>> {
         let priority = self.priority(id.priority());
         let slot = priority.slots.get(priority.place(id).ok()?)?;
-        let (text, payload) = slot.body.as_deref()?.split_at_checked(slot.text_len)?;
+        let (text, rest) = slot.body.as_deref()?.split_at_checked(slot.text_len)?;
+        let (properties, payload) = rest.split_at_checked(slot.properties_len.into())?;
         let text = std::str::from_utf8(text).ok()?;
         let destination = if slot.telemetry { Destination::Telemetry(text) } else { Destination::Topic(text) };
-        Some(Entry { id, destination, payload, expires: slot.expires, created_unix_ms: slot.created_unix_ms })
+        let Slot { retain, expires, created_unix_ms, .. } = *slot;
+        Some(Entry { id, destination, properties, payload, retain, expires, created_unix_ms })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
@@ -197,7 +205,7 @@ mod tests {
 
     fn entry(id: u64, payload: &[u8]) -> Entry<'_> {
         let expires = Some(Instant::from_millis(id));
-        Entry { id: MessageId::new(id), destination: Destination::Topic("t"), payload, expires, created_unix_ms: None }
+        Entry { expires, ..Entry::new(MessageId::new(id), Destination::Topic("t"), payload) }
     }
 
     fn outbox(messages: usize, bytes: usize) -> MemoryOutbox {

@@ -208,12 +208,8 @@ impl Telemetry {
 
 impl<'a> From<&'a Telemetry> for Message<'a> {
     fn from(telemetry: &'a Telemetry) -> Self {
-        Self {
-            destination: Destination::Telemetry(&telemetry.bag),
-            payload: &telemetry.payload,
-            expires_after: telemetry.expires_after,
-            priority: telemetry.priority,
-        }
+        let message = Self::to(Destination::Telemetry(&telemetry.bag), &telemetry.payload);
+        Self { expires_after: telemetry.expires_after, priority: telemetry.priority, ..message }
     }
 }
 

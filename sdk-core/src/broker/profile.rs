@@ -138,6 +138,9 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for Broker<S, B> {
     }
 
     fn check_message(&self, message: &Message<'_>, _: bool) -> Result<(), PublishError> {
+        if !message.properties.is_empty() {
+            return Err(PublishError::NoProperties);
+        }
         match message.destination {
             Destination::Telemetry(_) => Err(PublishError::NoTelemetryEndpoint),
             Destination::Topic(_) => Ok(()),

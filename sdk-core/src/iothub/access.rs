@@ -172,6 +172,12 @@ impl<S: Settings> Access<S> {
 /// Checks a message as a hub does.
 pub(crate) fn check_message(message: &Message<'_>, stamped: bool) -> Result<(), PublishError> {
     const BAG_MAX: usize = MAX_FIELD_LEN - FRAME;
+    if !message.properties.is_empty() {
+        return Err(PublishError::NoProperties);
+    }
+    if message.retain {
+        return Err(PublishError::NotRetained);
+    }
     let Destination::Telemetry(bag) = message.destination else { return Ok(()) };
     if bag.len() > BAG_MAX {
         return Err(PublishError::LongProperties { size: bag.len(), limit: BAG_MAX });

@@ -7,7 +7,7 @@ use super::config::Overflow;
 use super::state::{Phase, Plan};
 use super::{Link, Profile};
 use crate::failure::Failure;
-use crate::mqtt::{MAX_FIELD_LEN, PacketId};
+use crate::mqtt::{MAX_FIELD_LEN, PacketId, Reason, Terms};
 use crate::outbox::{Destination, DropReason, Entry, MessageId, Outbox, OutboxError, Outcome, Priority};
 use crate::time::Instant;
 use crate::timer::TimerReason;
@@ -30,8 +30,12 @@ const OVERSLEPT: Duration = Duration::from_secs(5);
 pub struct Message<'a> {
     /// Where it goes.
     pub destination: Destination<'a>,
+    /// Its MQTT 5 properties, encoded and without the length before them; a service that speaks MQTT 3.1.1 takes none.
+    pub properties: &'a [u8],
     /// Its body.
     pub payload: &'a [u8],
+    /// Whether a broker keeps it for later subscribers; an IoT hub keeps none.
+    pub retain: bool,
     /// How long it is of use; by default what the configuration says.
     pub expires_after: Option<Duration>,
     /// How soon it goes out.
@@ -39,10 +43,10 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Makes a message to an destination.
+    /// Makes a message to a destination.
     #[must_use]
     pub const fn to(destination: Destination<'a>, payload: &'a [u8]) -> Self {
-        Self { destination, payload, expires_after: None, priority: Priority::Normal }
+        Self { destination, properties: &[], payload, retain: false, expires_after: None, priority: Priority::Normal }
     }
 
     /// Makes a message to a topic.
@@ -55,6 +59,13 @@ impl<'a> Message<'a> {
     #[must_use]
     pub const fn urgent(mut self) -> Self {
         self.priority = Priority::Urgent;
+        self
+    }
+
+    /// Asks a broker to keep the message for later subscribers (RETAIN, MQTT 3.1.1, section 3.3.1.3).
+    #[must_use]
+    pub const fn retained(mut self) -> Self {
+        self.retain = true;
         self
     }
 
@@ -97,6 +108,10 @@ pub enum PublishError {
     BadTopic,
     /// Telemetry goes to a hub; a broker needs a topic.
     NoTelemetryEndpoint,
+    /// The message has MQTT 5 properties, and the service speaks MQTT 3.1.1.
+    NoProperties,
+    /// The message is to be retained, and the service keeps none: an IoT hub.
+    NotRetained,
     /// The outbox's storage failed.
     Storage,
 }
@@ -114,6 +129,8 @@ impl fmt::Display for PublishError {
             }
             Self::BadTopic => f.write_str("the topic is empty, longer than 65535 bytes, or has a wildcard or U+0000"),
             Self::NoTelemetryEndpoint => f.write_str("a broker has no telemetry endpoint; name a topic"),
+            Self::NoProperties => f.write_str("the service speaks MQTT 3.1.1, which has no properties"),
+            Self::NotRetained => f.write_str("an IoT hub retains no messages; send it without RETAIN"),
             Self::Storage => f.write_str("the outbox's storage failed"),
         }
     }
@@ -158,7 +175,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             self.make_room_and_push(Entry {
                 id,
                 destination: message.destination,
+                properties: message.properties,
                 payload: message.payload,
+                retain: message.retain,
                 expires,
                 created_unix_ms,
             })
@@ -190,8 +209,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 return Err(PublishError::BadTopic);
             }
         }
-        let size = message.destination.text().len().saturating_add(message.payload.len()).saturating_add(P::FRAME);
-        let limit = self.profile.session().max_outbound;
+        let text = message.destination.text().len();
+        let size = text.saturating_add(message.properties.len()).saturating_add(message.payload.len());
+        let size = size.saturating_add(P::FRAME);
+        let limit = self.profile.session().max_outbound.min(self.terms().packet_max);
         if size > limit { Err(PublishError::TooLarge { size, limit }) } else { Ok(()) }
     }
 
@@ -228,13 +249,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             return false;
         }
         let (held, limit) = (self.outbox.usage(), self.outbox.capacity());
-        let size = |entry: &Entry<'_>| entry.destination.text().len().saturating_add(entry.payload.len());
-        let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(size(entry)));
+        let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(entry.size()));
         let mut from = self.session.normal.cursor;
         loop {
             let Some(id) = self.victim(from, entry.id.priority()) else { return false };
             messages = messages.saturating_sub(1);
-            bytes = bytes.saturating_sub(self.outbox.get(id).as_ref().map_or(0, size));
+            bytes = bytes.saturating_sub(self.outbox.get(id).as_ref().map_or(0, Entry::size));
             if messages < limit.messages && bytes <= limit.bytes {
                 return true;
             }
@@ -305,14 +325,20 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Some((id, packet_id, self.session.resumed && sent_before))
     }
 
+    /// What the connection allows.
+    #[expect(clippy::unused_self, reason = "a server of MQTT 5 says it for each connection")]
+    pub(super) const fn terms(&self) -> Terms {
+        Terms::MQTT_3_1_1
+    }
+
     /// The window: one message while a message is suspected to break connections.
     fn window(&self) -> u16 {
         let config = self.profile.session();
         let suspected = config.poison_threshold.is_some() && self.session.suspect.is_some();
-        if suspected && !self.session.progressed { 1 } else { config.window }
+        if suspected && !self.session.progressed { 1 } else { config.window.min(self.terms().receive_max) }
     }
 
-    pub(super) fn take_puback(&mut self, packet_id: PacketId) {
+    pub(super) fn take_puback(&mut self, packet_id: PacketId, reason: Reason) {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
         if let Some(id) = self.in_flight_message(packet_id) {
             // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest, nor does
@@ -320,12 +346,16 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             if self.outbox.first_of(id.priority()) == Some(id) {
                 self.session.priority_mut(id.priority()).since = self.now;
             }
-            self.outbox.remove(id, Outcome::Delivered);
+            if reason.is_failure() {
+                self.drop_message(id, DropReason::Rejected);
+            } else {
+                self.outbox.remove(id, Outcome::Delivered);
+                self.ledger.delivered = self.ledger.delivered.saturating_add(1);
+                self.events.delivered(id);
+            }
             self.session.in_flight = self.session.in_flight.saturating_sub(1);
             self.session.progressed = true;
             self.session.suspect = None;
-            self.ledger.delivered = self.ledger.delivered.saturating_add(1);
-            self.events.delivered(id);
             self.finish_drain_when_empty();
         }
     }

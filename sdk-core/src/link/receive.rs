@@ -121,7 +121,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             }
             _ if !self.is_greeted() => self.attempt_failed(Failure::UnexpectedPacket),
             Incoming::Publish(publish) => return self.take_publish(publish),
-            Incoming::PubAck(packet_id) => self.take_puback(packet_id),
+            Incoming::PubAck { packet_id, reason } => self.take_puback(packet_id, reason),
             Incoming::SubAck { packet_id, codes } => self.take_suback(packet_id, codes),
             Incoming::UnsubAck(packet_id) if P::SUBSCRIBES => self.take_unsuback(packet_id),
             Incoming::UnsubAck(_) | Incoming::PingResp => {}

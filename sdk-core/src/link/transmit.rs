@@ -161,8 +161,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 let Some(entry) = self.outbox.get(id) else { return Output::Wait(self.timers.next()) };
                 self.profile.prepare(entry.created_unix_ms);
                 let topic = self.profile.topic(&entry);
-                let packet_id = Some(packet_id);
-                Packet::Publish(Publish { topic, payload: entry.payload, packet_id, dup, retain: false })
+                let (packet_id, retain) = (Some(packet_id), entry.retain);
+                Packet::Publish(Publish { topic, payload: entry.payload, packet_id, dup, retain })
             }
         };
         Output::Action(Action::Send { attempt, packet })

@@ -15,7 +15,7 @@
 //!
 //! // The answer arrives in two pieces.
 //! assert_eq!(decode(&[0x40], 1024), Ok(Decoded::Incomplete { needed: 2 }));
-//! let Ok(Decoded::Packet { packet: Incoming::PubAck(id), len: 4 }) = decode(&[0x40, 2, 0, 7], 1024) else { panic!() };
+//! let Ok(Decoded::Packet { packet: Incoming::PubAck { packet_id: id, .. }, len: 4 }) = decode(&[0x40, 2, 0, 7], 1024) else { panic!() };
 //! assert_eq!(Some(id), packet_id);
 //! # Ok::<(), steadfast_core::mqtt::EncodeError>(())
 //! ```
@@ -25,7 +25,7 @@
 mod terms;
 mod v3;
 
-pub use terms::{PacketId, PacketType, QoS};
+pub use terms::{PacketId, PacketType, QoS, Reason, Terms};
 pub use v3::{
     Compose, Connect, DecodeError, Decoded, EncodeError, Incoming, Login, Packet, Publish, PublishText, Received,
     Subscribe, Unsubscribe, Will, decode,

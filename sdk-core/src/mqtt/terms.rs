@@ -1,4 +1,4 @@
-//! Terms both protocol versions share.
+//! What both protocol versions share.
 
 use core::fmt;
 use core::num::NonZeroU16;
@@ -125,4 +125,54 @@ impl fmt::Display for PacketType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
+}
+
+/// What a server answers: the reason code of MQTT 5 (section 2.4), which MQTT 3.1.1 fills with [`SUCCESS`](Self::SUCCESS)
+/// where it has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Reason(u8);
+
+impl Reason {
+    /// 0x00: the packet was taken.
+    pub const SUCCESS: Self = Self(0);
+
+    /// Returns the reason with this code.
+    #[must_use]
+    pub const fn new(code: u8) -> Self {
+        Self(code)
+    }
+
+    /// Returns the code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self.0
+    }
+
+    /// Returns whether it is a failure: 0x80 or greater (MQTT 5, section 2.4).
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        self.0 >= 0x80
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "0x{:02x}", self.0)
+    }
+}
+
+/// What a server allows on a connection. An MQTT 5 server says it in CONNACK (section 3.2.2.3); a server of MQTT 3.1.1 says
+/// nothing: [`Terms::MQTT_3_1_1`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Terms {
+    /// Most messages of QoS 1 that may wait for their PUBACK.
+    pub receive_max: u16,
+    /// Length of the longest packet, in bytes.
+    pub packet_max: usize,
+}
+
+impl Terms {
+    /// No limit beside those of the packet format.
+    pub const MQTT_3_1_1: Self = Self { receive_max: u16::MAX, packet_max: usize::MAX };
 }

@@ -11,7 +11,9 @@ struct Kept {
     id: MessageId,
     telemetry: bool,
     text: String,
+    properties: Vec<u8>,
     payload: Vec<u8>,
+    retain: bool,
     expires: Option<Instant>,
     created_unix_ms: Option<u64>,
 }
@@ -22,12 +24,13 @@ impl Kept {
     fn entry(&self) -> Entry<'_> {
         let destination =
             if self.telemetry { Destination::Telemetry(&self.text) } else { Destination::Topic(&self.text) };
-        let Self { id, payload, expires, created_unix_ms, .. } = self;
-        Entry { id: *id, destination, payload, expires: *expires, created_unix_ms: *created_unix_ms }
+        let Self { properties, payload, retain, expires, created_unix_ms, .. } = self;
+        let (retain, expires, created_unix_ms) = (*retain, *expires, *created_unix_ms);
+        Entry { properties, retain, expires, created_unix_ms, ..Entry::new(self.id, destination, payload) }
     }
 
     fn size(&self) -> usize {
-        self.text.len() + self.payload.len()
+        self.text.len() + self.properties.len() + self.payload.len()
     }
 }
 
@@ -87,7 +90,7 @@ fn puts_the_urgent_first(mut outbox: impl Outbox) {
 }
 
 fn bare(id: MessageId, payload: &[u8]) -> Entry<'_> {
-    Entry { id, destination: Destination::Topic(""), payload, expires: None, created_unix_ms: None }
+    Entry::new(id, Destination::Topic(""), payload)
 }
 
 fn keeps_what_it_took(mut outbox: impl Outbox, seed: u64) {
@@ -134,10 +137,14 @@ fn draw(rng: &mut Rng, id: u64, limit: usize) -> Kept {
     let text_len = len.min(usize::try_from(rng.between(0, 12)).unwrap_or(0));
     let letters = (0..text_len).map(|_| char::from(b'a' + rng.draw().to_le_bytes()[0] % 26));
     let text = letters.collect();
-    let payload = (text_len..len).map(|_| rng.draw().to_le_bytes()[0]).collect();
+    let mut properties: Vec<u8> = (text_len..len).map(|_| rng.draw().to_le_bytes()[0]).collect();
+    let at = if rng.chance(30) { rng.index(properties.len() + 1) } else { 0 };
+    let payload = properties.split_off(at);
+    let retain = rng.chance(20);
     let expires = rng.chance(30).then(|| Instant::from_millis(rng.between(0, 1 << 40)));
     let created_unix_ms = rng.chance(30).then(|| rng.between(1, 1 << 48));
-    Kept { id: MessageId::new(id), telemetry: rng.chance(50), text, payload, expires, created_unix_ms }
+    let (id, telemetry) = (MessageId::new(id), rng.chance(50));
+    Kept { id, telemetry, text, properties, payload, retain, expires, created_unix_ms }
 }
 
 fn compare(outbox: &impl Outbox, model: &Model, rng: &mut Rng, context: &str) {

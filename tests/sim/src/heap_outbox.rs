@@ -16,7 +16,9 @@ pub struct HeapOutbox {
 struct Message {
     telemetry: bool,
     text: String,
+    properties: Vec<u8>,
     payload: Vec<u8>,
+    retain: bool,
     expires: Option<Instant>,
     created_unix_ms: Option<u64>,
 }
@@ -31,8 +33,7 @@ impl HeapOutbox {
 
 impl Outbox for HeapOutbox {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
-        let text = entry.destination.text();
-        let size = text.len() + entry.payload.len();
+        let (text, size) = (entry.destination.text(), entry.size());
         if size > self.capacity.bytes {
             return Err(OutboxError::TooLarge { size, limit: self.capacity.bytes });
         }
@@ -41,8 +42,9 @@ impl Outbox for HeapOutbox {
         }
         self.bytes += size;
         let telemetry = matches!(entry.destination, Destination::Telemetry(_));
-        let Entry { payload, expires, created_unix_ms, .. } = entry;
-        let message = Message { telemetry, text: text.into(), payload: payload.into(), expires, created_unix_ms };
+        let Entry { retain, expires, created_unix_ms, .. } = entry;
+        let (properties, payload) = (entry.properties.into(), entry.payload.into());
+        let message = Message { telemetry, text: text.into(), properties, payload, retain, expires, created_unix_ms };
         self.messages.insert(entry.id, message);
         Ok(())
     }
@@ -51,8 +53,9 @@ impl Outbox for HeapOutbox {
         let message = self.messages.get(&id)?;
         let text = message.text.as_str();
         let destination = if message.telemetry { Destination::Telemetry(text) } else { Destination::Topic(text) };
-        let Message { payload, expires, created_unix_ms, .. } = message;
-        Some(Entry { id, destination, payload, expires: *expires, created_unix_ms: *created_unix_ms })
+        let Message { properties, payload, retain, expires, created_unix_ms, .. } = message;
+        let (retain, expires, created_unix_ms) = (*retain, *expires, *created_unix_ms);
+        Some(Entry { properties, retain, expires, created_unix_ms, ..Entry::new(id, destination, payload) })
     }
 
     fn next(&self, from: MessageId) -> Option<MessageId> {
@@ -61,7 +64,8 @@ impl Outbox for HeapOutbox {
 
     fn remove(&mut self, id: MessageId, _: Outcome) -> bool {
         let gone = self.messages.remove(&id);
-        self.bytes -= gone.as_ref().map_or(0, |message| message.text.len() + message.payload.len());
+        self.bytes -=
+            gone.as_ref().map_or(0, |message| message.text.len() + message.properties.len() + message.payload.len());
         gone.is_some()
     }
 

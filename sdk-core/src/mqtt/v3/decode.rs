@@ -1,6 +1,6 @@
 //! Bytes to packets.
 
-use crate::mqtt::{PacketId, PacketType};
+use crate::mqtt::{PacketId, PacketType, Reason};
 
 use super::DecodeError;
 
@@ -18,7 +18,12 @@ pub enum Incoming<'a> {
     /// A message.
     Publish(Received<'a>),
     /// Acknowledges a message sent with QoS 1.
-    PubAck(PacketId),
+    PubAck {
+        /// The packet it acknowledges.
+        packet_id: PacketId,
+        /// What came of it; MQTT 3.1.1 knows success alone.
+        reason: Reason,
+    },
     /// Answers a SUBSCRIBE (section 3.9).
     SubAck {
         /// The packet id of the SUBSCRIBE.
@@ -39,7 +44,7 @@ impl Incoming<'_> {
         match self {
             Self::ConnAck { .. } => PacketType::ConnAck,
             Self::Publish(_) => PacketType::Publish,
-            Self::PubAck(_) => PacketType::PubAck,
+            Self::PubAck { .. } => PacketType::PubAck,
             Self::SubAck { .. } => PacketType::SubAck,
             Self::UnsubAck(_) => PacketType::UnsubAck,
             Self::PingResp => PacketType::PingResp,
@@ -123,7 +128,7 @@ pub fn decode(bytes: &[u8], limit: usize) -> Result<Decoded<'_>, DecodeError> {
     let packet = match packet_type {
         PacketType::ConnAck => conn_ack(body)?,
         PacketType::Publish => Incoming::Publish(publish(first, body)?),
-        PacketType::PubAck => Incoming::PubAck(packet_id(packet_type, body)?.0),
+        PacketType::PubAck => Incoming::PubAck { packet_id: packet_id(packet_type, body)?.0, reason: Reason::SUCCESS },
         PacketType::SubAck => sub_ack(body)?,
         PacketType::UnsubAck => Incoming::UnsubAck(packet_id(packet_type, body)?.0),
         PacketType::PingResp => Incoming::PingResp,

@@ -1,6 +1,6 @@
 //! The scene: the link's promises, demanded after each step.
 
-use steadfast_core::mqtt::{Incoming, PacketId, Received};
+use steadfast_core::mqtt::{Incoming, PacketId, Reason, Received};
 use steadfast_core::{
     Action, AnyProfile, Assignment, Attempt, Config, Event, Failure, Input, Instant, Link, Message, MessageId,
     Outbox as _, Output, Priority, RamOutbox, Seed, ServiceKind, State, Subscriptions,
@@ -100,7 +100,11 @@ impl Scene {
             (Step::AckAgain, Some(attempt)) if line.as_ref().is_some_and(|line| line.greeted) => {
                 let done = line.iter().flat_map(|line| &line.sent).rfind(|(.., done)| *done);
                 let packet_id = done.map_or(PacketId::new(0x7fff).unwrap(), |(_, packet_id, _)| *packet_id);
-                self.link.handle_input(Input::Packet(Incoming::PubAck(packet_id)), attempt, now);
+                self.link.handle_input(
+                    Input::Packet(Incoming::PubAck { packet_id, reason: Reason::SUCCESS }),
+                    attempt,
+                    now,
+                );
             }
             (Step::Lost, Some(attempt)) => {
                 self.end_line();
@@ -109,7 +113,10 @@ impl Scene {
             (Step::Late, _) if self.old.is_some_and(|(old, _)| Some(old) != attempt) => {
                 let Some((old, packet_id)) = self.old else { return false };
                 let before = (self.link.status(), self.link.ledger(), self.link.next_deadline());
-                for packet in [Incoming::PubAck(packet_id), Incoming::ConnAck { session_present: true, code: 0 }] {
+                for packet in [
+                    Incoming::PubAck { packet_id, reason: Reason::SUCCESS },
+                    Incoming::ConnAck { session_present: true, code: 0 },
+                ] {
                     self.link.handle_input(Input::Packet(packet), old, now);
                 }
                 self.link.handle_input(Input::Failed(Failure::Lost), old, now);
@@ -164,7 +171,7 @@ impl Scene {
         let (id, packet_id, attempt) = (*id, *packet_id, line.attempt);
         self.acknowledged.push(id);
         let now = Instant::from_millis(self.now);
-        self.link.handle_input(Input::Packet(Incoming::PubAck(packet_id)), attempt, now);
+        self.link.handle_input(Input::Packet(Incoming::PubAck { packet_id, reason: Reason::SUCCESS }), attempt, now);
         self.drain();
         true
     }

@@ -169,7 +169,7 @@ fn messages_from_before_a_reboot_are_delivered_first_under_their_ids() {
 
 /// A message of before a reboot.
 fn old_entry(id: MessageId, expires: Option<Instant>) -> Entry<'static> {
-    Entry { id, destination: Destination::Telemetry(""), payload: b"before", expires, created_unix_ms: None }
+    Entry { expires, ..Entry::new(id, Destination::Telemetry(""), b"before") }
 }
 
 #[test]
