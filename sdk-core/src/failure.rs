@@ -1,5 +1,7 @@
 //! Every cause a link can fail for, and what each of them asks for.
 
+mod judgement;
+
 use core::fmt;
 use core::time::Duration;
 
@@ -202,60 +204,18 @@ impl Failure {
     /// Returns what to do about the failure.
     ///
     /// IoT Hub answers every CONNECT it refuses with return code 5: a bad key, an expired token, an unknown or disabled
-    /// device and a device that lives on another hub look the same. Hence the ladder: a fresh token first, then the
+    /// device and a device that lives on another hub look the same. Hence the order of steps: a fresh token first, then the
     /// Device Provisioning Service (azure-iot-sdk-c `doc/connection_and_messaging_reliability.md`; azure-docs
     /// `iot/concepts-manage-device-reconnections.md`).
     #[must_use]
     pub const fn disposition(self) -> Disposition {
-        match self {
-            Self::Unresolved
-            | Self::ConnectionRefused
-            | Self::ConnectTimeout
-            | Self::Network
-            | Self::TlsTimeout
-            | Self::ConnackTimeout
-            | Self::Lost
-            | Self::Reset
-            | Self::BadFrame
-            | Self::KeepAliveTimeout
-            | Self::PubackTimeout
-            | Self::TwinUnanswered
-            | Self::SubackTimeout
-            | Self::SubscribeRefused
-            | Self::Malformed(_)
-            | Self::UnexpectedPacket
-            | Self::UnexpectedSession => Disposition::Retry,
-            Self::Tls(failure) => failure.disposition(),
-            Self::ConnectRefused(code) => match code {
-                // MQTT 3.1.1, table 3.1: 1 = unacceptable protocol version.
-                1 => Disposition::RetryRarely,
-                // 2 = identifier rejected, 4 = bad user name or password, 5 = not authorized.
-                2 | 4 | 5 => Disposition::RefreshCredential,
-                // 3 = server unavailable; codes above 5 are reserved.
-                _ => Disposition::Retry,
-            },
-            Self::UpgradeRefused { status: 401 | 403, .. } => Disposition::RefreshCredential,
-            Self::UpgradeRefused { retry_after_secs: Some(secs), .. } => {
-                Disposition::RetryAfter(Duration::from_secs(secs as u64))
-            }
-            Self::UpgradeRefused { retry_after_secs: None, .. } => Disposition::Retry,
-            Self::Provisioning(failure) => failure.disposition(),
-            Self::Local(failure) => match failure {
-                LocalFailure::Credential => Disposition::RefreshCredential,
-                LocalFailure::NoKey => Disposition::Reprovision,
-                LocalFailure::ClockUnset
-                | LocalFailure::Signing
-                | LocalFailure::SigningTimeout
-                | LocalFailure::Resources
-                | LocalFailure::Buffer
-                | LocalFailure::ProxyUnreachable
-                | LocalFailure::ProxySilent
-                | LocalFailure::ProxyAuthentication
-                | LocalFailure::ProxyRefused(_)
-                | LocalFailure::WorkloadUnreachable
-                | LocalFailure::WorkloadRefused(_) => Disposition::Retry,
-            },
-        }
+        self.judge().1
+    }
+
+    /// Returns the back-off curve of the failure.
+    #[must_use]
+    pub const fn class(self) -> FailureClass {
+        self.judge().0
     }
 
     /// Whether a wrong clock of the device can cause it: a token or a certificate out of its time.
@@ -267,99 +227,11 @@ impl Failure {
         told || self.disposition() == Disposition::RefreshCredential
     }
 
-    /// Returns the back-off curve of the failure.
-    #[must_use]
-    pub const fn class(self) -> FailureClass {
-        match self {
-            Self::Unresolved | Self::ConnectionRefused | Self::ConnectTimeout | Self::Network | Self::TlsTimeout => {
-                FailureClass::Unreachable
-            }
-            // A middlebox or a clock breaks a handshake as easily as the service does; a certificate of the device
-            // that is refused is a refusal.
-            Self::Tls(TlsFailure::ClientCertificateRefused) => FailureClass::Refused,
-            Self::Tls(_) => FailureClass::Unreachable,
-            Self::ConnackTimeout
-            | Self::Lost
-            | Self::Reset
-            | Self::KeepAliveTimeout
-            | Self::PubackTimeout
-            | Self::TwinUnanswered
-            | Self::SubackTimeout => FailureClass::Overload,
-            Self::ConnectRefused(1 | 2 | 4 | 5) => FailureClass::Refused,
-            Self::ConnectRefused(_) => FailureClass::Overload,
-            // RFC 9110, section 15: who is refused, and who is to come later; any other status is no WebSocket service.
-            Self::UpgradeRefused { status: 401 | 403, .. } => FailureClass::Refused,
-            Self::UpgradeRefused { status: 429 | 500..=599, .. }
-            | Self::UpgradeRefused { retry_after_secs: Some(_), .. } => FailureClass::Overload,
-            Self::UpgradeRefused { .. } => FailureClass::Protocol,
-            Self::BadFrame
-            | Self::SubscribeRefused
-            | Self::Malformed(_)
-            | Self::UnexpectedPacket
-            | Self::UnexpectedSession => FailureClass::Protocol,
-            Self::Provisioning(failure) => match failure {
-                ProvisioningFailure::Unavailable { .. }
-                | ProvisioningFailure::NoAnswer
-                | ProvisioningFailure::TooSlow => FailureClass::Overload,
-                ProvisioningFailure::Refused { .. }
-                | ProvisioningFailure::Failed { .. }
-                | ProvisioningFailure::Disabled
-                | ProvisioningFailure::UnsupportedProfile
-                | ProvisioningFailure::BadHubName
-                | ProvisioningFailure::BadDeviceId
-                // Each registration is billed, whether its answer is understood or not.
-                | ProvisioningFailure::BadAnswer => FailureClass::Refused,
-            },
-            Self::Local(_) => FailureClass::Local,
-        }
-    }
-
     /// Returns whether the connection ended without a word, closed or reset, which is all that a hub does when it has too
     /// much to do, another device has the identity, or it restarts.
     #[must_use]
     pub const fn is_loss(self) -> bool {
         matches!(self, Self::Lost | Self::Reset)
-    }
-}
-
-impl TlsFailure {
-    const fn disposition(self) -> Disposition {
-        match self {
-            Self::ClientCertificateRefused => Disposition::RefreshCredential,
-            Self::Expired
-            | Self::NotYetValid
-            | Self::WrongName
-            | Self::UnknownIssuer
-            | Self::Revoked
-            | Self::BadCertificate
-            | Self::BadSignature
-            | Self::Incompatible
-            | Self::Handshake
-            | Self::Alert(_)
-            | Self::Garbled => Disposition::Retry,
-        }
-    }
-}
-
-impl ProvisioningFailure {
-    /// 429 and 5xx repeat after the service's retry-after; all else below 429 is terminal for the request (azure-docs
-    /// `iot-dps/how-to-troubleshoot-dps.md`; every official SDK alike), and tried again only at the pace of refusals.
-    const fn disposition(self) -> Disposition {
-        match self {
-            Self::Unavailable { retry_after_secs: Some(secs), .. } => {
-                Disposition::RetryAfter(Duration::from_secs(secs as u64))
-            }
-            Self::Refused { .. } => Disposition::RefreshCredential,
-            Self::Unavailable { retry_after_secs: None, .. }
-            | Self::UnsupportedProfile
-            | Self::Failed { .. }
-            | Self::Disabled
-            | Self::BadHubName
-            | Self::BadDeviceId
-            | Self::BadAnswer
-            | Self::NoAnswer
-            | Self::TooSlow => Disposition::Retry,
-        }
     }
 }
 
@@ -474,75 +346,3 @@ impl fmt::Display for LocalFailure {
 }
 
 impl core::error::Error for Failure {}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_failure_has_the_disposition_and_curve_its_source_asks_for() {
-        use Disposition as D;
-        use FailureClass as C;
-        let unavailable = |status, retry_after_secs| {
-            Failure::Provisioning(ProvisioningFailure::Unavailable { status, retry_after_secs })
-        };
-        let upgrade = |status, retry_after_secs| Failure::UpgradeRefused { status, retry_after_secs };
-        let table = [
-            // azure-docs iot/concepts-manage-device-reconnections.md: network errors retry the same hub.
-            (Failure::Unresolved, D::Retry, C::Unreachable),
-            (Failure::ConnectionRefused, D::Retry, C::Unreachable),
-            (Failure::ConnectTimeout, D::Retry, C::Unreachable),
-            (Failure::TlsTimeout, D::Retry, C::Unreachable),
-            (Failure::Tls(TlsFailure::NotYetValid), D::Retry, C::Unreachable),
-            // A refused certificate looks like a network error from below, and is an identity refusal.
-            (Failure::Tls(TlsFailure::ClientCertificateRefused), D::RefreshCredential, C::Refused),
-            // azure-iot-sdk-csharp#2043: a burst of connections waits in the hub's throttle queue.
-            (Failure::ConnackTimeout, D::Retry, C::Overload),
-            // azure-iot-sdk-c#1766: a throttled hub closes without a packet.
-            (Failure::Lost, D::Retry, C::Overload),
-            (Failure::Reset, D::Retry, C::Overload),
-            (Failure::BadFrame, D::Retry, C::Protocol),
-            (Failure::Tls(TlsFailure::Alert(80)), D::Retry, C::Unreachable),
-            // azure-iot-sdk-c doc/connection_and_messaging_reliability.md: every refusal is code 5.
-            (Failure::ConnectRefused(1), D::RetryRarely, C::Refused),
-            (Failure::ConnectRefused(2), D::RefreshCredential, C::Refused),
-            (Failure::ConnectRefused(3), D::Retry, C::Overload),
-            (Failure::ConnectRefused(4), D::RefreshCredential, C::Refused),
-            (Failure::ConnectRefused(5), D::RefreshCredential, C::Refused),
-            (Failure::ConnectRefused(77), D::Retry, C::Overload),
-            // azure-docs iot-dps/how-to-troubleshoot-dps.md: honour retry-after on 429.
-            (unavailable(429, Some(7)), D::RetryAfter(Duration::from_secs(7)), C::Overload),
-            (unavailable(500, None), D::Retry, C::Overload),
-            (
-                Failure::Provisioning(ProvisioningFailure::Refused { status: 401, code: 401_002 }),
-                D::RefreshCredential,
-                C::Refused,
-            ),
-            (Failure::Provisioning(ProvisioningFailure::Disabled), D::Retry, C::Refused),
-            // An operator can assign another hub: the device must come back by itself.
-            (Failure::Provisioning(ProvisioningFailure::UnsupportedProfile), D::Retry, C::Refused),
-            (Failure::Provisioning(ProvisioningFailure::BadAnswer), D::Retry, C::Refused),
-            (Failure::Local(LocalFailure::ClockUnset), D::Retry, C::Local),
-            // What stands between says nothing of the hub.
-            // A TPM has no key for the hub but the one that a registration brings (azure-docs
-            // iot-dps/concepts-tpm-attestation.md).
-            (Failure::Local(LocalFailure::NoKey), D::Reprovision, C::Local),
-            (Failure::Local(LocalFailure::ProxyAuthentication), D::Retry, C::Local),
-            (Failure::Local(LocalFailure::ProxyRefused(403)), D::Retry, C::Local),
-            // An Edge device starts its parts in any order, and mends a module's identity by itself.
-            (Failure::Local(LocalFailure::WorkloadUnreachable), D::Retry, C::Local),
-            (Failure::Local(LocalFailure::WorkloadRefused(403)), D::Retry, C::Local),
-            // RFC 9110, sections 15.5.2, 15.5.4, 15.5.5 and 15.6.4; RFC 6585, section 4.
-            (upgrade(401, None), D::RefreshCredential, C::Refused),
-            (upgrade(403, Some(7)), D::RefreshCredential, C::Refused),
-            (upgrade(404, None), D::Retry, C::Protocol),
-            (upgrade(429, Some(7)), D::RetryAfter(Duration::from_secs(7)), C::Overload),
-            (upgrade(503, None), D::Retry, C::Overload),
-            (upgrade(0, None), D::Retry, C::Protocol),
-        ];
-        for (failure, disposition, class) in table {
-            assert_eq!(failure.disposition(), disposition, "{failure}");
-            assert_eq!(failure.class(), class, "{failure}");
-        }
-    }
-}

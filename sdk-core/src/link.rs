@@ -5,6 +5,7 @@ pub(crate) mod config;
 mod deliver;
 mod events;
 mod lifecycle;
+mod next_step;
 mod planned_move;
 mod profile;
 mod provision;
@@ -21,7 +22,7 @@ use core::time::Duration;
 
 use self::clock::{CLOCK_SET_SECS, SKEW_SECS, WallClock};
 use self::events::Events;
-use self::state::{Inbound, Ladder, Pending, Phase, Plan, Session, TokenLife, Trouble, Wire};
+use self::state::{Connection, Inbound, Ladder, Pending, Phase, Plan, Session, TokenLife, Trouble, Wire};
 use crate::io::{Assignment, Attempt, Input, Output, ServiceKind, Taken};
 use crate::ledger::Ledger;
 use crate::mqtt::PacketId;
@@ -73,6 +74,7 @@ pub struct Link<O, P> {
     pending: Pending,
     wire: Wire,
     session: Session,
+    connection: Connection,
     hub_backoff: Backoff,
     ladder: Ladder,
     clock: WallClock,
@@ -125,6 +127,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 registrations: 0,
             },
             session,
+            connection: Connection::default(),
             outbox,
             wire: Wire::new(now),
             inbound: Inbound::new(),
@@ -209,6 +212,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 self.plan = Some(Plan::Stop);
                 self.enter(Phase::Draining);
                 self.timers.clear(TimerReason::TokenRenewal);
+                self.timers.clear(TimerReason::PlannedMove);
                 self.timers.set(TimerReason::Drain, now.after(drain));
                 self.finish_drain_when_empty();
             }
@@ -337,11 +341,15 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             failures: self.trouble.failures,
             duplicate_identity: self.session.takeovers >= lifecycle::TAKEOVERS,
             quota_suspected: self.ladder.immediate_closes >= lifecycle::TAKEOVERS,
-            next_attempt: self.timers.get(TimerReason::Retry).map(|at| (at, self.next_service())),
+            next_attempt: self
+                .timers
+                .get(TimerReason::Retry)
+                .or_else(|| self.timers.get(TimerReason::PlannedMove))
+                .map(|at| (at, self.next_service())),
             registrations: self.ladder.registrations,
             clock_skew_secs: self.clock.skew(self.now),
             queued: self.outbox.usage(),
-            in_flight: self.session.in_flight,
+            in_flight: self.connection.in_flight,
         }
     }
 

@@ -10,6 +10,8 @@ use crate::time::Instant;
 pub enum TimerReason {
     /// To start the next attempt.
     Retry,
+    /// To leave for a planned move and come back.
+    PlannedMove,
     /// To give up waiting for a signature.
     Sign,
     /// To give up waiting for a TCP connection.
@@ -46,8 +48,9 @@ pub enum TimerReason {
 
 impl TimerReason {
     /// Those of the link itself.
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Retry,
+        Self::PlannedMove,
         Self::Sign,
         Self::Connect,
         Self::Tls,
@@ -69,6 +72,7 @@ impl fmt::Display for TimerReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Retry => "next attempt",
+            Self::PlannedMove => "planned move",
             Self::Sign => "signature overdue",
             Self::Connect => "TCP connection overdue",
             Self::Tls => "TLS overdue",

@@ -72,10 +72,12 @@ impl SessionConfig {
     ///
     /// # Errors
     /// [`SessionConfigError`], naming the setting.
-    pub fn check(&self, longest_keep_alive: Duration) -> Result<(), SessionConfigError> {
-        within(Setting::KeepAlive, self.keep_alive, 1_000, millis(longest_keep_alive))?;
+    pub const fn check(&self, longest_keep_alive: Duration) -> Result<(), SessionConfigError> {
+        if let Err(error) = within(Setting::KeepAlive, self.keep_alive, 1_000, millis(longest_keep_alive)) {
+            return Err(error);
+        }
         let times = &self.timeouts;
-        for timeout in [
+        let timeouts = [
             times.connect,
             times.tls,
             times.connack,
@@ -86,13 +88,18 @@ impl SessionConfig {
             times.sign,
             times.provisioning_answer,
             times.provisioning,
-        ] {
-            within(Setting::Timeout, timeout, 1, 86_400_000)?;
+        ];
+        let mut rest: &[Duration] = &timeouts;
+        while let [timeout, behind @ ..] = rest {
+            if let Err(error) = within(Setting::Timeout, *timeout, 1, 86_400_000) {
+                return Err(error);
+            }
+            rest = behind;
         }
         if self.retry.first_jitter.is_zero() || self.retry.min_delay.is_zero() || self.retry.overload_jitter.is_zero() {
             return Err(SessionConfigError::NoJitter);
         }
-        if !(1..=0x7fff).contains(&self.window) {
+        if self.window == 0 || self.window > 0x7fff {
             return Err(SessionConfigError::Window(self.window));
         }
         Ok(())
@@ -106,9 +113,14 @@ impl Default for SessionConfig {
 }
 
 /// Checks that a time is from `least_ms` to `most_ms`.
-pub(crate) fn within(setting: Setting, time: Duration, least_ms: u64, most_ms: u64) -> Result<(), SessionConfigError> {
+pub(crate) const fn within(
+    setting: Setting,
+    time: Duration,
+    least_ms: u64,
+    most_ms: u64,
+) -> Result<(), SessionConfigError> {
     let value_ms = millis(time);
-    if (least_ms..=most_ms).contains(&value_ms) {
+    if least_ms <= value_ms && value_ms <= most_ms {
         Ok(())
     } else {
         Err(SessionConfigError::OutOfRange { setting, value_ms, least_ms, most_ms })
@@ -165,7 +177,9 @@ impl fmt::Display for SessionConfigError {
                 write!(f, "{setting} is {value_ms} ms; it must be {least_ms} to {most_ms} ms")
             }
             Self::Window(window) => write!(f, "window is {window}; it must be 1 to 32767 messages"),
-            Self::NoJitter => f.write_str("first spread, floor and overload spread of the back-off must be above zero"),
+            Self::NoJitter => {
+                f.write_str("first_jitter, min_delay and overload_jitter of the back-off must be above zero")
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::config::Overflow;
-use super::state::{Phase, Plan};
+use super::state::{Connection, Phase, Plan};
 use super::{Link, Profile};
 use crate::failure::Failure;
 use crate::mqtt::{MAX_FIELD_LEN, PacketId, Reason, Terms};
@@ -285,7 +285,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Returns the next message to send, when one may be sent now, and counts it as in flight.
     pub(super) fn next_to_send(&mut self, room: usize) -> Option<(MessageId, PacketId, bool)> {
         let may_send = self.phase == Phase::Up || (self.phase == Phase::Draining && self.plan == Some(Plan::Stop));
-        if !may_send || self.session.in_flight >= self.window() {
+        if !may_send || self.connection.in_flight >= self.window() {
             return None;
         }
         let id = loop {
@@ -321,8 +321,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         if self.timers.get(TimerReason::Puback).is_none() {
             self.set_timer(TimerReason::Puback, self.profile.session().timeouts.puback);
         }
-        self.session.in_flight = self.session.in_flight.saturating_add(1);
-        Some((id, packet_id, self.session.resumed && sent_before))
+        self.connection.in_flight = self.connection.in_flight.saturating_add(1);
+        Some((id, packet_id, self.connection.resumed && sent_before))
     }
 
     /// What the connection allows.
@@ -335,7 +335,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     fn window(&self) -> u16 {
         let config = self.profile.session();
         let suspected = config.poison_threshold.is_some() && self.session.suspect.is_some();
-        if suspected && !self.session.progressed { 1 } else { config.window.min(self.terms().receive_max) }
+        if suspected && !self.connection.progressed { 1 } else { config.window.min(self.terms().receive_max) }
     }
 
     pub(super) fn take_puback(&mut self, packet_id: PacketId, reason: Reason) {
@@ -353,8 +353,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 self.ledger.delivered = self.ledger.delivered.saturating_add(1);
                 self.events.delivered(id);
             }
-            self.session.in_flight = self.session.in_flight.saturating_sub(1);
-            self.session.progressed = true;
+            self.connection.in_flight = self.connection.in_flight.saturating_sub(1);
+            self.connection.progressed = true;
             self.session.suspect = None;
             self.finish_drain_when_empty();
         }
@@ -379,7 +379,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     fn is_in_flight(&self, id: MessageId) -> bool {
-        self.session.in_flight > 0 && id < self.session.priority(id.priority()).cursor
+        self.connection.in_flight > 0 && id < self.session.priority(id.priority()).cursor
     }
 
     pub(super) fn begin_delivery(&mut self) {
@@ -389,8 +389,6 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             progress.cursor = oldest.unwrap_or(progress.next_id);
             progress.since = self.now;
         }
-        self.session.in_flight = 0;
-        self.session.progressed = false;
     }
 
     /// Everything unacknowledged is to be sent again.
@@ -400,6 +398,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             let progress = self.session.priority_mut(priority);
             progress.sent_before = progress.sent_before.max(progress.cursor);
         }
+        self.connection = Connection::default();
         self.begin_delivery();
     }
 
@@ -407,8 +406,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     fn judge_suspect(&mut self) {
         let Some(limit) = self.profile.session().poison_threshold else { return };
         let oldest = self.oldest_in_flight(Priority::Urgent).or_else(|| self.oldest_in_flight(Priority::Normal));
-        let Some(oldest) = oldest.filter(|_| !self.session.progressed && self.plan.is_none()) else { return };
-        let alone = self.session.in_flight == 1;
+        let Some(oldest) = oldest.filter(|_| !self.connection.progressed && self.plan.is_none()) else { return };
+        let alone = self.connection.in_flight == 1;
         let times = match self.session.suspect {
             Some((id, times)) if id == oldest => times,
             _ => 0,
@@ -417,14 +416,14 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.session.suspect = Some((oldest, times));
         if alone && times >= limit && self.events.has_room() {
             self.session.suspect = None;
-            self.session.in_flight = 0;
+            self.connection.in_flight = 0;
             self.drop_message(oldest, DropReason::Rejected);
         }
     }
 
     /// Finds that the service answers and yet acknowledges nothing.
     pub(super) fn watch_acknowledgements(&mut self, late: Duration) {
-        if self.session.in_flight == 0 {
+        if self.connection.in_flight == 0 {
             return;
         }
         let mut since = self.now;

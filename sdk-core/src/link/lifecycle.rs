@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use super::clock::{SKEW_SECS, Told};
-use super::state::{Pending, Phase, Plan, TokenLife, Trouble, Wire};
+use super::next_step::{NextStep, Situation};
+use super::state::{Connection, Pending, Phase, Plan, TokenLife, Trouble, Wire};
 use super::{Event, Link, Profile, unreachable_ms};
-use crate::failure::{Disposition, Failure, FailureClass, LocalFailure, ProvisioningFailure};
+use crate::failure::{Failure, FailureClass, LocalFailure, ProvisioningFailure};
 use crate::io::ServiceKind;
 use crate::outbox::Outbox;
 use crate::retry::{Backoff, RetryCause};
@@ -124,7 +125,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             if !session_present {
                 self.forget_session();
             }
-            self.session.resumed = session_present;
+            self.connection = Connection { resumed: session_present, ..Connection::default() };
         }
         if self.is_subscribed() {
             self.subscribed();
@@ -147,7 +148,6 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.enter(Phase::Up);
         self.trouble = Trouble::default();
         self.begin_delivery();
-        self.session.stable = false;
         let stable = self.profile.session().retry.reset_after;
         // A token that was made elsewhere may be about to expire; to renew at once would only loop.
         let lifetime_secs = u32::try_from(self.token.secs).unwrap_or(u32::MAX);
@@ -159,14 +159,14 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             let age = self.rng.between(twentieth.saturating_mul(15), twentieth.saturating_mul(18));
             self.timers.set(TimerReason::TokenRenewal, self.token.from.after_millis(age));
         }
-        self.events.report(Event::Up { session_present: self.session.resumed });
+        self.events.report(Event::Up { session_present: self.connection.resumed });
         if self.ladder.wanted {
             self.begin_drain(Plan::Reconnect);
         }
     }
 
     fn stable(&mut self) {
-        self.session.stable = true;
+        self.connection.stable = true;
         self.session.takeovers = 0;
         self.session.early_ends = 0;
         self.ladder.immediate_closes = 0;
@@ -182,9 +182,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Ends the attempt or the connection because of `failure`, and plans the next attempt.
     pub(super) fn attempt_failed(&mut self, failure: Failure) {
         let was_up = matches!(self.phase, Phase::Up | Phase::Draining);
-        let stable = was_up && self.session.stable;
-        let planned = self.timers.get(TimerReason::Retry).filter(|_| was_up);
-        let useful = was_up && self.session.progressed;
+        let stable = was_up && self.connection.stable;
+        let planned = self.timers.get(TimerReason::PlannedMove);
+        let useful = was_up && self.connection.progressed;
         let lasted = self.now.since(self.phase_since);
         if was_up {
             self.end_delivery();
@@ -270,33 +270,36 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.profile.retry_delay(&self.hub_backoff.fresh(self.now), word)
     }
 
-    /// Decides whether the next attempt takes another rung: a fresh credential, then the Device Provisioning Service.
+    /// Decides where the next attempt goes and returns the delay before it; `delay` is what the back-off says.
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
+        let (class, disposition) = failure.judge();
+        let service = self.role();
         let rules = *self.profile.reprovisioning();
-        if self.role() == ServiceKind::Provisioning {
-            if self.profile.assignment().is_none() {
-                return delay;
-            }
-            self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));
-            // The hub is probed in between: a service that does not answer must not keep the device from its hub.
-            let probe = self.profile.retry_delay(&self.hub_backoff.again(self.now), word);
-            return if self.hub_backoff.refusals() > 0 { probe.min(delay) } else { probe };
-        }
-        if failure.class() == FailureClass::Refused && failure.disposition() == Disposition::RefreshCredential {
-            let refusals = self.hub_backoff.refusals();
-            if refusals <= 1 {
-                return self.fresh_delay(word);
-            }
-            if refusals >= rules.after_refusals && self.may_register() {
+        let situation = Situation {
+            service,
+            assigned: self.profile.assignment().is_some(),
+            refusals: self.hub_backoff.refusals(),
+            after_refusals: rules.after_refusals,
+            may_register: self.may_register(),
+            out_of_reach: service == ServiceKind::Hub && self.is_out_of_reach(failure, was_up),
+        };
+        match NextStep::after(class, disposition, situation) {
+            NextStep::Retry => delay,
+            NextStep::FreshCredential => self.fresh_delay(word),
+            NextStep::Register => {
                 self.ladder.wanted = true;
-                return span(u64::from(scale(word, 0, short_millis(rules.spread))));
+                delay
+            }
+            NextStep::RegisterSoon => {
+                self.ladder.wanted = true;
+                span(u64::from(scale(word, 0, short_millis(rules.spread))))
+            }
+            NextStep::ProbeHub => {
+                self.ladder.not_before = self.ladder.not_before.max(self.now.after(delay));
+                let probe = self.profile.retry_delay(&self.hub_backoff.again(self.now), word);
+                if situation.refusals > 0 { probe.min(delay) } else { probe }
             }
         }
-        let elsewhere = matches!(failure.disposition(), Disposition::Reprovision | Disposition::RetryRarely);
-        if (elsewhere || self.is_out_of_reach(failure, was_up)) && self.may_register() {
-            self.ladder.wanted = true;
-        }
-        delay
     }
 
     /// Whether the hub has been out of reach for so long that the device may live elsewhere.
@@ -340,6 +343,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.plan = Some(plan);
         self.enter(Phase::Draining);
         self.timers.clear(TimerReason::TokenRenewal);
+        self.timers.clear(TimerReason::PlannedMove);
         self.set_timer(TimerReason::Drain, self.profile.session().timeouts.drain);
         if plan == Plan::Renew {
             self.events.report(Event::Renewing);
@@ -349,19 +353,20 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     pub(super) fn finish_drain_when_empty(&mut self) {
         let queued = self.plan == Some(Plan::Stop) && self.outbox.usage().messages > 0;
-        if self.phase == Phase::Draining && self.session.in_flight == 0 && !queued {
+        if self.phase == Phase::Draining && self.connection.in_flight == 0 && !queued {
             self.finish_drain();
         }
     }
 
     fn finish_drain(&mut self) {
         let stopping = self.plan == Some(Plan::Stop);
+        let stable = self.connection.stable;
         self.end_delivery();
         self.close(true);
         if stopping {
             self.stopped();
         } else {
-            if self.session.stable {
+            if stable {
                 self.hub_backoff.reset(self.now);
                 self.ladder.absent = Some(self.now);
             }
@@ -397,11 +402,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// Acts on a deadline.
     pub(super) fn fire(&mut self, due: Deadline, now: Instant) {
         match due.reason {
-            // While the link is up the retry timer is the moment of a planned move.
-            TimerReason::Retry if self.phase == Phase::Up => self.begin_drain(Plan::Reconnect),
-            TimerReason::Retry if self.phase == Phase::Waiting => self.begin_attempt(),
-            // A drain has begun for another reason and ends in an attempt, or in a stop.
-            TimerReason::Retry => {}
+            TimerReason::Retry => self.begin_attempt(),
+            TimerReason::PlannedMove => self.begin_drain(Plan::Reconnect),
             TimerReason::Sign => self.attempt_failed(Failure::Local(LocalFailure::SigningTimeout)),
             TimerReason::Connect => self.attempt_failed(Failure::ConnectTimeout),
             TimerReason::Tls => self.attempt_failed(Failure::TlsTimeout),

@@ -36,7 +36,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             let policy = &self.profile.session().retry;
             let spread = short_millis(spread.min(policy.jitter_cap).max(policy.first_jitter));
             let at = now.after_millis(self.rng.between(0, spread));
-            self.timers.set(TimerReason::Retry, at);
+            let up = self.phase == Phase::Up;
+            self.timers.set(if up { TimerReason::PlannedMove } else { TimerReason::Retry }, at);
         }
         let trying =
             matches!(self.phase, Phase::Signing | Phase::Connecting | Phase::AwaitingConnack | Phase::Subscribing);

@@ -66,21 +66,26 @@ pub(super) struct Ladder {
 pub(super) struct Session {
     pub(super) normal: Progress,
     pub(super) urgent: Progress,
-    /// The service kept the session for this connection.
-    pub(super) resumed: bool,
-    /// Messages below the cursor of their priority that are still in the outbox.
-    pub(super) in_flight: u16,
-    /// An acknowledgement came on this connection.
-    pub(super) progressed: bool,
     pub(super) subscriptions: Held,
-    /// The connection has lasted.
-    pub(super) stable: bool,
     /// Connections in a row that the service accepted and closed before they were stable.
     pub(super) takeovers: u8,
     /// Connections since the last stable one that were of use and ended early.
     pub(super) early_ends: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     pub(super) suspect: Option<(MessageId, u8)>,
+}
+
+/// What is known of the connection since its CONNACK; made anew for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Connection {
+    /// The service kept the session.
+    pub(super) resumed: bool,
+    /// An acknowledgement came.
+    pub(super) progressed: bool,
+    /// It has lasted.
+    pub(super) stable: bool,
+    /// Messages below the cursor of their priority that are still in the outbox.
+    pub(super) in_flight: u16,
 }
 
 /// How far a priority has come.
@@ -238,11 +243,7 @@ impl Session {
         Self {
             normal: progress(Priority::Normal, normal),
             urgent: progress(Priority::Urgent, urgent),
-            resumed: false,
-            in_flight: 0,
-            progressed: false,
             subscriptions: Held::default(),
-            stable: false,
             takeovers: 0,
             early_ends: 0,
             suspect: None,

@@ -25,8 +25,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "a message counts as delivered when it is sent",
         file: "link/deliver.rs",
-        from: "        Some((id, packet_id, self.session.resumed && sent_before))",
-        to: "        self.events.delivered(id);\n        Some((id, packet_id, self.session.resumed && sent_before))",
+        from: "        Some((id, packet_id, self.connection.resumed && sent_before))",
+        to: "        self.events.delivered(id);\n        Some((id, packet_id, self.connection.resumed && sent_before))",
     },
     Mutant {
         name: "the first message is left out when a connection begins",
@@ -61,8 +61,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "the window does not bind",
         file: "link/deliver.rs",
-        from: "self.session.in_flight >= self.window()",
-        to: "self.session.in_flight > self.window()",
+        from: "self.connection.in_flight >= self.window()",
+        to: "self.connection.in_flight > self.window()",
     },
     Mutant {
         name: "an expired message is missing in the books",
@@ -73,8 +73,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "a new session is taken for a kept one",
         file: "link/lifecycle.rs",
-        from: "            if !session_present {\n                self.forget_session();\n            }\n            self.session.resumed = session_present;",
-        to: "            self.session.resumed = true;",
+        from: "            if !session_present {\n                self.forget_session();\n            }\n            self.connection = Connection { resumed: session_present, ..Connection::default() };",
+        to: "            self.connection = Connection { resumed: true, ..Connection::default() };",
     },
     Mutant {
         name: "a new session is not subscribed to",
@@ -97,13 +97,13 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "any connection starts the back-off anew",
         file: "link/lifecycle.rs",
-        from: "let stable = was_up && self.session.stable;",
+        from: "let stable = was_up && self.connection.stable;",
         to: "let stable = was_up;",
     },
     Mutant {
         name: "a renewal does not wait for what is in flight",
         file: "link/lifecycle.rs",
-        from: "self.phase == Phase::Draining && self.session.in_flight == 0 && !queued",
+        from: "self.phase == Phase::Draining && self.connection.in_flight == 0 && !queued",
         to: "self.phase == Phase::Draining && !queued",
     },
     Mutant {
