@@ -168,6 +168,7 @@ extern crate std;
 mod any_profile;
 pub mod azure;
 pub mod broker;
+mod checked;
 mod config;
 pub mod dps;
 pub mod edge;
@@ -196,6 +197,7 @@ pub mod upload;
 
 pub use any_profile::AnyProfile;
 pub use broker::Broker;
+pub use checked::Checked;
 pub use config::{Config, ConfigError, Credential, DEFAULT_PORT, Service, Settings, Subscriptions, WithPolicy};
 pub use dps::Provisioned;
 pub use failure::{Disposition, Failure, FailureClass, LocalFailure, ProvisioningFailure, TlsFailure};

@@ -20,7 +20,7 @@ const FLOORS: [&[&str]; 8] = [
     // The settings.
     &["config"],
     // A profile for each service, with its services over a link, and the one that is chosen when the program runs.
-    &["iothub", "dps", "broker", "any_profile"],
+    &["iothub", "dps", "broker", "checked", "any_profile"],
     // What runs beside a link.
     &["upload", "edge"],
 ];

@@ -26,7 +26,7 @@ extern "C" fn _start() -> ! {
         #[cfg(feature = "files")]
         upload::run();
         #[cfg(feature = "way")]
-        way::run();
+        transport::run();
         #[cfg(feature = "ram")]
         black_box(&ram::LINK);
         black_box(());
@@ -59,11 +59,11 @@ mod device {
     #[cfg(feature = "services")]
     use steadfast_core::iothub::{Received, pnp};
     use steadfast_core::{
-        Action, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
+        Action, Checked, Config, Credential, Failure, Input, Instant, Link, Message, Output, RamOutbox, Seed, Service, Settings,
     };
 
-    /// The configuration is known when the firmware is built.
-    static CONFIG: Config<&str> = {
+    /// The configuration is known when the firmware is built, and checked then.
+    static CONFIG: Checked = {
         #[cfg(feature = "dps")]
         let service = Service::Provisioned {
             host: "global.azure-devices-provisioning.net",
@@ -83,7 +83,7 @@ mod device {
         {
             config.subscriptions = steadfast_core::Subscriptions::ALL;
         }
-        config
+        config.checked()
     };
 
     struct Fixed;
@@ -91,8 +91,10 @@ mod device {
     impl Settings for Fixed {
         type Text = &'static str;
 
+        const CHECKED: bool = <Checked as Settings>::CHECKED;
+
         fn config(&self) -> &Config<&'static str> {
-            &CONFIG
+            CONFIG.config()
         }
     }
 
@@ -251,7 +253,7 @@ mod signing {
 }
 
 #[cfg(feature = "files")]
-mod files {
+mod upload {
     use core::hint::black_box;
     use steadfast_core::upload::{Body, Input, Options, Output, Upload, retry_after_secs};
     use steadfast_core::{Failure, Instant, RetryPolicy, Seed};
@@ -326,7 +328,7 @@ pub(crate) mod ram {
 }
 
 #[cfg(feature = "way")]
-mod way {
+mod transport {
     use core::hint::black_box;
     use steadfast_core::transport::{CONTROL_FRAME, Opening, PORT, Tunnel, Upgrade};
     use steadfast_core::{ServiceKind, Seed};

@@ -4,9 +4,14 @@
 //! means. Every name is checked once, where it enters: from a connection string, from a caller, or from an answer of
 //! the provisioning service.
 
+mod syntax;
+
 use core::fmt;
 
-use crate::scan;
+pub use self::syntax::{
+    check_device_id, check_gateway_name, check_hub_name, check_id_scope, check_model_id, check_module_id,
+    check_operation_id, check_product, check_registration_id,
+};
 
 /// Longest host name taken, in bytes. DNS allows 253 (RFC 1035, section 2.3.4); this library keeps 128, twice the
 /// longest hub name with its domain.
@@ -155,30 +160,6 @@ impl fmt::Display for NameError {
 
 impl core::error::Error for NameError {}
 
-/// Checks a hub's host name: a plain DNS name and nothing else.
-///
-/// It is made of labels of letters, digits and inner hyphens with dots between them, at most [`HOST_MAX`] bytes.
-/// Refused are ports, paths, user parts, white space, control characters, a trailing dot, addresses (a last label of
-/// digits only), and labels that begin with `xn--`: hub names are ASCII, so such a label can only be a look-alike.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_hub_name(host: &str) -> Result<(), NameError> {
-    if check_host(Name::Hub, host)? { Err(NameError { name: Name::Hub, flaw: Flaw::Address }) } else { Ok(()) }
-}
-
-/// Checks a gateway's host name: as [`check_hub_name`], but a dotted IPv4 address is taken too.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_gateway_name(host: &str) -> Result<(), NameError> {
-    let error = NameError { name: Name::Gateway, flaw: Flaw::Address };
-    if !check_host(Name::Gateway, host)? {
-        return Ok(());
-    }
-    host.parse::<core::net::Ipv4Addr>().map(|_| ()).map_err(|_| error)
-}
-
 /// Checks that a hub's host name is one of `suffixes` or lies under one of them; an empty list allows all.
 ///
 /// Letters compare without case. A suffix matches whole labels only: `azure-devices.net` matches
@@ -227,108 +208,6 @@ pub fn check_assigned_hub(hub: &str, dps_host: &str, suffix: Option<&str>) -> Re
     }
 }
 
-/// Checks a device id: 1 to [`DEVICE_ID_MAX`] ASCII letters, digits and ``- : . % _ * ? ! ( ) , = @ ; $ '``.
-///
-/// That is the set of the IoT Hub identity registry without `#` and `+`, which are wildcards in MQTT topics; `/`,
-/// white space and control characters are outside it anyway.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_device_id(id: &str) -> Result<(), NameError> {
-    check(Name::Device, id, is_identity_byte)
-}
-
-/// Checks a module id: the set of [`check_device_id`], at most [`MODULE_ID_MAX`] bytes.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_module_id(id: &str) -> Result<(), NameError> {
-    check(Name::Module, id, is_identity_byte)
-}
-
-/// Checks a registration id: 1 to [`REGISTRATION_ID_MAX`] ASCII letters, digits and `- . _ :`, the last one a letter,
-/// a digit or a hyphen. The service does not tell upper case from lower case.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_registration_id(id: &str) -> Result<(), NameError> {
-    check(Name::Registration, id, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b':'))?;
-    match id.as_bytes().last() {
-        Some(&byte) if !byte.is_ascii_alphanumeric() && byte != b'-' => {
-            let at = id.len().saturating_sub(1);
-            Err(NameError { name: Name::Registration, flaw: Flaw::Character { at, byte } })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Checks an id scope: 1 to [`ID_SCOPE_MAX`] ASCII letters and digits, such as `0ne00111111`.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_id_scope(scope: &str) -> Result<(), NameError> {
-    check(Name::IdScope, scope, |byte| byte.is_ascii_alphanumeric())
-}
-
-/// Checks a model id: a digital twin model identifier such as `dtmi:com:example:Thermostat;1`.
-///
-/// Segments begin with a letter, go on with letters, digits and underscores, and do not end in an underscore. The
-/// version is one to nine digits without a leading zero, and may have a minor part after a dot.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_model_id(id: &str) -> Result<(), NameError> {
-    check(Name::Model, id, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b':' | b';' | b'_' | b'.'))?;
-    let form = NameError { name: Name::Model, flaw: Flaw::Form };
-    let rest = id.strip_prefix("dtmi:").ok_or(form)?;
-    let (path, version) = scan::split_once(rest, b';').ok_or(form)?;
-    let (major, minor) = scan::split_once(version, b'.').unwrap_or((version, "1"));
-    let numbered = is_version(major) && (minor == "0" || is_version(minor));
-    if numbered && scan::split(path, b':').all(is_segment) { Ok(()) } else { Err(form) }
-}
-
-/// Checks product information: any text of at most [`PRODUCT_MAX`] bytes, also none.
-///
-/// # Errors
-/// [`NameError`] for a longer one.
-pub fn check_product(text: &str) -> Result<(), NameError> {
-    if text.is_empty() { Ok(()) } else { check(Name::Product, text, |_| true) }
-}
-
-/// Checks an operation id that the provisioning service gave: 1 to [`OPERATION_ID_MAX`] visible ASCII characters.
-///
-/// # Errors
-/// [`NameError`] naming the first flaw.
-pub fn check_operation_id(id: &str) -> Result<(), NameError> {
-    check(Name::Operation, id, |byte| byte.is_ascii_graphic())
-}
-
-/// Checks the form of a host name and returns whether it ends like an IPv4 address.
-fn check_host(name: Name, host: &str) -> Result<bool, NameError> {
-    check(name, host, |byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))?;
-    let mut at = 0_usize;
-    let mut numeric = false;
-    for label in scan::split(host, b'.') {
-        let flaw = |flaw| Err(NameError { name, flaw });
-        if label.is_empty() || label.len() > LABEL_MAX || label.starts_with('-') || label.ends_with('-') {
-            return flaw(Flaw::Label { at });
-        }
-        if label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--")) {
-            return flaw(Flaw::Punycode { at });
-        }
-        numeric = ends_in_a_number(label);
-        at = at.saturating_add(label.len()).saturating_add(1);
-    }
-    Ok(numeric)
-}
-
-/// Returns whether a last label makes resolvers read the name as an address: digits, or hexadecimal after `0x`.
-fn ends_in_a_number(label: &str) -> bool {
-    let hexadecimal = label.strip_prefix("0x").or_else(|| label.strip_prefix("0X"));
-    label.bytes().all(|byte| byte.is_ascii_digit())
-        || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
 fn is_under(host: &str, suffix: &str) -> bool {
     let suffix = suffix.strip_prefix('.').unwrap_or(suffix);
     if suffix.is_empty() {
@@ -337,51 +216,6 @@ fn is_under(host: &str, suffix: &str) -> bool {
     let Some(border) = host.len().checked_sub(suffix.len()) else { return false };
     let Some((before, end)) = host.split_at_checked(border) else { return false };
     end.eq_ignore_ascii_case(suffix) && (before.is_empty() || before.ends_with('.'))
-}
-
-fn check(name: Name, text: &str, allowed: fn(u8) -> bool) -> Result<(), NameError> {
-    let flaw = if text.is_empty() {
-        Flaw::Empty
-    } else if text.len() > name.max() {
-        Flaw::TooLong { len: text.len() }
-    } else if let Some((at, byte)) = scan::find(text, |byte| !allowed(byte)) {
-        Flaw::Character { at, byte }
-    } else {
-        return Ok(());
-    };
-    Err(NameError { name, flaw })
-}
-
-fn is_identity_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(
-            byte,
-            b'-' | b':'
-                | b'.'
-                | b'%'
-                | b'_'
-                | b'*'
-                | b'?'
-                | b'!'
-                | b'('
-                | b')'
-                | b','
-                | b'='
-                | b'@'
-                | b';'
-                | b'$'
-                | b'\''
-        )
-}
-
-fn is_segment(segment: &str) -> bool {
-    segment.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic())
-        && !segment.ends_with('_')
-        && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
-}
-
-fn is_version(text: &str) -> bool {
-    (1..=9).contains(&text.len()) && !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 #[cfg(test)]

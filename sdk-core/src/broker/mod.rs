@@ -3,4 +3,6 @@
 mod filters;
 mod profile;
 
+pub(crate) use self::profile::KEEP_ALIVE_MAX;
+
 pub use self::profile::Broker;

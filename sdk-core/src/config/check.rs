@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use crate::azure::names::NameError;
+use crate::azure::names::{Name, NameError};
 use crate::json::ObjectError;
-use crate::link::SessionConfigError;
+use crate::link::{SessionConfigError, Setting};
 
 /// What is wrong with a [`crate::Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,43 @@ pub enum ConfigError {
     SubscriptionsOfAHub,
     /// A broker needs a client id to keep a session.
     NoClientId,
+}
+
+impl ConfigError {
+    /// What is wrong, in words that are constant: for the compiler.
+    pub(crate) const fn summary(self) -> &'static str {
+        match self {
+            Self::Name(error) => match error.name {
+                Name::Hub => "the host name of the hub or of DPS is not acceptable: see azure::names::check_hub_name",
+                Name::Gateway => "the host name of the gateway is not acceptable: see azure::names::check_gateway_name",
+                Name::Device => "the device id is not acceptable: see azure::names::check_device_id",
+                Name::Module => "the module id is not acceptable: see azure::names::check_module_id",
+                Name::Registration => {
+                    "the registration id is not acceptable: 1 to 128 letters, digits and - . _ :, the last one a letter, a digit or a hyphen"
+                }
+                Name::IdScope => "the id scope is not acceptable: 1 to 32 letters and digits, such as 0ne00ABCDEF",
+                Name::Model => "the model id is not acceptable: dtmi:segment:segment;version",
+                Name::Operation | Name::Product => "the product information is longer than 128 bytes",
+            },
+            Self::Session(SessionConfigError::OutOfRange { setting, .. }) => match setting {
+                Setting::KeepAlive => {
+                    "the keep-alive interval is out of its range: at least 1 s, 1177 s at most for a hub"
+                }
+                Setting::TokenLifetime => "the token lifetime is out of its range: 5 min to 24 h",
+                Setting::Timeout => "a timeout is out of its range: 1 ms to 24 h",
+            },
+            Self::Session(SessionConfigError::Window(_)) => "the window must be 1 to 32767 messages",
+            Self::Session(SessionConfigError::NoJitter) => {
+                "first jitter, least delay and overload jitter of the back-off must be above zero"
+            }
+            Self::ProvisioningPayload(_) | Self::LongPayload { .. } => "the provisioning payload is not acceptable",
+            Self::CredentialNotForService => "the credential is of a kind that the service does not take",
+            Self::ServiceNotForProfile => "the configuration names another service than the profile is for",
+            Self::SubscriptionNotForIdentity => "modules have no cloud-to-device messages and devices no inputs",
+            Self::SubscriptionsOfAHub => "a broker has none of an IoT hub's subscriptions",
+            Self::NoClientId => "a broker keeps no session for an empty client id",
+        }
+    }
 }
 
 impl fmt::Display for ConfigError {

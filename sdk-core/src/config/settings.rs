@@ -10,6 +10,9 @@ pub trait Settings {
     /// The type of its texts.
     type Text: AsRef<str>;
 
+    /// Whether the configuration was checked when the program was compiled: [`crate::Checked`].
+    const CHECKED: bool = false;
+
     /// Returns the configuration, the same each time.
     fn config(&self) -> &Config<Self::Text>;
 
@@ -43,6 +46,8 @@ pub struct WithPolicy<S, P> {
 
 impl<S: Settings, P: Policy> Settings for WithPolicy<S, P> {
     type Text = S::Text;
+
+    const CHECKED: bool = S::CHECKED;
 
     fn config(&self) -> &Config<S::Text> {
         self.settings.config()

@@ -17,7 +17,8 @@ pub mod service_topics;
 pub mod topics;
 mod twin;
 
-pub(crate) use self::profile::check_device;
+pub(crate) use self::access::KEEP_ALIVE_MAX;
+pub(crate) use self::profile::{check_device, check_names, first_error};
 
 pub use self::events::{Event, Received};
 pub use self::hub_link::HubLink;

@@ -4,7 +4,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::access::{self, Access, Place};
-use crate::azure::names;
+use crate::azure::names::{self, NameError};
 use crate::config::{Config, ConfigError, Credential, Service, Settings, Subscriptions};
 use crate::io::Endpoint;
 use crate::link::{Message, Places, Profile, PublishError, SessionConfig};
@@ -107,6 +107,9 @@ impl<S: Settings> Profile for IotHub<S> {
     fn check(&self) -> Result<(), ConfigError> {
         let config = self.config();
         let Service::Hub { host, device_id } = &config.service else { return Err(ConfigError::ServiceNotForProfile) };
+        if S::CHECKED {
+            return Ok(());
+        }
         names::check_hub_name(host.as_ref())?;
         names::check_device_id(device_id.as_ref())?;
         match config.credential {
@@ -198,26 +201,46 @@ impl<S: Settings> HubProfile for IotHub<S> {
 
 /// Checks what does not depend on how a hub is found.
 pub(crate) fn check_device<T: AsRef<str>>(config: &Config<T>) -> Result<(), ConfigError> {
-    if let Some(gateway) = &config.gateway {
-        names::check_gateway_name(gateway.as_ref())?;
+    let texts = [&config.gateway, &config.module_id, &config.model_id, &config.product_info];
+    check_names(config, texts.map(|text| text.as_ref().map(AsRef::as_ref)))?;
+    config.session.check(access::KEEP_ALIVE_MAX)?;
+    Ok(())
+}
+
+/// Checks what every identity of a hub has, but the session: `texts` are gateway, module id, model id and product
+/// information.
+pub(crate) const fn check_names<T>(config: &Config<T>, texts: [Option<&str>; 4]) -> Result<(), ConfigError> {
+    let [gateway, module_id, model_id, product_info] = texts;
+    let mut checked = Ok(());
+    if let Some(gateway) = gateway {
+        checked = names::check_gateway_name(gateway);
     }
-    let foreign = match &config.module_id {
-        Some(module_id) => {
-            names::check_module_id(module_id.as_ref())?;
-            Subscriptions::CLOUD_TO_DEVICE
-        }
-        None => Subscriptions::INPUTS,
-    };
+    let foreign = if module_id.is_some() { Subscriptions::CLOUD_TO_DEVICE } else { Subscriptions::INPUTS };
+    if let Some(module_id) = module_id {
+        checked = first_error(checked, names::check_module_id(module_id));
+    }
+    if let Some(model_id) = model_id {
+        checked = first_error(checked, names::check_model_id(model_id));
+    }
+    if let Some(product_info) = product_info {
+        checked = first_error(checked, names::check_product(product_info));
+    }
+    if let Err(error) = checked {
+        return Err(ConfigError::Name(error));
+    }
     if config.subscriptions.contains(foreign) {
         return Err(ConfigError::SubscriptionNotForIdentity);
     }
-    if let Some(model_id) = &config.model_id {
-        names::check_model_id(model_id.as_ref())?;
+    match crate::link::within(crate::link::Setting::TokenLifetime, config.token_lifetime, 300_000, 86_400_000) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(ConfigError::Session(error)),
     }
-    if let Some(product_info) = &config.product_info {
-        names::check_product(product_info.as_ref())?;
+}
+
+/// The first error of the two.
+pub(crate) const fn first_error(one: Result<(), NameError>, other: Result<(), NameError>) -> Result<(), NameError> {
+    match one {
+        Ok(()) => other,
+        Err(error) => Err(error),
     }
-    crate::link::within(crate::link::Setting::TokenLifetime, config.token_lifetime, 300_000, 86_400_000)?;
-    config.session.check(access::KEEP_ALIVE_MAX)?;
-    Ok(())
 }
