@@ -234,6 +234,12 @@ pub trait Outbox {
     /// Returns how much it can hold.
     fn capacity(&self) -> Usage;
 
+    /// After a push that found no room: the message that has to leave before others make room, if there is one. Storage
+    /// that is used in turn has one.
+    fn first_to_leave(&self) -> Option<MessageId> {
+        None
+    }
+
     /// Returns the smallest id.
     fn first(&self) -> Option<MessageId> {
         self.next(MessageId(0))
@@ -273,6 +279,10 @@ impl<O: Outbox + ?Sized> Outbox for &mut O {
 
     fn capacity(&self) -> Usage {
         (**self).capacity()
+    }
+
+    fn first_to_leave(&self) -> Option<MessageId> {
+        (**self).first_to_leave()
     }
 
     fn first(&self) -> Option<MessageId> {

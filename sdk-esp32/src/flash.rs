@@ -16,6 +16,9 @@
 //! it sends. With [`FlashOutbox::spilling`] only the first are: the rest wait in flash alone and follow as places become
 //! free, so that the flash may hold far more than the RAM. An urgent message takes the place of normal ones in RAM.
 //!
+//! Pages are used in turn: a full flash has room again when the messages of its oldest page have left. Where one of them
+//! may not be dropped, being in flight or urgent, the newest message is refused and none is dropped in vain.
+//!
 //! Flash encryption on an ESP32 forbids the second write: use a partition
 //! without it.
 
@@ -99,6 +102,8 @@ pub struct FlashOutbox<'b, F: NorFlash, const SLOTS: usize, const BYTES: usize> 
     restored_expire: Option<Instant>,
     /// A push that failed may have left a record of this id, which is to be withdrawn before the next push.
     unclean: Option<MessageId>,
+    /// The first record in flash, when the latest push found no room: pages are used in turn.
+    in_the_way: Option<MessageId>,
     failed_removals: u32,
     damaged: u32,
 }
@@ -129,6 +134,7 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
             spills: false,
             restored_expire,
             unclean: None,
+            in_the_way: None,
             failed_removals: 0,
             damaged: 0,
         };
@@ -240,6 +246,12 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         true
     }
 
+    /// Returns the message that lies in flash longest.
+    fn first_record(&mut self) -> Option<MessageId> {
+        let record = at_once(self.queue.peek(self.record)).ok()??;
+        read(record).ok().map(|entry| entry.id)
+    }
+
     /// Marks the records of `id` as removed; returns the message's size, 0 when there is none.
     fn remove_from_flash(&mut self, id: MessageId) -> Result<usize, ()> {
         let mut size = 0;
@@ -270,6 +282,7 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
         let size = entry.size();
         let limit = self.largest(&entry);
+        self.in_the_way = None;
         if let Some(unclean) = self.unclean {
             self.remove_from_flash(unclean).map_err(|()| OutboxError::Storage)?;
             self.unclean = None;
@@ -284,7 +297,10 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
         }
         match at_once(self.queue.push(record, false)) {
             Ok(()) => {}
-            Err(sequential_storage::Error::FullStorage) => return Err(OutboxError::Full),
+            Err(sequential_storage::Error::FullStorage) => {
+                self.in_the_way = self.first_record();
+                return Err(OutboxError::Full);
+            }
             Err(_) => {
                 // Whatever of it was written must not come back: its id goes to the next message.
                 self.unclean = self.remove_from_flash(entry.id).is_err().then_some(entry.id);
@@ -331,6 +347,10 @@ impl<F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> Outbox for F
 
     fn last(&self) -> Option<MessageId> {
         self.rest.last().map(|run| run.last).or_else(|| self.window.last())
+    }
+
+    fn first_to_leave(&self) -> Option<MessageId> {
+        self.in_the_way
     }
 
     fn usage(&self) -> Usage {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use steadfast_core::iothub::Event;
@@ -99,16 +99,17 @@ impl Device {
     /// # Errors
     /// [`TrySendError::Full`] when [`send`](Self::send) would wait; otherwise as there.
     pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt, TrySendError> {
+        let mut wakes = Vec::new();
         let (result, driver) = {
             let mut inner = self.shared.lock();
             if inner.end.is_some() {
                 return Err(TrySendError::Refused(SendError::Ended));
             }
             let now = clock::now();
-            (inner.accept(message.into(), now), inner.send_lone(now))
+            (inner.accept(message.into(), &mut wakes, now), inner.send_lone(now))
         };
-        // Also after a refusal: one that evicts makes room once its events are taken.
         wake(driver);
+        wakes.into_iter().for_each(Waker::wake);
         match result {
             Ok(id) => Ok(Receipt::new(Arc::clone(&self.shared), id)),
             Err(PublishError::Full) => Err(TrySendError::Full),
@@ -315,13 +316,14 @@ impl Future for Sending<'_, '_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        let mut wakes = Vec::new();
         let (result, driver, next) = {
             let now = clock::now();
             let mut inner = this.shared.lock();
             let result = if inner.end.is_some() {
                 Some(Err(SendError::Ended))
             } else {
-                let accepted = inner.accept_in_turn(this.message, &mut this.ticket, cx.waker(), now);
+                let accepted = inner.accept_in_turn(this.message, &mut this.ticket, cx.waker(), &mut wakes, now);
                 accepted.map(|accepted| accepted.map_err(SendError::from))
             };
             let next = match (&result, this.ticket) {
@@ -335,6 +337,7 @@ impl Future for Sending<'_, '_> {
         };
         wake(driver);
         wake(next);
+        wakes.into_iter().for_each(Waker::wake);
         match result {
             Some(result) => Poll::Ready(result.map(|id| Receipt::new(Arc::clone(this.shared), id))),
             None => Poll::Pending,

@@ -251,32 +251,44 @@ pub(crate) fn wake(waker: Option<Waker>) {
 }
 
 impl Inner {
-    /// Takes a message into the outbox, unless others wait for room.
-    pub(crate) fn accept(&mut self, message: Message<'_>, now: Instant) -> Result<MessageId, PublishError> {
-        if self.place_in_queue(message.priority) > 0 {
+    /// Takes a message into the outbox, unless others wait for room. Wakes those whom it concerns through `wakes`.
+    pub(crate) fn accept(
+        &mut self,
+        message: Message<'_>,
+        wakes: &mut Vec<Waker>,
+        now: Instant,
+    ) -> Result<MessageId, PublishError> {
+        if self.place_in_queue(message.priority) > 0 && self.link.link().can_accept(&message) {
             return Err(PublishError::Full);
         }
-        let id = self.link.publish(message, now)?;
-        self.receipts.insert(id);
-        Ok(id)
+        let accepted = self.link.publish(message, now);
+        if let Ok(id) = accepted {
+            self.receipts.insert(id);
+        }
+        self.share_room(wakes);
+        accepted
     }
 
     /// Takes a message from whoever holds `ticket`; without one, or when its turn has not come, gives one out.
     ///
-    /// Returns `None` when there is no room; `waker` is woken when it is worth asking again.
+    /// Returns `None` when there is no room; `waker` is woken when it is worth asking again. Wakes those whom it concerns
+    /// through `wakes`.
     pub(crate) fn accept_in_turn(
         &mut self,
         message: Message<'_>,
         ticket: &mut Option<u64>,
         waker: &Waker,
+        wakes: &mut Vec<Waker>,
         now: Instant,
     ) -> Option<Result<MessageId, PublishError>> {
         let first = match *ticket {
             None => self.place_in_queue(message.priority) == 0,
             Some(ticket) => self.queue.front().is_some_and(|waiting| waiting.ticket == ticket),
         };
-        if first {
-            match self.link.offer(message, now) {
+        if first || !self.link.link().can_accept(&message) {
+            let offered = self.link.offer(message, now);
+            self.share_room(wakes);
+            match offered {
                 Ok(Some(id)) => {
                     self.receipts.insert(id);
                     return Some(Ok(id));
@@ -324,6 +336,14 @@ impl Inner {
     /// Who waits longest for room, unless it is on its way already.
     pub(crate) fn next_in_turn(&mut self) -> Option<Waker> {
         self.queue.front_mut()?.waker.take()
+    }
+
+    /// After a message was offered: tells the receipts of those that were dropped for it, and wakes the first of those
+    /// who wait, since there may be more room than the message took.
+    fn share_room(&mut self, wakes: &mut Vec<Waker>) {
+        if self.settle_ended(wakes) {
+            wakes.extend(self.next_in_turn());
+        }
     }
 
     /// Tells the receipts of messages that ended; returns whether there were any.

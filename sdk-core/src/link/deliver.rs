@@ -162,7 +162,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     /// As [`publish`](Self::publish), for a sender that waits for room: `None` when there is none, which the ledger does not
-    /// count as refused. Ask again when messages have left the outbox.
+    /// count as refused. Ask again when messages have left the outbox, and when a connection has ended: messages in flight
+    /// make no room.
     ///
     /// # Errors
     /// [`PublishError`], but never [`PublishError::Full`]; the message was not accepted.
@@ -194,6 +195,16 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 Err(error)
             }
         }
+    }
+
+    /// Whether the message is accepted as soon as there is room: not one that breaks a rule of the service or is larger
+    /// than the outbox.
+    #[must_use]
+    pub fn can_accept(&self, message: &Message<'_>) -> bool {
+        let (text, properties) = (message.destination.text(), message.properties);
+        let size = text.len().saturating_add(properties.len()).saturating_add(message.payload.len());
+        let stamped = self.creation_time(message.destination).is_some();
+        size <= self.outbox.capacity().bytes && self.check(message, stamped).is_ok()
     }
 
     /// The time to stamp on a message, in milliseconds since 1970.
@@ -234,7 +245,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             }
             let oldest = self.victim(self.session.normal.cursor, entry.id.priority());
             let Some(oldest) = oldest.filter(|_| self.can_make_room(&entry)) else { return Err(PublishError::Full) };
-            self.drop_message(oldest, DropReason::Evicted);
+            if !self.drop_message(oldest, DropReason::Evicted) {
+                return Err(PublishError::Full);
+            }
         }
     }
 
@@ -245,14 +258,19 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Overflow::DropOldest => true,
             Overflow::DropForUrgent => entry.id.priority() == Priority::Urgent,
         };
-        if !may {
+        let priority = entry.id.priority();
+        let stays = |id: MessageId| match id.priority() {
+            Priority::Normal => id < self.session.normal.cursor,
+            Priority::Urgent => !self.evicts_urgent(priority) || id < self.session.urgent.cursor,
+        };
+        if !may || self.outbox.first_to_leave().is_some_and(stays) {
             return false;
         }
         let (held, limit) = (self.outbox.usage(), self.outbox.capacity());
         let (mut messages, mut bytes) = (held.messages, held.bytes.saturating_add(entry.size()));
         let mut from = self.session.normal.cursor;
         loop {
-            let Some(id) = self.victim(from, entry.id.priority()) else { return false };
+            let Some(id) = self.victim(from, priority) else { return false };
             messages = messages.saturating_sub(1);
             bytes = bytes.saturating_sub(self.outbox.get(id).as_ref().map_or(0, Entry::size));
             if messages < limit.messages && bytes <= limit.bytes {
@@ -269,8 +287,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         if from.priority() == Priority::Urgent {
             return urgent(from);
         }
-        let evicts_urgent = priority == Priority::Urgent && self.profile.session().overflow == Overflow::DropOldest;
-        self.outbox.next(from).or_else(|| urgent(self.session.urgent.cursor).filter(|_| evicts_urgent))
+        let urgent = || urgent(self.session.urgent.cursor).filter(|_| self.evicts_urgent(priority));
+        self.outbox.next(from).or_else(urgent)
+    }
+
+    fn evicts_urgent(&self, priority: Priority) -> bool {
+        priority == Priority::Urgent && self.profile.session().overflow == Overflow::DropOldest
     }
 
     /// The next message that was not sent on this connection, the urgent ones first.
@@ -483,8 +505,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.finish_drain_when_empty();
     }
 
-    fn drop_message(&mut self, id: MessageId, reason: DropReason) {
-        if self.outbox.remove(id, Outcome::Dropped(reason)) {
+    /// Returns whether the outbox had the message.
+    fn drop_message(&mut self, id: MessageId, reason: DropReason) -> bool {
+        let is_removed = self.outbox.remove(id, Outcome::Dropped(reason));
+        if is_removed {
             let count = match reason {
                 DropReason::Expired => &mut self.ledger.expired,
                 DropReason::Evicted => &mut self.ledger.evicted,
@@ -493,6 +517,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             *count = count.saturating_add(1);
             self.events.dropped(id, reason);
         }
+        is_removed
     }
 }
 
