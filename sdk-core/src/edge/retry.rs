@@ -4,14 +4,15 @@ use core::time::Duration;
 
 use super::workload;
 use crate::failure::{LocalFailure, TlsFailure};
-use crate::time::Instant;
+use crate::rng::scale;
+use crate::time::{Instant, span};
 
 /// Tries at a request that the service cuts off before it has answered, or finds itself too busy for.
 ///
 /// It answers 10 at a time and closes what comes beyond (`Azure/iotedge`, `edgelet/edgelet-http/src/lib.rs`).
 pub const TRIES: u8 = 6;
 
-/// Width in milliseconds of the pause before the first repetition; each further one may be twice as long.
+/// Longest pause in milliseconds before the first repetition, and twice the shortest; each further one is twice as long.
 pub const PAUSE_MS: u32 = 50;
 
 /// How long roots are used before they are asked for again.
@@ -69,9 +70,8 @@ impl Tries {
         if !passes || self.made >= TRIES {
             return Next::Fail(failure);
         }
-        let widest = u64::from(PAUSE_MS).wrapping_shl(u32::from(self.made.saturating_sub(1)));
-        let pause = widest.saturating_mul(u64::from(word)) >> 32;
-        Next::Repeat(Duration::from_millis(pause.saturating_add(1)))
+        let longest = PAUSE_MS.wrapping_shl(u32::from(self.made.saturating_sub(1)));
+        Next::Repeat(span(u64::from(scale(word, longest >> 1, longest))))
     }
 
     /// Returns the failure to report when the time for all tries is up.
@@ -132,12 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_busy_service_is_asked_again_with_pauses_that_are_drawn_and_widen() {
+    fn a_busy_service_is_asked_again_with_pauses_that_have_a_floor_are_drawn_and_widen() {
         let mut tries = Tries::new();
         let widths = [50, 100, 200, 400, 800];
         for width in widths {
             let (mut other, outcome) = (tries, Outcome::CutOff);
-            assert_eq!(other.after(outcome, 0), Next::Repeat(Duration::from_millis(1)));
+            assert_eq!(other.after(outcome, 0), Next::Repeat(Duration::from_millis(width / 2)));
             assert_eq!(tries.after(outcome, u32::MAX), Next::Repeat(Duration::from_millis(width)));
         }
         assert_eq!(tries.after(Outcome::Answered(503), 0), Next::Fail(LocalFailure::WorkloadRefused(503)));

@@ -16,7 +16,7 @@ use crate::failure::{Failure, ProvisioningFailure};
 use crate::io::{Assignment, Attempt};
 use crate::retry::{Backoff, RetryPolicy};
 use crate::rng::{Rng, Seed};
-use crate::time::Instant;
+use crate::time::{Instant, short_millis};
 
 /// Grants in a row that the storage refuses before an upload is given up.
 const REFUSED_GRANTS: u8 = 3;
@@ -60,7 +60,8 @@ pub struct Upload<N, M: AsRef<[u8]> + AsMut<[u8]>> {
     held: Option<Held>,
     progress: Progress,
     told: bool,
-    /// Blocks when the grant came.
+    /// Most blocks that the hub's storage had when it refused a grant: a file that begins anew is no progress before it has
+    /// more.
     before: u32,
     refused_grants: u8,
     /// Refusals of the credential in a row, by the request for a place and by the word of its end.
@@ -202,6 +203,9 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         match (input, self.step) {
             (Input::Home { hub, device_id }, Step::Home) => match Assignment::new(hub, device_id) {
                 Ok(home) => {
+                    if self.home.as_ref().is_none_or(|before| before.hub() != hub) {
+                        self.before = 0;
+                    }
                     self.home = Some(home);
                     self.step = Step::Initiate;
                 }
@@ -211,7 +215,9 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
                 if now.since(self.since) > self.options.give_up_after {
                     self.end(Err(UploadError::GaveUp(Obstacle::Unassigned)));
                 } else {
-                    self.wait = Some(now.after(self.policy.min_delay));
+                    let least = short_millis(self.policy.min_delay);
+                    let pause = self.rng.between(least, least.saturating_mul(2));
+                    self.wait = Some(now.after_millis(pause));
                 }
             }
             (Input::NoHub, Step::Home) => self.end(Err(UploadError::NoHub)),
@@ -362,7 +368,6 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         if moved && !self.begin_again(now) {
             return;
         }
-        self.before = self.progress.blocks;
         match self.held {
             _ if self.stored => self.step = Step::Notify,
             Some(held) => self.hold(held, now),
@@ -389,6 +394,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             // A grant that has expired is refused so; a place that is gone is not found.
             401 | 403 | 404 => {
                 let forward = self.progress.blocks > self.before;
+                self.before = self.before.max(self.progress.blocks);
                 self.refused_grants = if forward { 0 } else { self.refused_grants.saturating_add(1) };
                 let refused = UploadError::Refused { stage: Stage::Store, status, code: 0 };
                 self.part(false, status, Some(refused).filter(|_| self.refused_grants >= REFUSED_GRANTS), now);

@@ -135,8 +135,8 @@ pub enum Input<'a> {
         /// Device id.
         device_id: &'a str,
     },
-    /// Answers [`Output::Home`]: the device has no hub yet. It is asked for again after
-    /// [`RetryPolicy::floor`](crate::RetryPolicy::floor).
+    /// Answers [`Output::Home`]: the device has no hub yet. It is asked for again after once to twice
+    /// [`RetryPolicy::min_delay`](crate::RetryPolicy::min_delay).
     Unassigned,
     /// Answers [`Output::Home`]: the device never has one, such as at a plain broker.
     NoHub,
