@@ -27,6 +27,17 @@ const SHORT: Duration = Duration::from_millis(300);
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
+/// Most polls in a minute: a few attempts to connect, or a ping.
+#[cfg(feature = "_virtual-time")]
+const MOST_IN_A_MINUTE: usize = 30;
+
+/// Most polls until a phase is reached.
+#[cfg(feature = "_virtual-time")]
+const MOST_AT_FIRST: usize = 100;
+
+/// Polls of a driver before it counts as one that spins, which would keep a paused clock from going on.
+const SPINNING: usize = 5_000;
+
 /// Counts how often the driver is polled.
 struct Counted {
     driver: Driver,
@@ -37,7 +48,8 @@ impl Future for Counted {
     type Output = Ledger;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ledger> {
-        self.polls.fetch_add(1, Ordering::Relaxed);
+        let polls = self.polls.fetch_add(1, Ordering::Relaxed);
+        assert!(polls < SPINNING, "the driver spins");
         Pin::new(&mut self.driver).poll(cx)
     }
 }
@@ -86,13 +98,14 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }
 
-async fn phases() -> Vec<Phase> {
+/// A device in each phase; `policy` paces those that go on by themselves.
+async fn phases(policy: RetryPolicy) -> Vec<Phase> {
     let mut all = Vec::new();
     let patient = RetryPolicy::DEFAULT;
 
     // Waiting for its turn to try again.
     let server = Server::start().await;
-    let (device, driver) = server.client().timeouts(timeouts()).build().unwrap();
+    let (device, driver) = server.client().retry(policy).timeouts(timeouts()).build().unwrap();
     let running = run(driver);
     let mut peer = server.accept().await;
     peer.next().await;
@@ -106,7 +119,7 @@ async fn phases() -> Vec<Phase> {
         .hub("localhost", "device-1")
         .signer(Silent)
         .plaintext_unprotected()
-        .retry(support::hasty())
+        .retry(policy)
         .build()
         .unwrap();
     all.push(phase("signing", run(driver), device));
@@ -119,7 +132,7 @@ async fn phases() -> Vec<Phase> {
         .resolve("broker.test", [server.address])
         .anonymous()
         .tls(Tls::without_system_roots().and_pem(pem))
-        .retry(support::hasty())
+        .retry(policy)
         .build()
         .unwrap();
     let running = run(driver);
@@ -128,7 +141,7 @@ async fn phases() -> Vec<Phase> {
 
     // No answer to CONNECT.
     let server = Server::start().await;
-    let (device, driver) = server.client().timeouts(timeouts()).build().unwrap();
+    let (device, driver) = server.client().retry(policy).timeouts(timeouts()).build().unwrap();
     let running = run(driver);
     let mut peer = server.accept().await;
     peer.next().await;
@@ -142,7 +155,7 @@ async fn phases() -> Vec<Phase> {
         .shared_key(KEY)
         .plaintext_unprotected()
         .subscriptions(Subscriptions::CLOUD_TO_DEVICE)
-        .retry(support::hasty())
+        .retry(policy)
         .timeouts(timeouts())
         .build()
         .unwrap();
@@ -159,7 +172,7 @@ async fn phases() -> Vec<Phase> {
         .resolve("dps.example", [server.address])
         .shared_key(KEY)
         .plaintext_unprotected()
-        .retry(support::hasty())
+        .retry(policy)
         .timeouts(timeouts())
         .build()
         .unwrap();
@@ -173,7 +186,7 @@ async fn phases() -> Vec<Phase> {
     // Up, with nothing to do, and with an event that nobody takes.
     for (name, listened) in [("up", false), ("up with a listener that does not listen", true)] {
         let server = Server::start().await;
-        let (device, driver) = server.client().timeouts(timeouts()).build().unwrap();
+        let (device, driver) = server.client().retry(policy).timeouts(timeouts()).build().unwrap();
         let events = listened.then(|| device.events());
         let running = run(driver);
         let peer = server.welcome(false).await;
@@ -182,7 +195,7 @@ async fn phases() -> Vec<Phase> {
 
     // A full inbox.
     let server = Server::start().await;
-    let (device, driver) = server.client().timeouts(timeouts()).build().unwrap();
+    let (device, driver) = server.client().retry(policy).timeouts(timeouts()).build().unwrap();
     let running = run(driver);
     let mut peer = server.welcome(false).await;
     for number in 1..=200_u16 {
@@ -196,26 +209,30 @@ async fn phases() -> Vec<Phase> {
     // A message that is not acknowledged, then a stop that waits for it.
     for (name, stopped) in [("sending", false), ("draining", true)] {
         let server = Server::start().await;
-        let (device, driver) = server.client().timeouts(timeouts()).build().unwrap();
+        let (device, driver) = server.client().retry(policy).timeouts(timeouts()).build().unwrap();
         let running = run(driver);
         let mut peer = server.welcome(false).await;
         drop(device.send(Message::to_topic("t", b"1")).await.unwrap());
         peer.publish().await;
         let stop = {
             let device = device.clone();
-            stopped.then(|| tokio::spawn(async move { device.stop(Duration::from_secs(30)).await }))
+            stopped.then(|| tokio::spawn(async move { device.stop(Duration::from_secs(3_600)).await }))
         };
         all.push(phase(name, running, (device, server, peer, stop)));
     }
 
-    // A stop whose DISCONNECT nobody answers.
-    let server = Server::start().await;
-    let (device, driver) = server.client().timeouts(timeouts()).build().unwrap();
-    let running = run(driver);
-    let peer = server.welcome(false).await;
-    let stopping = device.clone();
-    let stop = tokio::spawn(async move { stopping.stop(Duration::ZERO).await });
-    all.push(phase("leaving", running, (device, server, peer, stop)));
+    // A stop whose DISCONNECT nobody answers, at once and after a drain in vain.
+    for (name, drain) in [("leaving", Duration::ZERO), ("leaving after a drain", SHORT)] {
+        let server = Server::start().await;
+        let (device, driver) = server.client().retry(policy).timeouts(timeouts()).build().unwrap();
+        let running = run(driver);
+        let mut peer = server.welcome(false).await;
+        drop(device.send(Message::to_topic("t", b"1")).await.unwrap());
+        peer.publish().await;
+        let stopping = device.clone();
+        let stop = tokio::spawn(async move { stopping.stop(drain).await });
+        all.push(phase(name, running, (device, server, peer, stop)));
+    }
 
     // A service that will never take this device.
     let server = Server::start().await;
@@ -230,7 +247,7 @@ async fn phases() -> Vec<Phase> {
 
 #[tokio::test]
 async fn a_device_that_waits_takes_no_processor_time_whatever_it_waits_for() {
-    let mut all = soon(phases()).await;
+    let mut all = soon(phases(support::hasty())).await;
     tokio::time::sleep(SHORT).await;
     let before: Vec<_> = all.iter().map(|phase| phase.polls.load(Ordering::Relaxed)).collect();
     let used = processor_time();
@@ -239,7 +256,30 @@ async fn a_device_that_waits_takes_no_processor_time_whatever_it_waits_for() {
     for (phase, before) in all.iter_mut().zip(before) {
         let polls = phase.polls.load(Ordering::Relaxed) - before;
         assert!(polls <= 60, "{}: {polls} polls in {WATCHED:?}", phase.name);
-        assert!(phase.driver.is_finished() == (phase.name == "leaving"), "{}", phase.name);
+        assert!(phase.driver.is_finished() == phase.name.starts_with("leaving"), "{}", phase.name);
     }
     assert!(used < WATCHED / 10, "{used:?} of processor time in {WATCHED:?}");
+}
+
+/// On a paused clock, so that a minute of each phase takes no time and every poll counts.
+#[cfg(feature = "_virtual-time")]
+#[tokio::test(start_paused = true)]
+async fn in_a_minute_of_each_phase_the_driver_is_polled_a_few_times() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    steadfast::follow_tokio_clock(tokio::time::Instant::now(), 1_780_000_000);
+    let all = phases(RetryPolicy::DEFAULT).await;
+    for minute in 1..=30 {
+        tokio::time::sleep(MINUTE).await;
+        for phase in &all {
+            let polls = phase.polls.load(Ordering::Relaxed);
+            assert!(
+                polls <= MOST_AT_FIRST + MOST_IN_A_MINUTE * minute,
+                "{}: {polls} polls in {minute} minutes",
+                phase.name
+            );
+            // A drain ends with the connection, when the message has not been acknowledged in time.
+            let may_end = phase.name.starts_with("leaving") || phase.name == "draining";
+            assert!(may_end || !phase.driver.is_finished(), "{}", phase.name);
+        }
+    }
 }
