@@ -187,6 +187,10 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for AnyProfile<S, B> {
         which!(self, profile => profile.operation_id())
     }
 
+    fn visits_over_https(&self) -> bool {
+        which!(self, profile => profile.visits_over_https())
+    }
+
     fn request(&self) -> Option<&dyn Compose> {
         which!(self, profile => profile.request())
     }

@@ -138,6 +138,9 @@ pub struct Config<T> {
     pub product_info: Option<T>,
     /// A JSON object for a custom allocation webhook, sent with each registration.
     pub provisioning_payload: Option<T>,
+    /// Whether the frontend registers with the Device Provisioning Service over HTTPS ([`crate::Action::Register`]) instead
+    /// of MQTT. Default false; `steadfast` can, `steadfast-esp32` cannot.
+    pub https_registration: bool,
     /// Domain that assigned hubs must be in, such as `example.com`, or the one host name there is. Default: the domains of
     /// Azure ([`crate::azure::names::check_assigned_hub`]) where the Device Provisioning Service is Azure's, else any, but not
     /// `localhost`, a name of one label or the service itself.
@@ -168,6 +171,7 @@ impl<T> Config<T> {
             model_id: None,
             product_info: None,
             provisioning_payload: None,
+            https_registration: false,
             hub_suffix: None,
             subscriptions: Subscriptions::NONE,
             token_lifetime: Duration::from_secs(3600),

@@ -55,6 +55,15 @@ pub enum Input<'b> {
         /// Bytes that still wait.
         pending: usize,
     },
+    /// Answers [`Action::Register`]: what the Device Provisioning Service answered over HTTPS.
+    Registered {
+        /// Status of the answer (RFC 9110, section 15).
+        status: u16,
+        /// Seconds of Retry-After, if it has any.
+        retry_after_secs: Option<u32>,
+        /// Its body.
+        body: &'b [u8],
+    },
     /// The attempt or the connection failed; the transport is gone.
     Failed(Failure),
 }
@@ -69,6 +78,7 @@ impl fmt::Debug for Input<'_> {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::Packet(packet) => write!(f, "Packet({packet:?})"),
             Self::Wrote { pending } => write!(f, "Wrote {{ pending: {pending} }}"),
+            Self::Registered { status, .. } => write!(f, "Registered {{ status: {status}, .. }}"),
             Self::Failed(failure) => write!(f, "Failed({failure:?})"),
         }
     }
@@ -160,6 +170,15 @@ pub enum Action<'a> {
         /// The packet.
         packet: Packet<'a>,
     },
+    /// Ask the Device Provisioning Service over the attempt's connection, which HTTPS is spoken on, and answer
+    /// [`Input::Registered`] or [`Input::Failed`]. It comes where [`crate::Config::https_registration`] says so, after
+    /// [`Input::Ready`]; there is one request at a time.
+    Register {
+        /// The attempt.
+        attempt: Attempt,
+        /// The request.
+        request: RegistrationRequest<'a>,
+    },
     /// Close the attempt's connection, if there is one.
     Close {
         /// The attempt.
@@ -172,6 +191,25 @@ pub enum Action<'a> {
     /// Keep this beside the assignment, so that a device that loses power in an outage does not come back as if nothing
     /// had happened. Optional; at most 20 times in the first hour of an outage and 45 times in a week.
     SaveBackoff(BackoffSnapshot),
+}
+
+/// A request to the Device Provisioning Service over HTTPS. Paths and headers are made by [`crate::dps::https`].
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub struct RegistrationRequest<'a> {
+    /// The registration whose state is asked for; `None` to register.
+    pub operation_id: Option<&'a str>,
+    /// Body of a registration, a JSON object; empty for a question for its state.
+    pub body: Text<'a>,
+    /// The token that authenticates the device, unless its certificate does.
+    pub token: Option<Text<'a>>,
+}
+
+/// Shows neither body nor token.
+impl fmt::Debug for RegistrationRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistrationRequest").field("operation_id", &self.operation_id).finish_non_exhaustive()
+    }
 }
 
 /// Which of its services the link turns to.

@@ -201,7 +201,10 @@ pub use checked::Checked;
 pub use config::{Config, ConfigError, Credential, DEFAULT_PORT, Service, Settings, Subscriptions, WithPolicy};
 pub use dps::Provisioned;
 pub use failure::{Disposition, Failure, FailureClass, LocalFailure, ProvisioningFailure, TlsFailure};
-pub use io::{Action, Assignment, Attempt, Endpoint, Input, Output, ServiceKind, SignRequest, SubscriptionId, Taken};
+pub use io::{
+    Action, Assignment, Attempt, Endpoint, Input, Output, RegistrationRequest, ServiceKind, SignRequest,
+    SubscriptionId, Taken,
+};
 pub use iothub::{CallId, HubLink, HubProfile, IotHub, ReportError, ReportId, Residence, RespondError, TwinDocument};
 pub use ledger::Ledger;
 pub use link::{

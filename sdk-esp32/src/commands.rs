@@ -20,11 +20,21 @@ pub(crate) enum Turn<R> {
 /// The commands of a device with the fields `engine`, `board` and `stream`.
 macro_rules! commands {
     () => {
-        /// Starts bringing the link up; without effect while it is trying or up.
+        /// Starts bringing the link up; without effect while it is trying or up. Also after a [`stop`](Self::stop) the first
+        /// attempt begins within [`RetryPolicy::first_jitter`](steadfast_core::RetryPolicy::first_jitter).
         pub fn start(&mut self) {
             self.set_clock();
             let now = self.board.now();
             self.engine.link.start(now);
+        }
+
+        /// Starts as [`start`](Self::start) does and connects immediately: for a device that its sleep timer wakes after it
+        /// stopped in order, since such timers spread a fleet by themselves. A back-off that was
+        /// [restored](Self::restore_backoff) counts all the same. After a power cut use [`start`](Self::start).
+        pub fn wake(&mut self) {
+            self.set_clock();
+            let now = self.board.now();
+            self.engine.link.wake(now);
         }
 
         /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.

@@ -42,6 +42,7 @@ pub(crate) mod sealed {
 
         fn core(&self) -> &Link<O, P>;
         fn start(&mut self, now: Instant);
+        fn wake(&mut self, now: Instant);
         fn stop(&mut self, drain: Duration, now: Instant);
         fn restore_assignment(&mut self, assignment: Assignment);
         fn restore_backoff(&mut self, memory: BackoffSnapshot, now: Instant);
@@ -83,6 +84,10 @@ macro_rules! driven {
     () => {
         fn start(&mut self, now: Instant) {
             self.start(now);
+        }
+
+        fn wake(&mut self, now: Instant) {
+            self.wake(now);
         }
 
         fn stop(&mut self, drain: Duration, now: Instant) {

@@ -78,6 +78,7 @@ through_client! {
     a_restored_assignment_goes_straight_to_the_hub
     an_order_to_register_moves_the_device_while_it_is_up
     stopping_sends_what_is_queued
+    a_device_that_wakes_after_an_orderly_stop_connects_immediately
     a_quiet_connection_is_kept_alive_for_days
     a_poll_of_no_time_looks_once
     a_power_cut_in_an_outage_does_not_make_a_new_device
@@ -114,6 +115,7 @@ both! {
     a_restored_assignment_goes_straight_to_the_hub
     an_order_to_register_moves_the_device_while_it_is_up
     stopping_sends_what_is_queued
+    a_device_that_wakes_after_an_orderly_stop_connects_immediately
     a_quiet_connection_is_kept_alive_for_days
     a_poll_of_no_time_looks_once
     a_power_cut_in_an_outage_does_not_make_a_new_device
@@ -292,6 +294,28 @@ fn stopping_sends_what_is_queued<F: Frontend>() {
         device.poll(Duration::from_secs(60));
     }
     assert_eq!(net.borrow().dials.len(), dials);
+}
+
+fn a_device_that_wakes_after_an_orderly_stop_connects_immediately<F: Frontend>() {
+    let net = Net::new();
+    let mut device = F::new(&net);
+    device.wake();
+    until_up(&mut device);
+    let first = net.borrow().dials[0].0;
+    assert!(first <= 1, "its sleep timer has spread the fleet already: {first} ms");
+    device.stop();
+    until(&mut device, |look| look().1 == State::Stopped);
+    let (asleep, dials) = (net.borrow().now, net.borrow().dials.len());
+    device.wake();
+    until_up(&mut device);
+    assert!(net.borrow().dials[dials].0 <= asleep + 1);
+    // A start after a stop is spread as any other.
+    device.stop();
+    until(&mut device, |look| look().1 == State::Stopped);
+    let (asleep, dials) = (net.borrow().now, net.borrow().dials.len());
+    device.start();
+    until_up(&mut device);
+    assert!(net.borrow().dials[dials].0 > asleep + 1);
 }
 
 fn a_quiet_connection_is_kept_alive_for_days<F: Frontend>() {
@@ -554,6 +578,12 @@ fn buffers_that_cannot_work_are_refused_before_anything_is_sent() {
     assert_eq!(make(1023, 2048), Some(SetupError::RxTooSmall { size: 1023, needed: 1024 }));
     assert_eq!(make(1024, 2047), Some(SetupError::TxTooSmall { size: 2047, needed: 2048 }));
     assert_eq!(make(1024, 2048), None);
+    let mut config = CONFIG;
+    config.https_registration = true;
+    let (board, dialler) = (Rig(Rc::clone(&net)), Dialler(Rc::clone(&net)));
+    let profile = AnyProfile::new(config, [0; 256]);
+    let device = Device::new(board, dialler, profile, Outbox::new(), Seed::from_number(7), forms::buffers());
+    assert_eq!(device.err(), Some(SetupError::HttpsRegistration));
 }
 
 #[test]

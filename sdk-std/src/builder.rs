@@ -61,8 +61,6 @@ pub struct Builder {
     #[cfg(feature = "_https")]
     https_overrides: Overrides,
     #[cfg(feature = "tpm")]
-    pub(crate) https_registration: bool,
-    #[cfg(feature = "tpm")]
     pub(crate) tpm: Option<Arc<dyn crate::tpm::Tpm>>,
     proxy: Option<Proxy>,
     transport: Transport,
@@ -97,8 +95,6 @@ impl Builder {
             overrides: Overrides::new(),
             #[cfg(feature = "_https")]
             https_overrides: Overrides::new(),
-            #[cfg(feature = "tpm")]
-            https_registration: false,
             #[cfg(feature = "tpm")]
             tpm: None,
             proxy: None,

@@ -38,9 +38,6 @@ pub(crate) enum Stream {
     WebSocket(Box<crate::websocket::WebSocket>),
     #[cfg(feature = "rumqttc")]
     Client(Box<crate::rumqttc::ClientStream>),
-    /// A registration over HTTPS.
-    #[cfg(feature = "tpm")]
-    Registration(crate::dps_https::Line),
 }
 
 impl Stream {
@@ -52,8 +49,6 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_read(cx, buffer),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_read(cx, buffer),
-            #[cfg(feature = "tpm")]
-            Self::Registration(line) => line.poll_read(cx, buffer),
         }
     }
 
@@ -65,8 +60,6 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_write(cx, bytes),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_write(cx, bytes),
-            #[cfg(feature = "tpm")]
-            Self::Registration(line) => Pin::new(&mut line.stream).poll_write(cx, bytes),
         }
     }
 
@@ -78,8 +71,6 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_flush(cx),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_flush(cx),
-            #[cfg(feature = "tpm")]
-            Self::Registration(line) => Pin::new(&mut line.stream).poll_flush(cx),
         }
     }
 
@@ -91,8 +82,6 @@ impl Stream {
             Self::WebSocket(stream) => stream.poll_shutdown(cx),
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.poll_shutdown(cx),
-            #[cfg(feature = "tpm")]
-            Self::Registration(line) => Pin::new(&mut line.stream).poll_shutdown(cx),
         }
     }
 
@@ -104,8 +93,6 @@ impl Stream {
             Self::WebSocket(_) => {}
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.leave(),
-            #[cfg(feature = "tpm")]
-            Self::Registration(_) => {}
         }
     }
 
@@ -117,8 +104,6 @@ impl Stream {
             Self::WebSocket(_) => 0,
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.held(),
-            #[cfg(feature = "tpm")]
-            Self::Registration(_) => 0,
         }
     }
 
@@ -130,8 +115,6 @@ impl Stream {
             Self::WebSocket(_) => false,
             #[cfg(feature = "rumqttc")]
             Self::Client(stream) => stream.has_moved(),
-            #[cfg(feature = "tpm")]
-            Self::Registration(_) => false,
         }
     }
 }

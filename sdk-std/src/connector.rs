@@ -15,7 +15,9 @@ use crate::backoff_file::BackoffFile;
 use crate::connect::{self, Overrides};
 use crate::connection::Stream;
 use crate::context::Context;
-use crate::driver::{Handshake, Opening};
+use crate::driver::Handshake;
+#[cfg(feature = "tpm")]
+use crate::driver::Opening;
 use crate::proxy::Proxy;
 use crate::tls::{self, CertificateSource, Tls};
 use crate::tokens::Authenticator;
@@ -78,14 +80,14 @@ impl Setup {
 
     /// Begins a registration over HTTPS; `None` where MQTT carries it.
     #[cfg(feature = "tpm")]
-    pub(crate) fn register(self: Arc<Self>, host: &str, role: ServiceKind, shown: bool) -> Option<Opening<Stream>> {
+    pub(crate) fn register(
+        self: Arc<Self>,
+        host: &str,
+        role: ServiceKind,
+        shown: bool,
+    ) -> Option<Opening<Box<crate::dps_https::Dialogue>>> {
         let host = (role == ServiceKind::Provisioning && self.registrar.is_some()).then(|| host.to_owned())?;
-        Some(Box::pin(async move { crate::dps_https::open(self, host, shown).await.map(Stream::Registration) }))
-    }
-
-    #[cfg(not(feature = "tpm"))]
-    pub(crate) fn register(self: Arc<Self>, _: &str, _: ServiceKind, _: bool) -> Option<Opening<Stream>> {
-        None
+        Some(Box::pin(crate::dps_https::Dialogue::open(self, host, shown)))
     }
 
     /// Connects to `host`; returns what to do about TLS and WebSockets after that.

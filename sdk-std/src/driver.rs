@@ -5,6 +5,8 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+#[cfg(feature = "tpm")]
+use std::task::ready;
 use std::task::{Context, Poll, Waker};
 
 use steadfast_core::{Attempt, Failure, Ledger, LocalFailure};
@@ -13,7 +15,11 @@ use tokio::time::{Sleep, sleep};
 
 use crate::connection::{Connection, Stream};
 use crate::connector::Setup;
+#[cfg(feature = "tpm")]
+use crate::dps_https::Dialogue;
 use crate::engine::{Dial, Notice, Report, ToSign, Turn};
+#[cfg(feature = "tpm")]
+use crate::http::Answer;
 use crate::keeper::Keeper;
 use crate::receipt::Undelivered;
 use crate::shared::{End, Shared};
@@ -60,6 +66,55 @@ enum Work {
     Dialling(Attempt, Opening<(TcpStream, Option<Handshake>)>, bool),
     /// Completes TLS, and the upgrade to WebSockets.
     Securing(Attempt, Opening<Stream>, bool),
+    /// Registers over HTTPS.
+    #[cfg(feature = "tpm")]
+    Registering(Attempt, Registering),
+}
+
+impl Work {
+    #[cfg(feature = "tpm")]
+    fn registering(attempt: Attempt, opening: Opening<Box<Dialogue>>) -> Self {
+        Self::Registering(attempt, Registering::Opening(opening))
+    }
+
+    #[cfg(not(feature = "tpm"))]
+    fn registering(_: Attempt, opening: std::convert::Infallible) -> Self {
+        match opening {}
+    }
+}
+
+/// How far a registration over HTTPS is.
+#[cfg(feature = "tpm")]
+enum Registering {
+    Opening(Opening<Box<Dialogue>>),
+    /// The link has not asked anything.
+    Idle(Option<Box<Dialogue>>),
+    Asking(Pin<Box<dyn Future<Output = (Box<Dialogue>, Result<Answer, Failure>)> + Send>>),
+}
+
+#[cfg(feature = "tpm")]
+impl Registering {
+    /// Returns what it has come to.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
+        match self {
+            Self::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
+                Ok(dialogue) => {
+                    *self = Self::Idle(Some(dialogue));
+                    Poll::Ready(Report::Ready)
+                }
+                Err(failure) => {
+                    *self = Self::Idle(None);
+                    Poll::Ready(Report::Failed(failure))
+                }
+            },
+            Self::Idle(_) => Poll::Pending,
+            Self::Asking(asking) => {
+                let (dialogue, answer) = ready!(asking.as_mut().poll(cx));
+                *self = Self::Idle(Some(dialogue));
+                Poll::Ready(answer.map_or_else(Report::Failed, Report::Registered))
+            }
+        }
+    }
 }
 
 impl Driver {
@@ -178,6 +233,11 @@ impl Driver {
                 };
                 (*attempt, Work::Nothing, report)
             }
+            #[cfg(feature = "tpm")]
+            Work::Registering(attempt, registering) => {
+                let Poll::Ready(report) = registering.poll(cx) else { return None };
+                return Some((*attempt, report));
+            }
         };
         self.work = next;
         Some((attempt, report))
@@ -219,13 +279,14 @@ impl Driver {
             turn.again = true;
         }
         if let Some(abandoned) = turn.abandoned.take() {
-            match &self.work {
-                Work::Signing(attempt, _) | Work::Dialling(attempt, ..) | Work::Securing(attempt, ..)
-                    if *attempt == abandoned =>
-                {
-                    self.work = Work::Nothing;
-                }
-                Work::Nothing | Work::Signing(..) | Work::Dialling(..) | Work::Securing(..) => {}
+            let under_way = match &self.work {
+                Work::Nothing => None,
+                Work::Signing(attempt, _) | Work::Dialling(attempt, ..) | Work::Securing(attempt, ..) => Some(*attempt),
+                #[cfg(feature = "tpm")]
+                Work::Registering(attempt, _) => Some(*attempt),
+            };
+            if under_way == Some(abandoned) {
+                self.work = Work::Nothing;
             }
         }
         if let Some(ToSign { attempt, role, refusals, text }) = turn.sign.take()
@@ -238,10 +299,24 @@ impl Driver {
             tracing::debug!(device = %self.setup.name, %attempt, host, port, "connecting");
             self.host.clone_from(&host);
             let setup = Arc::clone(&self.setup);
-            self.work = match Arc::clone(&setup).register(&host, role, shown) {
-                Some(opening) => Work::Securing(attempt, opening, shown),
+            #[cfg(feature = "tpm")]
+            let registering = Arc::clone(&setup).register(&host, role, shown);
+            #[cfg(not(feature = "tpm"))]
+            let registering = None;
+            self.work = match registering {
+                Some(opening) => Work::registering(attempt, opening),
                 None => Work::Dialling(attempt, Box::pin(setup.dial(host, port, role, shown)), shown),
             };
+            turn.again = true;
+        }
+        #[cfg(feature = "tpm")]
+        if let Some(asked) = turn.register.take()
+            && let Work::Registering(attempt, registering) = &mut self.work
+            && *attempt == asked.attempt
+            && let Registering::Idle(dialogue) = registering
+            && let Some(dialogue) = dialogue.take()
+        {
+            *registering = Registering::Asking(Box::pin(dialogue.ask(asked)));
             turn.again = true;
         }
         if turn.save.is_some() || turn.remember.is_some() {

@@ -60,6 +60,8 @@ pub(crate) struct Turn {
     pub(crate) abandoned: Option<Attempt>,
     pub(crate) dial: Option<Dial>,
     pub(crate) sign: Option<ToSign>,
+    #[cfg(feature = "tpm")]
+    pub(crate) register: Option<crate::dps_https::ToRegister>,
     pub(crate) save: Option<Assignment>,
     pub(crate) remember: Option<BackoffSnapshot>,
     /// The connection before, on its way out.
@@ -109,6 +111,17 @@ impl Turn {
         }
     }
 
+    #[cfg(feature = "tpm")]
+    const fn registers(&self) -> bool {
+        self.register.is_some()
+    }
+
+    #[cfg(not(feature = "tpm"))]
+    #[expect(clippy::unused_self, reason = "only a feature registers over HTTPS")]
+    const fn registers(&self) -> bool {
+        false
+    }
+
     /// Whether there is anything but packets.
     fn has_commands(&self) -> bool {
         !self.wakes.is_empty()
@@ -121,6 +134,7 @@ impl Turn {
             || self.abandoned.is_some()
             || self.dial.is_some()
             || self.sign.is_some()
+            || self.registers()
             || self.save.is_some()
             || self.remember.is_some()
             || self.closing.is_some()
@@ -133,6 +147,12 @@ pub(crate) enum Report {
     Connected,
     /// Bytes can flow.
     Open(Connection),
+    /// Requests over HTTPS can be made.
+    #[cfg(feature = "tpm")]
+    Ready,
+    /// The answer to one.
+    #[cfg(feature = "tpm")]
+    Registered(crate::http::Answer),
     Failed(Failure),
 }
 
@@ -196,6 +216,8 @@ impl Inner {
 
     fn inform(&mut self, turn: &mut Turn, attempt: Attempt, report: Report) {
         let proof;
+        #[cfg(feature = "tpm")]
+        let answer;
         let input = match report {
             Report::Proved(proved) => {
                 proof = proved;
@@ -209,9 +231,20 @@ impl Inner {
                 self.connection = Some(connection);
                 Input::Ready
             }
+            #[cfg(feature = "tpm")]
+            Report::Ready => Input::Ready,
+            #[cfg(feature = "tpm")]
+            Report::Registered(registered) => {
+                answer = registered;
+                let (status, retry_after_secs) = (answer.status, answer.retry_after_secs);
+                Input::Registered { status, retry_after_secs, body: &answer.body }
+            }
             Report::Failed(failure) => Input::Failed(failure),
         };
-        self.link.handle_input(input, attempt, turn.now);
+        let taken = self.link.handle_input(input, attempt, turn.now);
+        if let Some(received) = taken.received {
+            self.receive(turn, attempt, &received);
+        }
         turn.status_changed = true;
     }
 
@@ -360,6 +393,10 @@ impl Inner {
                 Output::Action(Action::Sign { attempt, request: SignRequest { role, refusals, text, .. } }) => {
                     turn.sign = Some(ToSign { attempt, role, refusals, text: text.to_string() });
                     turn.status_changed = true;
+                }
+                #[cfg(feature = "tpm")]
+                Output::Action(Action::Register { attempt, request }) => {
+                    turn.register = Some(crate::dps_https::ToRegister::new(attempt, &request));
                 }
                 Output::Action(Action::Close { attempt, flush }) => self.close(turn, attempt, flush),
                 Output::Action(Action::SaveAssignment(assignment)) => turn.save = Some(assignment.clone()),

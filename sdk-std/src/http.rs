@@ -54,8 +54,8 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// The way to a host, with at most one connection.
-pub(crate) struct Way {
+/// A host that is asked by HTTP, with at most one connection to it.
+pub(crate) struct HttpConnection {
     host: String,
     port: u16,
     patience: Duration,
@@ -75,7 +75,7 @@ impl Drop for Open {
     }
 }
 
-impl Way {
+impl HttpConnection {
     /// Takes a host, and a port if one is named.
     pub(crate) fn to(address: &str) -> Option<Self> {
         let address: hyper::http::uri::Authority = address.parse().ok()?;

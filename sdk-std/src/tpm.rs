@@ -62,7 +62,7 @@ impl Builder {
     /// through, or for a credential that only goes this way. When to register and how long to wait is as over MQTT. The
     /// hub is spoken to by MQTT all the same.
     pub const fn register_over_https(mut self) -> Self {
-        self.https_registration = true;
+        self.config.https_registration = true;
         self
     }
 

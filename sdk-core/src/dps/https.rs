@@ -1,7 +1,7 @@
 //! The dialogue with the Device Provisioning Service over HTTPS, the only way for devices with a TPM.
 //!
-//! Statuses, bodies and retry-after are those of the dialogue over MQTT ([`crate::dps::topics`]), so that an answer here stands for
-//! the one there: [`response_topic`]. A device with a TPM registers twice (Device Provisioning Service, "TPM attestation";
+//! The link asks by [`crate::Action::Register`]; statuses, bodies and retry-after are those of the dialogue over MQTT
+//! ([`crate::dps::topics`]). A device with a TPM registers twice (Device Provisioning Service, "TPM attestation";
 //! azure-iot-sdk-c, `provisioning_client/src/prov_transport_http_client.c`):
 //!
 //! 1. without a token, with both public keys of its TPM ([`tpm_body`]). The service answers 401 and a key that only that
@@ -91,13 +91,13 @@ fn wrapped(value: Value<'_>) -> Option<&str> {
 
 /// A registration with a TPM: which requests go without a token, and what each answer asks for before the next one.
 ///
-/// Each request of the link begins with [`begin`](Self::begin); a connection has one of these for all of them.
+/// Each registration begins with [`begin`](Self::begin); a connection has one of these for all of its requests.
 ///
 /// ```
-/// use steadfast_core::dps::https::{Attestation, Request, Step};
+/// use steadfast_core::dps::https::{Attestation, Step};
 ///
 /// let mut attestation = Attestation::new();
-/// attestation.begin(&Request::Register { request_id: 1 });
+/// attestation.begin();
 /// assert!(!attestation.has_token());
 /// let challenge = br#"{"authenticationKey":"QUJD","keyName":"registration"}"#;
 /// assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QUJD"));
@@ -130,11 +130,9 @@ impl Attestation {
         Self { challenged: false }
     }
 
-    /// Takes a request of the link: a registration begins without a token, to be given the key that makes one.
-    pub const fn begin(&mut self, request: &Request<'_>) {
-        if matches!(request, Request::Register { .. }) {
-            self.challenged = false;
-        }
+    /// Starts a registration. A TPM device has no token yet; DPS sends the wrapped key first.
+    pub const fn begin(&mut self) {
+        self.challenged = false;
     }
 
     /// Tells whether the next request carries the token.
@@ -154,59 +152,9 @@ impl Attestation {
     }
 }
 
-/// Returns the topic that an answer over MQTT would have.
-#[must_use]
-pub fn response_topic<'a>(status: u16, request_id: u32, retry_after_secs: Option<u32>) -> Text<'a> {
-    let head = [
-        Part::Plain("$dps/registrations/res/"),
-        Part::Number(u64::from(status)),
-        Part::Plain("/?$rid="),
-        Part::Number(u64::from(request_id)),
-    ];
-    let [a, b, c, d] = head;
-    match retry_after_secs {
-        Some(secs) => Text::of([a, b, c, d, Part::Plain("&retry-after="), Part::Number(u64::from(secs))]),
-        None => Text::of(head),
-    }
-}
-
-/// A request over MQTT, read from its topic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "the dialogue has these two")]
-pub enum Request<'a> {
-    /// A registration.
-    Register {
-        /// Number of the request.
-        request_id: u32,
-    },
-    /// A question for the state of one.
-    Poll {
-        /// Number of the request.
-        request_id: u32,
-        /// What names the registration, percent-encoded.
-        operation_id: &'a str,
-    },
-}
-
-impl<'a> Request<'a> {
-    /// Reads the topics of [`crate::dps::topics::register_topic`] and [`crate::dps::topics::poll_topic`].
-    #[must_use]
-    pub fn parse(topic: &'a str) -> Option<Self> {
-        let number = |text| crate::scan::decimal(text).and_then(|number| u32::try_from(number).ok());
-        if let Some(request) = topic.strip_prefix("$dps/registrations/PUT/iotdps-register/?$rid=") {
-            return Some(Self::Register { request_id: number(request)? });
-        }
-        let query = topic.strip_prefix("$dps/registrations/GET/iotdps-get-operationstatus/?$rid=")?;
-        let (request, rest) = crate::scan::split_once(query, b'&')?;
-        let operation_id = rest.strip_prefix("operationId=")?;
-        Some(Self::Poll { request_id: number(request)?, operation_id })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dps::topics::{Response, poll_topic, register_topic};
     use std::string::ToString;
 
     #[test]
@@ -255,28 +203,12 @@ mod tests {
     fn each_registration_begins_without_a_token_and_is_polled_with_it() {
         let mut attestation = Attestation::new();
         let challenge = br#"{"authenticationKey":"QQ=="}"#;
-        for request_id in 1..=2 {
-            attestation.begin(&Request::Register { request_id });
+        for _ in 0..2 {
+            attestation.begin();
             assert!(!attestation.has_token());
             assert_eq!(attestation.judge(401, challenge), Step::RegisterAgain("QQ=="));
-            attestation.begin(&Request::Poll { request_id, operation_id: "4.a" });
             assert!(attestation.has_token());
             assert_eq!(attestation.judge(401, challenge), Step::Answer, "a question for the state is no registration");
-        }
-    }
-
-    #[test]
-    fn requests_and_answers_over_mqtt_are_understood_both_ways() {
-        let topic = register_topic(7).to_string();
-        assert_eq!(Request::parse(&topic), Some(Request::Register { request_id: 7 }));
-        let topic = poll_topic(8, "4.d0a6.b2").to_string();
-        assert_eq!(Request::parse(&topic), Some(Request::Poll { request_id: 8, operation_id: "4.d0a6.b2" }));
-        for topic in ["", "devices/x", "$dps/registrations/PUT/iotdps-register/?$rid=x"] {
-            assert_eq!(Request::parse(topic), None);
-        }
-        for retry_after_secs in [None, Some(3)] {
-            let topic = response_topic(202, 9, retry_after_secs).to_string();
-            assert_eq!(Response::parse(&topic), Ok(Response { status: 202, request_id: 9, retry_after_secs }));
         }
     }
 }

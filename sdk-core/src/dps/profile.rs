@@ -187,7 +187,8 @@ impl<S: Settings> Profile for Provisioned<S> {
         let endpoint = self.access.endpoint(self.place().hub);
         if self.visit.is_under_way() {
             let [host, ..] = self.enrollment();
-            Endpoint { host, role: ServiceKind::Provisioning, ..endpoint }
+            let port = if self.config().https_registration { super::https::PORT } else { endpoint.port };
+            Endpoint { host, port, role: ServiceKind::Provisioning, ..endpoint }
         } else {
             endpoint
         }
@@ -259,6 +260,10 @@ impl<S: Settings> Profile for Provisioned<S> {
 
     fn operation_id(&self) -> &str {
         &self.operation_id
+    }
+
+    fn visits_over_https(&self) -> bool {
+        self.config().https_registration
     }
 
     fn request(&self) -> Option<&dyn Compose> {

@@ -101,12 +101,22 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         if self.phase == Phase::Connecting {
             self.timers.clear(TimerReason::Connect);
             self.timers.clear(TimerReason::Tls);
+            if self.is_over_https() {
+                self.backoff_mut().answered();
+                self.begin_registration();
+                return;
+            }
             self.wire.connect = true;
             self.enter(Phase::AwaitingConnack);
             let times = self.profile.session().timeouts;
             let wait = self.backoff().connack_timeout(times.connack, times.connack_longest);
             self.timers.set(TimerReason::Connack, self.now.after_millis(wait));
         }
+    }
+
+    /// Whether the attempt is a registration over HTTPS.
+    pub(super) fn is_over_https(&self) -> bool {
+        self.visits() && self.role() == ServiceKind::Provisioning && self.profile.visits_over_https()
     }
 
     /// The service took the device's CONNECT.
@@ -390,7 +400,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
         if self.wire.open {
             self.pending.close = Some((self.attempt, in_order));
-            self.pending.disconnect = in_order;
+            self.pending.disconnect = in_order && !self.is_over_https();
         }
         self.pending.sign = false;
         self.pending.connect = false;

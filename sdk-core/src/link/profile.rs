@@ -142,6 +142,11 @@ pub trait Profile: Login + sealed::Sealed {
         ""
     }
 
+    /// Returns whether a visit goes over HTTPS, by [`crate::Action::Register`].
+    fn visits_over_https(&self) -> bool {
+        false
+    }
+
     /// Returns the request that is due in a visit: the registration, or a question for its state.
     fn request(&self) -> Option<&dyn Compose> {
         None

@@ -7,8 +7,10 @@ use super::subscriptions::REQUEST_ID;
 use super::visit::{AnswerHead, Change, Verdict};
 use super::{Event, Link, Profile, Received};
 use crate::failure::{Failure, ProvisioningFailure};
+use crate::io::RegistrationRequest;
 use crate::mqtt::{Packet, PacketId, PublishText};
 use crate::outbox::Outbox;
+use crate::text::Text;
 use crate::time::{millis, short_millis, span};
 use crate::timer::TimerReason;
 
@@ -35,6 +37,27 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
         self.wire.request = true;
         self.set_timer(TimerReason::ProvisioningAnswer, self.profile.session().timeouts.provisioning_answer);
+    }
+
+    /// The request over HTTPS that is due.
+    pub(super) fn registration_request(&self) -> Option<RegistrationRequest<'_>> {
+        let operation_id = Some(self.profile.operation_id()).filter(|id| !id.is_empty());
+        let body = match operation_id {
+            Some(_) => Text::from(""),
+            None => self.profile.request()?.payload(),
+        };
+        Some(RegistrationRequest { operation_id, body, token: self.profile.password() })
+    }
+
+    /// Takes the answer to it.
+    pub(super) fn take_registered<'b>(
+        &mut self,
+        status: u16,
+        retry_after_secs: Option<u32>,
+        body: &'b [u8],
+    ) -> Option<Received<&'b str, &'b [u8]>> {
+        let request = self.profile.visit()?.request;
+        self.take_answer(&AnswerHead { status, request, retry_after_secs }, body)
     }
 
     pub(super) fn request(&self) -> Option<PublishText<'_>> {

@@ -23,6 +23,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             | Input::Ready
             | Input::Packet(_)
             | Input::Wrote { .. }
+            | Input::Registered { .. }
             | Input::Failed(_) => 0,
         };
         if attempt != self.attempt || !self.is_trying() {
@@ -48,6 +49,11 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Input::Wrote { pending } => {
                 if pending > 0 {
                     self.wire.last_moved = now;
+                }
+            }
+            Input::Registered { status, retry_after_secs, body } => {
+                if self.visits() {
+                    taken.received = self.take_registered(status, retry_after_secs, body);
                 }
             }
             Input::Failed(failure) => {

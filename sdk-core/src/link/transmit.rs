@@ -20,6 +20,7 @@ enum Next {
     Unsubscribe(u8, PacketId),
     Ping,
     Request,
+    Register,
     Message { id: MessageId, packet_id: PacketId, dup: bool },
 }
 
@@ -81,6 +82,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     fn choose_packet(&mut self, room: usize) -> Option<Next> {
+        if self.wire.request && self.is_over_https() {
+            self.wire.request = false;
+            return Some(Next::Register);
+        }
         if self.wire.connect {
             let fits = room >= CONNECT_PACKET;
             self.wire.connect = !fits;
@@ -135,6 +140,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 let (role, refusals) = (self.role(), self.backoff().refusals());
                 let request = SignRequest::new(role, refusals, self.profile.string_to_sign());
                 return Output::Action(Action::Sign { attempt, request });
+            }
+            Next::Register => {
+                return match self.registration_request() {
+                    Some(request) => Output::Action(Action::Register { attempt, request }),
+                    None => Output::Wait(self.timers.next()),
+                };
             }
             Next::Open => return Output::Action(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
             Next::Connect => {

@@ -48,6 +48,7 @@ pub(crate) trait Frontend {
 
     fn new(net: &Shared) -> Self;
     fn start(&mut self);
+    fn wake(&mut self);
     fn poll(&mut self, timeout: Duration) -> Got;
     fn send(&mut self, payload: &str) -> Result<(), PublishError>;
     fn acknowledge(&mut self, ack: Ack) -> bool;
@@ -80,6 +81,10 @@ macro_rules! commands {
     () => {
         fn start(&mut self) {
             self.0.start();
+        }
+
+        fn wake(&mut self) {
+            self.0.wake();
         }
 
         fn send(&mut self, payload: &str) -> Result<(), PublishError> {

@@ -145,7 +145,7 @@ impl Builder {
     /// Who registers over HTTPS, if anybody.
     #[cfg(feature = "tpm")]
     fn registrar(&mut self) -> Result<Option<crate::dps_https::Registrar>, BuildError> {
-        if !self.https_registration {
+        if !self.config.https_registration {
             return Ok(None);
         }
         let Service::Provisioned { id_scope, registration_id, .. } = &self.config.service else {

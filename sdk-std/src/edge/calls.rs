@@ -15,7 +15,7 @@ use steadfast_core::{Failure, Service};
 use super::workload::Growing;
 use crate::connector::Setup;
 use crate::device::Device;
-use crate::http::{Request, Way};
+use crate::http::{HttpConnection, Request};
 use crate::shared::Shared;
 use crate::tokens;
 
@@ -108,7 +108,7 @@ impl ModuleCall {
         let mut body = Growing(Vec::new());
         // It grows.
         let _ = call.put_body(&mut body);
-        let way = Way::to(&caller.gateway).ok_or(CallFailed::Failed(Failure::Unresolved))?;
+        let way = HttpConnection::to(&caller.gateway).ok_or(CallFailed::Failed(Failure::Unresolved))?;
         let mut way = way.within(self.connect_wait + self.answer_wait + SLACK, ANSWER);
         let shown = self.setup.certificate.is_some();
         let answer = way.send(&self.setup, shown, &request, &Bytes::from(body.0)).await.map_err(CallFailed::Failed)?;

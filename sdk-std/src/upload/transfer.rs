@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use super::{Listener, Source, Upload, UploadError, UploadReport, UploadSource};
 use crate::connector::Setup;
 use crate::context::SOURCES;
-use crate::http::{self, ANSWER, Answer, Way};
+use crate::http::{self, ANSWER, Answer, HttpConnection};
 use crate::shared::Shared;
 use crate::{atomic_file, clock, tls, tokens};
 
@@ -51,7 +51,7 @@ enum Open {
 #[derive(Default)]
 struct Ways {
     /// The storage, by the name in its grants.
-    storage: Option<(String, Way)>,
+    storage: Option<(String, HttpConnection)>,
 }
 
 impl Transfer {
@@ -108,7 +108,9 @@ impl Transfer {
                     }
                 },
                 // No host has such a name.
-                Output::Request(request) if request.identity.is_none() && Way::to(request.host).is_none() => {
+                Output::Request(request)
+                    if request.identity.is_none() && HttpConnection::to(request.host).is_none() =>
+                {
                     self.upload.fail(core_upload::UploadError::Answer, clock::now());
                 }
                 Output::Request(request) => {
@@ -217,7 +219,7 @@ impl Ways {
         let kept = self.storage.take().filter(|(host, _)| request.identity.is_none() && host == request.host);
         let mut way = match kept {
             Some((_, way)) => way,
-            None => Way::to(request.host).ok_or(Failure::Unresolved)?,
+            None => HttpConnection::to(request.host).ok_or(Failure::Unresolved)?,
         };
         let mut uri = Text(Zeroizing::new(Vec::new()));
         request.uri.write(&mut uri).map_err(|_| Failure::Network)?;

@@ -194,7 +194,9 @@ impl Builder {
             } else {
                 hubs[0].add(&id, key.clone());
             }
-            let config = Rc::new(self.config(&id));
+            let mut config = self.config(&id);
+            config.https_registration = self.https;
+            let config = Rc::new(config);
             let seed = if self.one_seed { 0 } else { self.seed.wrapping_mul(1_000_003).wrapping_add(number as u64) };
             let outbox = Recorded::new(make(number));
             let mut oracle = Oracle::new(usize::from(config.session.window));
@@ -224,7 +226,6 @@ impl Builder {
                 key,
                 second_key: None,
                 choices: Default::default(),
-                https: self.https,
                 chip,
                 feed: self.feed,
                 signing: Default::default(),

@@ -4,6 +4,7 @@ use steadfast_core::{Attempt, Failure, LocalFailure, Outbox, ServiceKind};
 
 use crate::device::{AttemptRecord, Connection, Feed, Signing};
 use crate::drive::{Arrival, Item};
+use crate::https::Dialogue;
 use crate::network::Reach;
 use crate::transport::Way;
 use crate::world::{World, millis};
@@ -76,7 +77,7 @@ impl<O: Outbox> World<O> {
                 last_to_device: ready,
                 sent_connect: false,
                 sent_disconnect: false,
-                dialogue: (role == ServiceKind::Provisioning && self.devices[number].https).then(Default::default),
+                dialogue: Dialogue::default(),
             },
         );
         let mut arrive = |at, what| self.schedule(at, Item::Input { device: number, attempt, connection, what });

@@ -140,7 +140,6 @@ pub(crate) struct Device<O> {
     /// Which of the two to sign with, for the provisioning service and for the hub.
     pub(crate) choices: [KeyChoice; 2],
     /// It registers over HTTPS.
-    pub(crate) https: bool,
     /// The TPM that signs for it, in place of a key.
     pub(crate) chip: Option<Chip>,
     pub(crate) feed: Feed,
@@ -192,6 +191,6 @@ pub(crate) struct Connection {
     pub(crate) last_to_device: u64,
     pub(crate) sent_connect: bool,
     pub(crate) sent_disconnect: bool,
-    /// A registration over HTTPS, which ends at the frontend.
-    pub(crate) dialogue: Option<Dialogue>,
+    /// A registration over HTTPS, if it is one.
+    pub(crate) dialogue: Dialogue,
 }

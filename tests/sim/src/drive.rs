@@ -12,6 +12,7 @@ use steadfast_core::{
 
 use crate::EPOCH_SECS;
 use crate::device::{Feed, Inbound, TICK_MS, Told};
+use crate::https::Asking;
 use crate::service::{ConnectionId, HttpAnswer, HttpRequest, HttpsFault, Reaction, Reply};
 use crate::world::World;
 
@@ -40,6 +41,7 @@ pub(crate) enum Arrival {
     Connected,
     Ready,
     Bytes(Vec<u8>),
+    Registered(HttpAnswer),
     Failed(Failure),
 }
 
@@ -76,6 +78,7 @@ enum Deed {
     Sign(Attempt, Result<[u8; 32], LocalFailure>),
     Connect(Attempt, String, ServiceKind),
     Send(Attempt, Vec<u8>),
+    Register(Attempt, Asking),
     Close(Attempt),
     Nothing,
 }
@@ -197,6 +200,7 @@ impl<O: Outbox> World<O> {
                         assert_eq!(len, Ok(bytes.len()), "seed {}: {packet:?}", self.seed);
                         Deed::Send(attempt, bytes)
                     }
+                    Action::Register { attempt, request } => Deed::Register(attempt, Asking::of(&request)),
                     Action::Close { attempt, .. } => Deed::Close(attempt),
                     Action::SaveAssignment(assignment) => {
                         device.saved = Some(assignment.clone());
@@ -214,6 +218,7 @@ impl<O: Outbox> World<O> {
                 Deed::Sign(attempt, signature) => self.sign(number, attempt, signature),
                 Deed::Connect(attempt, host, role) => self.connect(number, attempt, host, role),
                 Deed::Send(attempt, bytes) => self.send(number, attempt, bytes),
+                Deed::Register(attempt, asking) => self.register(number, attempt, asking),
                 Deed::Close(attempt) => self.close(number, attempt),
                 Deed::Nothing => {}
             }
@@ -270,7 +275,7 @@ impl<O: Outbox> World<O> {
     }
 
     /// Returns the connection of an attempt whose end the frontend still has.
-    fn own(&self, number: usize, attempt: Attempt) -> Option<ConnectionId> {
+    pub(crate) fn own(&self, number: usize, attempt: Attempt) -> Option<ConnectionId> {
         let open = self.open.get(&number)?;
         open.iter().copied().find(|id| self.connections.get(id).is_some_and(|known| known.attempt == attempt))
     }
@@ -405,6 +410,10 @@ impl<O: Outbox> World<O> {
                     connection.ready = true;
                 }
                 let _ = link.handle_input(Input::Ready, attempt, now);
+            }
+            Arrival::Registered(HttpAnswer { status, retry_after_secs, body }) => {
+                let body = body.as_bytes();
+                let _ = link.handle_input(Input::Registered { status, retry_after_secs, body }, attempt, now);
             }
             Arrival::Failed(failure) => {
                 let known = self.connections.get(&id).is_some_and(|connection| connection.here);

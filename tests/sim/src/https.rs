@@ -1,12 +1,9 @@
 //! Registration over HTTPS: the frontend's side, which follows the core's rules, and the TPM of a device.
 
-use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck, Publish, SubAck, SubscribeReasonCode};
 use steadfast_core::azure::sas::Resource;
-use steadfast_core::dps::https::{self, Attestation, Request, Step};
-use steadfast_core::iothub::property_bag::Encoded;
+use steadfast_core::dps::https::{self, Attestation, Step};
 use steadfast_core::text::Text;
-use steadfast_core::{Failure, LocalFailure, Outbox, ProvisioningFailure, ServiceKind};
+use steadfast_core::{Attempt, Failure, LocalFailure, Outbox, ProvisioningFailure, RegistrationRequest, ServiceKind};
 
 use crate::builder::ID_SCOPE;
 use crate::drive::{Arrival, Item};
@@ -64,67 +61,61 @@ impl Chip {
     }
 }
 
+/// What a link asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Asking {
+    /// The registration whose state is asked for; none for a registration.
+    operation: Option<String>,
+    body: String,
+    token: Option<String>,
+}
+
+impl Asking {
+    pub(crate) fn of(request: &RegistrationRequest<'_>) -> Self {
+        Self {
+            operation: request.operation_id.map(str::to_owned),
+            body: request.body.to_string(),
+            token: request.token.map(|token| token.to_string()).filter(|token| !token.is_empty()),
+        }
+    }
+}
+
 /// What a frontend knows of a registration under way.
 #[derive(Debug, Default)]
 pub(crate) struct Dialogue {
-    token: Option<String>,
     attestation: Attestation,
-    request_id: u32,
-    /// The operation that is asked for; none for a registration.
-    operation: Option<String>,
-    body: String,
+    asking: Asking,
 }
 
 impl<O: Outbox> World<O> {
-    /// Takes a packet of the link, as a frontend that registers over HTTPS does.
-    pub(crate) fn translate(&mut self, id: ConnectionId, packet: Packet) -> Vec<Reaction> {
-        let Some(dialogue) = self.connections.get_mut(&id).and_then(|known| known.dialogue.as_mut()) else {
-            return Vec::new();
-        };
-        let answer = |packet| vec![Reaction::now(id, Reply::Packet(packet))];
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is what only a server sends")]
-        match packet {
-            Packet::Connect(connect) => {
-                dialogue.token = connect.login.map(|login| login.password).filter(|token| !token.is_empty());
-                answer(Packet::ConnAck(ConnAck::new(ConnectReturnCode::Success, false)))
-            }
-            Packet::Subscribe(subscribe) => {
-                let granted = vec![SubscribeReasonCode::Success(QoS::AtLeastOnce)];
-                answer(Packet::SubAck(SubAck::new(subscribe.pkid, granted)))
-            }
-            Packet::PingReq => answer(Packet::PingResp),
-            Packet::Publish(publish) => {
-                if let Some(request) = Request::parse(&publish.topic) {
-                    dialogue.attestation.begin(&request);
-                    (dialogue.request_id, dialogue.operation) = match request {
-                        Request::Register { request_id } => (request_id, None),
-                        Request::Poll { request_id, operation_id } => {
-                            let operation: Vec<u8> = Encoded::new(operation_id).bytes().collect();
-                            (request_id, Some(String::from_utf8_lossy(&operation).into_owned()))
-                        }
-                    };
-                    dialogue.body = String::from_utf8_lossy(&publish.payload).into_owned();
-                    self.ask(id);
-                }
-                answer(Packet::PubAck(PubAck::new(publish.pkid)))
-            }
-            _ => vec![Reaction::now(id, Reply::Close)],
+    /// Asks what the link asks, as a frontend that registers over HTTPS does.
+    pub(crate) fn register(&mut self, number: usize, attempt: Attempt, asking: Asking) {
+        let Some(id) = self.own(number, attempt) else { return };
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let dialogue = &mut connection.dialogue;
+        if asking.operation.is_none() {
+            dialogue.attestation.begin();
         }
+        // The token of an attestation, which the TPM signed, is kept for the questions for the state.
+        let token = dialogue.asking.token.take().filter(|_| dialogue.attestation.has_token()).or(asking.token);
+        dialogue.asking = Asking { token, ..asking };
+        self.ask(id);
     }
 
     /// Makes the request that the dialogue has come to.
     fn ask(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(&id) else { return };
-        let (device, Some(dialogue)) = (&self.devices[connection.device], &connection.dialogue) else { return };
+        let (device, dialogue) = (&self.devices[connection.device], &connection.dialogue);
         let chip = device.chip.as_ref();
-        let authorization = dialogue.token.clone().filter(|_| chip.is_none() || dialogue.attestation.has_token());
-        let request = if let Some(operation) = &dialogue.operation {
+        let authorization =
+            dialogue.asking.token.clone().filter(|_| chip.is_none() || dialogue.attestation.has_token());
+        let request = if let Some(operation) = &dialogue.asking.operation {
             let path = https::operation_path(ID_SCOPE, &device.id, operation).to_string();
             HttpRequest { method: "GET", path, authorization, body: String::new() }
         } else {
             let body = chip.map_or_else(
-                || dialogue.body.clone(),
-                |chip| https::tpm_body(&dialogue.body, &chip.endorsement_key, "U1JL").to_string(),
+                || dialogue.asking.body.clone(),
+                |chip| https::tpm_body(&dialogue.asking.body, &chip.endorsement_key, "U1JL").to_string(),
             );
             let path = https::register_path(ID_SCOPE, &device.id).to_string();
             HttpRequest { method: "PUT", path, authorization, body }
@@ -173,7 +164,7 @@ impl<O: Outbox> World<O> {
         let (Some(number), unix_secs) = (self.passing(id), self.unix_secs()) else { return };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let attempt = connection.attempt;
-        let (device, Some(dialogue)) = (&mut self.devices[number], &mut connection.dialogue) else { return };
+        let (device, dialogue) = (&mut self.devices[number], &mut connection.dialogue);
         let mut again = false;
         let mut failure = None;
         if let Some(chip) = &mut device.chip {
@@ -187,7 +178,7 @@ impl<O: Outbox> World<O> {
                         .activate(ServiceKind::Provisioning, wrapped)
                         .and_then(|()| chip.sign(ServiceKind::Provisioning, &text).map_err(Failure::Local));
                     match signed {
-                        Ok(signature) => dialogue.token = Some(resource.token(&signature, expiry).to_string()),
+                        Ok(signature) => dialogue.asking.token = Some(resource.token(&signature, expiry).to_string()),
                         Err(why) => failure = Some(why),
                     }
                 }
@@ -195,16 +186,12 @@ impl<O: Outbox> World<O> {
                 Step::Answer => {}
             }
         }
-        if let Some(failure) = failure {
-            let what = Arrival::Failed(failure);
-            self.schedule(self.now, Item::Input { device: number, attempt, connection: id, what });
-        } else if again {
-            self.ask(id);
-        } else {
-            let topic = https::response_topic(answer.status, dialogue.request_id, answer.retry_after_secs);
-            let publish = Publish::new(topic.to_string(), QoS::AtMostOnce, answer.body.clone());
-            self.react(Reaction::now(id, Reply::Packet(Packet::Publish(publish))));
-        }
+        let what = match failure {
+            Some(failure) => Arrival::Failed(failure),
+            None if again => return self.ask(id),
+            None => Arrival::Registered(answer.clone()),
+        };
+        self.schedule(self.now, Item::Input { device: number, attempt, connection: id, what });
     }
 
     /// Returns whose connection it is, if anything passes on it.

@@ -23,9 +23,7 @@ impl<O: Outbox> World<O> {
                 Err(error) => self.fail(number, &format!("the service cannot read what came: {error}")),
             };
             let host = connection.host.clone();
-            let reactions = if connection.dialogue.is_some() {
-                self.translate(id, packet)
-            } else if role == ServiceKind::Provisioning {
+            let reactions = if role == ServiceKind::Provisioning {
                 let reactions = self.dps.packet(id, packet, unix_secs, now);
                 self.object(number, self.dps.objections());
                 reactions
