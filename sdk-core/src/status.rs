@@ -70,7 +70,7 @@ pub enum Advice {
     Wait,
     /// Look after what answers at the service's address: it does not speak the protocol.
     CheckService,
-    /// Look after the kind of the service: it refuses MQTT 3.1.1, so it may be of another kind or profile.
+    /// Look after the kind of the service, DPS, IoT Hub or broker: it refuses MQTT 3.1.1, so it may be of another profile.
     CheckProtocol,
     /// Look for another device with the same identity.
     DuplicateIdentity,
@@ -102,7 +102,7 @@ impl fmt::Display for Advice {
             Self::Wait => "wait; if it lasts, the service needs more units",
             Self::CheckService => "check what answers at the service's address, such as a captive portal or a proxy",
             Self::CheckProtocol => {
-                "check the kind of the service: it refuses MQTT 3.1.1 and may speak another protocol or profile"
+                "check which service answers, DPS, IoT Hub or broker: it refuses MQTT 3.1.1 and may be of another profile"
             }
             Self::DuplicateIdentity => {
                 "look for another device with the same identity: each drops the other's connection"

@@ -10,8 +10,8 @@ use std::time::Duration;
 use steadfast_core::iothub::Event;
 use steadfast_core::mqtt::QoS;
 use steadfast_core::{
-    Assignment, Destination, Instant, Ledger, Message, MessageId, Outbox, PublishError, ServiceKind, Status,
-    SubscribeError, SubscriptionId,
+    Assignment, Destination, Instant, Ledger, Message, MessageId, Outbox, PublishError, ServiceKind, SubscribeError,
+    SubscriptionId,
 };
 use tokio::sync::{broadcast, watch};
 
@@ -22,6 +22,7 @@ use crate::connector::Setup;
 use crate::inbox::Inbound;
 use crate::receipt::{Receipt, Undelivered};
 use crate::shared::{End, Shared, wake};
+use crate::status::Status;
 
 /// A device's handle, cheap to clone and good for the device's whole life: whatever happens to connections, hubs and
 /// tokens, it never has to be made again.
@@ -150,7 +151,8 @@ impl Device {
     /// Returns a fresh look at the link, with the queue as it is.
     #[must_use]
     pub fn look(&self) -> Status {
-        self.shared.lock().link.link().status().at(clock::now())
+        let inner = self.shared.lock();
+        self.shared.look(&inner).at(clock::now())
     }
 
     /// Returns the time on the clock of [`Status`]: monotonic, the time asleep included.

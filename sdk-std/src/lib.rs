@@ -76,6 +76,7 @@ mod rumqttc;
 mod services;
 mod shared;
 mod signer;
+mod status;
 mod threads;
 mod tls;
 mod tokens;
@@ -108,6 +109,7 @@ pub use proxy::{Proxy, ProxyError};
 pub use receipt::{Receipt, Undelivered};
 pub use services::{Desired, MethodCall, Report, Twin, TwinError};
 pub use signer::{KeyPair, SharedKey, SignError, Signer, Signing};
+pub use status::Status;
 pub use tls::{ClientCertificate, Tls, TlsError};
 pub use tokens::{Obtaining, TokenRequest, TokenSource};
 #[cfg(feature = "tpm")]
@@ -132,7 +134,7 @@ pub use steadfast_core::{
     Advice, Assignment, Attempt, ConfigError, Destination, Disposition, DropReason, Dropped, Event as LinkEvent,
     Failure, FailureClass, Instant, Ledger, LocalFailure, Message, MessageId, Overflow, Priority, ProvisioningFailure,
     PublishError, ReportError, Reprovisioning, RespondError, RetryPolicy, Seed, ServiceKind, SignRequest, State,
-    Status, SubscribeError, SubscriptionId, Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
+    SubscribeError, SubscriptionId, Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
 };
 
 /// Compiles the example of the README.

@@ -8,7 +8,7 @@ use std::task::Waker;
 use steadfast_core::iothub::{CallSlot, Event};
 use steadfast_core::{
     AnyProfile, Config, Credential, HubLink, Instant, Ledger, Message, MessageId, Outcome, Priority, PublishError,
-    Settings, Status,
+    Settings,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use zeroize::{Zeroize, Zeroizing};
@@ -19,6 +19,7 @@ use crate::inbox::Body;
 use crate::memory_outbox::MemoryOutbox;
 use crate::receipt::{Receipts, Undelivered};
 use crate::services::Services;
+use crate::status::{Peers, Status};
 
 /// The link of a device on this frontend.
 pub(crate) type DeviceLink = HubLink<MemoryOutbox, AnyProfile<SharedConfig, Box<[u8]>>, Box<[u8]>, Box<[CallSlot]>>;
@@ -87,6 +88,8 @@ pub(crate) struct Shared {
     inner: Mutex<Inner>,
     /// Made when somebody first asks for it, as the next one.
     status: OnceLock<watch::Sender<Status>>,
+    /// Locked for short, under the lock of `inner`.
+    peers: Mutex<Peers>,
     events: OnceLock<broadcast::Sender<Event>>,
     /// Something lies in the inbox, or the driver has ended.
     pub(crate) arrived: Notify,
@@ -160,6 +163,7 @@ impl Shared {
                 stopping: false,
             }),
             status: OnceLock::new(),
+            peers: Mutex::default(),
             events: OnceLock::new(),
             arrived: Notify::new(),
             serving: Notify::new(),
@@ -175,13 +179,19 @@ impl Shared {
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
         // The lock keeps the driver from publishing between the look and the making.
         let inner = self.lock();
-        self.status.get_or_init(|| watch::Sender::new(inner.link.link().status())).subscribe()
+        self.status.get_or_init(|| watch::Sender::new(self.look(&inner))).subscribe()
     }
 
     pub(crate) fn publish_status(&self, inner: &Inner) {
+        let look = self.look(inner);
         if let Some(status) = self.status.get() {
-            status.send_replace(inner.link.link().status());
+            status.send_replace(look);
         }
+    }
+
+    /// Returns the status as of the link's latest time.
+    pub(crate) fn look(&self, inner: &Inner) -> Status {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).look(&inner.link)
     }
 
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {

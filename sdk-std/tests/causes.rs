@@ -50,7 +50,7 @@ fn reset(stream: TcpStream) {
 /// What the device says after its first failure, and what it logged.
 async fn first_failure(device: &Device, log: &Log) -> (Status, String) {
     let mut status = device.status();
-    let status = *soon(status.wait_for(|status| status.failures > 0)).await.unwrap();
+    let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     let mut events = device.events();
     while !log.text().contains("trying again") {
         let _ = soon(events.recv()).await;

@@ -41,7 +41,7 @@ async fn first_failure(builder: Builder, asked: &AtomicUsize) -> (Status, usize)
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
     let mut status = device.status();
-    let failed = *soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap();
+    let failed = soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone();
     let asked = asked.load(Ordering::SeqCst);
     device.stop(Duration::ZERO).await;
     soon(driver).await.unwrap();

@@ -29,7 +29,7 @@ async fn status_and_events_tell_the_scenario() {
     peer.answer(ConnectReturnCode::ServiceUnavailable, false).await;
     let refused = Failure::ConnectRefused(3);
     // The next attempt may have begun already; its CONNECT waits for an answer.
-    let status_then = *soon(status.wait_for(|status| status.failures == 1)).await.unwrap();
+    let status_then = soon(status.wait_for(|status| status.failures == 1)).await.unwrap().clone();
     assert_eq!(status_then.last_failure, Some(refused));
     assert_eq!(status_then.next_attempt.is_some(), status_then.state == State::BackingOff);
     assert!(status_then.next_attempt.is_none_or(|(at, _)| at >= status_then.since));
@@ -193,7 +193,7 @@ async fn garbage_is_a_failure_of_the_service_and_not_of_the_credential() {
     let mut peer = server.accept().await;
     peer.next().await;
     peer.stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://portal/\r\n\r\n").await.unwrap();
-    let status = *soon(status.wait_for(|status| status.failures == 1)).await.unwrap();
+    let status = soon(status.wait_for(|status| status.failures == 1)).await.unwrap().clone();
     assert!(matches!(status.last_failure, Some(Failure::Malformed(_) | Failure::UnexpectedPacket)), "{status}");
     let _peer = server.welcome(false).await;
 }
@@ -220,7 +220,7 @@ async fn names_and_refusals_have_failures_of_their_own() {
         let (device, driver) = builder.anonymous().plaintext_unprotected().retry(hasty()).build().unwrap();
         let _driver = tokio::spawn(driver);
         let mut status = device.status();
-        let status = *soon(status.wait_for(|status| status.failures > 0)).await.unwrap();
+        let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
         assert_eq!(status.last_failure, Some(failure));
     }
 }
@@ -238,7 +238,7 @@ async fn a_token_never_leaves_the_machine_without_tls() {
         .unwrap();
     let _driver = tokio::spawn(driver);
     let mut status = device.status();
-    let status = *soon(status.wait_for(|status| status.failures > 0)).await.unwrap();
+    let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     assert_eq!(status.last_failure, Some(Failure::ConnectionRefused), "only the loopback address was tried");
 }
 

@@ -75,7 +75,7 @@ async fn a_device_gets_up_once_threads_can_be_made_again() {
     let drivers = [tokio::spawn(named_driver), tokio::spawn(secured_driver)];
     for device in [&named, &secured] {
         let mut status = device.status();
-        let lacking = *soon(status.wait_for(|status| status.failures > 1)).await.unwrap();
+        let lacking = soon(status.wait_for(|status| status.failures > 1)).await.unwrap().clone();
         assert_eq!(lacking.last_failure, Some(Failure::Local(LocalFailure::Resources)));
     }
     let mut receipt = named.send(Message::to_topic("t", b"1")).await.unwrap();

@@ -164,7 +164,7 @@ async fn each_bad_certificate_has_its_cause_and_hears_no_byte_of_mqtt() {
         let driver = tokio::spawn(driver);
         assert_eq!(bytes_after_handshake(&listener, server_config(&pair, None)).await, 0, "{what}");
         let mut status = device.status();
-        let status = *soon(status.wait_for(|status| status.failures > 0)).await.unwrap();
+        let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
         assert_eq!(status.last_failure, Some(Failure::Tls(cause)), "{what}");
         driver.abort();
     }
@@ -178,7 +178,7 @@ async fn a_server_that_breaks_the_handshake_is_no_bad_certificate() {
     let _driver = tokio::spawn(driver);
     drop(soon(listener.accept()).await.unwrap());
     let mut status = device.status();
-    let status = *soon(status.wait_for(|status| status.failures > 0)).await.unwrap();
+    let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     assert_eq!(status.last_failure, Some(Failure::Tls(TlsFailure::Handshake)));
 }
 
@@ -203,14 +203,14 @@ async fn a_certificate_that_is_refused_is_known_as_such_and_replaced_from_disk()
     // With TLS 1.3 the device has sent its CONNECT by the time the refusal arrives.
     let (stream, _) = soon(listener.accept()).await.unwrap();
     assert!(soon(TlsAcceptor::from(Arc::clone(&config)).accept(stream)).await.is_err());
-    let then = *soon(status.wait_for(|status| status.failures == 1)).await.unwrap();
+    let then = soon(status.wait_for(|status| status.failures == 1)).await.unwrap().clone();
     assert_eq!(then.last_failure, Some(Failure::Tls(TlsFailure::ClientCertificateRefused)));
 
     // Half a pair is none: the one before stays in use until there is a whole one.
     std::fs::remove_file(&chain_path).unwrap();
     let (stream, _) = soon(listener.accept()).await.unwrap();
     assert!(soon(TlsAcceptor::from(Arc::clone(&config)).accept(stream)).await.is_err());
-    let then = *soon(status.wait_for(|status| status.failures == 2)).await.unwrap();
+    let then = soon(status.wait_for(|status| status.failures == 2)).await.unwrap().clone();
     assert_eq!(then.last_failure, Some(Failure::Tls(TlsFailure::ClientCertificateRefused)));
     put(&certificate(Some(&clients), &["device"], |_| {}));
     let stream = loop {
@@ -241,7 +241,7 @@ async fn a_root_is_exchanged_while_the_device_runs() {
     let config = server_config(&certificate(Some(&new), &[HOST], |_| {}), None);
     assert_eq!(bytes_after_handshake(&listener, Arc::clone(&config)).await, 0);
     let mut status = device.status();
-    let then = *soon(status.wait_for(|status| status.failures > 0)).await.unwrap();
+    let then = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     assert_eq!(then.last_failure, Some(Failure::Tls(TlsFailure::UnknownIssuer)));
     std::fs::write(&roots, old.pem() + &new.pem()).unwrap();
     while bytes_after_handshake(&listener, Arc::clone(&config)).await == 0 {}

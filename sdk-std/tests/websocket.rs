@@ -51,7 +51,7 @@ impl Scene {
 
     async fn failed(&self) -> Status {
         let mut status = self.device.status();
-        *soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap()
+        soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone()
     }
 
     async fn send(&self, payload: &[u8]) -> Receipt {

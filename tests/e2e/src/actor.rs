@@ -112,7 +112,7 @@ impl Actor {
         let mut status = self.device.status();
         let found = tokio::time::timeout(crate::PATIENCE, status.wait_for(wished)).await;
         let found = found.unwrap_or_else(|_| panic!("it never came to this: {what}; now {}", self.device.look()));
-        *found.expect("the device holds the sender")
+        found.expect("the device holds the sender").clone()
     }
 
     /// Waits until the link is up.

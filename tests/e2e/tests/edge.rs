@@ -253,7 +253,7 @@ async fn a_crowd_that_starts_at_once_gets_all_its_signatures() {
         .collect();
     for (device, driver) in crowd {
         let mut status = device.status();
-        let failed = *soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap();
+        let failed = soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone();
         // They came as far as the gateway, which is away.
         assert_eq!(failed.first_failure, Some(Failure::ConnectionRefused));
         soon(device.stop(Duration::ZERO)).await;
