@@ -177,7 +177,8 @@ impl Inner {
         if let Err(error) = self.write(turn, cx) {
             self.write_failed(turn, error, cx);
         }
-        if mem::take(&mut turn.room_freed) {
+        // Where a connection has ended, what was in flight on it may make room.
+        if mem::take(&mut turn.room_freed) || turn.status_changed {
             turn.wakes.extend(self.next_in_turn());
         }
         self.set_alarm(turn);

@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use steadfast::{Builder, Device, Message, Overflow, PublishError, SendError, TrySendError, Undelivered};
-use support::soon;
+use support::{Server, soon};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -86,6 +86,33 @@ async fn while_the_hub_is_away_every_sender_that_waits_gets_in_when_messages_exp
     let ledger = device.ledger();
     assert!(ledger.balances());
     assert_eq!((ledger.accepted, ledger.refused, ledger.evicted, ledger.delivered), (48, 0, 0, 0));
+}
+
+#[tokio::test]
+async fn messages_in_flight_make_room_as_soon_as_their_connection_has_ended() {
+    for (overflow, urgent) in
+        [(Overflow::DropOldest, false), (Overflow::DropOldest, true), (Overflow::DropForUrgent, true)]
+    {
+        let server = Server::start().await;
+        let (device, driver) = server.client().outbox(2, 1_000).overflow(overflow).build().unwrap();
+        let _driver = tokio::spawn(driver);
+        let mut oldest = device.try_send(message(b"1")).unwrap();
+        let mut younger = device.try_send(message(b"2")).unwrap();
+        let mut peer = server.welcome(false).await;
+        peer.publish().await;
+        peer.publish().await;
+        // Both are in flight, and may have arrived: the policy does not drop them.
+        let waiting = waits(&device, 1, urgent).await;
+        let behind = waits(&device, 996, urgent).await;
+        assert_eq!((oldest.outcome(), younger.outcome()), (None, None));
+        // From here on the broker is away.
+        drop((peer, server));
+        soon(waiting).await.unwrap();
+        soon(behind).await.unwrap();
+        assert_eq!(soon(oldest.delivered()).await, Err(Undelivered::Evicted));
+        assert_eq!(soon(younger.delivered()).await, Err(Undelivered::Evicted));
+        assert!(device.ledger().balances());
+    }
 }
 
 #[tokio::test]
