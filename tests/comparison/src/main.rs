@@ -117,12 +117,12 @@ fn id(trial: Trial, peer: &str) -> String {
 fn table(scores: &[(Trial, &str, Score)]) -> String {
     let mut text = String::from(
         "# Comparison\n\nThe same faults for this SDK and for the official Python SDK (`azure-iot-device`), both with \
-         their defaults, both over TLS\nagainst the hub emulator. `cargo xtask comparison` repeats it and writes this \
+         their defaults, both over TLS\nagainst the hub emulator. `cargo xtask comparison` repeats the test and writes this \
          page; the faults are in `tests/comparison`.\n\nRecovered: from the end of the fault until the hub has every \
-         message, or the application knows the change; \"never\" is\n180 s without. Lost: what the hub does not have \
-         then, and of that, what the application was told of. Duplicated:\nmessages the hub has more than once. \
-         Attempts: connections to hub and DPS after the fault began.\n\n| fault | SDK | recovered after | lost | of it \
-         told | duplicated | attempts |\n|---|---|---:|---:|---:|---:|---:|\n",
+         message, or the application knows the change; \"never\" is\n180 s without. Lost: messages the hub does not have \
+         then, and how many of them were reported to the application. Duplicated:\nmessages the hub has more than once. \
+         Attempts: connections to hub and DPS after the fault began.\n\n| fault | SDK | recovered after | lost | \
+         reported | duplicated | attempts |\n|---|---|---:|---:|---:|---:|---:|\n",
     );
     for (trial, peer, score) in scores {
         let (_, name) = PEERS.into_iter().find(|(short, _)| short == peer).unwrap_or(("", ""));
@@ -136,7 +136,7 @@ fn table(scores: &[(Trial, &str, Score)]) -> String {
     }
     text.push_str(
         "\nThe Python SDK has no DPS client that follows a device to another hub and takes one key: an application has \
-         to notice,\nprovision anew and make a new client. It does so here as little as its documentation asks for it.\n",
+         to notice,\nprovision again and make a new client. The one tested here does not, as its documentation does not ask for it.\n",
     );
     text
 }
