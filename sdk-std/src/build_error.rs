@@ -1,4 +1,4 @@
-//! What can be wrong with a description of a device.
+//! Errors in a device's configuration.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,13 +12,13 @@ use steadfast_core::edge::EnvironmentError;
 use crate::proxy::ProxyError;
 use crate::tls::TlsError;
 
-/// Why [`crate::Builder::build`] made no device. Its text says what to do, and has no secret in it.
+/// Why [`crate::Builder::build`] failed. Its text names the remedy and contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// It was not said where the device belongs.
+    /// No service was named.
     NoService,
-    /// It was not said how the device proves who it is.
+    /// No credential was given.
     NoCredential,
     /// The connection string is not usable.
     ConnectionString(ConnectionStringError),
@@ -28,27 +28,27 @@ pub enum BuildError {
     GroupKeyWithoutProvisioning,
     /// A setting of the link is not usable.
     Config(ConfigError),
-    /// A host name is none.
+    /// The host name is invalid.
     Host(Box<str>),
     /// A host was given an empty list of addresses.
     NoAddress(Box<str>),
-    /// An outbox without room.
+    /// The outbox has no room.
     NoOutbox,
     /// An assignment file was named for a device without a registration.
     AssignmentWithoutProvisioning,
-    /// The path of the assignment file is no file's.
+    /// The assignment path does not name a file.
     AssignmentPath(PathBuf),
-    /// The path of the memory file is no file's.
+    /// The back-off path does not name a file.
     BackoffPath(PathBuf),
     /// The settings of TLS are not usable.
     Tls(TlsError),
     /// A key or a password would travel unprotected to this host.
     CredentialWithoutTls(Box<str>),
-    /// A certificate can only be shown with TLS.
+    /// A client certificate needs TLS.
     CertificateWithoutTls,
     /// The proxy is not usable.
     Proxy(ProxyError),
-    /// The environment is none of an IoT Edge module.
+    /// The environment is not that of an IoT Edge module.
     #[cfg(feature = "edge")]
     Edge(EnvironmentError),
     /// The workload API listens on a Unix socket, which this operating system does not have.
@@ -65,15 +65,15 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoService => {
-                f.write_str("say where the device belongs: connection_string, hub, provision_with or broker")
+                f.write_str("name the service: connection_string, hub, provision_with or broker")
             }
             Self::NoCredential => f.write_str(
-                "say how the device proves who it is: shared_key, group_key, signer, client_certificate, password or anonymous",
+                "give the device a credential: shared_key, group_key, signer, client_certificate, password or anonymous",
             ),
             Self::ConnectionString(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
             Self::GroupKeyWithoutProvisioning => {
-                f.write_str("an enrollment group's key needs provision_with; a hub takes the device's own key")
+                f.write_str("an enrollment group's key needs provision_with; a hub needs the device's own key")
             }
             Self::Config(error) => error.fmt(f),
             Self::Host(host) => write!(f, "{host:?} is neither a host name nor an address; leave out scheme and port"),
@@ -87,9 +87,9 @@ impl fmt::Display for BuildError {
             Self::Tls(error) => error.fmt(f),
             Self::CredentialWithoutTls(host) => write!(
                 f,
-                "without TLS the key's token or the password would be readable on the way to {host}; use TLS, or a host on this machine"
+                "without TLS the key's token or the password would be readable on the network to {host}; use TLS, or a host on this machine"
             ),
-            Self::CertificateWithoutTls => f.write_str("a certificate is shown in the TLS handshake; use TLS"),
+            Self::CertificateWithoutTls => f.write_str("a client certificate needs TLS; use TLS"),
             Self::Proxy(error) => error.fmt(f),
             #[cfg(feature = "edge")]
             Self::Edge(error) => error.fmt(f),

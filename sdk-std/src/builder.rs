@@ -27,28 +27,28 @@ pub use self::dps::Dps;
 pub use self::network::Transport;
 use self::proof::Proof;
 
-/// Most messages the outbox holds unless the builder says otherwise.
+/// Default limit of messages in the outbox.
 const OUTBOX_MESSAGES: usize = 1000;
 
-/// Most bytes the outbox holds unless the builder says otherwise.
+/// Default limit of bytes in the outbox.
 const OUTBOX_BYTES: usize = 1 << 20;
 
-/// Room for reported properties, and for answers to method calls, that wait.
+/// Default limits in bytes of queued reported properties, and of queued method responses.
 const SERVICE_BYTES: usize = 128 * 1024;
 
-/// Most method calls that are open unless the builder says otherwise, and whatever it says.
+/// Default and maximum of method calls that are open at a time.
 const METHOD_CALLS: usize = 64;
 const MOST_METHOD_CALLS: usize = 1024;
 
-/// Most publishes without acknowledgement unless the builder says otherwise.
+/// Default limit of publishes in flight.
 const WINDOW: u16 = 100;
 
 /// Describes a device. Made by [`Device::builder`](crate::Device::builder).
 ///
-/// It needs to know where the device belongs ([`connection_string`](Self::connection_string), [`hub`](Self::hub),
-/// [`provision_with`](Self::provision_with) or [`broker`](Self::broker)) and, unless a connection string says it, how
-/// the device proves who it is. A module of IoT Edge knows both from its environment (feature `edge`). The last call of a
-/// kind counts. All else has a default.
+/// It needs a service ([`connection_string`](Self::connection_string), [`hub`](Self::hub),
+/// [`provision_with`](Self::provision_with) or [`broker`](Self::broker)) and, unless a connection string contains it, a
+/// credential. An IoT Edge module gets both from its environment (feature `edge`). The last call of a kind counts. All
+/// other settings have a default.
 #[must_use]
 pub struct Builder {
     pub(crate) config: Config<Box<str>>,
@@ -66,7 +66,7 @@ pub struct Builder {
     transport: Transport,
     port: Option<u16>,
     outbox: Usage,
-    /// Room for reported properties and for answers to method calls that wait.
+    /// Limits of queued reported properties and of queued method responses.
     reports: usize,
     answers: usize,
     method_calls: usize,
@@ -115,10 +115,10 @@ impl Builder {
         }
     }
 
-    /// Takes hub, device, gateway and key from a device's or module's connection string, as the portal shows it.
+    /// Takes hub, device, gateway and key from a device's or module's connection string, as shown in the Azure portal.
     ///
-    /// One with `x509=true` needs [`client_certificate`](Self::client_certificate) beside it; one with a finished
-    /// `SharedAccessSignature` is good as long as that is ([`token`](Self::token)).
+    /// With `x509=true` it also needs [`client_certificate`](Self::client_certificate). With a ready-made
+    /// `SharedAccessSignature` it is valid until that expires ([`token`](Self::token)).
     #[expect(clippy::wildcard_enum_match_arm, reason = "credentials of a later version are given apart")]
     pub fn connection_string(mut self, text: &str) -> Self {
         let parsed = match ConnectionString::parse(text) {
@@ -142,7 +142,7 @@ impl Builder {
         self
     }
 
-    /// Places the device wherever the Device Provisioning Service says, now and whenever it moves.
+    /// Connects to the hub that the Device Provisioning Service assigns, and follows the device when it is moved.
     pub fn provision_with(mut self, dps: Dps) -> Self {
         let Dps { host, id_scope, registration_id, payload, hub_suffix } = dps;
         self.config.service = Service::Provisioned { host, id_scope, registration_id };
@@ -152,7 +152,7 @@ impl Builder {
         self
     }
 
-    /// Places the device at a broker that speaks plain MQTT 3.1.1. Messages to it name their topic.
+    /// Connects to a plain MQTT 3.1.1 broker. Its messages name their topic.
     pub fn broker(mut self, host: &str, client_id: &str) -> Self {
         self.config.service = Service::Broker { host: host.into(), client_id: client_id.into() };
         self.placed = true;
@@ -171,40 +171,41 @@ impl Builder {
         self
     }
 
-    /// Sets the product information shown to the service, at most 128 bytes. Default `steadfast/` and the version.
+    /// Sets the product information sent to the service, at most 128 bytes. Default `steadfast/` and the version.
     pub fn product_info(mut self, text: &str) -> Self {
         self.config.product_info = Some(text.into());
         self
     }
 
-    /// Sets the room in bytes for reported properties that wait, and for answers to method calls that wait. Default
-    /// 131,072 each: the largest answer, and the largest properties twice, which merging takes. Without the
-    /// [subscription](Self::subscriptions) there is none.
+    /// Sets the limits in bytes of queued reported properties, and of queued method responses. Default 131,072 each:
+    /// the largest response, and the largest properties twice, which merging needs. Without the
+    /// [subscription](Self::subscriptions) nothing is reserved.
     pub const fn service_room(mut self, reports: usize, answers: usize) -> Self {
         self.reports = reports;
         self.answers = answers;
         self
     }
 
-    /// Sets how many method calls can be open at a time, 1 to 1,024: more are answered with 503. Default 64. Each takes
-    /// some 100 bytes, where methods are [subscribed](Self::subscriptions) to.
+    /// Sets the maximum of method calls open at a time, 1 to 1,024: further calls are answered with 503. Default 64.
+    /// Each takes some 100 bytes if methods are [subscribed](Self::subscriptions) to.
     ///
-    /// A call is open from its coming until its answer is given, or 300 s. [`Methods`](crate::Methods) works on all that are
-    /// open at the same time.
+    /// A call is open from its arrival until it is answered, for at most 300 s. [`Methods`](crate::Methods) runs the
+    /// handlers of all open calls concurrently.
     pub const fn method_calls(mut self, most: usize) -> Self {
         self.method_calls = most;
         self
     }
 
-    /// Allows an operator to give orders by the twin and by a method: to register anew, to spread, to log more. Default
-    /// none; see [`steadfast_core::iothub::operator_commands`] for their form and [`Device::next_operator_command`](crate::Device::next_operator_command).
+    /// Allows operator commands by desired property and direct method: register again, set the jitter window, log more.
+    /// Default none; see [`steadfast_core::iothub::operator_commands`] for their format and
+    /// [`Device::next_operator_command`](crate::Device::next_operator_command).
     pub const fn allow_operator_commands(mut self, orders: OperatorCommands) -> Self {
         self.orders = orders;
         self
     }
 
-    /// Sets the subscriptions to hold whenever the link is up. Default none; what comes is taken with
-    /// [`Device::receive`](crate::Device::receive).
+    /// Sets the subscriptions that the link keeps while it is up. Default none;
+    /// [`Device::receive`](crate::Device::receive) returns the messages.
     pub const fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
         self.config.subscriptions = subscriptions;
         self
@@ -228,14 +229,14 @@ impl Builder {
         self
     }
 
-    /// Sets how long a message is of use that does not say so itself. Default: for ever.
+    /// Sets the expiry of messages that have none of their own. Default: messages do not expire.
     pub const fn expiry(mut self, span: Duration) -> Self {
         self.config.session.expiry = Some(span);
         self
     }
 
-    /// Sets whether telemetry that brings no creation time gets that of its acceptance (`$.ctime`), so that a message that
-    /// waits out an outage keeps its time. Default false.
+    /// Sets whether telemetry without a creation time gets the time of its acceptance (`$.ctime`), so that a message
+    /// keeps its time through an outage. Default false.
     ///
     /// The clock is the system's as it was when the latest attempt began, in whole seconds: a stamp may be up to a second
     /// early.
@@ -244,8 +245,8 @@ impl Builder {
         self
     }
 
-    /// Sets after how many connections in a row that ended with one message alone in flight it is set aside. Default:
-    /// never.
+    /// Sets after how many connections in a row that ended with one message alone in flight it is dead-lettered.
+    /// Default: never.
     pub const fn poison_threshold(mut self, connections: u8) -> Self {
         self.config.session.poison_threshold = Some(connections);
         self
@@ -269,7 +270,7 @@ impl Builder {
         self
     }
 
-    /// Sets how long the link waits for each answer.
+    /// Sets the link's timeouts.
     pub const fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.config.session.timeouts = timeouts;
         self
@@ -287,21 +288,21 @@ impl Builder {
         self
     }
 
-    /// Keeps the assignment in this file, readable by its owner alone, so that a restart goes straight to the hub.
+    /// Stores the assignment in this file, readable by its owner alone, so that the device connects directly to its hub
+    /// after a restart.
     ///
-    /// The file is replaced as a whole. One that is damaged or another device's counts as none. Default: it is not kept.
-    /// Beside it, with `.back-off` after its name, lies the [back-off file](Self::backoff_file), unless that has
-    /// a place of its own.
+    /// The file is replaced atomically. A damaged file, or one of another device, is ignored. Default: not stored. The
+    /// [back-off file](Self::backoff_file) is stored beside it, with the suffix `.back-off`, unless that has its own
+    /// path.
     pub fn assignment_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.assignment = Some(path.into());
         self
     }
 
-    /// Keeps in this file what the back-off is to remember across a power cut, so that a device that restarts in an
-    /// outage does not come back as a new one.
+    /// Stores the back-off state in this file, so that a restart during an outage does not reset the back-off.
     ///
-    /// It is written a few times in an outage, and replaced as a whole. One that is damaged or another device's counts
-    /// as none. Default: beside the [assignment](Self::assignment_file) when that is kept, else nowhere.
+    /// It is written a few times per outage, and replaced atomically. A damaged file, or one of another device, is
+    /// ignored. Default: beside the [assignment](Self::assignment_file) if that is stored, else not stored.
     pub fn backoff_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.memory = Some(path.into());
         self
@@ -309,7 +310,7 @@ impl Builder {
 
     /// Sets the seed of the jitter, for tests that repeat themselves. Default: the operating system's randomness.
     ///
-    /// One seed for several devices brings them back in step, as far as their names do not set them apart.
+    /// Devices with the same seed reconnect in step, unless their names differ.
     pub const fn seed(mut self, seed: Seed) -> Self {
         self.seed = Some(seed);
         self
@@ -321,7 +322,7 @@ impl Builder {
     }
 }
 
-/// Shows where the device belongs, and neither key nor password.
+/// Shows the service, and neither key nor password.
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")

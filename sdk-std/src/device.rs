@@ -1,4 +1,4 @@
-//! The handle an application holds.
+//! The application's handle of a device.
 
 use std::fmt;
 use std::future::Future;
@@ -24,11 +24,11 @@ use crate::receipt::{Receipt, Undelivered};
 use crate::shared::{End, Shared, wake};
 use crate::status::Status;
 
-/// A device's handle, cheap to clone and good for the device's whole life: whatever happens to connections, hubs and
-/// tokens, it never has to be made again.
+/// A device's handle, cheap to clone and valid for the device's whole life: it survives every change of connection, hub
+/// and token.
 ///
-/// It talks to the [`crate::Driver`] made with it, which does the work. Dropping all handles stops nothing: the driver
-/// goes on until it is dropped or the link was [stopped](Self::stop).
+/// The [`crate::Driver`] made with it does the work. Dropping all handles stops nothing: the driver continues until it
+/// is dropped or the link is [stopped](Self::stop).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -81,11 +81,11 @@ impl Device {
         Builder::new()
     }
 
-    /// Queues a message, when there is room for it: first come, first served, those with something urgent before others.
+    /// Queues a message, and waits for room if necessary: senders are served in order, those of urgent messages first.
     ///
-    /// What it returns is accepted, in every state of the link: it is sent as soon as the link is up, again after every
-    /// interruption, and ends in exactly one outcome, which the [`Receipt`] tells. Take a
-    /// [`&Telemetry`](crate::Telemetry), or a [`Message`] to write topic or properties oneself.
+    /// On return the message is accepted, in every state of the link: it is sent as soon as the link is up, again after
+    /// every interruption, and ends in exactly one outcome, which the [`Receipt`] reports. Pass a
+    /// [`&Telemetry`](crate::Telemetry), or a [`Message`] with its own topic or properties.
     ///
     /// Cancel-safe: a future dropped before its end has queued nothing.
     ///
@@ -95,7 +95,7 @@ impl Device {
         Sending { shared: &self.shared, message: message.into(), ticket: None }
     }
 
-    /// Queues a message if there is room for it at once and nobody waits for room.
+    /// Queues a message if there is room for it now and no other sender waits for room.
     ///
     /// # Errors
     /// [`TrySendError::Full`] when [`send`](Self::send) would wait; otherwise as there.
@@ -118,12 +118,12 @@ impl Device {
         }
     }
 
-    /// Subscribes to a topic filter of a broker, now or once the link is up, and again whenever the broker has lost the
-    /// session. What comes is taken with [`receive`](Self::receive).
+    /// Subscribes to a topic filter of a broker, now or once the link is up, and again after the broker has lost the
+    /// session. [`receive`](Self::receive) returns its messages.
     ///
-    /// The broker's answer is an event: [`LinkEvent::Subscribed`](crate::LinkEvent::Subscribed) with the level it granted, or
-    /// [`LinkEvent::SubscriptionRefused`](crate::LinkEvent::SubscriptionRefused), after which the filter is asked for again on
-    /// the next connection. The table holds 16 filters of 4 KiB in all and does not outlive the process: subscribe after
+    /// The broker's answer is an event: [`LinkEvent::Subscribed`](crate::LinkEvent::Subscribed) with the granted QoS,
+    /// or [`LinkEvent::SubscriptionRefused`](crate::LinkEvent::SubscriptionRefused), after which the link subscribes
+    /// again on the next connection. The table has room for 16 filters with 4 KiB in total, in memory: subscribe after
     /// each start, best before the driver runs.
     ///
     /// # Errors
@@ -132,23 +132,23 @@ impl Device {
         self.shared.command(|inner| inner.link.subscribe(filter, qos, clock::now()))
     }
 
-    /// Ends the subscription to a filter of a broker; [`LinkEvent::Unsubscribed`](crate::LinkEvent::Unsubscribed) says when
-    /// the broker holds it no longer. Returns `None` when there is no such subscription.
+    /// Ends the subscription to a filter of a broker; [`LinkEvent::Unsubscribed`](crate::LinkEvent::Unsubscribed)
+    /// confirms it. Returns `None` if there is no such subscription.
     #[expect(clippy::must_use_candidate, reason = "the end of the subscription is the point")]
     pub fn unsubscribe(&self, filter: &str) -> Option<SubscriptionId> {
         self.shared.command(|inner| inner.link.unsubscribe(filter, clock::now()))
     }
 
-    /// Returns the status, to look at or to wait for changes of.
+    /// Returns the status as a watch channel, to read or to await changes.
     ///
-    /// It changes with the state of the link and what it waits for, not with each message: `queued` and `in_flight` are
-    /// those of the latest change. Instants in it are on the clock of [`now`](Self::now).
+    /// It changes with the link's state and deadlines, not with each message: `queued` and `in_flight` are those at the
+    /// latest change. Instants in it are on the clock of [`now`](Self::now).
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status()
     }
 
-    /// Returns a fresh look at the link, with the queue as it is.
+    /// Returns the current status of the link, with the current queue.
     #[must_use]
     pub fn look(&self) -> Status {
         let inner = self.shared.lock();
@@ -163,7 +163,7 @@ impl Device {
 
     /// Listens to the events of the link from here on, those of single messages included.
     ///
-    /// A listener more than 256 events behind is told how many it missed.
+    /// A listener more than 256 events behind gets the number of events it missed.
     #[must_use]
     pub fn events(&self) -> broadcast::Receiver<Event> {
         self.shared.events()
@@ -171,9 +171,9 @@ impl Device {
 
     /// Waits for the next message from the service.
     ///
-    /// Each message is given out once, whoever asks. Up to 50 that are owed an acknowledgement, as many as a hub keeps for
-    /// a device, and 64 others wait; more of the former come again on a later connection, more of the latter are dropped
-    /// with a warning. Returns `None` when the driver has ended and no message waits.
+    /// Each message is delivered once, to one caller. Up to 50 messages that need an acknowledgement (a hub queues as
+    /// many for a device) and 64 others are queued; more of the former are redelivered on a later connection, more of
+    /// the latter are dropped with a warning. Returns `None` when the driver has ended and no message is queued.
     ///
     /// Cancel-safe: a future dropped before its end has taken nothing.
     pub async fn receive(&self) -> Option<Inbound> {
@@ -192,7 +192,7 @@ impl Device {
                 }
                 if inner.end.is_some() {
                     drop(inner);
-                    // The others who wait are to learn it too.
+                    // Wakes the other receivers too.
                     self.shared.arrived.notify_one();
                     return None;
                 }
@@ -201,7 +201,7 @@ impl Device {
         }
     }
 
-    /// Returns the books: at every instant, accepted = delivered + queued + expired + evicted + rejected.
+    /// Returns the ledger: at every instant, accepted = delivered + queued + expired + evicted + rejected.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         self.shared.lock().ledger()
@@ -222,8 +222,8 @@ impl Device {
     /// Returns copies of the messages that wait or are in flight, the urgent ones before the others, and each the oldest
     /// first.
     ///
-    /// After [`stop`](Self::stop), or once the driver was dropped, these are the messages left over: keep them, or tell
-    /// whom they were from.
+    /// After [`stop`](Self::stop), or once the driver was dropped, these are the undelivered messages: store them, or
+    /// notify their senders.
     #[must_use]
     pub fn queued(&self) -> Vec<Queued> {
         let inner = self.shared.lock();
@@ -242,15 +242,15 @@ impl Device {
         all
     }
 
-    /// Orders a registration with the Device Provisioning Service, as after an operator's word that the device moves.
+    /// Registers with the Device Provisioning Service, such as when an operator has moved the device.
     ///
-    /// What is in flight is drained first. Without effect when the hub is configured, or while the link is stopped.
+    /// Messages in flight are drained first. Without effect for a configured hub, or while the link is stopped.
     /// Registrations are billed.
     pub fn reprovision(&self) {
         self.shared.command(|inner| inner.link.reprovision(clock::now()));
     }
 
-    /// Takes the operator's hint over how long the fleet should spread when the service is overloaded; zero for none.
+    /// Sets the operator's jitter window for an overloaded service; zero for none.
     ///
     /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
     /// [`RetryPolicy::jitter_cap`](crate::RetryPolicy) counts.
@@ -258,21 +258,21 @@ impl Device {
         self.shared.command(|inner| inner.link.set_spread(spread, clock::now()));
     }
 
-    /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
+    /// Plans a move before the service shuts down: the fleet disconnects and reconnects within `spread`.
     ///
-    /// The link draws its moment, stays up until then, drains, leaves in order and comes back. With
-    /// [`ServiceKind::Provisioning`] it asks the Device Provisioning Service for its hub on the way. Without effect while the
-    /// link is stopped.
+    /// The link draws a random moment, stays up until then, drains, sends DISCONNECT and reconnects. With
+    /// [`ServiceKind::Provisioning`] it first asks the Device Provisioning Service for its hub. Without effect while
+    /// the link is stopped.
     pub fn move_within(&self, spread: Duration, by: ServiceKind) {
         self.shared.command(|inner| inner.link.move_within(spread, by, clock::now()));
     }
 
-    /// Stops the link: sends and awaits what is queued, for `drain` at most while the link is up, leaves with
-    /// DISCONNECT, and ends the driver. Returns the books.
+    /// Stops the link: sends queued messages and awaits their acknowledgements, for at most `drain` while the link is
+    /// up, sends DISCONNECT, and ends the driver. Returns the ledger.
     ///
-    /// Messages still queued then are told to their receipts as [`Undelivered::StillQueued`] and stay readable by
-    /// [`queued`](Self::queued). Messages sent meanwhile are still accepted; after the end, none are. A driver that was
-    /// never polled is taken as ended.
+    /// The receipts of messages still queued then report [`Undelivered::StillQueued`]; [`queued`](Self::queued) returns
+    /// these messages. Messages sent during the drain are still accepted; later ones are not. A driver that was never
+    /// polled counts as ended.
     ///
     /// Cancel-safe in that the link stops all the same.
     pub async fn stop(&self, drain: Duration) -> Ledger {
@@ -309,7 +309,7 @@ impl fmt::Debug for Device {
 pub struct Sending<'d, 'm> {
     shared: &'d Arc<Shared>,
     message: Message<'m>,
-    /// The place in the queue for room.
+    /// The place in the queue of waiting senders.
     ticket: Option<u64>,
 }
 
@@ -417,7 +417,7 @@ impl From<PublishError> for SendError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrySendError {
-    /// There is no room at present, or others wait for it.
+    /// There is no room now, or others wait for it.
     Full,
     /// Waiting would not help.
     Refused(SendError),

@@ -1,8 +1,8 @@
-//! A device on Linux that always finds its Azure IoT hub again and never loses an accepted message.
+//! An Azure IoT device SDK for Linux that always reconnects to its hub and never loses an accepted message.
 //!
-//! [`Device::builder`] takes a description and gives two things: a [`Device`], the handle to send and receive with, and
-//! a [`Driver`], the future that does the work on tokio and rustls. What is decided, and when, is decided by
-//! [`steadfast_core`]; see there for the state machine, and [`RetryPolicy`] for the back-off.
+//! [`Device::builder`] returns a [`Builder`], which makes a [`Device`], the handle to send and receive with, and a
+//! [`Driver`], the future that does the work on tokio and rustls. The state machine in [`steadfast_core`] makes all
+//! decisions; [`RetryPolicy`] describes the back-off.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -19,7 +19,7 @@
 //!
 //! // Waits for room in the outbox, whatever the network does.
 //! let mut receipt = device.send(&Telemetry::json(r#"{"celsius":21.5}"#)).await?;
-//! // Waits for the hub's acknowledgement, after however many reconnections.
+//! // Waits for the hub's acknowledgement, across any number of reconnections.
 //! receipt.delivered().await?;
 //!
 //! println!("{}", device.look());
@@ -28,11 +28,12 @@
 //! # }
 //! ```
 //!
-//! # What can be relied on
+//! # Guarantees
 //!
 //! * A message that [`Device::send`] has accepted is sent until the service acknowledges it, in the order of
-//!   acceptance, across reconnections and moves to other hubs, unless it expires or the application chose to let newer
-//!   ones take its place. [`Device::ledger`] accounts for every one. The outbox is in memory: it ends with the process.
+//!   acceptance, across reconnections and moves to other hubs, unless it expires or is evicted under the outbox policy
+//!   that the application chose. [`Device::ledger`] accounts for every message. The outbox is in memory and ends with
+//!   the process.
 //! * Certificates are verified, always. The application's choice of a process-wide cryptography provider is neither
 //!   needed nor changed.
 //! * Futures of this crate can be dropped at any time without losing a message or a place in the queue of others.

@@ -7,7 +7,7 @@ use steadfast_core::{Destination, Message, Priority};
 
 /// A telemetry message for an IoT hub: a body and properties.
 ///
-/// Each property is percent-encoded when it is added, so that none can end up as another one.
+/// Each property is percent-encoded when it is added, so that no value can become another property.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,7 +18,7 @@ use steadfast_core::{Destination, Message, Priority};
 ///     .expires_after(Duration::from_secs(3600));
 /// assert_eq!(reading.properties(), "$.ct=application%2Fjson&$.ce=utf-8&room=a%26b");
 ///
-/// // It goes before everything that waits and is not an alarm.
+/// // It is sent before everything queued that is not urgent.
 /// let alarm = Telemetry::json(r#"{"pressure":"high"}"#).component("boiler")?.urgent();
 /// # Ok::<(), steadfast::BagError>(())
 /// ```
@@ -32,37 +32,40 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
-    /// Makes a message without properties. The hub takes at most 262,144 bytes: the body, the values of system
-    /// properties, names and values of application properties, the 16 bytes of the message id made for a message without
-    /// one, and the 24 of a creation time stamped on it. What is larger is refused before it is accepted, with
-    /// [`PublishError::TooLarge`](crate::PublishError::TooLarge). Properties travel in the topic, which has room for 65,151
-    /// bytes of them, percent-encoded; longer ones are [`PublishError::LongProperties`](crate::PublishError::LongProperties).
+    /// Makes a message without properties. The hub accepts at most 262,144 bytes: the body, the values of system
+    /// properties, names and values of application properties, the 16 bytes of the message id made for a message
+    /// without one, and the 24 of a creation time stamped on it. A larger message is not accepted:
+    /// [`PublishError::TooLarge`](crate::PublishError::TooLarge). Properties travel in the topic, which has room for
+    /// 65,151 bytes of them, percent-encoded; longer ones are
+    /// [`PublishError::LongProperties`](crate::PublishError::LongProperties).
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), ..Self::default() }
     }
 
-    /// Makes a message whose body is JSON in UTF-8 and says so, which routing on the body needs.
+    /// Makes a message whose body is JSON in UTF-8, with the content type and encoding that message routing on the body
+    /// needs.
     pub fn json(text: impl Into<String>) -> Self {
         Self { payload: text.into().into_bytes(), bag: property_bag::JSON.to_owned(), ..Self::default() }
     }
 
-    /// Makes a message whose body is `value` as JSON in UTF-8, and says so, which routing on the body needs.
+    /// Makes a message whose body is `value` as JSON in UTF-8, with the content type and encoding that message routing
+    /// on the body needs.
     ///
     /// # Errors
-    /// That of `serde_json` when the value cannot be written, such as a map whose keys are no strings.
+    /// That of `serde_json` if the value cannot be serialised, such as a map whose keys are not strings.
     #[cfg(feature = "json")]
     pub fn json_of(value: &(impl serde::Serialize + ?Sized)) -> Result<Self, serde_json::Error> {
         let payload = serde_json::to_vec(value)?;
         Ok(Self { payload, bag: property_bag::JSON.to_owned(), ..Self::default() })
     }
 
-    /// Makes a message whose body is CBOR and says so.
+    /// Makes a message whose body is CBOR, with that content type.
     pub fn cbor(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: payload.into(), bag: property_bag::CBOR.to_owned(), ..Self::default() }
     }
 
-    /// Sends the message before everything queued that is not urgent and has not been sent, after a reconnection and a
-    /// move too. Urgent messages keep their order among themselves.
+    /// Sends the message before all unsent messages that are not urgent, also after a reconnection or a move. Urgent
+    /// messages keep their order among themselves.
     pub fn urgent(self) -> Self {
         Self { priority: Priority::Urgent, ..self }
     }
@@ -75,7 +78,7 @@ impl Telemetry {
         self.add(key.len() + value.len(), |bag| bag.property(key, value))
     }
 
-    /// Sets the message id in place of the one made for each message.
+    /// Sets the message id instead of a generated one.
     ///
     /// # Errors
     /// [`BagError`] for a bad id or a second one.
@@ -133,8 +136,8 @@ impl Telemetry {
         self.add(24, |bag| bag.created_at(unix_ms))
     }
 
-    /// Sets when the message is of no more use to whoever reads it from the hub, a UTC time such as
-    /// `2020-04-10T05:24:22.471Z`; [`expires_after`](Self::expires_after) ends the wait for its delivery.
+    /// Sets the absolute expiry time for consumers of the message, a UTC time such as `2020-04-10T05:24:22.471Z`.
+    /// [`expires_after`](Self::expires_after) limits the wait for its delivery.
     ///
     /// # Errors
     /// [`BagError`] for another form or a second one.
@@ -158,12 +161,12 @@ impl Telemetry {
         self.add(name.len(), |bag| bag.output_name(name))
     }
 
-    /// Sets how long the message is of use, counted from its acceptance. Default: what the device's builder says.
+    /// Sets the expiry, counted from acceptance. Default: that of the device's builder.
     pub fn expires_after(self, span: Duration) -> Self {
         Self { expires_after: Some(span), ..self }
     }
 
-    /// Returns how soon the message goes out.
+    /// Returns the message's priority.
     #[must_use]
     pub const fn priority(&self) -> Priority {
         self.priority
@@ -175,13 +178,13 @@ impl Telemetry {
         &self.payload
     }
 
-    /// Returns the properties as they stand in the topic.
+    /// Returns the properties as encoded in the topic.
     #[must_use]
     pub fn properties(&self) -> &str {
         &self.bag
     }
 
-    /// Appends what `write` writes, in a bag of its own, unless its key is there already.
+    /// Appends the property that `write` writes, unless its key exists already.
     fn add(
         mut self,
         size: usize,

@@ -1,4 +1,4 @@
-//! What became of a message.
+//! The outcome of a message.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,15 +12,15 @@ use steadfast_core::{DropReason, MessageId};
 
 use crate::shared::Shared;
 
-/// A message that was accepted will not be delivered, or nobody works on it any more.
+/// Why an accepted message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Undelivered {
     /// Its time ran out. It may have arrived all the same, if it had been sent before.
     Expired,
-    /// It made room for a newer one.
+    /// It was evicted to make room for a newer one.
     Evicted,
-    /// It was set aside, since every connection ended that it was sent on.
+    /// It was dead-lettered, since every connection on which it was sent ended.
     Rejected,
     /// The link was stopped while the message was queued: [`crate::Device::queued`] still has it.
     StillQueued,
@@ -32,8 +32,8 @@ impl fmt::Display for Undelivered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Expired => "the message expired before it was delivered",
-            Self::Evicted => "the message made room for a newer one",
-            Self::Rejected => "the message was set aside: every connection ended that it was sent on",
+            Self::Evicted => "the message was evicted to make room for a newer one",
+            Self::Rejected => "the message was dead-lettered: every connection on which it was sent ended",
             Self::StillQueued => "the link was stopped while the message was queued",
             Self::DriverDropped => "the driver was dropped while the message was queued",
         })
@@ -43,7 +43,7 @@ impl fmt::Display for Undelivered {
 impl std::error::Error for Undelivered {}
 
 impl From<DropReason> for Undelivered {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else a later version drops, it sets aside")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a reason that a later version adds counts as rejected")]
     fn from(reason: DropReason) -> Self {
         match reason {
             DropReason::Expired => Self::Expired,
@@ -53,7 +53,7 @@ impl From<DropReason> for Undelivered {
     }
 }
 
-/// The claim to learn what became of an accepted message.
+/// A future for the outcome of an accepted message.
 ///
 /// Await it, or [`delivered`](Self::delivered), for the one outcome: `Ok` once the service has acknowledged the message.
 /// Dropping the receipt changes nothing for the message.
@@ -81,7 +81,7 @@ impl Receipt {
     /// Cancel-safe: a future dropped before its end loses nothing.
     ///
     /// # Errors
-    /// [`Undelivered`] tells why the message was not delivered.
+    /// [`Undelivered`]: why the message was not delivered.
     pub async fn delivered(&mut self) -> Result<(), Undelivered> {
         self.await
     }
@@ -115,7 +115,7 @@ impl Drop for Receipt {
     }
 }
 
-/// The receipts that live and have not been told their outcome.
+/// The receipts that still wait for their outcome.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts(HashMap<u64, Claim, BuildHasherDefault<IdHasher>>);
 
@@ -125,7 +125,7 @@ enum Claim {
     Settled(Result<(), Undelivered>),
 }
 
-/// Room below which an empty table is kept.
+/// Capacity up to which an empty table is kept.
 const KEPT_CLAIMS: usize = 64;
 
 impl Receipts {
@@ -155,7 +155,7 @@ impl Receipts {
         }
     }
 
-    /// Takes the outcome, or leaves word to be woken.
+    /// Takes the outcome, or registers the waker.
     fn claim(&mut self, id: MessageId, waker: Option<&Waker>) -> Option<Result<(), Undelivered>> {
         match self.0.get_mut(&id.get()) {
             Some(Claim::Open(waiting)) => {
@@ -172,7 +172,7 @@ impl Receipts {
                 self.forget(id);
                 Some(outcome)
             }
-            // Every live receipt without an outcome has its claim.
+            // Every live receipt without an outcome has its entry.
             None => Some(Err(Undelivered::DriverDropped)),
         }
     }
@@ -185,7 +185,7 @@ impl Receipts {
     }
 }
 
-/// Message ids follow each other: a multiplication spreads them, and nobody outside chooses them.
+/// Message ids are consecutive and not chosen by anybody outside: a multiplication distributes them well enough.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 

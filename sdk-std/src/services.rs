@@ -13,22 +13,22 @@ use crate::clock;
 use crate::device::Device;
 use crate::shared::Shared;
 
-/// Most changes of desired properties that wait for the application. With more the whole twin is asked for instead.
+/// Limit of queued desired property patches. Beyond it the whole twin is requested instead.
 const CHANGES: usize = 16;
 
-/// Most orders of an operator that wait for the application; of more the latest count.
+/// Limit of queued operator commands; beyond it the oldest is dropped.
 const ORDERS: usize = 16;
 
 /// The twin as the service sent it.
 pub type Twin = TwinDocument<String>;
 
-/// What [`Device::desired`] tells.
+/// Desired properties, from [`Device::desired`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Desired {
-    /// All desired properties: what is not in it is not desired any more.
+    /// All desired properties: properties that are not in it were removed.
     Full(Twin),
-    /// A change to what was told before.
+    /// A patch to the properties delivered before.
     Patch {
         /// Version of the desired properties after it.
         version: u64,
@@ -48,15 +48,15 @@ impl Desired {
     }
 }
 
-/// Why the twin was not got, or reported properties are not with the service.
+/// Why a twin read or a report of properties failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TwinError {
-    /// The service refused with this HTTP-like status, which trying again does not change.
+    /// The service refused with this HTTP-like status; a retry would not help.
     Refused(u16),
-    /// The connection ended each time the twin was awaited: it may be larger than the link takes.
+    /// Each connection ended before the twin arrived: it may be larger than the link accepts.
     GivenUp,
-    /// The device does not subscribe to twin answers.
+    /// The device does not subscribe to twin responses.
     NotSubscribed,
     /// The link was stopped, or its driver dropped.
     Ended,
@@ -67,9 +67,9 @@ impl fmt::Display for TwinError {
         match self {
             Self::Refused(status) => write!(f, "the service refused with status {status}"),
             Self::GivenUp => f.write_str("the connection ended each time the twin was awaited"),
-            Self::NotSubscribed => {
-                f.write_str("the device does not subscribe to twin answers; ask for that when building it")
-            }
+            Self::NotSubscribed => f.write_str(
+                "the device does not subscribe to twin responses; set Subscriptions::twin_responses when building it",
+            ),
             Self::Ended => f.write_str("the link was stopped or its driver dropped"),
         }
     }
@@ -77,24 +77,24 @@ impl fmt::Display for TwinError {
 
 impl std::error::Error for TwinError {}
 
-/// What the services keep for the application.
+/// Queues between the services and the application.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     changes: VecDeque<Desired>,
-    /// Changes were more than the application took: the whole twin is to come.
+    /// Patches overflowed the queue: the whole twin follows.
     behind: bool,
-    /// It was asked for.
+    /// It was requested.
     catching_up: bool,
-    /// Version of what was queued last.
+    /// The version that was queued last.
     queued: Option<u64>,
     calls: VecDeque<Waiting>,
-    /// Most calls that wait for the application.
+    /// Limit of queued calls.
     most_calls: usize,
     orders: VecDeque<OperatorCommand>,
     reports: HashMap<u32, Claim>,
     /// Calls of [`Device::get_twin`] that wait.
     askers: usize,
-    /// How many answers to them there were, and the latest.
+    /// The number of answers to them, and the latest.
     answers: u64,
     answer: Option<Result<Twin, TwinError>>,
 }
@@ -106,7 +106,7 @@ struct Waiting {
     payload: Vec<u8>,
 }
 
-/// Reported properties that somebody wants to hear of.
+/// Reports whose outcome is awaited.
 #[derive(Debug)]
 struct Claim {
     holders: usize,
@@ -150,7 +150,7 @@ impl Services {
 
     pub(crate) fn take_call(&mut self, id: CallId, name: String, payload: &[u8]) {
         if self.calls.len() >= self.most_calls {
-            // The link bounds those that are open: nobody waits for the oldest any more.
+            // The link limits open calls, so the oldest queued call has ended.
             self.calls.pop_front();
         }
         self.calls.push_back(Waiting { id, name, payload: payload.to_vec() });
@@ -161,7 +161,7 @@ impl Services {
         self.calls.clear();
     }
 
-    /// Takes note of an event; returns whether somebody may wait for it.
+    /// Records an event; returns whether a task may wait for it.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all others are the link's")]
     pub(crate) fn take_event(&mut self, event: &Event) -> bool {
         match *event {
@@ -193,7 +193,7 @@ impl Services {
 }
 
 impl Device {
-    /// Asks for the twin and waits for it, across reconnections.
+    /// Requests the twin and waits for it, across reconnections.
     ///
     /// Cancel-safe.
     ///
@@ -225,9 +225,9 @@ impl Device {
 
     /// Waits for the next change of desired properties.
     ///
-    /// After a connection that missed changes, after a gap, and when the application lags behind, it is all of them. No
-    /// version is told twice and none is skipped. Each change is given out once, whoever asks. Returns `None` when the
-    /// driver has ended and nothing waits.
+    /// After missed patches, and when the application lags behind, it returns all desired properties. No version is
+    /// delivered twice and none is skipped. Each is delivered once, to one caller. Returns `None` when the driver has
+    /// ended and nothing is queued.
     ///
     /// Cancel-safe: a future dropped before its end has taken nothing.
     pub async fn desired(&self) -> Option<Desired> {
@@ -248,8 +248,8 @@ impl Device {
 
     /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
     ///
-    /// It can be called in every state of the link. What waits is merged: per path the last write counts. The claim
-    /// returned tells the outcome; dropping it changes nothing.
+    /// It can be called in every state of the link. Queued patches are merged: the last write to a path wins. The
+    /// returned future has the outcome; dropping it changes nothing.
     ///
     /// # Errors
     /// [`ReportError`]; nothing was queued.
@@ -265,8 +265,8 @@ impl Device {
 
     /// Waits for the next method call.
     ///
-    /// Each is given out once, whoever asks; [`crate::Methods`] does so for an application with a handler for each
-    /// method. Returns `None` when the driver has ended.
+    /// Each call is delivered once, to one caller; [`crate::Methods`] dispatches calls to a handler for each method.
+    /// Returns `None` when the driver has ended.
     ///
     /// Cancel-safe: a future dropped before its end has taken nothing.
     pub async fn next_call(&self) -> Option<MethodCall> {
@@ -280,17 +280,17 @@ impl Device {
         Some(MethodCall { waiting, shared: Arc::clone(shared), answered: false })
     }
 
-    /// Tells the version of desired properties the application has applied, kept from before a restart, so that it is
-    /// not told again. Of use before the first connection.
+    /// Sets the version of desired properties that the application had applied before a restart, so that it is not
+    /// delivered again. Call it before the first connection.
     pub fn restore_desired_version(&self, version: u64) {
         self.shared().command(|inner| inner.link.restore_desired_version(version));
     }
 
-    /// Waits for the next order of an operator; see [`crate::Builder::allow_operator_commands`].
+    /// Waits for the next operator command; see [`crate::Builder::allow_operator_commands`].
     ///
-    /// OperatorCommands to register or to spread have been carried out by then; one about the log is for the application. Each is
-    /// given out once, whoever asks; up to 16 wait, and of more the latest count. Returns `None` when the driver has ended
-    /// and no order waits.
+    /// The link has already executed commands to register or to set the jitter window; the application executes one
+    /// about the log. Each is delivered once, to one caller; up to 16 are queued, beyond that the oldest is dropped.
+    /// Returns `None` when the driver has ended and no command is queued.
     ///
     /// Cancel-safe: a future dropped before its end has taken nothing.
     pub async fn next_operator_command(&self) -> Option<OperatorCommand> {
@@ -316,7 +316,7 @@ impl Drop for Asker<'_> {
     }
 }
 
-/// The claim to learn what became of reported properties.
+/// A future for the outcome of reported properties.
 #[must_use = "dropping the claim gives up learning whether the service has the properties"]
 pub struct Report {
     shared: Arc<Shared>,
@@ -324,7 +324,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Waits until the service has the properties; returns their version, when the service told it.
+    /// Waits until the service has the properties; returns their version if the service sent it.
     ///
     /// Cancel-safe.
     ///
@@ -359,7 +359,7 @@ impl fmt::Debug for Report {
     }
 }
 
-/// A method call. Dropped without an answer it is answered with 500.
+/// A method call. If it is dropped without an answer, it is answered with 500.
 pub struct MethodCall {
     waiting: Waiting,
     shared: Arc<Shared>,
@@ -382,8 +382,8 @@ impl MethodCall {
     /// Answers with a status, usually an HTTP-like one, and a body of JSON or nothing.
     ///
     /// # Errors
-    /// [`RespondError`] when the call's connection has ended, which the caller was told, or the body does not fit or is no
-    /// JSON; the answer is not sent, to this call or any other. A caller who still waits is answered with 500.
+    /// [`RespondError`] if the call's connection has ended, which the caller sees as an error, or the body does not fit
+    /// or is not JSON; the answer is not sent, to this call or any other. A caller that still waits gets 500.
     pub fn respond(mut self, status: u16, body: &[u8]) -> Result<(), RespondError> {
         let taken = self.shared.command(|inner| inner.link.respond(self.waiting.id, status, body, clock::now()));
         self.answered = taken.is_ok();
@@ -394,7 +394,7 @@ impl MethodCall {
 impl Drop for MethodCall {
     fn drop(&mut self) {
         if !self.answered {
-            // Nobody waits for the answer if it cannot be given.
+            // If the answer cannot be sent, no caller waits for it.
             let _ = self.shared.command(|inner| inner.link.respond(self.waiting.id, 500, b"", clock::now()));
         }
     }

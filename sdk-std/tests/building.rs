@@ -31,10 +31,10 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
     let here = "127.0.0.1:1".parse().unwrap();
     let large = format!("{{\"a\":\"{}\"}}", "x".repeat(97_985 - 8));
     let table = [
-        (Device::builder(), "say where the device belongs"),
-        (hub(), "say how the device proves who it is"),
+        (Device::builder(), "name the service"),
+        (hub(), "give the device a credential"),
         (Device::builder().connection_string("HostName=a"), "the connection string has no"),
-        (Device::builder().connection_string("HostName=a.net;DeviceId=d;x509=true"), "say how the device proves"),
+        (Device::builder().connection_string("HostName=a.net;DeviceId=d;x509=true"), "give the device a credential"),
         (hub().shared_key("not base64"), "the key is not base64"),
         (hub().group_key(KEY), "an enrollment group's key needs provision_with"),
         (dps().group_key("AAAA"), "the key has 3 bytes"),
@@ -59,7 +59,7 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
         (hub().shared_key(KEY).gateway("192.168.1.9").plaintext_unprotected(), "readable on the way to 192.168.1.9"),
         (
             hub().client_certificate(ClientCertificate::from_pem("", "")).resolve("a", [here]).plaintext_unprotected(),
-            "a certificate is shown in the TLS handshake",
+            "a client certificate needs TLS",
         ),
         (hub().shared_key(KEY).tls(Tls::without_system_roots()), "no trusted root certificates"),
         (hub().shared_key(KEY).tls(Tls::without_system_roots().and_file("/no/such")), "cannot read /no/such"),

@@ -24,13 +24,13 @@ use crate::tls::{self, TlsError};
 const FILTERS: usize = 4096;
 
 impl Builder {
-    /// Makes the device and the driver that works for it.
+    /// Makes the device and its driver.
     ///
-    /// Reads the files named, and the operating system's roots if nobody has in this process; a disk that does not answer
-    /// is waited for for 10 s.
+    /// Reads the named files, and the operating system's roots unless this process has read them already; waits at most
+    /// 10 s for a disk that does not answer.
     ///
     /// # Errors
-    /// [`BuildError`] for the first thing that is missing or wrong; nothing was sent.
+    /// [`BuildError`] for the first missing or wrong setting; nothing has been sent.
     pub fn build(mut self) -> Result<(Device, Driver), BuildError> {
         if let Some(error) = self.error.take() {
             return Err(error);
@@ -117,7 +117,7 @@ impl Builder {
             |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
         let reports = room(Subscriptions::TWIN_RESPONSES, self.reports).into_boxed_slice();
         let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
-        // One more says that there are too many.
+        // One more means that there are too many.
         let places = if answers.is_empty() { 0 } else { method_calls + 1 };
         let calls = vec![CallSlot::EMPTY; places].into_boxed_slice();
         let broker = matches!(config.config().service, Service::Broker { .. });
@@ -189,7 +189,7 @@ impl Builder {
     }
 }
 
-/// Reads what TLS is made of, within a bounded time.
+/// Reads the certificates and keys for TLS, within a bounded time.
 fn read_now(
     context: &'static Context,
     tls: &tls::Tls,
@@ -202,7 +202,7 @@ fn read_now(
     })
 }
 
-/// Reads what was kept, within a bounded time.
+/// Reads the stored assignment and back-off state, within a bounded time.
 fn kept(setup: &Arc<Setup>) -> (Option<Assignment>, Option<BackoffSnapshot>) {
     if setup.assignment.is_none() && setup.backoff_file.is_none() {
         return (None, None);
@@ -213,7 +213,7 @@ fn kept(setup: &Arc<Setup>) -> (Option<Assignment>, Option<BackoffSnapshot>) {
         (assignment, theirs.backoff_file.as_ref().and_then(|file| file.load()))
     });
     read.unwrap_or_else(|error| {
-        tracing::warn!(device = %setup.name, %error, "what was kept cannot be read; beginning afresh");
+        tracing::warn!(device = %setup.name, %error, "the stored state cannot be read; starting without it");
         (None, None)
     })
 }

@@ -1,4 +1,4 @@
-//! Where the device asks for its hub.
+//! The Device Provisioning Service of a device.
 
 use steadfast_core::dps::topics;
 
@@ -35,9 +35,9 @@ impl Dps {
         Self { payload: Some(json.into()), ..self }
     }
 
-    /// Takes assigned hubs only in this domain, such as `example.com`, or only the hub of this name, such as `localhost`.
-    /// Default: the domains of Azure where the Device Provisioning Service is Azure's, else any, but not `localhost`, a name
-    /// of one label or the service itself.
+    /// Accepts assigned hubs only in this domain, such as `example.com`, or only the hub of this name, such as
+    /// `localhost`. Default: Azure's domains if the Device Provisioning Service is Azure's, else any name except
+    /// `localhost`, names of one label and the service itself.
     pub fn only_hubs_in(self, domain: &str) -> Self {
         Self { hub_suffix: Some(domain.into()), ..self }
     }

@@ -1,4 +1,4 @@
-//! The builder's settings of the way to the services.
+//! The builder's network settings.
 
 use std::net::SocketAddr;
 
@@ -10,18 +10,18 @@ use crate::build_error::BuildError;
 use crate::proxy::{Proxy, ProxyError};
 use crate::tls::Tls;
 
-/// What MQTT travels on, below it TLS.
+/// The transport between TLS and MQTT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Transport {
-    /// A TCP connection of its own, by default to port 8883.
+    /// MQTT directly over TLS, by default on port 8883.
     #[default]
     Tcp,
-    /// WebSockets (RFC 6455), by default to port 443, for networks that let nothing else out.
+    /// WebSockets (RFC 6455), by default on port 443, for networks that allow nothing else.
     ///
-    /// At IoT Hub and the Device Provisioning Service the path is `/$iothub/websocket`, at a broker `/mqtt`. When the
-    /// service answers the upgrade with an error, that is [`crate::Failure::UpgradeRefused`]; when it breaks the rules
-    /// of WebSockets, [`crate::Failure::BadFrame`].
+    /// At IoT Hub and the Device Provisioning Service the path is `/$iothub/websocket`, at a broker `/mqtt`. A service
+    /// that answers the upgrade with an error causes [`crate::Failure::UpgradeRefused`]; one that violates the
+    /// WebSocket protocol, [`crate::Failure::BadFrame`].
     #[cfg(feature = "websocket")]
     WebSockets,
 }
@@ -42,17 +42,17 @@ impl Transport {
 }
 
 impl Builder {
-    /// Sets what MQTT travels on, to the Device Provisioning Service as to the hub. Default [`Transport::Tcp`].
+    /// Sets the transport of MQTT, for the Device Provisioning Service and the hub. Default [`Transport::Tcp`].
     pub const fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
 
-    /// Goes out through this proxy, to the Device Provisioning Service as to the hub. Default: none, whatever the
-    /// environment says; [`Proxy::from_env`] reads that.
+    /// Connects through this proxy to the Device Provisioning Service and the hub. Default: none, whatever the
+    /// environment contains; [`Proxy::from_env`] reads it.
     ///
-    /// The proxy resolves the services' names; what [`resolve`](Self::resolve) says of them counts for hosts the proxy
-    /// is not used for, and for the proxy itself.
+    /// The proxy resolves the services' names; the addresses given to [`resolve`](Self::resolve) apply to hosts that
+    /// bypass the proxy, and to the proxy itself.
     pub fn proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
         self
@@ -64,8 +64,7 @@ impl Builder {
         self
     }
 
-    /// Connects to this host instead of the hub, such as an IoT Edge gateway; the name the device uses for the hub
-    /// stays.
+    /// Connects to this host instead of the hub, such as an IoT Edge gateway; the credentials keep the hub's name.
     pub fn gateway(mut self, host: &str) -> Self {
         self.config.gateway = Some(host.into());
         self
@@ -73,50 +72,50 @@ impl Builder {
 
     /// Uses these addresses for `host` instead of asking DNS, for private endpoints, split DNS and local hubs.
     ///
-    /// Port 0 stands for the configured port. The certificate is verified for `host` all the same.
+    /// Port 0 stands for the configured port. The certificate is still verified for `host`.
     pub fn resolve(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.overrides.insert(host.into(), addresses.into_iter().collect());
         self
     }
 
     /// Like [`resolve`](Self::resolve), for the HTTPS connections of uploads and of calls through a gateway, whose port
-    /// is 443 unless an address says otherwise. What `resolve` says does not count for them.
+    /// is 443 unless an address has another. The addresses given to `resolve` do not apply to them.
     #[cfg(feature = "_https")]
     pub fn resolve_https(mut self, host: &str, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.https_overrides.insert(host.into(), addresses.into_iter().collect());
         self
     }
 
-    /// Sets whom the device trusts to be its service. Default: the operating system's roots.
+    /// Sets the trusted root certificates. Default: the operating system's.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = Some(tls);
         self
     }
 
-    /// Connects without TLS: everything, credentials included, can be read and changed on the way.
+    /// Connects without TLS: anyone on the network can read and change everything, credentials included.
     ///
-    /// For a broker or a local hub on this machine. With a key or a password only loopback addresses are then connected
-    /// to, whatever a name resolves to, and `build` refuses hosts that are not local. Only an anonymous client may use
-    /// it across a link that is trusted for other reasons.
+    /// For a broker or a local hub on this machine. With a key or a password the device then connects to loopback
+    /// addresses only, whatever a name resolves to, and `build` refuses hosts that are not local. Only an anonymous
+    /// client may use it on a network that is trusted for other reasons.
     pub const fn plaintext_unprotected(mut self) -> Self {
         self.plaintext = true;
         self
     }
 
-    /// Has the device's packets carried by rumqttc's event loop, for applications that standardise on it.
+    /// Sends and receives packets through rumqttc's event loop, for applications that standardise on it.
     ///
-    /// What the device promises stays the same, and so do TLS, timeouts and back-off. It costs more memory and time per
-    /// message, and three things differ on the wire: packet ids are rumqttc's, a message sent again does not say so
-    /// (DUP is never set), and an acknowledgement that arrives together with the end of the connection, or an
-    /// unexpected one, ends it before it counts, so that up to a window is sent again. User name and password are
-    /// copied into memory that is not overwritten afterwards.
+    /// The device's guarantees, TLS, timeouts and back-off stay the same. It costs more memory and time per message,
+    /// and three things differ on the wire: packet ids are rumqttc's; DUP is never set on a resent message; and an
+    /// acknowledgement that arrives together with the end of the connection, or an unexpected one, is lost, so that up
+    /// to all messages in flight are sent again. User name and password are copied into memory that is not overwritten
+    /// afterwards.
     #[cfg(feature = "rumqttc")]
     pub const fn over_rumqttc(mut self) -> Self {
         self.over_rumqttc = true;
         self
     }
 
-    /// The hosts that are known before the first packet.
+    /// The hosts that the configuration names.
     fn hosts(&self) -> impl Iterator<Item = &str> {
         let (Service::Hub { host, .. } | Service::Provisioned { host, .. } | Service::Broker { host, .. }) =
             &self.config.service
@@ -158,7 +157,7 @@ impl Builder {
         }
     }
 
-    /// Whether `host` is this machine as far as can be known without DNS; each connection checks its address again.
+    /// Whether `host` is this machine, without asking DNS; each connection checks its address again.
     fn may_be_loopback(&self, host: &str) -> bool {
         match self.overrides.get(host) {
             Some(addresses) => addresses.iter().any(|address| address.ip().to_canonical().is_loopback()),
@@ -170,4 +169,4 @@ impl Builder {
     }
 }
 
-const _: () = assert!(DEFAULT_PORT == 8883, "the documentation of `Builder::port` says so");
+const _: () = assert!(DEFAULT_PORT == 8883, "the documentation of `Builder::port` states it");

@@ -1,4 +1,4 @@
-//! The builder's settings of how the device proves who it is.
+//! The builder's settings of the credential.
 
 use std::sync::Arc;
 
@@ -13,30 +13,30 @@ use crate::signer::{KeyPair, SharedKey, Signer};
 use crate::tls::{CertificateSource, ClientCertificate};
 use crate::tokens::{Authenticator, TokenSource};
 
-/// What the device proves itself with.
+/// The credential as configured.
 pub(super) enum Proof {
     Nothing,
     Authenticator(Authenticator),
-    /// The keys of an enrollment group, in base64, until the registration id is known for certain.
+    /// The keys of an enrollment group, in base64, until the registration id is final.
     Group(Zeroizing<String>, Option<Zeroizing<String>>),
     Certificate(ClientCertificate),
-    /// The workload API, once the timeouts are known for certain.
+    /// The workload API, once the timeouts are final.
     #[cfg(feature = "edge")]
     Workload(EdgeModule),
 }
 
-/// What the driver proves the device with.
+/// The credential as the driver uses it.
 #[derive(Default)]
 pub(super) struct Authentication {
     pub(super) authenticator: Option<Authenticator>,
     pub(super) certificate: Option<Arc<CertificateSource>>,
-    /// Who is asked for the roots, unless the application names them.
+    /// The workload API that supplies the roots, unless the application names them.
     #[cfg(feature = "edge")]
     pub(super) workload: Option<Arc<Workload>>,
 }
 
 impl Builder {
-    /// Proves the device with its symmetric key, in base64.
+    /// Authenticates with the device's symmetric key, in base64.
     pub fn shared_key(self, key: &str) -> Self {
         match SharedKey::from_base64(key) {
             Ok(key) => self.signer(key),
@@ -44,8 +44,8 @@ impl Builder {
         }
     }
 
-    /// Proves the device with either of its symmetric keys, in base64: when one is refused, the other is tried at the
-    /// next attempt, and the one that was taken is kept to. So keys can be exchanged one after the other.
+    /// Authenticates with either of the device's symmetric keys, in base64: if one is refused, the next attempt uses
+    /// the other, and the accepted one stays in use. So keys can be rotated one after the other.
     pub fn shared_keys(self, primary: &str, secondary: &str) -> Self {
         match (SharedKey::from_base64(primary), SharedKey::from_base64(secondary)) {
             (Ok(primary), Ok(secondary)) => self.signer(KeyPair::new(primary, secondary)),
@@ -53,52 +53,52 @@ impl Builder {
         }
     }
 
-    /// Proves the device with the key derived for its registration id from its enrollment group's key, in base64.
+    /// Authenticates with the key derived for the registration id from the enrollment group's key, in base64.
     pub fn group_key(mut self, key: &str) -> Self {
         self.proof = Proof::Group(Zeroizing::new(key.to_owned()), None);
         self.prove(Credential::SharedKey)
     }
 
-    /// Like [`group_key`](Self::group_key) with both keys of the enrollment group: when one is refused, the other is
-    /// tried at the next attempt.
+    /// Like [`group_key`](Self::group_key) with both keys of the enrollment group: if one is refused, the next attempt
+    /// uses the other.
     pub fn group_keys(mut self, primary: &str, secondary: &str) -> Self {
         self.proof = Proof::Group(Zeroizing::new(primary.to_owned()), Some(Zeroizing::new(secondary.to_owned())));
         self.prove(Credential::SharedKey)
     }
 
-    /// Proves the device with signatures of a key held elsewhere.
+    /// Authenticates with signatures of an external key.
     pub fn signer(mut self, signer: impl Signer) -> Self {
         self.proof = Proof::Authenticator(Authenticator::Signer(Arc::new(signer)));
         self.prove(Credential::SharedKey)
     }
 
-    /// Proves the device with shared access signatures that are made elsewhere, such as by a service of the plant that
-    /// holds the keys. Each is asked for when it is needed and renewed before its own expiry.
+    /// Authenticates with shared access signatures from an external source, such as a key service of the plant. Each is
+    /// requested when it is needed, and renewed before it expires.
     pub fn tokens_from(mut self, source: impl TokenSource) -> Self {
         self.proof = Proof::Authenticator(Authenticator::Tokens(Arc::new(source)));
         self.prove(Credential::SharedKey)
     }
 
-    /// Proves the device to its hub with a finished shared access signature. Nobody can renew it: once it has expired,
+    /// Authenticates to the hub with a ready-made shared access signature. It cannot be renewed: once it has expired,
     /// the hub refuses the device. Prefer the key.
     pub fn token(mut self, token: &str) -> Self {
         self.proof = Proof::Nothing;
         self.prove(Credential::Token(token.into()))
     }
 
-    /// Proves the device with a certificate.
+    /// Authenticates with a client certificate.
     pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
         self.proof = Proof::Certificate(certificate);
         self.prove(Credential::Certificate)
     }
 
-    /// Proves the device to a broker with a user name and a password.
+    /// Authenticates to a broker with a user name and a password.
     pub fn password(mut self, user_name: &str, password: &str) -> Self {
         self.proof = Proof::Nothing;
         self.prove(Credential::Password { user_name: user_name.into(), password: password.into() })
     }
 
-    /// Proves nothing, for a broker that asks for nothing.
+    /// Connects without a credential, for a broker that requires none.
     pub fn anonymous(mut self) -> Self {
         self.proof = Proof::Nothing;
         self.prove(Credential::Anonymous)
@@ -116,7 +116,7 @@ impl Builder {
         self
     }
 
-    /// Makes what the driver proves the device with.
+    /// Makes the driver's credential.
     pub(super) fn proof(&mut self) -> Result<Authentication, BuildError> {
         match std::mem::replace(&mut self.proof, Proof::Nothing) {
             Proof::Nothing => Ok(Authentication::default()),
