@@ -63,12 +63,26 @@ impl<S: Settings, B> AnyProfile<S, B> {
 }
 
 impl<T: AsRef<str>> Config<T> {
-    /// Checks all that can be known before the first packet.
+    /// Checks all that can be known before the first packet, but for what the frontend can do ([`Settings::HTTPS`]), which
+    /// [`crate::Link::new`] checks.
     ///
     /// # Errors
     /// [`ConfigError`], naming the setting.
     pub fn check(&self) -> Result<(), ConfigError> {
-        AnyProfile::new(self, [0; 0]).check()
+        AnyProfile::new(OnAnyFrontend(self), [0; 0]).check()
+    }
+}
+
+/// A configuration on a frontend that can do everything.
+struct OnAnyFrontend<'c, T>(&'c Config<T>);
+
+impl<T: AsRef<str>> Settings for OnAnyFrontend<'_, T> {
+    type Text = T;
+
+    const HTTPS: bool = true;
+
+    fn config(&self) -> &Config<T> {
+        self.0
     }
 }
 
@@ -92,6 +106,7 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for AnyProfile<S, B> {
     type Error = ConfigError;
 
     const VISITS: bool = true;
+    const HTTPS: bool = S::HTTPS;
     const SUBSCRIBES: bool = true;
     const FRAME: usize = IotHub::<S>::FRAME;
 
@@ -185,10 +200,6 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for AnyProfile<S, B> {
 
     fn operation_id(&self) -> &str {
         which!(self, profile => profile.operation_id())
-    }
-
-    fn visits_over_https(&self) -> bool {
-        which!(self, profile => profile.visits_over_https())
     }
 
     fn request(&self) -> Option<&dyn Compose> {

@@ -77,6 +77,9 @@ impl Config<&'static str> {
         if !fits {
             return Err(ConfigError::CredentialNotForService);
         }
+        if self.https_registration && matches!(self.service, Service::Provisioned { .. }) {
+            return Err(ConfigError::HttpsRegistration);
+        }
         let keep_alive_max = match self.service {
             Service::Broker { .. } => broker::KEEP_ALIVE_MAX,
             Service::Hub { .. } | Service::Provisioned { .. } => {

@@ -125,7 +125,7 @@ pub struct Config<T> {
     pub service: Service<T>,
     /// How it proves who it is.
     pub credential: Credential<T>,
-    /// TCP port of the services. Default 8883.
+    /// TCP port of the services, but for registrations over HTTPS. Default 8883.
     pub port: u16,
     /// The host to connect to instead of the hub, such as an IoT Edge gateway; the user name and the token keep the
     /// hub's name.
@@ -138,8 +138,9 @@ pub struct Config<T> {
     pub product_info: Option<T>,
     /// A JSON object for a custom allocation webhook, sent with each registration.
     pub provisioning_payload: Option<T>,
-    /// Whether the frontend registers with the Device Provisioning Service over HTTPS ([`crate::Action::Register`]) instead
-    /// of MQTT. Default false; `steadfast` can, `steadfast-esp32` cannot.
+    /// Whether the frontend registers with the Device Provisioning Service over HTTPS ([`crate::Action::Register`]) on port
+    /// 443 instead of MQTT. Default false. It needs a frontend with [`Settings::HTTPS`]: `steadfast` can, `steadfast-esp32`
+    /// cannot.
     pub https_registration: bool,
     /// Domain that assigned hubs must be in, such as `example.com`, or the one host name there is. Default: the domains of
     /// Azure ([`crate::azure::names::check_assigned_hub`]) where the Device Provisioning Service is Azure's, else any, but not

@@ -5,7 +5,7 @@ use core::fmt;
 use heapless::String;
 
 use crate::failure::Failure;
-use crate::mqtt::{Incoming, Packet};
+use crate::mqtt::{Compose, Incoming, Login, Packet};
 use crate::retry::BackoffSnapshot;
 use crate::text::Text;
 use crate::timer::Deadline;
@@ -55,7 +55,8 @@ pub enum Input<'b> {
         /// Bytes that still wait.
         pending: usize,
     },
-    /// Answers [`Action::Register`]: what the Device Provisioning Service answered over HTTPS.
+    /// Answers [`Action::Register`]: what the Device Provisioning Service answered over HTTPS. One that no request waits for
+    /// changes nothing.
     Registered {
         /// Status of the answer (RFC 9110, section 15).
         status: u16,
@@ -171,8 +172,9 @@ pub enum Action<'a> {
         packet: Packet<'a>,
     },
     /// Ask the Device Provisioning Service over the attempt's connection, which HTTPS is spoken on, and answer
-    /// [`Input::Registered`] or [`Input::Failed`]. It comes where [`crate::Config::https_registration`] says so, after
-    /// [`Input::Ready`]; there is one request at a time.
+    /// [`Input::Registered`] or [`Input::Failed`]. It comes where [`Endpoint::https`] says so, after [`Input::Ready`]; there
+    /// is one request at a time, and no packet is sent. A connection that the service has closed in between is replaced by
+    /// the frontend.
     Register {
         /// The attempt.
         attempt: Attempt,
@@ -193,22 +195,40 @@ pub enum Action<'a> {
     SaveBackoff(BackoffSnapshot),
 }
 
-/// A request to the Device Provisioning Service over HTTPS. Paths and headers are made by [`crate::dps::https`].
+/// A request to the Device Provisioning Service over HTTPS, whose path [`crate::dps::https`] makes.
 #[derive(Clone, Copy)]
-#[non_exhaustive]
 pub struct RegistrationRequest<'a> {
-    /// The registration whose state is asked for; `None` to register.
-    pub operation_id: Option<&'a str>,
-    /// Body of a registration, a JSON object; empty for a question for its state.
-    pub body: Text<'a>,
-    /// The token that authenticates the device, unless its certificate does.
-    pub token: Option<Text<'a>>,
+    pub(crate) operation_id: &'a str,
+    /// Body and token are composed when they are asked for, since an action is moved about.
+    pub(crate) message: &'a dyn Compose,
+    pub(crate) login: &'a dyn Login,
+}
+
+impl<'a> RegistrationRequest<'a> {
+    /// Returns the operation whose state is asked for: `GET` from [`crate::dps::https::operation_path`]. `None` to register:
+    /// `PUT` to [`crate::dps::https::register_path`].
+    #[must_use]
+    pub const fn operation_id(&self) -> Option<&'a str> {
+        if self.operation_id.is_empty() { None } else { Some(self.operation_id) }
+    }
+
+    /// Returns the body of a registration, a JSON object; empty for a question for its state.
+    #[must_use]
+    pub fn body(&self) -> Text<'a> {
+        if self.operation_id.is_empty() { self.message.payload() } else { Text::from("") }
+    }
+
+    /// Returns the token for the `Authorization` header, a secret; `None` where a certificate authenticates the device.
+    #[must_use]
+    pub fn token(&self) -> Option<Text<'a>> {
+        self.login.password()
+    }
 }
 
 /// Shows neither body nor token.
 impl fmt::Debug for RegistrationRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RegistrationRequest").field("operation_id", &self.operation_id).finish_non_exhaustive()
+        f.debug_struct("RegistrationRequest").field("operation_id", &self.operation_id()).finish_non_exhaustive()
     }
 }
 
@@ -234,6 +254,9 @@ pub struct Endpoint<'a> {
     pub role: ServiceKind,
     /// Whether to show the device's certificate in the TLS handshake.
     pub client_certificate: bool,
+    /// Whether HTTPS is spoken there in place of MQTT: each request comes as [`Action::Register`]. Only of the Device
+    /// Provisioning Service, with [`crate::Config::https_registration`].
+    pub https: bool,
 }
 
 /// Longest host name of a service, in bytes.

@@ -76,17 +76,12 @@ pub enum SetupError {
         /// Bytes it needs.
         needed: usize,
     },
-    /// The configuration asks for a registration over HTTPS, which this crate does not do.
-    HttpsRegistration,
 }
 
 impl fmt::Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
-            Self::HttpsRegistration => f.write_str(
-                "Config::https_registration is set; this device registers over MQTT only, so leave it false",
-            ),
             Self::RxTooSmall { size, needed } => {
                 write!(f, "receive buffer is {size} bytes; the configuration's max_inbound asks for {needed}")
             }
@@ -248,9 +243,8 @@ impl<'b, O: Outbox, P: Profile<Error = ConfigError>> Engine<'b, O, P, Link<O, P>
         now: Instant,
     ) -> Result<Self, SetupError> {
         let (inbound, outbound) = (profile.session().max_inbound, profile.session().max_outbound.max(CONNECT_BYTES));
-        if profile.visits_over_https() {
-            return Err(SetupError::HttpsRegistration);
-        }
+        // With the default of `Settings::HTTPS` the link refuses a configuration that asks for it.
+        const { assert!(!P::HTTPS, "steadfast-esp32 registers over MQTT only: leave Settings::HTTPS false") };
         let Buffers { rx, tx } = buffers;
         if rx.len() < inbound {
             return Err(SetupError::RxTooSmall { size: rx.len(), needed: inbound });

@@ -583,7 +583,7 @@ fn buffers_that_cannot_work_are_refused_before_anything_is_sent() {
     let (board, dialler) = (Rig(Rc::clone(&net)), Dialler(Rc::clone(&net)));
     let profile = AnyProfile::new(config, [0; 256]);
     let device = Device::new(board, dialler, profile, Outbox::new(), Seed::from_number(7), forms::buffers());
-    assert_eq!(device.err(), Some(SetupError::HttpsRegistration));
+    assert_eq!(device.err(), Some(SetupError::Config(steadfast_core::ConfigError::HttpsRegistration)));
 }
 
 #[test]

@@ -16,8 +16,6 @@ use crate::connect::{self, Overrides};
 use crate::connection::Stream;
 use crate::context::Context;
 use crate::driver::Handshake;
-#[cfg(feature = "tpm")]
-use crate::driver::Opening;
 use crate::proxy::Proxy;
 use crate::tls::{self, CertificateSource, Tls};
 use crate::tokens::Authenticator;
@@ -76,18 +74,6 @@ impl Setup {
             return Stream::Client(Box::new(crate::rumqttc::ClientStream::new(stream, limits)));
         }
         stream
-    }
-
-    /// Begins a registration over HTTPS; `None` where MQTT carries it.
-    #[cfg(feature = "tpm")]
-    pub(crate) fn register(
-        self: Arc<Self>,
-        host: &str,
-        role: ServiceKind,
-        shown: bool,
-    ) -> Option<Opening<Box<crate::dps_https::Dialogue>>> {
-        let host = (role == ServiceKind::Provisioning && self.registrar.is_some()).then(|| host.to_owned())?;
-        Some(Box::pin(crate::dps_https::Dialogue::open(self, host, shown)))
     }
 
     /// Connects to `host`; returns what to do about TLS and WebSockets after that.

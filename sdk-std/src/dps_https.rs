@@ -15,7 +15,9 @@ use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::connector::Setup;
+use crate::driver::Opening;
 use crate::http::{Answer, HttpConnection, Request};
+use crate::proxy::authority;
 use crate::tokens;
 use crate::tpm::Tpm;
 
@@ -36,9 +38,9 @@ pub(crate) struct ToRegister {
 
 impl ToRegister {
     pub(crate) fn new(attempt: Attempt, request: &RegistrationRequest<'_>) -> Self {
-        let token = request.token.as_ref().map_or_else(Zeroizing::default, tokens::written);
-        let operation_id = request.operation_id.map(str::to_owned);
-        Self { attempt, operation_id, body: request.body.to_string(), token }
+        let token = request.token().as_ref().map_or_else(Zeroizing::default, tokens::written);
+        let operation_id = request.operation_id().map(str::to_owned);
+        Self { attempt, operation_id, body: request.body().to_string(), token }
     }
 }
 
@@ -54,16 +56,25 @@ pub(crate) struct Dialogue {
 }
 
 impl Dialogue {
-    /// Connects to the service at `host`.
-    pub(crate) async fn open(setup: Arc<Setup>, host: String, shown: bool) -> Result<Box<Self>, Failure> {
-        let mut connection = HttpConnection::to(&host).ok_or(Failure::Unresolved)?;
-        connection.open(&setup, shown).await?;
-        let (token, attestation) = (Zeroizing::default(), Attestation::new());
-        Ok(Box::new(Self { setup, connection, shown, token, attestation }))
+    /// Reaches the service at `host`; what it returns completes TLS.
+    pub(crate) async fn reach(
+        setup: Arc<Setup>,
+        host: String,
+        port: u16,
+        shown: bool,
+    ) -> Result<Opening<Box<Self>>, Failure> {
+        let mut connection = HttpConnection::to(&authority(&host, port)).ok_or(Failure::Unresolved)?;
+        let reached = connection.reach(&setup, shown).await?;
+        Ok(Box::pin(async move {
+            connection.open(&setup, shown, reached).await?;
+            let (token, attestation) = (Zeroizing::default(), Attestation::new());
+            Ok(Box::new(Self { setup, connection, shown, token, attestation }))
+        }))
     }
 
-    /// Asks what the link asks, and gives itself back with the answer.
-    pub(crate) async fn ask(mut self: Box<Self>, asked: ToRegister) -> (Box<Self>, Result<Answer, Failure>) {
+    /// Asks what the link asks, and gives itself back with the answer. A failure ends it, and its connection and token with
+    /// it.
+    pub(crate) async fn ask(mut self: Box<Self>, asked: ToRegister) -> Result<(Box<Self>, Answer), Failure> {
         if asked.operation_id.is_none() {
             self.attestation.begin();
         }
@@ -82,8 +93,8 @@ impl Dialogue {
                 // The connection was up, so that its end is the service's.
                 _ => Failure::Reset,
             }
-        });
-        (self, answer)
+        })?;
+        Ok((self, answer))
     }
 
     async fn register(&mut self, body: &str) -> Result<Answer, Failure> {

@@ -71,49 +71,36 @@ enum Work {
     Registering(Attempt, Registering),
 }
 
-impl Work {
-    #[cfg(feature = "tpm")]
-    fn registering(attempt: Attempt, opening: Opening<Box<Dialogue>>) -> Self {
-        Self::Registering(attempt, Registering::Opening(opening))
-    }
-
-    #[cfg(not(feature = "tpm"))]
-    fn registering(_: Attempt, opening: std::convert::Infallible) -> Self {
-        match opening {}
-    }
-}
-
 /// How far a registration over HTTPS is.
 #[cfg(feature = "tpm")]
 enum Registering {
+    /// Finds the way to the service.
+    Reaching(Opening<Opening<Box<Dialogue>>>),
+    /// Completes TLS.
     Opening(Opening<Box<Dialogue>>),
     /// The link has not asked anything.
     Idle(Option<Box<Dialogue>>),
-    Asking(Pin<Box<dyn Future<Output = (Box<Dialogue>, Result<Answer, Failure>)> + Send>>),
+    Asking(Opening<(Box<Dialogue>, Answer)>),
 }
 
 #[cfg(feature = "tpm")]
 impl Registering {
     /// Returns what it has come to.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
-        match self {
-            Self::Opening(opening) => match ready!(opening.as_mut().poll(cx)) {
-                Ok(dialogue) => {
-                    *self = Self::Idle(Some(dialogue));
-                    Poll::Ready(Report::Ready)
-                }
-                Err(failure) => {
-                    *self = Self::Idle(None);
-                    Poll::Ready(Report::Failed(failure))
-                }
-            },
-            Self::Idle(_) => Poll::Pending,
-            Self::Asking(asking) => {
-                let (dialogue, answer) = ready!(asking.as_mut().poll(cx));
-                *self = Self::Idle(Some(dialogue));
-                Poll::Ready(answer.map_or_else(Report::Failed, Report::Registered))
+        let come_to = match self {
+            Self::Reaching(reaching) => {
+                ready!(reaching.as_mut().poll(cx)).map(|opening| (Self::Opening(opening), Report::Connected))
             }
-        }
+            Self::Opening(opening) => {
+                ready!(opening.as_mut().poll(cx)).map(|dialogue| (Self::Idle(Some(dialogue)), Report::Ready))
+            }
+            Self::Idle(_) => return Poll::Pending,
+            Self::Asking(asking) => ready!(asking.as_mut().poll(cx))
+                .map(|(dialogue, answer)| (Self::Idle(Some(dialogue)), Report::Registered(answer))),
+        };
+        let (next, report) = come_to.unwrap_or_else(|failure| (Self::Idle(None), Report::Failed(failure)));
+        *self = next;
+        Poll::Ready(report)
     }
 }
 
@@ -272,6 +259,18 @@ impl Driver {
         }
     }
 
+    /// Begins to find the way to a service.
+    fn dial(&self, dial: Dial) -> Work {
+        let setup = Arc::clone(&self.setup);
+        #[cfg(feature = "tpm")]
+        if dial.https {
+            let reaching = Dialogue::reach(setup, dial.host, dial.port, dial.shown);
+            return Work::Registering(dial.attempt, Registering::Reaching(Box::pin(reaching)));
+        }
+        let dialling = setup.dial(dial.host, dial.port, dial.role, dial.shown);
+        Work::Dialling(dial.attempt, Box::pin(dialling), dial.shown)
+    }
+
     /// Begins what takes its time.
     fn follow(&mut self, turn: &mut Turn) {
         if let Some(closing) = turn.closing.take() {
@@ -295,18 +294,11 @@ impl Driver {
             self.work = Work::Signing(attempt, authenticator.prove(role, refusals, &text));
             turn.again = true;
         }
-        if let Some(Dial { attempt, host, port, role, shown }) = turn.dial.take() {
+        if let Some(dial) = turn.dial.take() {
+            let Dial { attempt, host, port, .. } = &dial;
             tracing::debug!(device = %self.setup.name, %attempt, host, port, "connecting");
-            self.host.clone_from(&host);
-            let setup = Arc::clone(&self.setup);
-            #[cfg(feature = "tpm")]
-            let registering = Arc::clone(&setup).register(&host, role, shown);
-            #[cfg(not(feature = "tpm"))]
-            let registering = None;
-            self.work = match registering {
-                Some(opening) => Work::registering(attempt, opening),
-                None => Work::Dialling(attempt, Box::pin(setup.dial(host, port, role, shown)), shown),
-            };
+            self.host.clone_from(host);
+            self.work = self.dial(dial);
             turn.again = true;
         }
         #[cfg(feature = "tpm")]

@@ -86,6 +86,9 @@ pub(crate) struct Dial {
     pub(crate) role: ServiceKind,
     /// The device shows its certificate.
     pub(crate) shown: bool,
+    /// HTTPS is spoken there.
+    #[cfg(feature = "tpm")]
+    pub(crate) https: bool,
 }
 
 pub(crate) enum Notice {
@@ -385,7 +388,15 @@ impl Inner {
                 },
                 Output::Action(Action::Connect { attempt, endpoint }) => {
                     let (host, port, role) = (endpoint.host.to_owned(), endpoint.port, endpoint.role);
-                    turn.dial = Some(Dial { attempt, host, port, role, shown: endpoint.client_certificate });
+                    turn.dial = Some(Dial {
+                        attempt,
+                        host,
+                        port,
+                        role,
+                        shown: endpoint.client_certificate,
+                        #[cfg(feature = "tpm")]
+                        https: endpoint.https,
+                    });
                     turn.status_changed = true;
                     // The service sends again what was not acknowledged on the connection before.
                     self.inbox.retain(|body| body.owed.is_none());

@@ -9,8 +9,10 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{self, HeaderMap};
 use hyper::{Method, Request as HttpRequest, Uri};
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
 use steadfast_core::{Failure, upload as core_upload};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
@@ -91,10 +93,16 @@ impl HttpConnection {
         Self { patience, longest, ..self }
     }
 
-    /// Connects, so that what stands in the way is known before anything is asked.
+    /// Connects by TCP, so that what stands in the way is known before anything is asked.
     #[cfg(feature = "tpm")]
-    pub(crate) async fn open(&mut self, setup: &Arc<Setup>, shown: bool) -> Result<(), Failure> {
-        self.open = Some(Open::to(setup, &self.host, self.port, shown).await?);
+    pub(crate) async fn reach(&self, setup: &Arc<Setup>, shown: bool) -> Result<Reached, Failure> {
+        Reached::to(setup, &self.host, self.port, shown).await
+    }
+
+    /// Completes TLS.
+    #[cfg(feature = "tpm")]
+    pub(crate) async fn open(&mut self, setup: &Arc<Setup>, shown: bool, reached: Reached) -> Result<(), Failure> {
+        self.open = Some(reached.open(setup, &self.host, shown).await?);
         Ok(())
     }
 
@@ -131,7 +139,7 @@ impl HttpConnection {
         }
         let mut open = match kept {
             Some(open) => open,
-            None => Open::to(setup, &self.host, self.port, shown).await?,
+            None => Reached::to(setup, &self.host, self.port, shown).await?.open(setup, &self.host, shown).await?,
         };
         let name = authority(&self.host, self.port);
         let name = if self.port == PORT { name.trim_end_matches(":443") } else { &name };
@@ -141,17 +149,28 @@ impl HttpConnection {
     }
 }
 
-impl Open {
+/// A TCP connection on which TLS has not begun.
+pub(crate) struct Reached {
+    stream: TcpStream,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+impl Reached {
     async fn to(setup: &Arc<Setup>, host: &str, port: u16, shown: bool) -> Result<Self, Failure> {
-        let config = setup.tls_config(shown).await?;
-        let stream = setup.reach_https(host, port).await?;
-        let stream = match config {
-            Some(config) => setup.secure(stream, host, config, shown).await?,
-            None => Stream::Plain(stream),
-        };
-        Self::over(stream).await
+        let tls = setup.tls_config(shown).await?;
+        Ok(Self { stream: setup.reach_https(host, port).await?, tls })
     }
 
+    async fn open(self, setup: &Arc<Setup>, host: &str, shown: bool) -> Result<Open, Failure> {
+        let stream = match self.tls {
+            Some(config) => setup.secure(self.stream, host, config, shown).await?,
+            None => Stream::Plain(self.stream),
+        };
+        Open::over(stream).await
+    }
+}
+
+impl Open {
     /// Begins HTTP on a stream.
     pub(crate) async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, Failure> {
         let (requests, work) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(&error))?;

@@ -62,6 +62,8 @@ impl SharedConfig {
 impl Settings for SharedConfig {
     type Text = Box<str>;
 
+    const HTTPS: bool = cfg!(feature = "tpm");
+
     fn config(&self) -> &Config<Box<str>> {
         &self.config.0
     }

@@ -82,6 +82,7 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for Broker<S, B> {
     type Error = ConfigError;
 
     const VISITS: bool = false;
+    const HTTPS: bool = false;
     const SUBSCRIBES: bool = true;
     /// Fixed header, length of the topic and packet id, with some to spare.
     const FRAME: usize = 16;
@@ -124,7 +125,7 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> Profile for Broker<S, B> {
         let [host, _] = self.names();
         let host = config.gateway.as_ref().map_or(host, AsRef::as_ref);
         let client_certificate = matches!(config.credential, Credential::Certificate);
-        Endpoint { host, port: config.port, role: ServiceKind::Hub, client_certificate }
+        Endpoint { host, port: config.port, role: ServiceKind::Hub, client_certificate, https: false }
     }
 
     fn wanted(&self) -> Places {

@@ -27,6 +27,8 @@ pub enum ConfigError {
     CredentialNotForService,
     /// The profile is one of another service than the configuration names.
     ServiceNotForProfile,
+    /// The frontend does not register over HTTPS: [`crate::Settings::HTTPS`].
+    HttpsRegistration,
     /// Modules have no cloud-to-device messages, and devices have no inputs.
     SubscriptionNotForIdentity,
     /// A broker has none of an IoT hub's subscriptions.
@@ -65,6 +67,7 @@ impl ConfigError {
             Self::ProvisioningPayload(_) | Self::LongPayload { .. } => "the provisioning payload is not acceptable",
             Self::CredentialNotForService => "the credential is of a kind that the service does not take",
             Self::ServiceNotForProfile => "the configuration names another service than the profile is for",
+            Self::HttpsRegistration => "this device registers over MQTT only: leave Config::https_registration false",
             Self::SubscriptionNotForIdentity => "modules have no cloud-to-device messages and devices no inputs",
             Self::SubscriptionsOfAHub => "a broker has none of an IoT hub's subscriptions",
             Self::NoClientId => "a broker keeps no session for an empty client id",
@@ -87,6 +90,7 @@ impl fmt::Display for ConfigError {
             Self::ServiceNotForProfile => f.write_str(
                 "the configuration names another service than the link's profile is for; make them agree, or take AnyProfile",
             ),
+            Self::HttpsRegistration => f.write_str(self.summary()),
             Self::SubscriptionNotForIdentity => {
                 f.write_str("modules have no cloud-to-device messages and devices no inputs: take Subscriptions::MODULE or ALL, or part of it")
             }

@@ -13,6 +13,10 @@ pub trait Settings {
     /// Whether the configuration was checked when the program was compiled: [`crate::Checked`].
     const CHECKED: bool = false;
 
+    /// Whether the frontend makes requests over HTTPS ([`crate::Action::Register`]). Where it makes none,
+    /// [`Config::https_registration`] is refused and nothing of it is linked. Default false.
+    const HTTPS: bool = false;
+
     /// Returns the configuration, the same each time.
     fn config(&self) -> &Config<Self::Text>;
 
@@ -48,6 +52,7 @@ impl<S: Settings, P: Policy> Settings for WithPolicy<S, P> {
     type Text = S::Text;
 
     const CHECKED: bool = S::CHECKED;
+    const HTTPS: bool = S::HTTPS;
 
     fn config(&self) -> &Config<S::Text> {
         self.settings.config()

@@ -138,6 +138,7 @@ impl<S: Settings> Profile for Provisioned<S> {
     type Error = ConfigError;
 
     const VISITS: bool = true;
+    const HTTPS: bool = S::HTTPS;
     const SUBSCRIBES: bool = false;
     const FRAME: usize = access::FRAME;
 
@@ -146,6 +147,9 @@ impl<S: Settings> Profile for Provisioned<S> {
         let Service::Provisioned { host, id_scope, registration_id } = &config.service else {
             return Err(ConfigError::ServiceNotForProfile);
         };
+        if !S::HTTPS && config.https_registration {
+            return Err(ConfigError::HttpsRegistration);
+        }
         if S::CHECKED && config.provisioning_payload.is_none() {
             return Ok(());
         }
@@ -187,8 +191,9 @@ impl<S: Settings> Profile for Provisioned<S> {
         let endpoint = self.access.endpoint(self.place().hub);
         if self.visit.is_under_way() {
             let [host, ..] = self.enrollment();
-            let port = if self.config().https_registration { super::https::PORT } else { endpoint.port };
-            Endpoint { host, port, role: ServiceKind::Provisioning, ..endpoint }
+            let https = S::HTTPS && self.config().https_registration;
+            let port = if https { super::https::PORT } else { endpoint.port };
+            Endpoint { host, port, role: ServiceKind::Provisioning, https, ..endpoint }
         } else {
             endpoint
         }
@@ -260,10 +265,6 @@ impl<S: Settings> Profile for Provisioned<S> {
 
     fn operation_id(&self) -> &str {
         &self.operation_id
-    }
-
-    fn visits_over_https(&self) -> bool {
-        self.config().https_registration
     }
 
     fn request(&self) -> Option<&dyn Compose> {

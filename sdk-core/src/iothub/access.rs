@@ -72,7 +72,7 @@ impl<S: Settings> Access<S> {
         let config = self.config();
         let host = config.gateway.as_ref().map_or(hub, AsRef::as_ref);
         let client_certificate = matches!(config.credential, Credential::Certificate);
-        Endpoint { host, port: config.port, role: ServiceKind::Hub, client_certificate }
+        Endpoint { host, port: config.port, role: ServiceKind::Hub, client_certificate, https: false }
     }
 
     pub(crate) fn user_name<'a>(&'a self, place: Place<'a>) -> Text<'a> {

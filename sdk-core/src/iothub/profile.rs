@@ -101,6 +101,7 @@ impl<S: Settings> Profile for IotHub<S> {
     type Error = ConfigError;
 
     const VISITS: bool = false;
+    const HTTPS: bool = false;
     const SUBSCRIBES: bool = false;
     const FRAME: usize = access::FRAME;
 

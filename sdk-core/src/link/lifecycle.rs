@@ -114,11 +114,6 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Whether the attempt is a registration over HTTPS.
-    pub(super) fn is_over_https(&self) -> bool {
-        self.visits() && self.role() == ServiceKind::Provisioning && self.profile.visits_over_https()
-    }
-
     /// The service took the device's CONNECT.
     pub(super) fn accepted(&mut self, session_present: bool) {
         self.timers.clear(TimerReason::Connack);

@@ -24,7 +24,7 @@ pub type Places = u16;
 /// A [`crate::Link`] has one, which owns the settings: [`crate::IotHub`], [`crate::Provisioned`], [`crate::Broker`], or
 /// [`crate::AnyProfile`] for programs that choose when they run. The link calls it and never the other way round; a
 /// profile neither waits nor sends. With a profile that visits no other service the dialogue of visits is not linked,
-/// and likewise what the application subscribes to by itself.
+/// and likewise visits over HTTPS, and what the application subscribes to by itself.
 ///
 /// It can be called and not be implemented outside this crate for now: what a profile of MQTT 5 needs will still change
 /// it.
@@ -34,6 +34,9 @@ pub trait Profile: Login + sealed::Sealed {
 
     /// Whether another service may have to be visited: [`visit`](Self::visit).
     const VISITS: bool;
+
+    /// Whether a visit may go over HTTPS, by [`crate::Action::Register`]: [`Endpoint::https`].
+    const HTTPS: bool;
 
     /// Whether the application subscribes by itself: [`filters`](Self::filters).
     const SUBSCRIBES: bool;
@@ -140,11 +143,6 @@ pub trait Profile: Login + sealed::Sealed {
     /// Returns what names the registration, empty before the service has taken it.
     fn operation_id(&self) -> &str {
         ""
-    }
-
-    /// Returns whether a visit goes over HTTPS, by [`crate::Action::Register`].
-    fn visits_over_https(&self) -> bool {
-        false
     }
 
     /// Returns the request that is due in a visit: the registration, or a question for its state.

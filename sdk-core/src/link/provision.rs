@@ -7,10 +7,9 @@ use super::subscriptions::REQUEST_ID;
 use super::visit::{AnswerHead, Change, Verdict};
 use super::{Event, Link, Profile, Received};
 use crate::failure::{Failure, ProvisioningFailure};
-use crate::io::RegistrationRequest;
+use crate::io::{Action, Output, RegistrationRequest, ServiceKind};
 use crate::mqtt::{Packet, PacketId, PublishText};
 use crate::outbox::Outbox;
-use crate::text::Text;
 use crate::time::{millis, short_millis, span};
 use crate::timer::TimerReason;
 
@@ -39,24 +38,31 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.set_timer(TimerReason::ProvisioningAnswer, self.profile.session().timeouts.provisioning_answer);
     }
 
-    /// The request over HTTPS that is due.
-    pub(super) fn registration_request(&self) -> Option<RegistrationRequest<'_>> {
-        let operation_id = Some(self.profile.operation_id()).filter(|id| !id.is_empty());
-        let body = match operation_id {
-            Some(_) => Text::from(""),
-            None => self.profile.request()?.payload(),
-        };
-        Some(RegistrationRequest { operation_id, body, token: self.profile.password() })
+    /// Whether the attempt is a registration over HTTPS, where there are no packets.
+    pub(super) fn is_over_https(&self) -> bool {
+        P::HTTPS && self.role() == ServiceKind::Provisioning && self.profile.endpoint().https
     }
 
-    /// Takes the answer to it.
+    /// The request over HTTPS that is due.
+    pub(super) fn register<E>(&self) -> Output<'_, E> {
+        match self.profile.request().filter(|_| P::HTTPS) {
+            Some(message) => {
+                let operation_id = self.profile.operation_id();
+                let request = RegistrationRequest { operation_id, message, login: &self.profile };
+                Output::Action(Action::Register { attempt: self.attempt, request })
+            }
+            None => Output::Wait(self.timers.next()),
+        }
+    }
+
+    /// Takes the answer to it: there is one request at a time.
     pub(super) fn take_registered<'b>(
         &mut self,
         status: u16,
         retry_after_secs: Option<u32>,
         body: &'b [u8],
     ) -> Option<Received<&'b str, &'b [u8]>> {
-        let request = self.profile.visit()?.request;
+        let request = self.profile.visit().filter(|_| self.is_over_https())?.request;
         self.take_answer(&AnswerHead { status, request, retry_after_secs }, body)
     }
 

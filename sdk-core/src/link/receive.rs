@@ -52,7 +52,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 }
             }
             Input::Registered { status, retry_after_secs, body } => {
-                if self.visits() {
+                if P::HTTPS {
                     taken.received = self.take_registered(status, retry_after_secs, body);
                 }
             }
@@ -136,9 +136,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         None
     }
 
-    /// Whether CONNACK has come on this connection.
+    /// Whether CONNACK has come on this connection; over HTTPS there is none.
     fn is_greeted(&self) -> bool {
         matches!(self.phase, Phase::Subscribing | Phase::Registering | Phase::Up | Phase::Draining)
+            && !(self.phase == Phase::Registering && self.is_over_https())
     }
 
     fn take_publish<'b>(&mut self, publish: mqtt::Received<'b>) -> Option<Received<&'b str, &'b [u8]>> {

@@ -82,7 +82,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     fn choose_packet(&mut self, room: usize) -> Option<Next> {
-        if self.wire.request && self.is_over_https() {
+        if P::HTTPS && self.wire.request && self.is_over_https() {
             self.wire.request = false;
             return Some(Next::Register);
         }
@@ -141,12 +141,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 let request = SignRequest::new(role, refusals, self.profile.string_to_sign());
                 return Output::Action(Action::Sign { attempt, request });
             }
-            Next::Register => {
-                return match self.registration_request() {
-                    Some(request) => Output::Action(Action::Register { attempt, request }),
-                    None => Output::Wait(self.timers.next()),
-                };
-            }
+            Next::Register => return self.register(),
             Next::Open => return Output::Action(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
             Next::Connect => {
                 let session = self.profile.session();

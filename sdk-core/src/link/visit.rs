@@ -2,7 +2,8 @@
 //!
 //! The rules of visits are the link's: when one is due, how they are spaced, how long an answer may take. What is said is
 //! the profile's. The link subscribes to one filter, publishes [requests](super::Profile::request) and hands the answers to
-//! the profile.
+//! the profile. Over HTTPS it subscribes to nothing, and each request is an action ([`crate::Action::Register`]) that an
+//! input answers.
 
 use core::time::Duration;
 
@@ -58,7 +59,7 @@ impl Visit {
     }
 }
 
-/// What the topic of an answer says.
+/// What the topic of an answer says, or over HTTPS its status and headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the profiles make it, and they are of this crate")]
 pub struct AnswerHead {

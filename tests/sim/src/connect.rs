@@ -24,7 +24,7 @@ impl<O: Outbox> World<O> {
         self.schedule(self.now + after, Item::Input { device: number, attempt, connection: 0, what });
     }
 
-    pub(crate) fn connect(&mut self, number: usize, attempt: Attempt, host: String, role: ServiceKind) {
+    pub(crate) fn connect(&mut self, number: usize, attempt: Attempt, host: String, role: ServiceKind, https: bool) {
         if self.open.get(&number).is_some_and(|open| !open.is_empty()) {
             self.fail(number, "a second connection is opened before the first is closed");
         }
@@ -77,6 +77,7 @@ impl<O: Outbox> World<O> {
                 last_to_device: ready,
                 sent_connect: false,
                 sent_disconnect: false,
+                https,
                 dialogue: Dialogue::default(),
             },
         );

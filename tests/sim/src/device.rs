@@ -20,6 +20,8 @@ pub struct Shared(pub(crate) Rc<Config<String>>);
 impl Settings for Shared {
     type Text = String;
 
+    const HTTPS: bool = true;
+
     fn config(&self) -> &Config<String> {
         &self.0
     }
@@ -139,7 +141,6 @@ pub(crate) struct Device<O> {
     pub(crate) second_key: Option<Key>,
     /// Which of the two to sign with, for the provisioning service and for the hub.
     pub(crate) choices: [KeyChoice; 2],
-    /// It registers over HTTPS.
     /// The TPM that signs for it, in place of a key.
     pub(crate) chip: Option<Chip>,
     pub(crate) feed: Feed,
@@ -191,6 +192,8 @@ pub(crate) struct Connection {
     pub(crate) last_to_device: u64,
     pub(crate) sent_connect: bool,
     pub(crate) sent_disconnect: bool,
+    /// It carries HTTPS and no packet.
+    pub(crate) https: bool,
     /// A registration over HTTPS, if it is one.
     pub(crate) dialogue: Dialogue,
 }

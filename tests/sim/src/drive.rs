@@ -76,7 +76,7 @@ impl Ord for Scheduled {
 /// An action, freed from the link it borrows.
 enum Deed {
     Sign(Attempt, Result<[u8; 32], LocalFailure>),
-    Connect(Attempt, String, ServiceKind),
+    Connect(Attempt, String, ServiceKind, bool),
     Send(Attempt, Vec<u8>),
     Register(Attempt, Asking),
     Close(Attempt),
@@ -192,7 +192,7 @@ impl<O: Outbox> World<O> {
                         Deed::Sign(attempt, chip.map_or(Ok(signature), |chip| chip.sign(role, &text)))
                     }
                     Action::Connect { attempt, endpoint } => {
-                        Deed::Connect(attempt, endpoint.host.to_owned(), endpoint.role)
+                        Deed::Connect(attempt, endpoint.host.to_owned(), endpoint.role, endpoint.https)
                     }
                     Action::Send { attempt, packet } => {
                         let mut bytes = vec![0; packet.encoded_len().unwrap_or(0)];
@@ -216,7 +216,7 @@ impl<O: Outbox> World<O> {
             };
             match deed {
                 Deed::Sign(attempt, signature) => self.sign(number, attempt, signature),
-                Deed::Connect(attempt, host, role) => self.connect(number, attempt, host, role),
+                Deed::Connect(attempt, host, role, https) => self.connect(number, attempt, host, role, https),
                 Deed::Send(attempt, bytes) => self.send(number, attempt, bytes),
                 Deed::Register(attempt, asking) => self.register(number, attempt, asking),
                 Deed::Close(attempt) => self.close(number, attempt),
@@ -308,6 +308,9 @@ impl<O: Outbox> World<O> {
         };
         let Some(connection) = self.connections.get_mut(&id) else { return };
         let connect = matches!(packet, Ok(v4::Packet::Connect(_)));
+        if connection.https {
+            broken = broken.or(Some(format!("{packet:?} on a connection of HTTPS")));
+        }
         if !connection.ready {
             broken = broken.or(Some(format!("{packet:?} before the connection is ready")));
         }

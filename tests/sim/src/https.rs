@@ -73,9 +73,9 @@ pub(crate) struct Asking {
 impl Asking {
     pub(crate) fn of(request: &RegistrationRequest<'_>) -> Self {
         Self {
-            operation: request.operation_id.map(str::to_owned),
-            body: request.body.to_string(),
-            token: request.token.map(|token| token.to_string()).filter(|token| !token.is_empty()),
+            operation: request.operation_id().map(str::to_owned),
+            body: request.body().to_string(),
+            token: request.token().map(|token| token.to_string()).filter(|token| !token.is_empty()),
         }
     }
 }
@@ -90,8 +90,14 @@ pub(crate) struct Dialogue {
 impl<O: Outbox> World<O> {
     /// Asks what the link asks, as a frontend that registers over HTTPS does.
     pub(crate) fn register(&mut self, number: usize, attempt: Attempt, asking: Asking) {
-        let Some(id) = self.own(number, attempt) else { return };
-        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Some((id, connection)) =
+            self.own(number, attempt).and_then(|id| self.connections.get_mut(&id).map(|known| (id, known)))
+        else {
+            self.fail(number, &format!("{asking:?} is asked on attempt {attempt}, which has no connection"));
+        };
+        if !connection.https || !connection.ready {
+            self.fail(number, &format!("{asking:?} is asked where HTTPS is not spoken, or not yet"));
+        }
         let dialogue = &mut connection.dialogue;
         if asking.operation.is_none() {
             dialogue.attestation.begin();
