@@ -6,12 +6,25 @@ use std::time::Duration;
 use steadfast_core::mqtt::{Packet, PacketId};
 use steadfast_core::{
     Action, AnyProfile, Attempt, Config, Credential, Event, Failure, Input, Instant, Link, LocalFailure, Message,
-    MessageId, Output, Overflow, Priority, RamOutbox, Received, Seed, Service, Subscriptions, TlsFailure,
+    MessageId, Output, Overflow, Priority, RamOutbox, Received, Seed, Service, Settings, Subscriptions, TlsFailure,
 };
 
 use crate::source::Source;
 
-type Device<'c> = Link<RamOutbox<3, 64>, AnyProfile<&'c Config<&'static str>>>;
+type Device = Link<RamOutbox<3, 64>, AnyProfile<WithHttps>>;
+
+/// The settings of a frontend that can register over HTTPS.
+struct WithHttps(Config<&'static str>);
+
+impl Settings for WithHttps {
+    type Text = &'static str;
+
+    const HTTPS: bool = true;
+
+    fn config(&self) -> &Config<&'static str> {
+        &self.0
+    }
+}
 
 /// Plays `data` as a history: the first byte chooses the configuration, then each byte an action.
 ///
@@ -22,15 +35,24 @@ pub fn target(data: &[u8]) {
     let mut source = Source::new(data);
     let config = configuration(source.byte());
     let Ok(link) = Link::new(
-        AnyProfile::new(&config, [0; 256]),
+        AnyProfile::new(WithHttps(config), [0; 256]),
         RamOutbox::new(),
         Seed::from_number(u64::from(source.byte())),
         Instant::ORIGIN,
     ) else {
         return;
     };
-    let mut player =
-        Player { link, now: 0, accepted: BTreeSet::new(), open: None, sent: Vec::new(), inbound: None, dropped: 0 };
+    let mut player = Player {
+        link,
+        now: 0,
+        accepted: BTreeSet::new(),
+        open: None,
+        https: false,
+        asked: false,
+        sent: Vec::new(),
+        inbound: None,
+        dropped: 0,
+    };
     player.link.start(Instant::ORIGIN);
     for _ in 0..512 {
         if source.is_empty() {
@@ -71,6 +93,7 @@ fn configuration(choice: u8) -> Config<&'static str> {
         config.session.overflow = Overflow::DropForUrgent;
     }
     config.stamp_creation_time = choice & 64 != 0;
+    config.https_registration = choice & 128 != 0;
     config
 }
 
@@ -78,20 +101,24 @@ fn dps() -> Service<&'static str> {
     Service::Provisioned { host: "dps.example", id_scope: "0ne00000001", registration_id: "pump" }
 }
 
-struct Player<'c> {
-    link: Device<'c>,
+struct Player {
+    link: Device,
     now: u64,
     accepted: BTreeSet<MessageId>,
     /// How many of them were dropped, for all the events say.
     dropped: u64,
     /// Attempt whose connection exists.
     open: Option<Attempt>,
+    /// It carries HTTPS.
+    https: bool,
+    /// A request over HTTPS has no answer.
+    asked: bool,
     /// Packet ids sent with QoS 1 and not answered here.
     sent: Vec<PacketId>,
     inbound: Option<(PacketId, Attempt)>,
 }
 
-impl Player<'_> {
+impl Player {
     fn step(&mut self, source: &mut Source<'_>) {
         let choice = source.byte();
         let now = Instant::from_millis(self.now);
@@ -167,7 +194,8 @@ impl Player<'_> {
         self.input(Input::Failed(failures[usize::from(choice) % failures.len()]), attempt);
     }
 
-    /// An answer of the provisioning service with a body from the data or a good one.
+    /// An answer of the provisioning service with a body from the data or a good one, over MQTT or over HTTPS, and now and
+    /// then over the other one.
     fn answer(&mut self, source: &mut Source<'_>, attempt: Attempt) {
         let request = source.byte();
         let (status, body): (_, &[u8]) = match source.byte() % 4 {
@@ -179,7 +207,12 @@ impl Player<'_> {
             2 => (429, b"{\"errorCode\":429000}"),
             _ => (u16::from(source.byte()) * 2, source.bytes()),
         };
-        let topic = format!("$dps/registrations/res/{status}/?$rid={request}&retry-after={}", source.byte());
+        let retry_after = source.byte();
+        if self.https != (request % 16 == 15) {
+            self.registered(status, u32::from(retry_after), body, attempt);
+            return;
+        }
+        let topic = format!("$dps/registrations/res/{status}/?$rid={request}&retry-after={retry_after}");
         let mut packet = vec![0x30];
         let mut remaining = 2 + topic.len() + body.len();
         while remaining > 127 {
@@ -191,6 +224,18 @@ impl Player<'_> {
         packet.extend(topic.as_bytes());
         packet.extend(body);
         self.bytes(&packet, attempt);
+    }
+
+    fn registered(&mut self, status: u16, retry_after_secs: u32, body: &[u8], attempt: Attempt) {
+        let asked = std::mem::take(&mut self.asked);
+        let (before, now) = (self.link.assignment().cloned(), Instant::from_millis(self.now));
+        let input = Input::Registered { status, retry_after_secs: Some(retry_after_secs), body };
+        let taken = self.link.handle_input(input, attempt, now);
+        assert_eq!(taken.bytes, 0, "an answer over HTTPS is none of the connection's bytes");
+        if !asked {
+            assert!(taken.received.is_none(), "nobody asked");
+            assert_eq!(self.link.assignment(), before.as_ref(), "nobody asked");
+        }
     }
 
     fn input(&mut self, input: Input<'_>, attempt: Attempt) {
@@ -220,14 +265,21 @@ impl Player<'_> {
             match self.link.poll_output_within(room) {
                 Output::Wait(_) => return,
                 Output::Event(event) => self.event(event),
-                Output::Action(Action::Connect { attempt, .. }) => {
+                Output::Action(Action::Connect { attempt, endpoint }) => {
                     assert_eq!(self.open.replace(attempt), None, "one connection at a time");
+                    (self.https, self.asked) = (endpoint.https, false);
                     self.sent.clear();
                 }
                 Output::Action(Action::Close { attempt, .. }) => {
                     assert_eq!(self.open.take(), Some(attempt), "only what is open is closed");
                 }
+                Output::Action(Action::Register { attempt, request }) => {
+                    assert!(self.https && self.open == Some(attempt), "a request goes out on a connection of HTTPS");
+                    assert!(!std::mem::replace(&mut self.asked, true), "one request at a time");
+                    let _ = (format!("{request:?}"), request.body().to_string(), request.token().is_some());
+                }
                 Output::Action(Action::Send { attempt, packet }) => {
+                    assert!(!self.https, "no packet goes out on a connection of HTTPS");
                     assert_eq!(self.open, Some(attempt), "packets go out on a connection");
                     let len = packet.encoded_len().expect("a packet of the link can be encoded");
                     assert!(room == usize::MAX || len <= room || matches!(packet, Packet::Disconnect));
