@@ -110,7 +110,7 @@ impl Pump {
                 }
                 Output::Action(Action::Send { packet, .. }) => self.asked.push(Asked::Packet(packet.name())),
                 Output::Action(Action::Close { .. }) => self.asked.push(Asked::Close),
-                _ => {}
+                Output::Action(_) | Output::Event(_) | _ => {}
             }
         }
     }

@@ -88,11 +88,9 @@ impl Dialogue {
         };
         let answer = answer.map_err(|failure| {
             tracing::warn!(device = %self.setup.name, %failure, "no answer to the registration");
-            match failure {
-                Failure::Local(_) | Failure::Provisioning(_) => failure,
-                // The connection was up, so that its end is the service's.
-                _ => Failure::Reset,
-            }
+            // The connection was up, so that its end is the service's.
+            let known = matches!(failure, Failure::Local(_) | Failure::Provisioning(_));
+            if known { failure } else { Failure::Reset }
         })?;
         Ok((self, answer))
     }

@@ -363,7 +363,6 @@ impl Inner {
     }
 
     /// Carries out what the link wants, as far as that needs no waiting. Returns whether there was anything.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a later version may want what this one cannot do")]
     fn drain(&mut self, turn: &mut Turn) -> bool {
         let mut any = false;
         loop {
