@@ -247,4 +247,12 @@ impl<S: Settings, B: AsRef<[u8]> + AsMut<[u8]>> HubProfile for AnyProfile<S, B> 
             Self::Broker(_) => Subscriptions::NONE,
         }
     }
+
+    fn subscribe(&mut self, more: Subscriptions) -> bool {
+        match self {
+            Self::IotHub(profile) => HubProfile::subscribe(profile, more),
+            Self::Provisioned(profile) => HubProfile::subscribe(profile, more),
+            Self::Broker(_) => false,
+        }
+    }
 }

@@ -99,9 +99,12 @@ impl Subscriptions {
 
     pub(crate) const COUNT: u8 = 5;
 
-    /// Returns these and `other` together.
+    /// Desired properties: [`TWIN_RESPONSES`](Self::TWIN_RESPONSES) and [`TWIN_DESIRED`](Self::TWIN_DESIRED).
+    pub const TWIN: Self = Self(0b1100);
+
+    /// Returns these and `other` together, as `|` does.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 
@@ -113,6 +116,20 @@ impl Subscriptions {
 
     pub(crate) const fn bits(self) -> u8 {
         self.0
+    }
+}
+
+impl core::ops::BitOr for Subscriptions {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.union(other)
+    }
+}
+
+impl core::ops::BitOrAssign for Subscriptions {
+    fn bitor_assign(&mut self, other: Self) {
+        *self = self.union(other);
     }
 }
 

@@ -356,7 +356,7 @@ const COMMA: u8 = 4;
 const END: u8 = 8;
 
 /// Returns the value of a member of a JSON object; of members with the same name the last one counts.
-pub(crate) fn member<'a>(document: &'a [u8], name: &str) -> Option<Value<'a>> {
+pub fn member<'a>(document: &'a [u8], name: &str) -> Option<Value<'a>> {
     let mut reader = Reader::new(document);
     if reader.next().ok()? != Some(Token::ObjectStart) {
         return None;

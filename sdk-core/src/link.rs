@@ -389,6 +389,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         &self.profile
     }
 
+    pub(crate) const fn profile_mut(&mut self) -> &mut P {
+        &mut self.profile
+    }
+
     /// Whether another service may have to be visited. Where it is known at compile time that none is, the dialogue is
     /// not linked.
     fn visits(&self) -> bool {

@@ -174,7 +174,7 @@ mod tests {
         let mut all = Vec::new();
         for builder in [client(context, port).backoff_file(path), secured] {
             let (device, driver) = builder.build().unwrap();
-            let mut status = device.status();
+            let mut status = device.status_changes();
             let driver = tokio::spawn(driver);
             let lacking = timeout(SOON, status.wait_for(|status| status.failures > 2)).await.unwrap().unwrap();
             assert_eq!(lacking.last_failure, Some(lack));
@@ -237,7 +237,7 @@ mod tests {
             let builder = Device::builder().provision_with(crate::Dps::new("0ne00AB12CD", "pump-7"));
             let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
             let (device, _driver) = builder.shared_key(key).assignment_file(path).build().unwrap();
-            assert_eq!((device.assignment(), device.look().state), (None, State::Idle));
+            assert_eq!((device.assignment(), device.status().state), (None, State::Idle));
         }
     }
 }

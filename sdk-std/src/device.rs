@@ -1,28 +1,30 @@
 //! The application's handle of a device.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use steadfast_core::iothub::Event;
+use steadfast_core::iothub::operator_commands::OperatorCommand;
 use steadfast_core::mqtt::QoS;
 use steadfast_core::{
-    Assignment, Destination, Instant, Ledger, Message, MessageId, Outbox, PublishError, ServiceKind, SubscribeError,
-    SubscriptionId,
+    Assignment, Destination, Instant, Ledger, Message, MessageId, Outbox, ServiceKind, SubscribeError, SubscriptionId,
 };
-use tokio::sync::{broadcast, watch};
 
 use crate::builder::Builder;
 use crate::clock;
+use crate::component::Component;
 #[cfg(feature = "_requests")]
 use crate::connector::Setup;
-use crate::inbox::Inbound;
-use crate::receipt::{Receipt, Undelivered};
+use crate::direct_methods::DirectMethods;
+use crate::events::{Events, StatusChanges};
+use crate::messages::Messages;
+use crate::receipt::{DeliveryError, Receipt};
+use crate::send::{OutboundMessage, SendError, Sending, SendingRef};
 use crate::shared::{End, Shared, wake};
 use crate::status::Status;
+use crate::twin::Twin;
 
 /// A device's handle, cheap to clone and valid for the device's whole life: it survives every change of connection, hub
 /// and token.
@@ -40,8 +42,7 @@ use crate::status::Status;
 /// let (device, driver) = Device::builder().connection_string(&text).build()?;
 /// let driver = tokio::spawn(driver);
 ///
-/// let mut receipt = device.send(&Telemetry::json(r#"{"celsius":21.5}"#)).await?;
-/// receipt.delivered().await?;
+/// device.send(Telemetry::json(r#"{"celsius":21.5}"#)).await?.delivered().await?;
 ///
 /// let books = device.stop(Duration::from_secs(10)).await;
 /// println!("{} delivered, {} still queued", books.delivered, books.queued);
@@ -81,45 +82,58 @@ impl Device {
         Builder::new()
     }
 
-    /// Queues a message, and waits for room if necessary: senders are served in order, those of urgent messages first.
+    /// Queues a message, when there is room for it: first come, first served, urgent ones before others.
     ///
-    /// On return the message is accepted, in every state of the link: it is sent as soon as the link is up, again after
-    /// every interruption, and ends in exactly one outcome, which the [`Receipt`] reports. Pass a
-    /// [`&Telemetry`](crate::Telemetry), or a [`Message`] with its own topic or properties.
+    /// What it returns is accepted, in every state of the link: it is sent as soon as the link is up, again after every
+    /// interruption, and ends in exactly one outcome, which the [`Receipt`] gives. Take a [`Telemetry`](crate::Telemetry), or
+    /// a [`TopicMessage`](crate::TopicMessage) for a broker.
+    ///
+    /// ```no_run
+    /// # async fn example(device: steadfast::Device) -> Result<(), Box<dyn std::error::Error>> {
+    /// use steadfast::Telemetry;
+    ///
+    /// device.send(Telemetry::json(r#"{"celsius":21.5}"#)).await?.delivered().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Cancel-safe: a future dropped before its end has queued nothing.
     ///
     /// # Errors
     /// [`SendError`]; the message was not accepted.
-    pub fn send<'m>(&self, message: impl Into<Message<'m>>) -> Sending<'_, 'm> {
-        Sending { shared: &self.shared, message: message.into(), ticket: None }
+    pub fn send(&self, message: impl Into<OutboundMessage>) -> Sending {
+        Sending::new(Arc::clone(&self.shared), message.into())
     }
 
-    /// Queues a message if there is room for it now and no other sender waits for room.
+    /// As [`send`](Self::send), of a message that is borrowed.
     ///
     /// # Errors
-    /// [`TrySendError::Full`] when [`send`](Self::send) would wait; otherwise as there.
-    pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt, TrySendError> {
+    /// [`SendError`]; the message was not accepted.
+    pub fn send_ref<'m>(&self, message: impl Into<Message<'m>>) -> SendingRef<'_, 'm> {
+        SendingRef::new(&self.shared, message.into())
+    }
+
+    /// Queues a message if there is room for it immediately and nobody waits for room.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] when [`send`](Self::send) would wait; otherwise as there.
+    pub fn try_send<'m>(&self, message: impl Into<Message<'m>>) -> Result<Receipt, SendError> {
         let mut wakes = Vec::new();
         let (result, driver) = {
             let mut inner = self.shared.lock();
             if inner.end.is_some() {
-                return Err(TrySendError::Refused(SendError::Ended));
+                return Err(SendError::Stopped);
             }
             let now = clock::now();
             (inner.accept(message.into(), &mut wakes, now), inner.send_lone(now))
         };
         wake(driver);
         wakes.into_iter().for_each(Waker::wake);
-        match result {
-            Ok(id) => Ok(Receipt::new(Arc::clone(&self.shared), id)),
-            Err(PublishError::Full) => Err(TrySendError::Full),
-            Err(error) => Err(TrySendError::Refused(error.into())),
-        }
+        Ok(Receipt::new(Arc::clone(&self.shared), result?))
     }
 
-    /// Subscribes to a topic filter of a broker, now or once the link is up, and again after the broker has lost the
-    /// session. [`receive`](Self::receive) returns its messages.
+    /// Subscribes to a topic filter of a broker, now or once the link is up, and again whenever the broker has lost the
+    /// session. What comes is taken with [`messages`](Self::messages).
     ///
     /// The broker's answer is an event: [`LinkEvent::Subscribed`](crate::LinkEvent::Subscribed) with the granted QoS,
     /// or [`LinkEvent::SubscriptionRefused`](crate::LinkEvent::SubscriptionRefused), after which the link subscribes
@@ -139,20 +153,16 @@ impl Device {
         self.shared.command(|inner| inner.link.unsubscribe(filter, clock::now()))
     }
 
-    /// Returns the status as a watch channel, to read or to await changes.
-    ///
-    /// It changes with the link's state and deadlines, not with each message: `queued` and `in_flight` are those at the
-    /// latest change. Instants in it are on the clock of [`now`](Self::now).
+    /// Returns the status as it is.
     #[must_use]
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared.status()
-    }
-
-    /// Returns the current status of the link, with the current queue.
-    #[must_use]
-    pub fn look(&self) -> Status {
+    pub fn status(&self) -> Status {
         let inner = self.shared.lock();
         self.shared.look(&inner).at(clock::now())
+    }
+
+    /// Follows the status.
+    pub fn status_changes(&self) -> StatusChanges {
+        StatusChanges::new(self.shared.status())
     }
 
     /// Returns the time on the clock of [`Status`]: monotonic, the time asleep included.
@@ -161,44 +171,46 @@ impl Device {
         clock::now()
     }
 
-    /// Listens to the events of the link from here on, those of single messages included.
-    ///
-    /// A listener more than 256 events behind gets the number of events it missed.
-    #[must_use]
-    pub fn events(&self) -> broadcast::Receiver<Event> {
-        self.shared.events()
+    /// Listens to the events of the link from here on.
+    pub fn events(&self) -> Events {
+        Events::new(self.shared.events())
     }
 
-    /// Waits for the next message from the service.
+    /// Returns the twin of the device.
+    #[must_use]
+    pub fn twin(&self) -> Twin {
+        Twin::new(Arc::clone(&self.shared))
+    }
+
+    /// Takes the calls of direct methods from here on. [`Methods`](crate::Methods) does so with a handler for each method.
+    pub fn direct_methods(&self) -> DirectMethods {
+        DirectMethods::open(&self.shared, None)
+    }
+
+    /// Takes the messages from the service from here on.
+    pub fn messages(&self) -> Messages {
+        Messages::open(&self.shared)
+    }
+
+    /// Returns a Plug and Play component, with streams of its own.
+    #[must_use]
+    pub fn component(&self, name: &str) -> Component {
+        Component::new(Arc::clone(&self.shared), name)
+    }
+
+    /// Waits for the next command of an operator; see [`Builder::allow_operator_commands`].
     ///
-    /// Each message is delivered once, to one caller. Up to 50 messages that need an acknowledgement (a hub queues as
-    /// many for a device) and 64 others are queued; more of the former are redelivered on a later connection, more of
-    /// the latter are dropped with a warning. Returns `None` when the driver has ended and no message is queued.
+    /// Commands to register or to spread were carried out by then; one about the log is for the application. Each is given
+    /// once; up to 16 wait, and of more the latest count. `None` when the link was stopped and no command waits.
     ///
     /// Cancel-safe: a future dropped before its end has taken nothing.
-    pub async fn receive(&self) -> Option<Inbound> {
-        loop {
-            let arrived = self.shared.arrived.notified();
-            {
-                let mut inner = self.shared.lock();
-                if let Some(mut body) = inner.inbox.pop_front() {
-                    body.duplicate |= body.owed.is_some_and(|(id, attempt)| inner.link.is_duplicate(id, attempt));
-                    let more = !inner.inbox.is_empty();
-                    drop(inner);
-                    if more {
-                        self.shared.arrived.notify_one();
-                    }
-                    return Some(Inbound::new(body, Arc::clone(&self.shared)));
-                }
-                if inner.end.is_some() {
-                    drop(inner);
-                    // Wakes the other receivers too.
-                    self.shared.arrived.notify_one();
-                    return None;
-                }
-            }
-            arrived.await;
-        }
+    pub async fn next_operator_command(&self) -> Option<OperatorCommand> {
+        self.shared
+            .served(|inner| match inner.services.next_command() {
+                Some(command) => Some(Some(command)),
+                None => inner.end.is_some().then_some(None),
+            })
+            .await
     }
 
     /// Returns the ledger: at every instant, accepted = delivered + queued + expired + evicted + rejected.
@@ -270,9 +282,9 @@ impl Device {
     /// Stops the link: sends queued messages and awaits their acknowledgements, for at most `drain` while the link is
     /// up, sends DISCONNECT, and ends the driver. Returns the ledger.
     ///
-    /// The receipts of messages still queued then report [`Undelivered::StillQueued`]; [`queued`](Self::queued) returns
-    /// these messages. Messages sent during the drain are still accepted; later ones are not. A driver that was never
-    /// polled counts as ended.
+    /// Messages still queued then are told to their receipts as [`DeliveryError::StillQueued`] and stay readable by
+    /// [`queued`](Self::queued). Messages sent meanwhile are still accepted; after the end, none are. A driver that was
+    /// never polled is taken as ended.
     ///
     /// Cancel-safe in that the link stops all the same.
     pub async fn stop(&self, drain: Duration) -> Ledger {
@@ -282,7 +294,7 @@ impl Device {
             first && !inner.running && inner.end.is_none()
         });
         if never_ran {
-            self.shared.end(End::Stopped, Undelivered::StillQueued);
+            self.shared.end(End::Stopped, DeliveryError::StillQueued);
         }
         loop {
             let mut over = pin!(self.shared.over.notified());
@@ -300,65 +312,7 @@ impl Device {
 
 impl fmt::Debug for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Device({})", self.look())
-    }
-}
-
-/// The future of [`Device::send`].
-#[must_use = "futures do nothing unless they are awaited"]
-pub struct Sending<'d, 'm> {
-    shared: &'d Arc<Shared>,
-    message: Message<'m>,
-    /// The place in the queue of waiting senders.
-    ticket: Option<u64>,
-}
-
-impl Future for Sending<'_, '_> {
-    type Output = Result<Receipt, SendError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let mut wakes = Vec::new();
-        let (result, driver, next) = {
-            let now = clock::now();
-            let mut inner = this.shared.lock();
-            let result = if inner.end.is_some() {
-                Some(Err(SendError::Ended))
-            } else {
-                let accepted = inner.accept_in_turn(this.message, &mut this.ticket, cx.waker(), &mut wakes, now);
-                accepted.map(|accepted| accepted.map_err(SendError::from))
-            };
-            let next = match (&result, this.ticket) {
-                (Some(_), Some(ticket)) => {
-                    this.ticket = None;
-                    inner.leave_queue(ticket)
-                }
-                _ => None,
-            };
-            (result, inner.send_lone(now), next)
-        };
-        wake(driver);
-        wake(next);
-        wakes.into_iter().for_each(Waker::wake);
-        match result {
-            Some(result) => Poll::Ready(result.map(|id| Receipt::new(Arc::clone(this.shared), id))),
-            None => Poll::Pending,
-        }
-    }
-}
-
-impl Drop for Sending<'_, '_> {
-    fn drop(&mut self) {
-        if let Some(ticket) = self.ticket {
-            let next = self.shared.lock().leave_queue(ticket);
-            wake(next);
-        }
-    }
-}
-
-impl fmt::Debug for Sending<'_, '_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sending").field("waits", &self.ticket.is_some()).finish_non_exhaustive()
+        write!(f, "Device({})", self.status())
     }
 }
 
@@ -386,50 +340,8 @@ impl<'a> From<&'a Queued> for Message<'a> {
     }
 }
 
-/// Why [`Device::send`] did not accept a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SendError {
-    /// The message can never be accepted as it is.
-    Unfit(PublishError),
-    /// The link was stopped, or its driver dropped.
-    Ended,
-}
-
-impl fmt::Display for SendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unfit(error) => error.fmt(f),
-            Self::Ended => f.write_str("the link was stopped or its driver dropped; build the device again to send"),
-        }
+impl From<&Queued> for OutboundMessage {
+    fn from(queued: &Queued) -> Self {
+        Message::from(queued).into()
     }
 }
-
-impl std::error::Error for SendError {}
-
-impl From<PublishError> for SendError {
-    fn from(error: PublishError) -> Self {
-        Self::Unfit(error)
-    }
-}
-
-/// Why [`Device::try_send`] did not accept a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TrySendError {
-    /// There is no room now, or others wait for it.
-    Full,
-    /// Waiting would not help.
-    Refused(SendError),
-}
-
-impl fmt::Display for TrySendError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the outbox is full; wait for a delivery and try again"),
-            Self::Refused(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for TrySendError {}

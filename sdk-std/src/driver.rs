@@ -21,7 +21,7 @@ use crate::engine::{Dial, Notice, Report, ToSign, Turn};
 #[cfg(feature = "tpm")]
 use crate::http::Answer;
 use crate::keeper::Keeper;
-use crate::receipt::Undelivered;
+use crate::receipt::DeliveryError;
 use crate::shared::{End, Shared};
 use crate::tokens::Proving;
 use crate::{clock, log};
@@ -233,9 +233,6 @@ impl Driver {
     /// Wakes, tells and logs: each of them may run code of the application.
     fn tell(&self, turn: &mut Turn) {
         turn.wakes.drain(..).for_each(Waker::wake);
-        if mem::take(&mut turn.arrived) {
-            self.shared.arrived.notify_one();
-        }
         if mem::take(&mut turn.served) {
             self.shared.serving.notify_waiters();
         }
@@ -337,7 +334,7 @@ impl Future for Driver {
         turn.end();
         match again {
             None => {
-                driver.shared.end(End::Stopped, Undelivered::StillQueued);
+                driver.shared.end(End::Stopped, DeliveryError::StillQueued);
                 Poll::Ready(driver.shared.lock().ledger())
             }
             Some(true) => {
@@ -351,7 +348,7 @@ impl Future for Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.shared.end(End::Dropped, Undelivered::DriverDropped);
+        self.shared.end(End::Dropped, DeliveryError::DriverDropped);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::tls::Tls;
 mod calls;
 mod workload;
 
-pub use calls::{CallFailed, ModuleCall, ModuleCallAnswer};
+pub use calls::{InvokeError, ModuleCall, ModuleCallAnswer};
 pub(crate) use workload::Workload;
 use workload::{Place, WorkloadSigner};
 

@@ -19,7 +19,7 @@ use tokio::io::ReadBuf;
 
 use crate::clock;
 use crate::connection::{Connection, READ, Read, Scratch};
-use crate::inbox::{Body, INBOX};
+use crate::messages::{Body, INBOX};
 use crate::shared::Inner;
 use crate::tokens::Proof;
 
@@ -49,7 +49,7 @@ pub(crate) struct Turn {
     /// Each packet is logged.
     traced: bool,
     /// The inbox has got a message.
-    pub(crate) arrived: bool,
+    arrived: bool,
     /// A service has something for whoever waits for it.
     pub(crate) served: bool,
     pub(crate) status_changed: bool,
@@ -181,6 +181,9 @@ impl Inner {
             self.write_failed(turn, error, cx);
         }
         // Where a connection has ended, what was in flight on it may make room.
+        if turn.served || mem::take(&mut turn.arrived) {
+            turn.wakes.append(&mut self.take_pollers());
+        }
         if mem::take(&mut turn.room_freed) || turn.status_changed {
             turn.wakes.extend(self.next_in_turn());
         }
@@ -317,7 +320,7 @@ impl Inner {
                 self.provisioning_payload = Some(Box::from(payload));
                 return;
             }
-            Received::Twin(twin) => self.services.take_twin(twin),
+            Received::Twin(twin) => self.services.take_twin(&twin),
             Received::Desired { version, patch } => self.services.take_change(version, patch),
             Received::Call { call, name, payload } => {
                 let name: Vec<u8> = name.bytes().collect();

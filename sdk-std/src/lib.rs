@@ -18,11 +18,11 @@
 //! tokio::spawn(driver);
 //!
 //! // Waits for room in the outbox, whatever the network does.
-//! let mut receipt = device.send(&Telemetry::json(r#"{"celsius":21.5}"#)).await?;
-//! // Waits for the hub's acknowledgement, across any number of reconnections.
+//! let receipt = device.send(Telemetry::json(r#"{"celsius":21.5}"#)).await?;
+//! // Waits for the hub's acknowledgement, after however many reconnections.
 //! receipt.delivered().await?;
 //!
-//! println!("{}", device.look());
+//! println!("{}", device.status_changes());
 //! device.stop(Duration::from_secs(10)).await;
 //! # Ok(())
 //! # }
@@ -48,24 +48,27 @@ mod backoff_file;
 mod build_error;
 mod builder;
 mod clock;
+mod component;
 mod connect;
 mod connection;
 mod connector;
 mod context;
 mod device;
+mod direct_methods;
 #[cfg(feature = "tpm")]
 mod dps_https;
 mod driver;
 #[cfg(feature = "edge")]
 mod edge;
 mod engine;
+mod events;
 #[cfg(feature = "_https")]
 mod http;
-mod inbox;
 mod keeper;
 mod log;
 mod memory_outbox;
 mod message;
+mod messages;
 mod methods;
 mod names;
 #[cfg(feature = "pkcs11")]
@@ -74,6 +77,7 @@ mod proxy;
 mod receipt;
 #[cfg(feature = "rumqttc")]
 mod rumqttc;
+mod send;
 mod services;
 mod shared;
 mod signer;
@@ -85,6 +89,7 @@ mod tokens;
 mod tpm;
 #[cfg(feature = "tpm2")]
 mod tpm2;
+mod twin;
 #[cfg(feature = "upload")]
 mod upload;
 #[cfg(feature = "websocket")]
@@ -97,18 +102,21 @@ pub use builder::{Builder, Dps, Transport};
 #[cfg(feature = "_virtual-time")]
 #[doc(hidden)]
 pub use clock::follow_tokio_clock;
-pub use device::{Device, Queued, SendError, Sending, TrySendError};
+pub use component::Component;
+pub use device::{Device, Queued};
+pub use direct_methods::{DirectMethods, MethodCall};
 pub use driver::Driver;
 #[cfg(feature = "edge")]
-pub use edge::{CallFailed, ModuleCall, ModuleCallAnswer};
-pub use inbox::Inbound;
+pub use edge::{InvokeError, ModuleCall, ModuleCallAnswer};
+pub use events::{Events, StatusChanges};
 pub use message::Telemetry;
+pub use messages::{Inbound, Messages};
 pub use methods::{MethodAnswer, Methods};
 #[cfg(feature = "pkcs11")]
 pub use pkcs11::{Pkcs11, Pkcs11Error, Pkcs11Signer};
 pub use proxy::{Proxy, ProxyError};
-pub use receipt::{Receipt, Undelivered};
-pub use services::{Desired, MethodCall, Report, Twin, TwinError};
+pub use receipt::{DeliveryError, Receipt};
+pub use send::{OutboundMessage, SendError, Sending, SendingRef, TopicMessage};
 pub use signer::{KeyPair, SharedKey, SignError, Signer, Signing};
 pub use status::Status;
 pub use tls::{ClientCertificate, Tls, TlsError};
@@ -117,6 +125,7 @@ pub use tokens::{Obtaining, TokenRequest, TokenSource};
 pub use tpm::{Tpm, TpmKeys, TpmWork};
 #[cfg(feature = "tpm2")]
 pub use tpm2::{Tpm2, Tpm2Error, Tpm2Handles};
+pub use twin::{Desired, DesiredProperties, Report, Twin, TwinDocument, TwinError};
 #[cfg(feature = "upload")]
 pub use upload::{Upload, UploadError, UploadProgress, UploadReport, UploadSource, UploadStep};
 
@@ -135,7 +144,7 @@ pub use steadfast_core::{
     Advice, Assignment, Attempt, ConfigError, Destination, Disposition, DropReason, Dropped, Event as LinkEvent,
     Failure, FailureClass, Instant, Ledger, LocalFailure, Message, MessageId, Overflow, Priority, ProvisioningFailure,
     PublishError, ReportError, Reprovisioning, RespondError, RetryPolicy, Seed, ServiceKind, SignRequest, State,
-    SubscribeError, SubscriptionId, Subscriptions, Timeouts, TlsFailure, TwinDocument, Usage,
+    SubscribeError, SubscriptionId, Subscriptions, Timeouts, TlsFailure, Usage,
 };
 
 /// Compiles the example of the README.

@@ -70,6 +70,16 @@ impl Telemetry {
         Self { priority: Priority::Urgent, ..self }
     }
 
+    /// Makes a message of its encoded parts.
+    pub(crate) const fn from_parts(
+        bag: String,
+        payload: Vec<u8>,
+        expires_after: Option<Duration>,
+        priority: Priority,
+    ) -> Self {
+        Self { payload, bag, expires_after, priority }
+    }
+
     /// Adds an application property; the value may be empty, and both may hold any character.
     ///
     /// # Errors

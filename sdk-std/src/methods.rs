@@ -147,9 +147,10 @@ impl Methods {
     /// dropped with a warning. Dropping the future drops the handlers that run.
     pub async fn serve(&self, device: &Device) {
         let mut running = JoinSet::new();
+        let mut calls = device.direct_methods();
         loop {
             let call = tokio::select! {
-                call = device.next_call() => call,
+                call = calls.next() => call,
                 Some(_) = running.join_next() => continue,
             };
             let Some(call) = call else { return };
@@ -172,7 +173,7 @@ impl Methods {
     }
 }
 
-fn answer(call: crate::services::MethodCall, answer: &MethodAnswer) {
+fn answer(call: crate::direct_methods::MethodCall, answer: &MethodAnswer) {
     let name = call.name().to_owned();
     if let Err(error) = call.respond(answer.status, &answer.body) {
         tracing::warn!(method = name, %error, "the answer to a method call was dropped");

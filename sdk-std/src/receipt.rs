@@ -15,7 +15,7 @@ use crate::shared::Shared;
 /// Why an accepted message was not delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Undelivered {
+pub enum DeliveryError {
     /// Its time ran out. It may have arrived all the same, if it had been sent before.
     Expired,
     /// It was evicted to make room for a newer one.
@@ -28,7 +28,7 @@ pub enum Undelivered {
     DriverDropped,
 }
 
-impl fmt::Display for Undelivered {
+impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Expired => "the message expired before it was delivered",
@@ -40,10 +40,10 @@ impl fmt::Display for Undelivered {
     }
 }
 
-impl std::error::Error for Undelivered {}
+impl std::error::Error for DeliveryError {}
 
-impl From<DropReason> for Undelivered {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "a reason that a later version adds counts as rejected")]
+impl From<DropReason> for DeliveryError {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else a later version drops, it sets aside")]
     fn from(reason: DropReason) -> Self {
         match reason {
             DropReason::Expired => Self::Expired,
@@ -62,7 +62,7 @@ impl From<DropReason> for Undelivered {
 pub struct Receipt {
     shared: Arc<Shared>,
     id: MessageId,
-    outcome: Option<Result<(), Undelivered>>,
+    outcome: Option<Result<(), DeliveryError>>,
 }
 
 impl Receipt {
@@ -76,18 +76,16 @@ impl Receipt {
         self.id
     }
 
-    /// Waits for the outcome; once it is known, returns it again.
-    ///
-    /// Cancel-safe: a future dropped before its end loses nothing.
+    /// Waits for the outcome. To wait beside other work and keep the receipt, await `&mut receipt`.
     ///
     /// # Errors
-    /// [`Undelivered`]: why the message was not delivered.
-    pub async fn delivered(&mut self) -> Result<(), Undelivered> {
-        self.await
+    /// [`DeliveryError`] tells why the message was not delivered.
+    pub async fn delivered(mut self) -> Result<(), DeliveryError> {
+        (&mut self).await
     }
 
     /// Returns the outcome if it is known.
-    pub fn outcome(&mut self) -> Option<Result<(), Undelivered>> {
+    pub fn outcome(&mut self) -> Option<Result<(), DeliveryError>> {
         if self.outcome.is_none() {
             self.outcome = self.shared.lock().receipts.claim(self.id, None);
         }
@@ -96,7 +94,7 @@ impl Receipt {
 }
 
 impl Future for Receipt {
-    type Output = Result<(), Undelivered>;
+    type Output = Result<(), DeliveryError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.outcome.is_none() {
@@ -122,7 +120,7 @@ pub(crate) struct Receipts(HashMap<u64, Claim, BuildHasherDefault<IdHasher>>);
 #[derive(Debug)]
 enum Claim {
     Open(Option<Waker>),
-    Settled(Result<(), Undelivered>),
+    Settled(Result<(), DeliveryError>),
 }
 
 /// Capacity up to which an empty table is kept.
@@ -134,7 +132,7 @@ impl Receipts {
     }
 
     /// Notes the outcome; returns who waits for it.
-    pub(crate) fn settle(&mut self, id: MessageId, outcome: Result<(), Undelivered>) -> Option<Waker> {
+    pub(crate) fn settle(&mut self, id: MessageId, outcome: Result<(), DeliveryError>) -> Option<Waker> {
         let claim = self.0.get_mut(&id.get())?;
         match std::mem::replace(claim, Claim::Settled(outcome)) {
             Claim::Open(waker) => waker,
@@ -146,7 +144,7 @@ impl Receipts {
     }
 
     /// Settles all that are open.
-    pub(crate) fn settle_all(&mut self, outcome: Result<(), Undelivered>, wakes: &mut Vec<Waker>) {
+    pub(crate) fn settle_all(&mut self, outcome: Result<(), DeliveryError>, wakes: &mut Vec<Waker>) {
         for claim in self.0.values_mut() {
             if let Claim::Open(waker) = claim {
                 wakes.extend(waker.take());
@@ -155,8 +153,8 @@ impl Receipts {
         }
     }
 
-    /// Takes the outcome, or registers the waker.
-    fn claim(&mut self, id: MessageId, waker: Option<&Waker>) -> Option<Result<(), Undelivered>> {
+    /// Takes the outcome, or leaves word to be woken.
+    fn claim(&mut self, id: MessageId, waker: Option<&Waker>) -> Option<Result<(), DeliveryError>> {
         match self.0.get_mut(&id.get()) {
             Some(Claim::Open(waiting)) => {
                 if let Some(waker) = waker {
@@ -172,8 +170,8 @@ impl Receipts {
                 self.forget(id);
                 Some(outcome)
             }
-            // Every live receipt without an outcome has its entry.
-            None => Some(Err(Undelivered::DriverDropped)),
+            // Every live receipt without an outcome has its claim.
+            None => Some(Err(DeliveryError::DriverDropped)),
         }
     }
 
@@ -217,7 +215,7 @@ mod tests {
         receipts.insert(id);
         assert_eq!(receipts.claim(id, Some(Waker::noop())), None);
         assert!(receipts.settle(id, Ok(())).is_some());
-        assert!(receipts.settle(id, Err(Undelivered::Expired)).is_none());
+        assert!(receipts.settle(id, Err(DeliveryError::Expired)).is_none());
         assert_eq!(receipts.claim(id, None), Some(Ok(())));
         assert!(receipts.0.is_empty());
     }

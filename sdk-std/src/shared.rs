@@ -7,17 +7,18 @@ use std::task::Waker;
 
 use steadfast_core::iothub::{CallSlot, Event};
 use steadfast_core::{
-    AnyProfile, Config, Credential, HubLink, Instant, Ledger, Message, MessageId, Outcome, Priority, PublishError,
-    Settings,
+    AnyProfile, Config, Credential, HubLink, HubProfile as _, Instant, Ledger, Message, MessageId, Outcome, Priority,
+    PublishError, Settings, Subscriptions,
 };
 use tokio::sync::{Notify, broadcast, watch};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::clock;
 use crate::connection::Connection;
 use crate::engine::Turn;
-use crate::inbox::Body;
 use crate::memory_outbox::MemoryOutbox;
-use crate::receipt::{Receipts, Undelivered};
+use crate::messages::Body;
+use crate::receipt::{DeliveryError, Receipts};
 use crate::services::Services;
 use crate::status::{Peers, Status};
 
@@ -28,6 +29,7 @@ pub(crate) type DeviceLink = HubLink<MemoryOutbox, AnyProfile<SharedConfig, Box<
 #[derive(Clone, Debug)]
 pub(crate) struct SharedConfig {
     config: Arc<Kept>,
+    subscriptions: Subscriptions,
     token: Option<Box<Token>>,
 }
 
@@ -55,7 +57,7 @@ impl fmt::Debug for Token {
 
 impl SharedConfig {
     pub(crate) fn new(config: Config<Box<str>>) -> Self {
-        Self { config: Arc::new(Kept(config)), token: None }
+        Self { subscriptions: config.subscriptions, config: Arc::new(Kept(config)), token: None }
     }
 }
 
@@ -66,6 +68,15 @@ impl Settings for SharedConfig {
 
     fn config(&self) -> &Config<Box<str>> {
         &self.config.0
+    }
+
+    fn subscriptions(&self) -> Subscriptions {
+        self.subscriptions
+    }
+
+    fn subscribe(&mut self, more: Subscriptions) -> bool {
+        self.subscriptions |= more;
+        true
     }
 
     fn keep_token(&mut self, token: &str) -> bool {
@@ -93,8 +104,6 @@ pub(crate) struct Shared {
     /// Locked for short, under the lock of `inner`.
     peers: Mutex<Peers>,
     events: OnceLock<broadcast::Sender<Event>>,
-    /// Something lies in the inbox, or the driver has ended.
-    pub(crate) arrived: Notify,
     /// A service of the hub has something for whoever waits for it, or the driver has ended.
     pub(crate) serving: Notify,
     /// The driver has ended.
@@ -112,6 +121,10 @@ pub(crate) struct Inner {
     pub(crate) driver: Option<Waker>,
     pub(crate) inbox: VecDeque<Body>,
     pub(crate) services: Services,
+    /// Memory for services that are not opened yet.
+    rooms: Rooms,
+    /// Who polls a stream and found nothing.
+    pollers: Vec<Waker>,
     pub(crate) provisioning_payload: Option<Box<[u8]>>,
     pub(crate) connection: Option<Connection>,
     /// Orders of a turn that was not the driver's.
@@ -143,7 +156,7 @@ struct Waiting {
 const EVENTS_KEPT: usize = 256;
 
 impl Shared {
-    pub(crate) fn new(link: DeviceLink, method_calls: usize) -> Self {
+    pub(crate) fn new(link: DeviceLink, rooms: Rooms) -> Self {
         Self {
             inner: Mutex::new(Inner {
                 link,
@@ -152,7 +165,9 @@ impl Shared {
                 next_ticket: 0,
                 driver: None,
                 inbox: VecDeque::new(),
-                services: Services::new(method_calls),
+                services: Services::new(rooms.calls),
+                rooms,
+                pollers: Vec::new(),
                 provisioning_payload: None,
                 connection: None,
                 left_over: None,
@@ -167,7 +182,6 @@ impl Shared {
             status: OnceLock::new(),
             peers: Mutex::default(),
             events: OnceLock::new(),
-            arrived: Notify::new(),
             serving: Notify::new(),
             over: Notify::new(),
         }
@@ -231,7 +245,7 @@ impl Shared {
     }
 
     /// Ends everything that waits for the driver.
-    pub(crate) fn end(&self, end: End, outcome: Undelivered) {
+    pub(crate) fn end(&self, end: End, outcome: DeliveryError) {
         let mut wakes = Vec::new();
         {
             let mut inner = self.lock();
@@ -239,13 +253,12 @@ impl Shared {
             inner.settle_ended(&mut wakes);
             inner.receipts.settle_all(Err(outcome), &mut wakes);
             wakes.extend(inner.queue.iter_mut().filter_map(|waiting| waiting.waker.take()));
+            wakes.append(&mut inner.pollers);
             inner.driver = None;
             inner.connection = None;
         }
         wakes.into_iter().for_each(Waker::wake);
         self.serving.notify_waiters();
-        self.arrived.notify_waiters();
-        self.arrived.notify_one();
         self.over.notify_waiters();
     }
 }
@@ -262,7 +275,69 @@ pub(crate) fn wake(waker: Option<Waker>) {
     }
 }
 
+/// How much memory the services of a hub get when they are opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rooms {
+    /// Bytes of reported properties that wait.
+    pub(crate) reports: usize,
+    /// Bytes of answers to method calls that wait.
+    pub(crate) answers: usize,
+    /// Method calls that can be open.
+    pub(crate) calls: usize,
+}
+
+impl Rooms {
+    pub(crate) fn for_reports(&self) -> Box<[u8]> {
+        vec![0; self.reports].into_boxed_slice()
+    }
+
+    /// Memory for answers, and places for calls: one more says that there are too many.
+    pub(crate) fn for_calls(&self) -> (Box<[u8]>, Box<[CallSlot]>) {
+        let places = vec![CallSlot::EMPTY; self.calls + 1];
+        (vec![0; self.answers].into_boxed_slice(), places.into_boxed_slice())
+    }
+}
+
 impl Inner {
+    /// Subscribes to what a service needs, with memory for it, unless that is done. Returns whether it is.
+    pub(crate) fn open(&mut self, more: Subscriptions) -> bool {
+        let before = self.subscriptions();
+        let now = clock::now();
+        if !self.link.open(more, now) {
+            return false;
+        }
+        let fresh = |wanted| more.contains(wanted) && !before.contains(wanted);
+        if fresh(Subscriptions::TWIN_RESPONSES) {
+            self.link.set_report_room(self.rooms.for_reports());
+        }
+        if fresh(Subscriptions::METHODS) {
+            let (answers, calls) = self.rooms.for_calls();
+            self.link.set_call_room(answers, calls);
+        }
+        true
+    }
+
+    pub(crate) fn subscriptions(&self) -> Subscriptions {
+        self.link.link().profile().subscriptions()
+    }
+
+    /// Whether desired properties are followed already.
+    pub(crate) fn follows_twin(&self) -> bool {
+        self.subscriptions().contains(Subscriptions::TWIN)
+    }
+
+    /// Has whoever polls woken when a service has something, or the driver has ended.
+    pub(crate) fn wake_when_served(&mut self, waker: &Waker) {
+        if !self.pollers.iter().any(|known| known.will_wake(waker)) {
+            self.pollers.push(waker.clone());
+        }
+    }
+
+    /// Takes those who poll and are to look again.
+    pub(crate) fn take_pollers(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.pollers)
+    }
+
     /// Takes a message into the outbox, unless others wait for room. Wakes those whom it concerns through `wakes`.
     pub(crate) fn accept(
         &mut self,
@@ -368,7 +443,7 @@ impl Inner {
                 Outcome::Delivered => Ok(()),
                 Outcome::Dropped(reason) => Err(reason.into()),
                 // A later version may know other ends, and none of them is a delivery.
-                _ => Err(Undelivered::Rejected),
+                _ => Err(DeliveryError::Rejected),
             };
             wakes.extend(receipts.settle(id, outcome));
         });

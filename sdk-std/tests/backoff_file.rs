@@ -37,7 +37,7 @@ async fn first_delay(make: impl Fn() -> Builder) -> Duration {
         // One poll begins the wait; more might end it.
         let polled = pin!(driver).poll(&mut Context::from_waker(Waker::noop()));
         assert!(polled.is_pending());
-        let waiting = device.look();
+        let waiting = device.status();
         longest = longest.max(waiting.next_attempt.map_or(Duration::ZERO, |(at, _)| at.since(waiting.since)));
     }
     longest
@@ -71,7 +71,7 @@ async fn a_power_cut_in_an_outage_does_not_make_a_new_device_of_it() {
     let (device, driver) = make().retry(hasty).build().unwrap();
     let driver = tokio::spawn(driver);
     let _peer = server.welcome(false).await;
-    soon(device.status().wait_for(|status| status.state == State::Up)).await.unwrap();
+    soon(device.status_changes().wait_for(|status| status.state == State::Up)).await.unwrap();
     memory(&path, &trouble).await;
     driver.abort();
     assert!(first_delay(make).await <= RetryPolicy::DEFAULT.first_jitter);

@@ -104,7 +104,7 @@ fn what_can_be_printed_has_no_secret_in_it() {
     ] {
         let mut texts = vec![format!("{builder:?}")];
         let (device, driver) = builder.seed(Seed::from_number(1)).plaintext_unprotected().build().unwrap();
-        texts.push(format!("{device:?} {driver:?} {:?}", device.look()));
+        texts.push(format!("{device:?} {driver:?} {:?}", device.status()));
         for text in texts {
             assert!(!text.contains("AAEC") && !text.contains("c2Vj"), "{text}");
         }

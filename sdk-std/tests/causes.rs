@@ -49,11 +49,11 @@ fn reset(stream: TcpStream) {
 
 /// What the device says after its first failure, and what it logged.
 async fn first_failure(device: &Device, log: &Log) -> (Status, String) {
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     let mut events = device.events();
     while !log.text().contains("trying again") {
-        let _ = soon(events.recv()).await;
+        let _ = soon(events.next()).await;
     }
     (status, log.text())
 }
@@ -66,10 +66,10 @@ async fn a_reset_is_told_as_one_and_logged() {
     let mut events = device.events();
     let _driver = tokio::spawn(driver);
     let peer = server.welcome(false).await;
-    soon(device.status().wait_for(|status| status.state == State::Up)).await.unwrap();
+    soon(device.status_changes().wait_for(|status| status.state == State::Up)).await.unwrap();
     reset(peer.stream);
     loop {
-        let event = soon(events.recv()).await.unwrap();
+        let event = soon(events.next()).await.unwrap();
         if let Event::Link(LinkEvent::Down(failure)) = event {
             assert_eq!(failure, Failure::Reset);
             break;

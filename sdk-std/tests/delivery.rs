@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use steadfast::{Message, State, Undelivered};
+use steadfast::{DeliveryError, Message, State};
 use support::{Server, soon};
 
 fn text(publish: &rumqttc::mqttbytes::v4::Publish) -> String {
@@ -24,7 +24,7 @@ async fn a_receipt_resolves_at_the_acknowledgement_and_not_before() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(receipt.outcome(), None);
     peer.ack(&publish).await;
-    soon(receipt.delivered()).await.unwrap();
+    soon(&mut receipt).await.unwrap();
     soon(receipt.delivered()).await.unwrap();
     let ledger = device.ledger();
     assert!(ledger.balances());
@@ -47,7 +47,7 @@ async fn a_cut_between_publish_and_acknowledgement_sends_the_same_packet_again_w
     let mut peer = server.welcome(false).await;
     let first: Vec<_> = [peer.publish().await, peer.publish().await, peer.publish().await].into();
     peer.ack(&first[0]).await;
-    soon(receipts[0].delivered()).await.unwrap();
+    soon(&mut receipts[0]).await.unwrap();
     drop(peer);
     let mut peer = server.welcome(true).await;
     for sent in &first[1..] {
@@ -55,11 +55,11 @@ async fn a_cut_between_publish_and_acknowledgement_sends_the_same_packet_again_w
         assert_eq!((again.pkid, &again.payload, again.dup), (sent.pkid, &sent.payload, true));
         peer.ack(&again).await;
     }
-    for mut receipt in receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     // A session that was forgotten is a new one: nothing is a duplicate in it.
-    let mut receipt = device.send(Message::to_topic("t", b"x")).await.unwrap();
+    let receipt = device.send(Message::to_topic("t", b"x")).await.unwrap();
     let sent = peer.publish().await;
     drop(peer);
     let mut peer = server.welcome(false).await;
@@ -79,7 +79,7 @@ async fn stop_drains_what_is_queued_and_then_says_goodbye() {
         receipts.push(device.send(Message::to_topic("t", &[number])).await.unwrap());
     }
     let mut peer = server.welcome(false).await;
-    let mut status = device.status();
+    let mut status = device.status_changes();
     soon(status.wait_for(|status| status.state == State::Up)).await.unwrap();
     let stopping = tokio::spawn(async move { device.stop(Duration::from_secs(10)).await });
     let (all, goodbye) = peer.serve().await;
@@ -89,10 +89,10 @@ async fn stop_drains_what_is_queued_and_then_says_goodbye() {
     let ledger = soon(stopping).await.unwrap();
     assert_eq!((ledger.delivered, ledger.queued), (20, 0));
     assert_eq!(soon(driver).await.unwrap(), ledger);
-    for mut receipt in receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
-    assert_eq!(status.borrow().state, State::Stopped);
+    soon(status.wait_for(|status| status.state == State::Stopped)).await.unwrap();
 }
 
 #[tokio::test]
@@ -100,15 +100,15 @@ async fn what_the_drain_leaves_over_is_told_and_can_be_read() {
     let server = Server::start().await;
     let (device, driver) = server.client().build().unwrap();
     let driver = tokio::spawn(driver);
-    let mut receipt = device.send(Message::to_topic("t", b"kept")).await.unwrap();
+    let receipt = device.send(Message::to_topic("t", b"kept")).await.unwrap();
     let mut peer = server.welcome(false).await;
     peer.publish().await;
     let ledger = soon(device.stop(Duration::from_millis(100))).await;
     assert_eq!((ledger.queued, ledger.delivered), (1, 0));
-    assert_eq!(soon(receipt.delivered()).await, Err(Undelivered::StillQueued));
+    assert_eq!(soon(receipt.delivered()).await, Err(DeliveryError::StillQueued));
     let queued = device.queued();
     assert_eq!((queued.len(), &*queued[0].payload, &*queued[0].address), (1, &b"kept"[..], "t"));
     drop(peer);
     soon(driver).await.unwrap();
-    assert_eq!(device.send(Message::to_topic("t", b"late")).await.unwrap_err(), steadfast::SendError::Ended);
+    assert_eq!(device.send(Message::to_topic("t", b"late")).await.unwrap_err(), steadfast::SendError::Stopped);
 }

@@ -40,7 +40,7 @@ fn module(uri: &str) -> Builder {
 async fn first_failure(builder: Builder, asked: &AtomicUsize) -> (Status, usize) {
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let failed = soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone();
     let asked = asked.load(Ordering::SeqCst);
     device.stop(Duration::ZERO).await;

@@ -19,9 +19,9 @@ const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 async fn status_and_events_tell_the_scenario() {
     let server = Server::start().await;
     let (device, driver) = server.client().build().unwrap();
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let mut events = device.events();
-    assert_eq!(status.borrow().state, State::Idle);
+    assert_eq!(device.status().state, State::Idle);
     let _driver = tokio::spawn(driver);
     let mut peer = server.accept().await;
     let Some(Packet::Connect(_)) = peer.next().await else { panic!("no CONNECT") };
@@ -35,13 +35,13 @@ async fn status_and_events_tell_the_scenario() {
     assert!(status_then.next_attempt.is_none_or(|(at, _)| at >= status_then.since));
     let peer = server.welcome(false).await;
     soon(status.wait_for(|status| status.state == State::Up)).await.unwrap();
-    assert_eq!(device.look().state, State::Up);
+    assert_eq!(device.status().state, State::Up);
     drop(peer);
     let _peer = server.welcome(true).await;
     soon(status.wait_for(|status| status.state == State::Up)).await.unwrap();
     let mut seen = Vec::new();
     while seen.len() < 5 {
-        let event = soon(events.recv()).await.unwrap();
+        let event = soon(events.next()).await.unwrap();
         seen.push(match event.link() {
             Some(LinkEvent::Retrying { failure, .. }) => format!("retrying: {failure:?}"),
             link => format!("{:?}", link.unwrap()),
@@ -84,9 +84,9 @@ async fn a_hub_device_subscribes_receives_and_acknowledges() {
         peer.send(Packet::Publish(publish)).await;
     }
     peer.send(Packet::Publish(Publish::new(topic, QoS::AtMostOnce, "no answer"))).await;
-    let first = soon(device.receive()).await.unwrap();
-    let second = soon(device.receive()).await.unwrap();
-    let third = soon(device.receive()).await.unwrap();
+    let first = soon(device.messages().next()).await.unwrap();
+    let second = soon(device.messages().next()).await.unwrap();
+    let third = soon(device.messages().next()).await.unwrap();
     assert_eq!((first.topic(), first.payload(), first.dup()), ("", &b"order 1"[..], false));
     assert_eq!(first.property("a").as_deref(), Some("b"));
     assert!(third.acknowledge());
@@ -101,7 +101,7 @@ async fn a_hub_device_subscribes_receives_and_acknowledges() {
     let mut publish = Publish::new(topic, QoS::AtLeastOnce, "order 3");
     publish.pkid = 3;
     peer.send(Packet::Publish(publish)).await;
-    let third = soon(device.receive()).await.unwrap();
+    let third = soon(device.messages().next()).await.unwrap();
     drop(peer);
     let mut peer = server.accept().await;
     peer.welcome(false).await;
@@ -135,7 +135,7 @@ async fn packets_in_pieces_and_many_at_once_are_all_understood() {
     let (most, last) = bytes.split_at(bytes.len() - 1);
     peer.stream.write_all(most).await.unwrap();
     let mut last_receipt = receipts.pop().unwrap();
-    for mut receipt in receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     assert_eq!((device.ledger().delivered, last_receipt.outcome()), (99, None));
@@ -154,7 +154,7 @@ async fn a_message_larger_than_all_buffers_passes_beside_small_ones() {
     for size in [10, 250_000, 10, 60_000, 60_000, 10, 100_000, 10] {
         receipts.push(device.send(Message::to_topic("t", &large[..size])).await.unwrap());
     }
-    for mut receipt in receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     device.stop(Duration::from_secs(1)).await;
@@ -177,7 +177,7 @@ async fn a_server_that_does_not_read_fills_the_outbox_and_no_more() {
     assert!(device.try_send(Message::to_topic("t", b"x")).is_err());
     tokio::time::sleep(Duration::from_millis(50)).await;
     let serving = tokio::spawn(async move { peer.serve().await.0.len() });
-    for mut receipt in receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     device.stop(Duration::from_secs(1)).await;
@@ -189,7 +189,7 @@ async fn garbage_is_a_failure_of_the_service_and_not_of_the_credential() {
     let server = Server::start().await;
     let (device, driver) = server.client().build().unwrap();
     let _driver = tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let mut peer = server.accept().await;
     peer.next().await;
     peer.stream.write_all(b"HTTP/1.1 302 Found\r\nLocation: http://portal/\r\n\r\n").await.unwrap();
@@ -219,7 +219,7 @@ async fn names_and_refusals_have_failures_of_their_own() {
     for (builder, failure) in [(refused, Failure::ConnectionRefused), (unresolved, Failure::Unresolved)] {
         let (device, driver) = builder.anonymous().plaintext_unprotected().retry(hasty()).build().unwrap();
         let _driver = tokio::spawn(driver);
-        let mut status = device.status();
+        let mut status = device.status_changes();
         let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
         assert_eq!(status.last_failure, Some(failure));
     }
@@ -237,7 +237,7 @@ async fn a_token_never_leaves_the_machine_without_tls() {
         .build()
         .unwrap();
     let _driver = tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     assert_eq!(status.last_failure, Some(Failure::ConnectionRefused), "only the loopback address was tried");
 }
@@ -252,7 +252,7 @@ async fn a_driver_works_on_any_runtime_and_moves_between_tasks() {
     let _ = tokio::time::timeout(Duration::from_millis(30), driver.as_mut()).await;
     let driver = tokio::spawn(driver);
     for _ in 0..10 {
-        let mut receipt = device.send(Message::to_topic("t", b"x")).await.unwrap();
+        let receipt = device.send(Message::to_topic("t", b"x")).await.unwrap();
         soon(receipt.delivered()).await.unwrap();
     }
     device.stop(Duration::from_secs(1)).await;

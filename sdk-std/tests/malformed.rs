@@ -144,15 +144,15 @@ async fn a_key_file_that_breaks_while_the_device_runs_is_not_logged() {
     let builder = with("", "", &certificate).client_certificate(ClientCertificate::from_files(&chain_path, &key_path));
     let (device, driver) = builder.retry(hasty().divided_by(100)).build().unwrap();
     let driver = tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     for text in damaged(&key).into_iter().step_by(3) {
         std::fs::write(&key_path, text).unwrap();
-        let failures = status.borrow_and_update().failures;
+        let failures = device.status().failures;
         soon(status.wait_for(|status| status.failures > failures + 1)).await.unwrap();
     }
     soon(device.stop(Duration::from_secs(1))).await;
     soon(driver).await.unwrap();
-    assert_eq!(device.look().state, State::Stopped);
+    assert_eq!(device.status().state, State::Stopped);
     let log = log.text();
     assert!(log.contains("going on with the one before"), "{log}");
     has_none_of(&log, &forms_of(&key), "log");

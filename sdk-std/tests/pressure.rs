@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use steadfast::{Builder, Device, Message, Overflow, PublishError, SendError, State, TrySendError, Undelivered};
+use steadfast::{Builder, DeliveryError, Device, Message, Overflow, SendError, State};
 use support::{Server, soon};
 
 /// A device without a server, whose driver nobody polls.
@@ -31,9 +31,9 @@ async fn a_full_outbox_makes_send_wait_and_try_send_say_so() {
     let server = Server::start().await;
     let (device, driver) = server.client().outbox(2, 1000).build().unwrap();
     let _driver = tokio::spawn(driver);
-    let mut first = device.try_send(message(b"1")).unwrap();
+    let first = device.try_send(message(b"1")).unwrap();
     let _second = device.try_send(message(b"2")).unwrap();
-    assert_eq!(device.try_send(message(b"3")).unwrap_err(), TrySendError::Full);
+    assert_eq!(device.try_send(message(b"3")).unwrap_err(), SendError::Full);
     let mut waiting = pin!(device.send(message(b"3")));
     assert!(poll_once(waiting.as_mut()).is_pending());
     let mut peer = server.welcome(false).await;
@@ -70,7 +70,7 @@ async fn room_is_given_in_the_order_of_asking_whatever_is_dropped_meanwhile() {
         soon(begun).await.unwrap();
     }
     // Nobody overtakes those who wait.
-    assert_eq!(device.try_send(message(b"x")).unwrap_err(), TrySendError::Full);
+    assert_eq!(device.try_send(message(b"x")).unwrap_err(), SendError::Full);
     waiting[0].abort();
     waiting[3].abort();
     let mut peer = server.welcome(false).await;
@@ -143,8 +143,7 @@ async fn futures_dropped_after_any_number_of_polls_lose_nothing() {
         drop(sending);
         if let Some(mut receipt) = receipt {
             for _ in 0..polls % 3 {
-                let mut delivered = Box::pin(receipt.delivered());
-                if poll_once(delivered.as_mut()).is_ready() {
+                if poll_once(std::pin::Pin::new(&mut receipt)).is_ready() {
                     break;
                 }
                 tokio::task::yield_now().await;
@@ -154,7 +153,8 @@ async fn futures_dropped_after_any_number_of_polls_lose_nothing() {
                 soon(receipt.delivered()).await.unwrap();
             }
         }
-        let mut receiving = Box::pin(device.receive());
+        let mut messages = device.messages();
+        let mut receiving = Box::pin(messages.next());
         assert!(poll_once(receiving.as_mut()).is_pending());
     }
     let mut stopping = Box::pin(device.stop(Duration::from_secs(10)));
@@ -166,26 +166,26 @@ async fn futures_dropped_after_any_number_of_polls_lose_nothing() {
     let (received, goodbye) = soon(serving).await.unwrap();
     assert!(goodbye);
     assert_eq!(received.len() as u64, accepted);
-    assert!(soon(device.receive()).await.is_none());
+    assert!(soon(device.messages().next()).await.is_none());
 }
 
 #[tokio::test]
 async fn each_overflow_has_its_receipt() {
     let (device, driver) = offline(|builder| builder.outbox(2, 1000).overflow(Overflow::DropOldest));
-    let mut evicted = device.try_send(message(b"1")).unwrap();
+    let evicted = device.try_send(message(b"1")).unwrap();
     let _kept = device.try_send(message(b"2")).unwrap();
     let mut late = device.try_send(message(b"3")).unwrap();
     let driver = tokio::spawn(driver);
-    assert_eq!(soon(evicted.delivered()).await, Err(Undelivered::Evicted));
+    assert_eq!(soon(evicted.delivered()).await, Err(DeliveryError::Evicted));
     assert_eq!(late.outcome(), None);
-    let mut expiring =
+    let expiring =
         device.send(Message { expires_after: Some(Duration::from_millis(20)), ..message(b"4") }).await.unwrap();
-    assert_eq!(soon(expiring.delivered()).await, Err(Undelivered::Expired));
+    assert_eq!(soon(expiring.delivered()).await, Err(DeliveryError::Expired));
     driver.abort();
     assert!(driver.await.unwrap_err().is_cancelled());
-    assert_eq!(soon(late.delivered()).await, Err(Undelivered::DriverDropped));
+    assert_eq!(soon(late.delivered()).await, Err(DeliveryError::DriverDropped));
     assert_eq!(device.queued().len(), 1);
-    assert_eq!(device.send(message(b"5")).await.unwrap_err(), SendError::Ended);
+    assert_eq!(device.send(message(b"5")).await.unwrap_err(), SendError::Stopped);
     assert!(device.ledger().balances());
 }
 
@@ -205,21 +205,21 @@ async fn many_evictions_at_once_all_find_room() {
 async fn what_can_never_be_accepted_is_refused_at_once() {
     let (device, _driver) = offline(|builder| builder.outbox(1, 100));
     let too_large = device.send(message(&[0; 200])).await.unwrap_err();
-    assert_eq!(too_large, SendError::Unfit(PublishError::TooLarge { size: 201, limit: 100 }));
+    assert_eq!(too_large, SendError::TooLarge { size: 201, limit: 100 });
     let wild = device.try_send(Message::to_topic("a/#", b"")).unwrap_err();
-    assert_eq!(wild, TrySendError::Refused(SendError::Unfit(PublishError::BadTopic)));
+    assert_eq!(wild, SendError::InvalidTopic);
     let telemetry = device.try_send(&steadfast::Telemetry::new("x")).unwrap_err();
-    assert_eq!(telemetry, TrySendError::Refused(SendError::Unfit(PublishError::NoTelemetryEndpoint)));
+    assert_eq!(telemetry, SendError::NoTelemetryEndpoint);
 }
 
 #[tokio::test]
 async fn a_device_that_never_ran_can_be_stopped() {
     let (device, driver) = offline(|builder| builder);
-    let mut receipt = device.try_send(message(b"1")).unwrap();
+    let receipt = device.try_send(message(b"1")).unwrap();
     assert_eq!(soon(device.stop(Duration::from_secs(5))).await.queued, 1);
-    assert_eq!(soon(receipt.delivered()).await, Err(Undelivered::StillQueued));
+    assert_eq!(soon(receipt.delivered()).await, Err(DeliveryError::StillQueued));
     assert_eq!(soon(driver).await.queued, 1);
-    assert_eq!(device.look().state, State::Stopped);
+    assert_eq!(device.status().state, State::Stopped);
 }
 
 #[tokio::test]
@@ -236,7 +236,7 @@ async fn the_oldest_make_room_for_a_large_message_and_for_an_alarm_while_nobody_
     let mut alarm = soon(device.send(message(&large).urgent())).await.unwrap();
     let mut evicted = 0;
     for receipt in &mut receipts[..22] {
-        assert_eq!(soon(receipt.delivered()).await, Err(Undelivered::Evicted));
+        assert_eq!(soon(receipt).await, Err(DeliveryError::Evicted));
         evicted += 1;
     }
     assert_eq!((receipts[22].outcome(), last.outcome(), alarm.outcome()), (None, None, None));
@@ -249,7 +249,7 @@ async fn a_burst_of_messages_evicts_as_many_as_it_takes_and_every_receipt_tells(
     let mut receipts: Vec<_> = (0..2_000).map(|_| device.try_send(message(b"x")).unwrap()).collect();
     let _driver = tokio::spawn(driver);
     for receipt in &mut receipts[..1_900] {
-        assert_eq!(soon(receipt.delivered()).await, Err(Undelivered::Evicted));
+        assert_eq!(soon(receipt).await, Err(DeliveryError::Evicted));
     }
     assert!(receipts[1_900..].iter_mut().all(|receipt| receipt.outcome().is_none()));
     let ledger = device.ledger();

@@ -42,7 +42,7 @@ async fn request(stream: &mut TcpStream) -> String {
 async fn first_failure(builder: Builder) -> Status {
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let failed = soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone();
     device.stop(Duration::ZERO).await;
     soon(driver).await.unwrap();

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use steadfast::{Builder, Device, Message, Overflow, PublishError, SendError, TrySendError, Undelivered};
+use steadfast::{Builder, DeliveryError, Device, Message, Overflow, SendError};
 use support::{Server, soon};
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -109,8 +109,8 @@ async fn messages_in_flight_make_room_as_soon_as_their_connection_has_ended() {
         drop((peer, server));
         soon(waiting).await.unwrap();
         soon(behind).await.unwrap();
-        assert_eq!(soon(oldest.delivered()).await, Err(Undelivered::Evicted));
-        assert_eq!(soon(younger.delivered()).await, Err(Undelivered::Evicted));
+        assert_eq!(soon(oldest.delivered()).await, Err(DeliveryError::Evicted));
+        assert_eq!(soon(younger.delivered()).await, Err(DeliveryError::Evicted));
         assert!(device.ledger().balances());
     }
 }
@@ -129,7 +129,7 @@ async fn an_alarm_overtakes_those_who_wait_and_drops_what_is_queued_for_it() {
     assert_eq!((device.ledger().evicted, device.ledger().queued), (3, 1));
     assert!(!normal.is_finished() && !large.is_finished());
     // There is nothing left that may be dropped for it.
-    assert_eq!(device.try_send(message(b"x").urgent()).unwrap_err(), TrySendError::Full);
+    assert_eq!(device.try_send(message(b"x").urgent()).unwrap_err(), SendError::Full);
     let alarm = waits(&device, 99, true).await;
     tokio::time::sleep(SHORT).await;
     assert!(!alarm.is_finished());
@@ -141,12 +141,12 @@ async fn what_makes_room_is_told_at_once_though_nobody_polls_the_driver() {
     let mut first = device.try_send(message(b"1")).unwrap();
     let mut second = device.try_send(message(b"2")).unwrap();
     let woken = Arc::new(Woken::default());
-    assert!(woken.poll(pin!(first.delivered())).is_pending());
+    assert!(woken.poll(pin!(&mut first)).is_pending());
     let mut third = device.try_send(message(b"3")).unwrap();
-    assert_eq!((woken.count(), first.outcome()), (1, Some(Err(Undelivered::Evicted))));
+    assert_eq!((woken.count(), first.outcome()), (1, Some(Err(DeliveryError::Evicted))));
     let fourth = pin!(device.send(message(b"4")));
     assert!(woken.poll(fourth).is_ready());
-    assert_eq!((second.outcome(), third.outcome()), (Some(Err(Undelivered::Evicted)), None));
+    assert_eq!((second.outcome(), third.outcome()), (Some(Err(DeliveryError::Evicted)), None));
 }
 
 #[tokio::test]
@@ -174,12 +174,12 @@ async fn what_can_never_be_accepted_does_not_wait_behind_others() {
     let mut waiting = pin!(device.send(message(b"2")));
     assert!(woken.poll(waiting.as_mut()).is_pending());
     let refused = device.ledger().refused;
-    let too_large = PublishError::TooLarge { size: 201, limit: 100 };
+    let too_large = SendError::TooLarge { size: 201, limit: 100 };
     let large = [0; 200];
-    assert_eq!(soon(device.send(message(&large))).await.unwrap_err(), SendError::Unfit(too_large));
-    assert_eq!(soon(device.send(message(&large).urgent())).await.unwrap_err(), SendError::Unfit(too_large));
+    assert_eq!(soon(device.send(message(&large))).await.unwrap_err(), too_large);
+    assert_eq!(soon(device.send(message(&large).urgent())).await.unwrap_err(), too_large);
     let wild = device.try_send(Message::to_topic("a/#", b"")).unwrap_err();
-    assert_eq!(wild, TrySendError::Refused(SendError::Unfit(PublishError::BadTopic)));
+    assert_eq!(wild, SendError::InvalidTopic);
     assert_eq!(device.ledger().refused, refused + 3);
 }
 

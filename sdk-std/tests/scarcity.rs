@@ -74,13 +74,13 @@ async fn a_device_gets_up_once_threads_can_be_made_again() {
         .unwrap();
     let drivers = [tokio::spawn(named_driver), tokio::spawn(secured_driver)];
     for device in [&named, &secured] {
-        let mut status = device.status();
+        let mut status = device.status_changes();
         let lacking = soon(status.wait_for(|status| status.failures > 1)).await.unwrap().clone();
         assert_eq!(lacking.last_failure, Some(Failure::Local(LocalFailure::Resources)));
     }
-    let mut receipt = named.send(Message::to_topic("t", b"1")).await.unwrap();
+    let receipt = named.send(Message::to_topic("t", b"1")).await.unwrap();
     setrlimit(Resource::Nproc, given).unwrap();
-    let mut status = secured.status();
+    let mut status = secured.status_changes();
     let refused = Some(Failure::ConnectionRefused);
     soon(status.wait_for(|status| status.last_failure == refused)).await.unwrap();
     let mut peer = server.welcome(false).await;
@@ -129,7 +129,7 @@ async fn the_process_ends_when_the_devices_have_stopped_whatever_the_name_server
         devices.push((device, tokio::spawn(driver)));
     }
     for (device, _) in &devices {
-        soon(device.status().wait_for(|status| status.state == State::Connecting)).await.unwrap();
+        soon(device.status_changes().wait_for(|status| status.state == State::Connecting)).await.unwrap();
     }
     let silent = tokio::net::UdpSocket::from_std(silent).unwrap();
     soon(silent.recv(&mut [0; 512])).await.unwrap();

@@ -61,13 +61,13 @@ async fn no_secret_and_no_payload_is_logged_and_the_assignment_is_kept() {
     let mut receipt = device.send(&reading).await.unwrap();
     let publish = peer.publish().await;
     peer.ack(&publish).await;
-    soon(receipt.delivered()).await.unwrap();
+    soon(&mut receipt).await.unwrap();
     assert_eq!(device.provisioning_payload().as_deref(), Some(&br#"{"a":1}"#[..]));
     let mut command =
         Publish::new("devices/pump-7/messages/devicebound/x=topic-secret", QoS::AtLeastOnce, "command-secret");
     command.pkid = 1;
     peer.send(Packet::Publish(command)).await;
-    let command = soon(device.receive()).await.unwrap();
+    let command = soon(device.messages().next()).await.unwrap();
     tracing::trace!(?command, ?device, ?receipt, "what the application has");
     assert!(command.acknowledge());
     drop(tokio::spawn(async move { peer.serve().await }));

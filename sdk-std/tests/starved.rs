@@ -28,7 +28,7 @@ async fn the_child_of_the_other_test() {
         }
         assert!(files.len() < 100, "the limit holds");
         let driver = tokio::spawn(driver);
-        let mut status = device.status();
+        let mut status = device.status_changes();
         let status = soon(status.wait_for(|status| status.failures > 1)).await.unwrap().clone();
         drop(files);
         assert_eq!(status.first_failure, Some(Failure::Local(LocalFailure::Resources)));

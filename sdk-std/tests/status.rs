@@ -13,10 +13,10 @@ const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 async fn a_status_names_the_broker_from_the_start() {
     let server = Server::start().await;
     let (device, driver) = server.client().build().unwrap();
-    assert_eq!((device.look().host(), device.look().failed_host()), (Some("broker.test"), None));
+    assert_eq!((device.status().host(), device.status().failed_host()), (Some("broker.test"), None));
     let _driver = tokio::spawn(driver);
     let _peer = server.welcome(false).await;
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let up = soon(status.wait_for(|status| status.state == State::Up)).await.unwrap().clone();
     assert_eq!(up.host(), Some("broker.test"));
     assert!(up.to_string().starts_with("broker broker.test: up for "), "{up}");
@@ -35,9 +35,9 @@ async fn a_refusal_of_the_protocol_names_the_service_that_refused_though_another
         .build()
         .unwrap();
     let _driver = tokio::spawn(driver);
-    let mut status = device.status();
-    assert_eq!(status.borrow().host(), None);
-    assert!(status.borrow().to_string().starts_with("idle for "), "{}", *status.borrow());
+    let mut status = device.status_changes();
+    assert_eq!(device.status().host(), None);
+    assert!(device.status().to_string().starts_with("idle for "), "{}", device.status());
 
     // DPS itself refuses first.
     let mut peer = dps.accept().await;
@@ -65,7 +65,7 @@ async fn a_refusal_of_the_protocol_names_the_service_that_refused_though_another
     .await;
     let mut peer = hub.accept().await;
     peer.next().await;
-    assert_eq!(device.look().host(), Some("hub.example"));
+    assert_eq!(device.status().host(), Some("hub.example"));
     peer.answer(ConnectReturnCode::RefusedProtocolVersion, false).await;
     let refused = soon(status.wait_for(|status| status.failed_host() == Some("hub.example"))).await.unwrap().clone();
     assert_eq!(refused.last_failure, Some(Failure::ConnectRefused(1)));

@@ -64,14 +64,14 @@ async fn storm(outbox: usize, window: u16, cut: usize) {
                     receipts.swap_remove(0).delivered().await.unwrap();
                 }
             }
-            for mut receipt in receipts {
+            for receipt in receipts {
                 receipt.delivered().await.unwrap();
             }
         }));
     }
     for sender in senders {
         let done = tokio::time::timeout(Duration::from_secs(30), sender).await;
-        done.unwrap_or_else(|_| panic!("nobody waits for ever: {:?} {:?}", device.look(), device.ledger())).unwrap();
+        done.unwrap_or_else(|_| panic!("nobody waits for ever: {:?} {:?}", device.status(), device.ledger())).unwrap();
     }
     let ledger = soon(device.stop(Duration::from_secs(1))).await;
     assert!(ledger.balances());

@@ -109,7 +109,7 @@ async fn a_message_goes_over_tls_to_a_server_with_a_good_certificate() {
     for payload in [&large[..], b"small", &large[..], b"small"] {
         receipts.push(device.send(Message::to_topic("t", payload)).await.unwrap());
     }
-    for mut receipt in receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     soon(device.stop(Duration::from_secs(1))).await;
@@ -163,7 +163,7 @@ async fn each_bad_certificate_has_its_cause_and_hears_no_byte_of_mqtt() {
         let (device, driver) = device(address, &root.pem()).password("user", "secret").build().unwrap();
         let driver = tokio::spawn(driver);
         assert_eq!(bytes_after_handshake(&listener, server_config(&pair, None)).await, 0, "{what}");
-        let mut status = device.status();
+        let mut status = device.status_changes();
         let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
         assert_eq!(status.last_failure, Some(Failure::Tls(cause)), "{what}");
         driver.abort();
@@ -177,7 +177,7 @@ async fn a_server_that_breaks_the_handshake_is_no_bad_certificate() {
     let (device, driver) = device(address, &root.pem()).anonymous().build().unwrap();
     let _driver = tokio::spawn(driver);
     drop(soon(listener.accept()).await.unwrap());
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let status = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     assert_eq!(status.last_failure, Some(Failure::Tls(TlsFailure::Handshake)));
 }
@@ -199,7 +199,7 @@ async fn a_certificate_that_is_refused_is_known_as_such_and_replaced_from_disk()
         .build()
         .unwrap();
     let _driver = tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     // With TLS 1.3 the device has sent its CONNECT by the time the refusal arrives.
     let (stream, _) = soon(listener.accept()).await.unwrap();
     assert!(soon(TlsAcceptor::from(Arc::clone(&config)).accept(stream)).await.is_err());
@@ -240,7 +240,7 @@ async fn a_root_is_exchanged_while_the_device_runs() {
     let _driver = tokio::spawn(driver);
     let config = server_config(&certificate(Some(&new), &[HOST], |_| {}), None);
     assert_eq!(bytes_after_handshake(&listener, Arc::clone(&config)).await, 0);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     let then = soon(status.wait_for(|status| status.failures > 0)).await.unwrap().clone();
     assert_eq!(then.last_failure, Some(Failure::Tls(TlsFailure::UnknownIssuer)));
     std::fs::write(&roots, old.pem() + &new.pem()).unwrap();

@@ -50,7 +50,7 @@ impl Scene {
     }
 
     async fn failed(&self) -> Status {
-        let mut status = self.device.status();
+        let mut status = self.device.status_changes();
         soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone()
     }
 
@@ -134,7 +134,7 @@ async fn packets_may_be_split_and_joined_over_frames() {
         server.send(Message::Ping(vec![number].into())).await;
         server.send(Message::binary(Vec::new())).await;
     }
-    let mut receipts = [scene.send(b"one").await, scene.send(b"two").await, scene.send(b"three").await];
+    let receipts = [scene.send(b"one").await, scene.send(b"two").await, scene.send(b"three").await];
     // Pings that come together have one answer (RFC 6455, section 5.5.3): that to the latest.
     let mut answered = false;
     while !answered {
@@ -151,7 +151,7 @@ async fn packets_may_be_split_and_joined_over_frames() {
         acknowledgements.push(Packet::PubAck(PubAck { pkid: publish.pkid }));
     }
     server.send(Message::binary(bytes_of(&acknowledgements))).await;
-    for receipt in &mut receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     scene.end().await;
@@ -174,7 +174,7 @@ async fn a_message_longer_than_a_frame_and_a_window_of_them_arrive_whole() {
         assert!(publish.payload == payload, "{} bytes", publish.payload.len());
         server.send(Message::binary(bytes_of(&[Packet::PubAck(PubAck { pkid: publish.pkid })]))).await;
     }
-    for receipt in &mut receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     scene.end().await;
@@ -185,7 +185,7 @@ async fn a_stop_ends_with_disconnect_and_a_close_frame() {
     let scene = Scene::start(|builder| builder).await;
     let mut server = scene.welcome().await;
     server.accept().await;
-    let mut status = scene.device.status();
+    let mut status = scene.device.status_changes();
     soon(status.wait_for(|status| status.state == steadfast::State::Up)).await.unwrap();
     let stopping = tokio::spawn(async move { scene.end().await });
     assert_eq!(server.next().await, Packet::Disconnect);
@@ -201,11 +201,11 @@ async fn lost_after(failure: Failure, what: impl AsyncFnOnce(&mut Server)) {
     let mut events = scene.device.events();
     let mut server = scene.welcome().await;
     server.accept().await;
-    while !matches!(soon(events.recv()).await.unwrap(), Event::Link(LinkEvent::Up { .. })) {}
-    let mut receipt = scene.send(b"kept").await;
+    while !matches!(soon(events.next()).await.unwrap(), Event::Link(LinkEvent::Up { .. })) {}
+    let receipt = scene.send(b"kept").await;
     server.publish().await;
     what(&mut server).await;
-    while soon(events.recv()).await.unwrap() != Event::Link(LinkEvent::Down(failure)) {}
+    while soon(events.next()).await.unwrap() != Event::Link(LinkEvent::Down(failure)) {}
     let mut server = scene.welcome().await;
     server.accept().await;
     let publish = server.publish().await;

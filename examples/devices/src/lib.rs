@@ -14,7 +14,6 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use steadfast::{Device, Event, LinkEvent};
-use tokio::sync::broadcast::error::RecvError;
 
 pub use place::{CertificateFiles, Place};
 
@@ -47,12 +46,8 @@ pub fn narrate(device: &Device) {
     let device = device.clone();
     let mut events = device.events();
     tokio::spawn(async move {
-        loop {
-            match events.recv().await {
-                Ok(event) => tell(&device, event),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => break,
-            }
+        while let Some(event) = events.next().await {
+            tell(&device, event);
         }
     });
 }
@@ -60,7 +55,7 @@ pub fn narrate(device: &Device) {
 #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is about single messages")]
 fn tell(device: &Device, event: Event) {
     let Event::Link(event) = event else { return };
-    let waiting = device.look().queued.messages;
+    let waiting = device.status().queued.messages;
     match event {
         LinkEvent::Provisioned { .. } => {
             let hub = device.assignment().map_or_else(String::new, |assignment| assignment.hub().to_owned());

@@ -33,7 +33,7 @@ impl Narrator {
     pub(crate) fn tell(&self, name: &str, device: &Device, event: Event) {
         let Event::Link(event) = event else { return };
         let hub = device.assignment().map_or_else(String::new, |assignment| short(assignment.hub()).to_owned());
-        let waits = match device.look().queued.messages {
+        let waits = match device.status().queued.messages {
             0 => "nothing waits".to_owned(),
             1 => "1 message waits".to_owned(),
             queued => format!("{queued} messages wait"),

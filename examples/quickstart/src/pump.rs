@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use hub_emulator::{Emulator, Key};
-use steadfast::{BuildError, Device, Dps, Event, Ledger, MessageId, Reprovisioning, RetryPolicy, Seed, Telemetry, Tls};
-use tokio::sync::{broadcast, mpsc, watch};
+use steadfast::{
+    BuildError, Device, Dps, Events, Ledger, MessageId, Reprovisioning, RetryPolicy, Seed, Telemetry, Tls,
+};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::Options;
@@ -81,7 +83,7 @@ impl Pump {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        self.device.look().state == steadfast::State::Up
+        self.device.status().state == steadfast::State::Up
     }
 
     /// Ends the sending; what is queued is still delivered.
@@ -92,7 +94,7 @@ impl Pump {
     /// Stops the link in order and gives account.
     pub(crate) async fn account(self, drain: Duration) -> Account {
         let sent = self.sender.await.unwrap_or(0);
-        let look = self.device.look();
+        let look = self.device.status();
         let ledger = self.device.stop(drain).await;
         let told = self.receipts.await.unwrap_or_default();
         let _ = self.driver.await;
@@ -128,18 +130,14 @@ async fn await_receipts(
 ) -> Vec<Told> {
     let mut told = Vec::new();
     while let Some(mut receipt) = receipts.recv().await {
-        let delivered = receipt.delivered().await.is_ok();
+        let delivered = (&mut receipt).await.is_ok();
         told.push(Told { id: receipt.id(), delivered, at: service.now() });
     }
     told
 }
 
-async fn narrate(narrator: Narrator, name: String, device: Device, mut events: broadcast::Receiver<Event>) {
-    loop {
-        match events.recv().await {
-            Ok(event) => narrator.tell(&name, &device, event),
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
-            Err(broadcast::error::RecvError::Closed) => break,
-        }
+async fn narrate(narrator: Narrator, name: String, device: Device, mut events: Events) {
+    while let Some(event) = events.next().await {
+        narrator.tell(&name, &device, event);
     }
 }

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::Config;
+use super::{Config, Subscriptions};
 use crate::retry::{Policy, RetryContext};
 
 /// Gives a link its configuration: by reference from a constant, by value, or shared.
@@ -23,6 +23,18 @@ pub trait Settings {
     /// Returns the delay before an attempt; by default what [`crate::SessionConfig::retry`] says. [`WithPolicy`] puts another policy here.
     fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
         self.config().session.retry.delay(context, word)
+    }
+
+    /// Returns the subscriptions to hold; by default what [`Config::subscriptions`] says.
+    fn subscriptions(&self) -> Subscriptions {
+        self.config().subscriptions
+    }
+
+    /// Adds to the subscriptions, and returns whether it could. By default there is no room for more than the configuration
+    /// says.
+    fn subscribe(&mut self, more: Subscriptions) -> bool {
+        let _ = more;
+        false
     }
 
     /// Keeps a finished token ([`crate::Input::Token`]) and returns whether it could. By default there is no room for
@@ -60,6 +72,14 @@ impl<S: Settings, P: Policy> Settings for WithPolicy<S, P> {
 
     fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
         self.policy.delay(context, word)
+    }
+
+    fn subscriptions(&self) -> Subscriptions {
+        self.settings.subscriptions()
+    }
+
+    fn subscribe(&mut self, more: Subscriptions) -> bool {
+        self.settings.subscribe(more)
     }
 
     fn keep_token(&mut self, token: &str) -> bool {

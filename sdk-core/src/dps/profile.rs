@@ -302,6 +302,10 @@ impl<S: Settings> HubProfile for Provisioned<S> {
     }
 
     fn subscriptions(&self) -> Subscriptions {
-        self.config().subscriptions
+        self.access.settings.subscriptions()
+    }
+
+    fn subscribe(&mut self, more: Subscriptions) -> bool {
+        self.access.settings.subscribe(more)
     }
 }

@@ -125,7 +125,7 @@ impl<S: Settings> Access<S> {
     }
 
     pub(crate) fn wanted(&self) -> u16 {
-        u16::from(self.config().subscriptions.bits())
+        u16::from(self.settings.subscriptions().bits())
     }
 
     /// The filter of a subscription, by its place among [`Subscriptions`].

@@ -119,6 +119,48 @@ where
         self.twin.restore(version);
     }
 
+    /// Subscribes to these as well, now or once the link is up, and on every later connection. With
+    /// [`Subscriptions::TWIN_DESIRED`] the twin is asked for.
+    ///
+    /// Returns false when they are not for this identity (a device has no inputs, a module no cloud-to-device messages, a
+    /// broker none at all), or when the settings have no room for them: [`crate::Settings::subscribe`].
+    pub fn open(&mut self, more: Subscriptions, now: Instant) -> bool {
+        self.tick(now);
+        self.hear();
+        let profile = self.link.profile_mut();
+        let identity = if profile.module_id().is_some() { Subscriptions::MODULE } else { Subscriptions::ALL };
+        if profile.subscriptions().contains(more) {
+            return true;
+        }
+        if !identity.contains(more) || !profile.subscribe(more) {
+            return false;
+        }
+        if self.up.is_some() {
+            self.twin.connected(self.follows(), !self.reports.is_empty());
+        }
+        true
+    }
+
+    /// Gives other memory for reported properties that wait, and returns whether it could: not while some wait.
+    pub fn set_report_room(&mut self, reports: B) -> bool {
+        let empty = self.reports.is_empty();
+        if empty {
+            self.reports.set_room(reports);
+        }
+        empty
+    }
+
+    /// Gives other memory for method calls and their answers. Calls that are open are forgotten.
+    pub fn set_call_room(&mut self, answers: B, calls: C) {
+        self.methods = Methods::new(answers, calls);
+        self.methods.connected(self.link.attempt());
+    }
+
+    /// Whether desired properties are followed.
+    fn follows(&self) -> bool {
+        self.holds(Subscriptions::TWIN_RESPONSES | Subscriptions::TWIN_DESIRED)
+    }
+
     /// Returns the latest version of desired properties that was delivered.
     #[must_use]
     pub fn desired_version(&self) -> Option<u64> {
@@ -260,6 +302,8 @@ where
         if let Some(event) = pop_front(&mut self.events) {
             return Output::Event(event);
         }
+        // What is opened while the link is up waits for its SUBACK.
+        let subscribed = self.link.is_subscribed();
         let deadline = match self.link.next_output(room) {
             Output::Wait(deadline) => deadline,
             output @ (Output::Action(_) | Output::Event(_)) => {
@@ -287,6 +331,9 @@ where
                 None => Output::Wait(deadline),
             };
         }
+        if !subscribed {
+            return Output::Wait(deadline);
+        }
         if fits(0)
             && let Some(number) = self.twin.take_get(self.now)
         {
@@ -305,7 +352,11 @@ where
     #[must_use]
     pub fn next_deadline(&self) -> Option<Deadline> {
         let deadline = self.link.next_deadline();
-        if self.up.is_some() { earliest(deadline, &self.twin, &self.methods, self.now) } else { deadline }
+        if self.up.is_some() && self.link.is_subscribed() {
+            earliest(deadline, &self.twin, &self.methods, self.now)
+        } else {
+            deadline
+        }
     }
 
     /// Returns whether a packet waits that `room` bytes may be too few for.
@@ -335,9 +386,8 @@ where
             Turn::Up => {
                 let attempt = self.link.attempt();
                 let answers = self.holds(Subscriptions::TWIN_RESPONSES);
-                let follow = answers && self.holds(Subscriptions::TWIN_DESIRED);
                 self.up = Some(attempt);
-                self.twin.connected(follow, answers && !self.reports.is_empty());
+                self.twin.connected(self.follows(), answers && !self.reports.is_empty());
                 self.methods.connected(attempt);
             }
             Turn::Down => {

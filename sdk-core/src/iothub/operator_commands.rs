@@ -43,7 +43,7 @@ impl OperatorCommands {
 
     /// Returns these and `other` together.
     #[must_use]
-    pub const fn and(self, other: Self) -> Self {
+    pub const fn union(self, other: Self) -> Self {
         Self(self.0 | other.0)
     }
 

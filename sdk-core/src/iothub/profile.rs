@@ -49,6 +49,9 @@ pub trait HubProfile: Profile {
 
     /// Returns the subscriptions to hold; none for a broker.
     fn subscriptions(&self) -> Subscriptions;
+
+    /// Adds to the subscriptions, and returns whether the settings could: [`Settings::subscribe`].
+    fn subscribe(&mut self, more: Subscriptions) -> bool;
 }
 
 impl<S: Settings> IotHub<S> {
@@ -196,7 +199,11 @@ impl<S: Settings> HubProfile for IotHub<S> {
     }
 
     fn subscriptions(&self) -> Subscriptions {
-        self.config().subscriptions
+        self.0.settings.subscriptions()
+    }
+
+    fn subscribe(&mut self, more: Subscriptions) -> bool {
+        self.0.settings.subscribe(more)
     }
 }
 

@@ -52,6 +52,11 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         Self { buffer, lens: Vec::new(), frozen: false, youngest: 0 }
     }
 
+    /// Takes other memory, while nothing waits.
+    pub(super) fn set_room(&mut self, buffer: B) {
+        self.buffer = buffer;
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.lens.is_empty()
     }

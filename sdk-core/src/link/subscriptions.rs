@@ -89,7 +89,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 
     /// Whether this connection has all that is wanted, or an answer to it.
-    pub(super) fn is_subscribed(&self) -> bool {
+    pub(crate) fn is_subscribed(&self) -> bool {
         self.to_ask() == 0 && self.wire.asked.busy == 0
     }
 

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use steadfast_core::iothub::CallSlot;
 use steadfast_core::{
     AnyProfile, Assignment, BackoffSnapshot, Credential, HubLink, Link, Seed, Service, Settings, Subscriptions,
 };
@@ -17,7 +16,7 @@ use crate::context::Context;
 use crate::device::Device;
 use crate::driver::Driver;
 use crate::memory_outbox::MemoryOutbox;
-use crate::shared::{Shared, SharedConfig};
+use crate::shared::{Rooms, Shared, SharedConfig};
 use crate::tls::{self, TlsError};
 
 /// Bytes for the texts of a broker's filters, all together.
@@ -113,13 +112,12 @@ impl Builder {
         let method_calls = self.method_calls.clamp(1, MOST_METHOD_CALLS);
         let now = clock::now();
         let config = SharedConfig::new(self.config);
-        let room =
-            |wanted, bytes: usize| vec![0; if config.config().subscriptions.contains(wanted) { bytes } else { 0 }];
-        let reports = room(Subscriptions::TWIN_RESPONSES, self.reports).into_boxed_slice();
-        let answers = room(Subscriptions::METHODS, self.answers).into_boxed_slice();
-        // One more means that there are too many.
-        let places = if answers.is_empty() { 0 } else { method_calls + 1 };
-        let calls = vec![CallSlot::EMPTY; places].into_boxed_slice();
+        let rooms = Rooms { reports: self.reports, answers: self.answers, calls: method_calls };
+        let wanted = config.config().subscriptions;
+        let followed = wanted.contains(Subscriptions::TWIN_RESPONSES);
+        let reports = if followed { rooms.for_reports() } else { Box::default() };
+        let (answers, calls) =
+            if wanted.contains(Subscriptions::METHODS) { rooms.for_calls() } else { Default::default() };
         let broker = matches!(config.config().service, Service::Broker { .. });
         let filters = vec![0; if broker { FILTERS } else { 0 }].into_boxed_slice();
         let link = Link::new(AnyProfile::new(config, filters), MemoryOutbox::new(self.outbox), seed, now)?;
@@ -134,7 +132,7 @@ impl Builder {
         if let Some(kept) = backoff {
             link.restore_backoff(kept, now);
         }
-        let shared = Arc::new(Shared::new(link, method_calls));
+        let shared = Arc::new(Shared::new(link, rooms));
         let driver = Driver::new(Arc::clone(&shared), Arc::clone(&setup));
         #[cfg(feature = "_requests")]
         return Ok((Device::new(shared, setup), driver));

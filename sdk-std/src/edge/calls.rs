@@ -36,7 +36,7 @@ impl Device {
     /// is made once, since nobody knows what a repetition would do.
     ///
     /// ```no_run
-    /// # async fn example(module: steadfast::Device) -> Result<(), steadfast::CallFailed> {
+    /// # async fn example(module: steadfast::Device) -> Result<(), steadfast::InvokeError> {
     /// let answer = module.invoke_method("line-7", "flush", r#"{"litres":2}"#).of_module("valve").await?;
     /// println!("{}: {}", answer.status, answer.payload);
     /// # Ok(())
@@ -85,7 +85,7 @@ impl ModuleCall {
         Self { answer_wait: wait, ..self }
     }
 
-    async fn run(self) -> Result<ModuleCallAnswer, CallFailed> {
+    async fn run(self) -> Result<ModuleCallAnswer, InvokeError> {
         let call = Call {
             device_id: &self.device_id,
             module_id: self.module_id.as_deref(),
@@ -94,31 +94,31 @@ impl ModuleCall {
             connect_wait: self.connect_wait,
             answer_wait: self.answer_wait,
         };
-        call.check().map_err(CallFailed::Unfit)?;
-        let caller = self.caller().ok_or(CallFailed::NoModule)?;
+        call.check().map_err(InvokeError::Unfit)?;
+        let caller = self.caller().ok_or(InvokeError::NoModule)?;
         let resource =
             Resource::Device { hub: &caller.hub, device_id: &caller.device_id, module_id: Some(&caller.module_id) };
         let mut request = Request::new(Method::POST, call.path().to_string())
             .header("content-type", "application/json")
             .header(methods::CALLER_HEADER, format!("{}/{}", caller.device_id, caller.module_id));
-        let token = tokens::for_request(&self.setup, &resource, 0).await.map_err(CallFailed::Failed)?;
+        let token = tokens::for_request(&self.setup, &resource, 0).await.map_err(InvokeError::Failed)?;
         if let Some(token) = token {
             request = request.header("authorization", token.as_str());
         }
         let mut body = Growing(Vec::new());
         // It grows.
         let _ = call.put_body(&mut body);
-        let way = HttpConnection::to(&caller.gateway).ok_or(CallFailed::Failed(Failure::Unresolved))?;
+        let way = HttpConnection::to(&caller.gateway).ok_or(InvokeError::Failed(Failure::Unresolved))?;
         let mut way = way.within(self.connect_wait + self.answer_wait + SLACK, ANSWER);
         let shown = self.setup.certificate.is_some();
-        let answer = way.send(&self.setup, shown, &request, &Bytes::from(body.0)).await.map_err(CallFailed::Failed)?;
+        let answer = way.send(&self.setup, shown, &request, &Bytes::from(body.0)).await.map_err(InvokeError::Failed)?;
         if !(200..300).contains(&answer.status) {
             let message = methods::error_message(&answer.body);
             let message = message.map(|text| text.chars().take(200).filter(|one| !one.is_control()).collect());
             let (status, retry_after_secs) = (answer.status, answer.retry_after_secs);
-            return Err(CallFailed::Refused { status, message: message.unwrap_or_default(), retry_after_secs });
+            return Err(InvokeError::Refused { status, message: message.unwrap_or_default(), retry_after_secs });
         }
-        let answer = Answer::read(&answer.body).ok_or(CallFailed::BadAnswer)?;
+        let answer = Answer::read(&answer.body).ok_or(InvokeError::BadAnswer)?;
         let payload = answer.payload.map(|payload| payload.raw().to_owned()).unwrap_or_default();
         Ok(ModuleCallAnswer { status: answer.status, payload })
     }
@@ -146,7 +146,7 @@ struct Caller {
 }
 
 impl IntoFuture for ModuleCall {
-    type Output = Result<ModuleCallAnswer, CallFailed>;
+    type Output = Result<ModuleCallAnswer, InvokeError>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -177,7 +177,7 @@ pub struct ModuleCallAnswer {
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum CallFailed {
+pub enum InvokeError {
     /// It cannot be made as it is.
     Unfit(CallError),
     /// Only a module of a configured hub with a gateway can call.
@@ -198,7 +198,7 @@ pub enum CallFailed {
     BadAnswer,
 }
 
-impl fmt::Display for CallFailed {
+impl fmt::Display for InvokeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unfit(error) => error.fmt(f),
@@ -211,4 +211,4 @@ impl fmt::Display for CallFailed {
     }
 }
 
-impl std::error::Error for CallFailed {}
+impl std::error::Error for InvokeError {}

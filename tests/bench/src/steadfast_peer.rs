@@ -102,7 +102,7 @@ async fn outage(order: &Order) -> Result<Answer, String> {
     let (device, driver) = device(order, &tls(order), "bench-01", policy)?;
     tokio::spawn(driver);
     up(&device).await?;
-    let before = device.look().attempt.get();
+    let before = device.status().attempt.get();
     let payload = order.payload();
     let (stop, mut stopped) = oneshot::channel();
     order::when_input_ends(move || _ = stop.send(()));
@@ -112,7 +112,7 @@ async fn outage(order: &Order) -> Result<Answer, String> {
         tokio::select! {
             biased;
             _ = &mut stopped => {
-                let attempts = u64::from(device.look().attempt.get().wrapping_sub(before));
+                let attempts = u64::from(device.status().attempt.get().wrapping_sub(before));
                 return Ok(Answer { acked: device.ledger().delivered, attempts, ..Answer::default() });
             }
             // The outbox has room for the whole outage.
@@ -144,9 +144,9 @@ fn device(order: &Order, tls: &Option<Tls>, id: &str, policy: RetryPolicy) -> Re
 
 async fn up(device: &Device) -> Result<(), String> {
     let deadline = Instant::now() + UP;
-    while device.look().state != steadfast::State::Up {
+    while device.status().state != steadfast::State::Up {
         if Instant::now() >= deadline {
-            return Err(format!("the device did not come up: {:?}", device.look()));
+            return Err(format!("the device did not come up: {:?}", device.status()));
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }

@@ -50,7 +50,7 @@ impl Peer {
     /// Starts this SDK's device, with its defaults.
     pub(crate) fn ours(setup: &Setup, ca_pem: &str) -> Self {
         let builder = Device::builder().tls(Tls::without_system_roots().and_pem(ca_pem));
-        let builder = builder.subscriptions(Subscriptions::TWIN_RESPONSES.and(Subscriptions::TWIN_DESIRED));
+        let builder = builder.subscriptions(Subscriptions::TWIN);
         let builder = builder.outbox(1000, 1 << 20);
         let builder = match &setup.scope {
             Some(scope) => builder.provision_with(Dps::new(scope, &setup.device)),
@@ -65,7 +65,8 @@ impl Peer {
         let told = Shared::default();
         let (listener, listening) = (device.clone(), Arc::clone(&told));
         tokio::spawn(async move {
-            while let Some(desired) = listener.desired().await {
+            let mut changes = listener.twin().desired();
+            while let Some(desired) = changes.next().await {
                 note(&listening, |told| {
                     told.desired = desired.version();
                     told.connected = true;
@@ -120,7 +121,7 @@ impl Peer {
             Self::Ours { device, told, next } => {
                 for number in *next..*next + count {
                     let telemetry = Telemetry::new(number.to_string()).message_id(&format!("msg-{number}"));
-                    let mut receipt = device.send(&telemetry.expect("a good id")).await.expect("room in the outbox");
+                    let receipt = device.send(&telemetry.expect("a good id")).await.expect("room in the outbox");
                     let told = Arc::clone(told);
                     tokio::spawn(async move {
                         let error = receipt.delivered().await.err().map(|error| error.to_string());

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use hub_emulator::Control;
 use steadfast::{
-    Builder, Device, Event as AnyEvent, Failure, Ledger, LinkEvent as Event, Receipt, RetryPolicy, State, Status,
-    Telemetry, Undelivered,
+    Builder, DeliveryError, Device, Event as AnyEvent, Failure, Ledger, LinkEvent as Event, Receipt, RetryPolicy,
+    State, Status, Telemetry,
 };
-use tokio::sync::broadcast::error::RecvError;
 use tokio::task::JoinHandle;
 
 use crate::{Scene, Verdict, policy, soon};
@@ -34,7 +33,7 @@ pub struct Actor {
 }
 
 /// What became of a message, and when that was told.
-type Outcome = (Duration, Result<(), Undelivered>);
+type Outcome = (Duration, Result<(), DeliveryError>);
 
 /// A message that was accepted.
 #[derive(Clone, Debug)]
@@ -44,7 +43,7 @@ pub struct Sent {
     /// When the outcome was told.
     pub told: Duration,
     /// The outcome.
-    pub outcome: Result<(), Undelivered>,
+    pub outcome: Result<(), DeliveryError>,
 }
 
 impl Actor {
@@ -59,13 +58,9 @@ impl Actor {
         let events = Arc::<Mutex<Vec<_>>>::default();
         let (mut heard, noted, control) = (device.events(), Arc::clone(&events), clock.clone());
         tokio::spawn(async move {
-            loop {
-                match heard.recv().await {
-                    Ok(AnyEvent::Link(event)) => {
-                        noted.lock().unwrap_or_else(PoisonError::into_inner).push((control.now(), event));
-                    }
-                    Ok(_) | Err(RecvError::Lagged(_)) => {}
-                    Err(RecvError::Closed) => return,
+            while let Some(event) = heard.next().await {
+                if let AnyEvent::Link(event) = event {
+                    noted.lock().unwrap_or_else(PoisonError::into_inner).push((control.now(), event));
                 }
             }
         });
@@ -89,7 +84,7 @@ impl Actor {
     }
 
     /// Notes what becomes of a message that was sent by other means.
-    pub fn watch(&mut self, mut receipt: Receipt) {
+    pub fn watch(&mut self, receipt: Receipt) {
         let (id, clock) = (receipt.id().to_string(), self.clock.clone());
         let outcome = tokio::spawn(async move {
             let outcome = receipt.delivered().await;
@@ -109,9 +104,9 @@ impl Actor {
     /// # Panics
     /// When that does not come about.
     pub async fn status(&self, what: &str, wished: impl FnMut(&Status) -> bool) -> Status {
-        let mut status = self.device.status();
+        let mut status = self.device.status_changes();
         let found = tokio::time::timeout(crate::PATIENCE, status.wait_for(wished)).await;
-        let found = found.unwrap_or_else(|_| panic!("it never came to this: {what}; now {}", self.device.look()));
+        let found = found.unwrap_or_else(|_| panic!("it never came to this: {what}; now {}", self.device.status()));
         found.expect("the device holds the sender").clone()
     }
 
@@ -142,12 +137,12 @@ impl Actor {
         let wait = async {
             while self.device.ledger().queued > 0 {
                 // Missed events are made up for by the next look.
-                let _ = tokio::time::timeout(Duration::from_millis(50), events.recv()).await;
+                let _ = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
             }
         };
         tokio::time::timeout(crate::PATIENCE, wait)
             .await
-            .unwrap_or_else(|_| panic!("not all messages were delivered: {}", self.device.look()));
+            .unwrap_or_else(|_| panic!("not all messages were delivered: {}", self.device.status()));
     }
 
     /// Returns the events of the link so far, without those of messages delivered.

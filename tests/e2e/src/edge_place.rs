@@ -52,7 +52,7 @@ impl EdgePlace {
         tokio::spawn(async move {
             Methods::new().on("open", |body| async { MethodAnswer::new(207, body) }).serve(&serving).await;
         });
-        let mut status = valve.status();
+        let mut status = valve.status_changes();
         soon(status.wait_for(|status| status.state == State::Up)).await.expect("the device holds the sender");
         drop(status);
         Self { emulator, device, files, key, valve, _valve_api: api }

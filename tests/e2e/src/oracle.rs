@@ -145,7 +145,7 @@ fn pace(scene: &Scene, actor: &Actor) {
 
 /// Nothing secret is in the log, nor in what is shown of the device.
 fn no_secrets(scene: &Scene, actor: &Actor) {
-    let shown = format!("{:?} {:?} {}", actor.device, actor.device.look(), actor.device.look());
+    let shown = format!("{:?} {:?} {}", actor.device, actor.device.status(), actor.device.status());
     let logged = scene.logs.text();
     assert!(logged.contains("TRACE"), "the log was taken at TRACE");
     for secret in &scene.secrets {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use e2e::{Actor, DEVICE, HUB_A, Pipe, Scene, key, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{Authority, Config, Emulator, HubConfig, Key, MessageToDevice, WorkloadApi};
 use steadfast::{
-    BuildError, Builder, CallError, CallFailed, Device, Environment, EnvironmentError, Failure, LinkEvent as Event,
+    BuildError, Builder, CallError, Device, Environment, EnvironmentError, Failure, InvokeError, LinkEvent as Event,
     LocalFailure, MethodAnswer, Methods, Subscriptions, TlsFailure, Transport, Variable,
 };
 use tempfile::TempDir;
@@ -98,7 +98,7 @@ async fn a_module_is_who_its_edge_device_says(pipe: Pipe) {
     assert_eq!(api.requests(), [sign, "GET /trust-bundle".to_owned()]);
     let cloud = edge.scene.emulator.hub(HUB_A).device(MODULE);
     cloud.send_to_input("raw", MessageToDevice::new("21")).unwrap();
-    let message = soon(actor.device.receive()).await.unwrap();
+    let message = soon(actor.device.messages().next()).await.unwrap();
     assert_eq!((message.input(), message.payload()), (Some("raw"), &b"21"[..]));
     assert!(message.acknowledge());
     assert_eq!(actor.failures(), []);
@@ -252,7 +252,7 @@ async fn a_crowd_that_starts_at_once_gets_all_its_signatures() {
         })
         .collect();
     for (device, driver) in crowd {
-        let mut status = device.status();
+        let mut status = device.status_changes();
         let failed = soon(status.wait_for(|status| status.last_failure.is_some())).await.unwrap().clone();
         // They came as far as the gateway, which is away.
         assert_eq!(failed.first_failure, Some(Failure::ConnectionRefused));
@@ -299,16 +299,16 @@ async fn a_module_calls_methods_of_others_through_its_gateway() {
     let answer = soon(call().of_module("valve").into_future()).await.unwrap();
     assert_eq!((answer.status, answer.payload.as_str()), (207, r#"{"litres":2}"#));
     let refused = soon(call().into_future()).await.unwrap_err();
-    assert!(matches!(&refused, CallFailed::Refused { status: 404, message, .. } if message.contains("not connected")));
+    assert!(matches!(&refused, InvokeError::Refused { status: 404, message, .. } if message.contains("not connected")));
     let unfit = soon(call().answer_wait(Duration::from_secs(1)).into_future()).await.unwrap_err();
-    assert_eq!(unfit, CallFailed::Unfit(CallError::Wait));
+    assert_eq!(unfit, InvokeError::Unfit(CallError::Wait));
     let no_gateway = soon(valve.device.invoke_method(DEVICE, "flush", "").into_future()).await.unwrap_err();
-    assert_eq!(no_gateway, CallFailed::NoModule);
+    assert_eq!(no_gateway, InvokeError::NoModule);
 
     // The gateway waits for the one called, when it is asked to.
     soon(valve.device.stop(Duration::ZERO)).await;
     let away = soon(call().of_module("valve").into_future()).await.unwrap_err();
-    assert!(matches!(away, CallFailed::Refused { status: 404, .. }), "{away}");
+    assert!(matches!(away, InvokeError::Refused { status: 404, .. }), "{away}");
     let waiting = call().of_module("valve").connect_wait(Duration::from_secs(20));
     let waiting = tokio::spawn(waiting.into_future());
     let valve = start_valve(&edge);
@@ -316,13 +316,13 @@ async fn a_module_calls_methods_of_others_through_its_gateway() {
 
     edge.scene.emulator.set_listening(false);
     let failed = soon(call().of_module("valve").into_future()).await.unwrap_err();
-    assert_eq!(failed, CallFailed::Failed(Failure::ConnectionRefused));
+    assert_eq!(failed, InvokeError::Failed(Failure::ConnectionRefused));
     edge.scene.emulator.set_listening(true);
     edge.scene.emulator.hub(HUB_A).device(MODULE).set_auth(Key::from_seed("another key")).unwrap();
     until("the port is open again", || std::net::TcpStream::connect(edge.scene.emulator.https_addr().unwrap()).is_ok())
         .await;
     let refused = soon(call().of_module("valve").into_future()).await.unwrap_err();
-    assert!(matches!(refused, CallFailed::Refused { status: 401, .. }), "{refused}");
+    assert!(matches!(refused, InvokeError::Refused { status: 401, .. }), "{refused}");
     for actor in [caller, valve] {
         soon(actor.device.stop(Duration::ZERO)).await;
     }

@@ -157,7 +157,7 @@ async fn a_refused_subscription_is_told_and_asked_for_again(pipe: Pipe) {
     actor.failed(Failure::SubscribeRefused).await;
     actor.up().await;
     hub.device(DEVICE).send(&[("$.mid", "order-1")], b"open").unwrap();
-    let inbound = soon(actor.device.receive()).await.unwrap();
+    let inbound = soon(actor.device.messages().next()).await.unwrap();
     assert_eq!(inbound.payload(), b"open");
     inbound.acknowledge();
     until("the hub knows that it arrived", || hub.device(DEVICE).waiting().unwrap() == 0).await;
@@ -178,7 +178,7 @@ async fn a_forgotten_session_is_subscribed_anew_and_resent(pipe: Pipe) {
     actor.lost().await;
     actor.up().await;
     hub.device(DEVICE).send(&[], b"still there?").unwrap();
-    let inbound = soon(actor.device.receive()).await.unwrap();
+    let inbound = soon(actor.device.messages().next()).await.unwrap();
     inbound.acknowledge();
     let verdict = actor.finish(&scene).await;
     assert_eq!((verdict.duplicates, verdict.dup_flags), (10, 0), "a new session knows no duplicates");
@@ -191,7 +191,7 @@ async fn a_session_said_to_be_kept_is_not_believed_in_for_messages(pipe: Pipe) {
     let mut actor = Actor::start(&scene, DEVICE, scene.device(pipe).subscriptions(Subscriptions::ALL), 10);
     actor.up().await;
     hub.device(DEVICE).send(&[], b"the first connection is subscribed all the same").unwrap();
-    soon(actor.device.receive()).await.unwrap().acknowledge();
+    soon(actor.device.messages().next()).await.unwrap().acknowledge();
     hub.inject(Injection::once(Fault::DropBeforeStore).after(4));
     actor.send(15).await;
     let verdict = actor.finish(&scene).await;
@@ -257,9 +257,9 @@ async fn outage(scene: &Scene, actor: &mut Actor, span: Duration) -> usize {
     hub.down().unwrap();
     actor.send(20).await;
     actor.lost().await;
-    let before = actor.device.look().failures;
+    let before = actor.device.status().failures;
     tokio::time::sleep(span).await;
-    let tried = actor.device.look().failures - before;
+    let tried = actor.device.status().failures - before;
     hub.up().unwrap();
     actor.up().await;
     usize::try_from(tried).unwrap()
@@ -294,7 +294,7 @@ async fn a_hub_that_fails_over_is_found_again(pipe: Pipe) {
     actor.lost().await;
     actor.up().await;
     scene.emulator.hub(HUB_A).device(DEVICE).send(&[], b"hello again").unwrap();
-    soon(actor.device.receive()).await.unwrap().acknowledge();
+    soon(actor.device.messages().next()).await.unwrap().acknowledge();
     actor.finish(&scene).await;
 }
 

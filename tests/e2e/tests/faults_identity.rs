@@ -39,7 +39,7 @@ async fn a_disabled_device_waits_and_comes_back_when_enabled(pipe: Pipe) {
     let status = actor.failed(Failure::ConnectRefused(5)).await;
     assert_eq!(status.advice(), Advice::CheckCredential);
     assert!(status.first_failure.is_some_and(Failure::is_loss), "{status}");
-    until("refused thrice", || actor.device.look().failures >= 4).await;
+    until("refused thrice", || actor.device.status().failures >= 4).await;
     device.enable().unwrap();
     let verdict = actor.finish(&scene).await;
     assert_eq!(verdict.accepted, 2);
@@ -99,7 +99,7 @@ async fn a_moved_device_follows_with_its_queue(pipe: Pipe) {
     actor.status("up again", |status| status.registrations == 2).await;
     actor.delivered().await;
     scene.emulator.hub(HUB_B).device(DEVICE).send(&[], b"welcome").unwrap();
-    e2e::soon(actor.device.receive()).await.unwrap().acknowledge();
+    e2e::soon(actor.device.messages().next()).await.unwrap().acknowledge();
     assert_eq!(actor.device.assignment().unwrap().hub(), HUB_B);
     assert!(actor.events().iter().any(|(_, event)| *event == Event::Provisioned { migrated: true }));
     let verdict = actor.finish(&scene).await;
@@ -186,7 +186,7 @@ async fn overload_never_leads_to_the_provisioning_service(pipe: Pipe) {
     hub.inject(Injection::times(Fault::CloseOnConnect, 2));
     hub.disconnect_all(true).unwrap();
     actor.send(5).await;
-    until("all met", || actor.device.look().failures >= 4 || actor.failures().len() >= 5).await;
+    until("all met", || actor.device.status().failures >= 4 || actor.failures().len() >= 5).await;
     actor.delivered().await;
     assert!(actor.failures().iter().all(|failure| failure.class() == FailureClass::Overload), "{:?}", actor.failures());
     actor.finish(&scene).await;
@@ -216,7 +216,7 @@ async fn a_clock_that_is_wrong_is_learnt_from_the_provisioning_service(pipe: Pip
         let mut actor = scene.run_member(pipe);
         actor.send(5).await;
         actor.delivered().await;
-        let status = actor.device.look();
+        let status = actor.device.status();
         let skew = status.clock_skew_secs.unwrap();
         assert!((offset - 5..=offset + 5).contains(&skew), "{skew}");
         assert_eq!(status.advice(), Advice::SetClock);
@@ -244,8 +244,8 @@ async fn a_wrong_key_is_told_as_a_refusal_at_the_pace_of_refusals(pipe: Pipe) {
     scene.keep_secret(&Key::from_seed("another"));
     let mut actor = scene.run_device(pipe);
     actor.send(5).await;
-    until("refused four times", || actor.device.look().failures >= 4).await;
-    assert_eq!(actor.device.look().advice(), Advice::CheckCredential);
+    until("refused four times", || actor.device.status().failures >= 4).await;
+    assert_eq!(actor.device.status().advice(), Advice::CheckCredential);
     let waits: Vec<_> = actor
         .events()
         .into_iter()

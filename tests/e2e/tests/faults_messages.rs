@@ -204,7 +204,7 @@ async fn a_hub_that_stops_reading_holds_the_outbox_within_its_limit(pipe: Pipe) 
     let fault = scene.emulator.hub(HUB_A).inject(Injection::until_cleared(Fault::StopReading));
     actor.send(40).await;
     let full = actor.device.try_send(&steadfast::Telemetry::new("x")).unwrap_err();
-    assert_eq!(full, steadfast::TrySendError::Full);
+    assert_eq!(full, steadfast::SendError::Full);
     actor.failed(Failure::PubackTimeout).await;
     assert!(scene.emulator.clear_fault(fault));
     actor.finish(&scene).await;
@@ -284,17 +284,17 @@ async fn a_message_that_kills_every_connection_is_set_aside_when_asked(pipe: Pip
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
     let first = soon(device.send(&steadfast::Telemetry::new("good"))).await.unwrap();
-    let mut first = first;
+    let first = first;
     soon(first.delivered()).await.unwrap();
     scene.emulator.hub(HUB_A).inject(Injection::until_cleared(Fault::DropBeforeStore));
-    let mut poison = soon(device.send(&steadfast::Telemetry::new("poison"))).await.unwrap();
-    assert_eq!(soon(poison.delivered()).await, Err(steadfast::Undelivered::Rejected));
+    let poison = soon(device.send(&steadfast::Telemetry::new("poison"))).await.unwrap();
+    assert_eq!(soon(poison.delivered()).await, Err(steadfast::DeliveryError::Rejected));
     scene.emulator.hub(HUB_A).clear_faults();
-    let mut later = soon(device.send(&steadfast::Telemetry::new("later"))).await.unwrap();
+    let later = soon(device.send(&steadfast::Telemetry::new("later"))).await.unwrap();
     soon(later.delivered()).await.unwrap();
     let books = soon(device.stop(Duration::from_secs(5))).await;
     assert!(books.balances());
     assert_eq!((books.accepted, books.delivered, books.rejected), (3, 2, 1));
     assert_eq!(soon(driver).await.unwrap(), books);
-    assert_eq!(device.look().state, State::Stopped);
+    assert_eq!(device.status().state, State::Stopped);
 }

@@ -110,7 +110,7 @@ async fn a_wrong_certificate_is_told_and_replaced_on_disk(pipe: Pipe) {
     actor.failed(Failure::ConnectRefused(5)).await;
     // Half of the new pair is worse than the old one, which is kept to.
     std::fs::write(&key, &right.key_pem).unwrap();
-    let before = actor.device.look().failures;
+    let before = actor.device.status().failures;
     actor.status("two more refusals", |status| status.failures > before + 1).await;
     assert!(actor.failures().iter().all(|failure| *failure == Failure::ConnectRefused(5)), "{:?}", actor.failures());
     write(&right);

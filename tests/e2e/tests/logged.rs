@@ -87,7 +87,7 @@ async fn session(builder: Builder, upload: bool) {
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
     for number in 0..3_u8 {
-        let mut receipt = soon(device.send(Message::telemetry("", &[number]))).await.unwrap();
+        let receipt = soon(device.send(Message::telemetry("", &[number]))).await.unwrap();
         soon(receipt.delivered()).await.unwrap();
     }
     if upload {

@@ -26,21 +26,22 @@ async fn a_module_has_its_own_twin_methods_inputs_and_outputs(pipe: Pipe) {
     let module = || scene.builder(pipe).hub(HUB_A, DEVICE).module_id("filter").shared_key(&own.to_base64());
     let actor = Actor::start(&scene, MODULE, module().subscriptions(Subscriptions::MODULE), 10);
     let cloud = scene.emulator.hub(HUB_A).device(MODULE);
-    assert!(matches!(soon(actor.device.desired()).await, Some(Desired::Full(_))));
+    let mut desired = actor.device.twin().desired();
+    assert!(matches!(soon(desired.next()).await, Some(Desired::Full(_))));
 
-    soon(actor.device.report(r#"{"level":3}"#).unwrap().accepted()).await.unwrap();
+    soon(actor.device.twin().report(r#"{"level":3}"#).unwrap().accepted()).await.unwrap();
     assert_eq!(cloud.twin().unwrap()["reported"]["level"], json!(3));
     let device = scene.emulator.hub(HUB_A).device(DEVICE);
     assert_eq!(device.twin().unwrap()["reported"]["level"], json!(null), "the device's twin is another");
 
     let caller = cloud.clone();
     let call = tokio::spawn(async move { caller.invoke("flush", &json!(null), Duration::from_secs(20)).await });
-    let open = soon(actor.device.next_call()).await.unwrap();
+    let open = soon(actor.device.direct_methods().next()).await.unwrap();
     open.respond(200, b"1").unwrap();
     assert_eq!(soon(call).await.unwrap().unwrap().status, 200);
 
     cloud.send_to_input("raw 1", MessageToDevice::new("21").id("in-1").property("k", "v")).unwrap();
-    let message = soon(actor.device.receive()).await.unwrap();
+    let message = soon(actor.device.messages().next()).await.unwrap();
     assert_eq!((message.input(), message.payload()), (Some("raw 1"), &b"21"[..]));
     assert_eq!((message.message_id().as_deref(), message.property("k").as_deref()), (Some("in-1"), Some("v")));
     assert!(message.acknowledge());
@@ -60,9 +61,10 @@ async fn a_model_is_announced_and_a_writable_property_acknowledged(pipe: Pipe) {
     actor.up().await;
     let cloud = scene.emulator.hub(HUB_A).device(DEVICE);
     assert_eq!(cloud.model_id().unwrap().as_deref(), Some(MODEL));
-    soon(actor.device.desired()).await.unwrap();
+    let mut desired = actor.device.twin().desired();
+    soon(desired.next()).await.unwrap();
     let version = cloud.set_desired(&json!({"thermo": {"__t": "c", "target": 21.5}})).unwrap();
-    let Some(Desired::Patch { patch, .. }) = soon(actor.device.desired()).await else { panic!("a change") };
+    let Some(Desired::Patch { patch, .. }) = soon(desired.next()).await else { panic!("a change") };
     let property = pnp::properties(&patch).next().unwrap();
     let acknowledgement = pnp::Acknowledgement {
         component: property.component.and_then(|component| component.plain()),
@@ -74,7 +76,7 @@ async fn a_model_is_announced_and_a_writable_property_acknowledged(pipe: Pipe) {
     };
     let mut buffer = [0; 256];
     let patch = std::str::from_utf8(acknowledgement.write(&mut buffer).unwrap()).unwrap();
-    soon(actor.device.report(patch).unwrap().accepted()).await.unwrap();
+    soon(actor.device.twin().report(patch).unwrap().accepted()).await.unwrap();
     let expected = json!({"__t": "c", "target": {"value": 21.5, "ac": 200, "av": version, "ad": "warming up"}});
     assert_eq!(cloud.twin().unwrap()["reported"]["thermo"], expected);
     let reading = Telemetry::json(r#"{"temperature":20}"#).component("thermo").unwrap();

@@ -58,7 +58,7 @@ impl Load {
         self.over.store(true, Ordering::Relaxed);
         let receipts = soon(self.sender).await.unwrap();
         let count = receipts.len() as u64;
-        for mut receipt in receipts {
+        for receipt in receipts {
             soon(receipt.delivered()).await.unwrap();
         }
         let books = soon(self.device.stop(Duration::from_secs(5))).await;
@@ -91,7 +91,7 @@ async fn kill_under_load(mut broker: Broker, gate: Gate, collector: Collector, b
         load.progress(60).await;
         gate.hold();
         collector.caught_up(|| load.device.ledger().delivered).await;
-        assert!(load.device.look().in_flight > 0, "under load");
+        assert!(load.device.status().in_flight > 0, "under load");
         let before = collector.subscriptions();
         broker.kill().await;
         gate.close();
@@ -158,7 +158,7 @@ async fn a_broker_without_memory_gets_everything_it_has_not_acknowledged(pipe: P
         broker.kill().await;
         gate.close();
         // The last acknowledgements are read before the end of the connection is noticed.
-        until("lost", || load.device.look().state != State::Up).await;
+        until("lost", || load.device.status().state != State::Up).await;
         let number = |queued: &Queued| String::from_utf8(queued.payload.clone()).unwrap().parse::<u64>().unwrap();
         open_at_kill.extend(load.device.queued().iter().map(number));
         let before = collector.subscriptions();

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use e2e::{BROKER, Broker, Gate, Pipe, on_every_pipe, policy, soon, timeouts, until};
 use steadfast::{Device, Event, LinkEvent, Message, QoS, State};
-use tokio::sync::broadcast;
 
 on_every_pipe!(
     a_broker_with_memory_gives_subscriptions_and_unacknowledged_messages_back,
@@ -29,10 +28,10 @@ fn device(pipe: Pipe, gate: &Gate) -> Device {
     device
 }
 
-async fn granted(events: &mut broadcast::Receiver<Event>) {
+async fn granted(events: &mut steadfast::Events) {
     soon(async {
         loop {
-            if let Event::Link(LinkEvent::Subscribed { qos: QoS::AtLeastOnce, .. }) = events.recv().await.unwrap() {
+            if let Event::Link(LinkEvent::Subscribed { qos: QoS::AtLeastOnce, .. }) = events.next().await.unwrap() {
                 break;
             }
         }
@@ -41,7 +40,7 @@ async fn granted(events: &mut broadcast::Receiver<Event>) {
 }
 
 async fn publish(device: &Device, text: &str) {
-    let mut receipt = soon(device.send(Message::to_topic(TOPIC, text.as_bytes()))).await.unwrap();
+    let receipt = soon(device.send(Message::to_topic(TOPIC, text.as_bytes()))).await.unwrap();
     soon(receipt.delivered()).await.unwrap();
 }
 
@@ -49,7 +48,7 @@ async fn publish(device: &Device, text: &str) {
 async fn take(device: &Device, text: &str) -> steadfast::Inbound {
     soon(async {
         loop {
-            let message = device.receive().await.unwrap();
+            let message = device.messages().next().await.unwrap();
             assert_eq!(message.topic(), TOPIC);
             if message.payload() == text.as_bytes() {
                 return message;
@@ -63,7 +62,7 @@ async fn take(device: &Device, text: &str) -> steadfast::Inbound {
 async fn kill(broker: &mut Broker, gate: &Gate, device: &Device) {
     broker.kill().await;
     gate.close();
-    until("lost", || device.look().state != State::Up).await;
+    until("lost", || device.status().state != State::Up).await;
     broker.run().await;
     gate.open();
 }
@@ -82,16 +81,16 @@ async fn a_broker_with_memory_gives_subscriptions_and_unacknowledged_messages_ba
     // In order, since a killed one forgets what it has not saved.
     broker.end().await;
     gate.close();
-    until("lost", || device.look().state != State::Up).await;
+    until("lost", || device.status().state != State::Up).await;
     broker.run().await;
     gate.open();
     assert!(!owed.acknowledge(), "its connection is gone");
-    until("up again", || device.look().state == State::Up).await;
+    until("up again", || device.status().state == State::Up).await;
     assert!(take(&device, "owed").await.acknowledge(), "it comes again");
     publish(&device, "after").await;
     assert!(take(&device, "after").await.acknowledge(), "the subscription is there");
     kill(&mut broker, &gate, &device).await;
-    until("up again", || device.look().state == State::Up).await;
+    until("up again", || device.status().state == State::Up).await;
     publish(&device, "after a kill").await;
     assert!(take(&device, "after a kill").await.acknowledge(), "whatever the broker had saved");
     assert!(device.unsubscribe("pumps/+/orders").is_some());
@@ -112,7 +111,7 @@ async fn a_killed_broker_without_memory_is_subscribed_to_again(pipe: Pipe) {
         kill(&mut broker, &gate, &device).await;
         // What is sent while it is away waits for it, and for the subscription.
         granted(&mut events).await;
-        until("up again", || device.look().state == State::Up).await;
+        until("up again", || device.status().state == State::Up).await;
         let text = format!("after {number}");
         publish(&device, &text).await;
         assert!(take(&device, &text).await.acknowledge());

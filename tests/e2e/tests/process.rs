@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use e2e::{Actor, DEVICE, HUB_A, Pipe, Scene, on_every_pipe, policy, soon, timeouts, until};
 use hub_emulator::{CloseReason, Config, Enrollment, Fault, HubConfig, Injection, Key, LedgerMode};
 use steadfast::{
-    Device, Dps, FailureClass, LinkEvent as Event, Overflow, SendError, State, Subscriptions, Telemetry, Undelivered,
+    DeliveryError, Device, Dps, FailureClass, LinkEvent as Event, Overflow, SendError, State, Subscriptions, Telemetry,
 };
 
 on_every_pipe!(
@@ -37,7 +37,7 @@ async fn a_healthy_life_is_quiet(pipe: Pipe) {
     actor.send(50).await;
     actor.delivered().await;
     scene.emulator.hub(HUB_A).device(DEVICE).send(&[], b"hello").unwrap();
-    soon(actor.device.receive()).await.unwrap().acknowledge();
+    soon(actor.device.messages().next()).await.unwrap().acknowledge();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     actor.send(50).await;
     let verdict = actor.finish(&scene).await;
@@ -80,8 +80,8 @@ async fn a_stop_at_a_hub_that_acknowledges_nothing_ends_at_its_deadline(pipe: Pi
         assert!(books.balances(), "{books:?}");
         let left = actor.device.queued();
         assert_eq!((books.queued, left.len()), (20, 20), "{fault:?}");
-        assert!(actor.outcomes().await.iter().all(|sent| sent.outcome == Err(Undelivered::StillQueued)));
-        assert_eq!(actor.device.send(&Telemetry::new("late")).await.unwrap_err(), SendError::Ended);
+        assert!(actor.outcomes().await.iter().all(|sent| sent.outcome == Err(DeliveryError::StillQueued)));
+        assert_eq!(actor.device.send(&Telemetry::new("late")).await.unwrap_err(), SendError::Stopped);
     }
 }
 
@@ -106,7 +106,7 @@ async fn a_stop_during_each_phase_of_an_attempt_ends_at_once(pipe: Pipe) {
         let actor = Actor::start(&scene, DEVICE, builder, 10);
         until("asked", || scene.emulator.ledger().connections().iter().any(|one| one.connect_at.is_some())).await;
         soon(actor.device.stop(Duration::from_secs(60))).await;
-        assert_eq!(actor.device.look().state, State::Stopped);
+        assert_eq!(actor.device.status().state, State::Stopped);
     }
 }
 
@@ -117,7 +117,7 @@ async fn a_dropped_driver_tells_every_receipt(pipe: Pipe) {
     scene.emulator.hub(HUB_A).inject(Injection::until_cleared(Fault::WithholdPubacks));
     actor.send(15).await;
     actor.driver.abort();
-    assert!(actor.outcomes().await.iter().all(|sent| sent.outcome == Err(Undelivered::DriverDropped)));
+    assert!(actor.outcomes().await.iter().all(|sent| sent.outcome == Err(DeliveryError::DriverDropped)));
     assert_eq!(actor.device.queued().len(), 15);
     until("the hub sees the end", || scene.emulator.hub(HUB_A).connected().unwrap().is_empty()).await;
 }
@@ -142,7 +142,7 @@ async fn dropped_futures_lose_nothing_and_queue_nothing(pipe: Pipe) {
             receipt = actor.device.send(&message) => {
                 let mut receipt = receipt.unwrap();
                 // Waiting for the outcome and giving up changes nothing.
-                let _ = tokio::time::timeout(Duration::from_micros(round % 50 * 40), receipt.delivered()).await;
+                let _ = tokio::time::timeout(Duration::from_micros(round % 50 * 40), &mut receipt).await;
                 actor.watch(receipt);
                 number += 1;
             }
@@ -168,7 +168,7 @@ async fn receipts_can_be_dropped(pipe: Pipe) {
     assert_eq!(books.delivered + books.queued, 50);
     let (device, driver) = scene.device(pipe).build().unwrap();
     tokio::spawn(driver);
-    let mut status = device.status();
+    let mut status = device.status_changes();
     soon(status.wait_for(|status| status.state == State::Up)).await.unwrap();
     for number in 0..50 {
         drop(soon(device.send(&Telemetry::new(number.to_string()))).await.unwrap());
@@ -200,7 +200,7 @@ async fn a_full_outbox_waits_or_evicts_as_told(pipe: Pipe) {
     scene.emulator.hub(HUB_A).up().unwrap();
     let ids = evicts.ids();
     let outcomes = evicts.outcomes().await;
-    assert!(outcomes[..6].iter().all(|sent| sent.outcome == Err(Undelivered::Evicted)));
+    assert!(outcomes[..6].iter().all(|sent| sent.outcome == Err(DeliveryError::Evicted)));
     assert!(outcomes[6..].iter().all(|sent| sent.outcome.is_ok()));
     let report = scene.emulator.ledger().check(DEVICE, ids[6..].iter().cloned());
     assert!(report.is_complete(), "{report}");
@@ -213,9 +213,9 @@ async fn expired_messages_are_told_and_not_sent(pipe: Pipe) {
     scene.emulator.hub(HUB_A).down().unwrap();
     let mut actor = scene.run_device(pipe);
     let brief = Telemetry::new("stale").expires_after(Duration::from_millis(100));
-    let mut stale = soon(actor.device.send(&brief)).await.unwrap();
+    let stale = soon(actor.device.send(&brief)).await.unwrap();
     actor.send(3).await;
-    assert_eq!(soon(stale.delivered()).await, Err(Undelivered::Expired));
+    assert_eq!(soon(stale.delivered()).await, Err(DeliveryError::Expired));
     scene.emulator.hub(HUB_A).up().unwrap();
     actor.delivered().await;
     let books = soon(actor.device.stop(Duration::from_secs(5))).await;
@@ -272,7 +272,7 @@ async fn fifty_devices_with_one_poisoned_identity(pipe: Pipe) {
         assert_eq!(actor.failures(), [], "{}", actor.name);
     }
     let healthy_at = scene.emulator.now();
-    assert!(ill.device.look().state != State::Up);
+    assert!(ill.device.status().state != State::Up);
     assert!(
         ill.failures().iter().all(|failure| matches!(failure.class(), FailureClass::Overload | FailureClass::Refused))
     );
@@ -336,8 +336,8 @@ async fn messages_from_the_cloud_come_again_until_acknowledged(pipe: Pipe) {
     for number in 0..3 {
         device.send(&[("$.mid", &number.to_string())], number.to_string().as_bytes()).unwrap();
     }
-    let first = soon(actor.device.receive()).await.unwrap();
-    let second = soon(actor.device.receive()).await.unwrap();
+    let first = soon(actor.device.messages().next()).await.unwrap();
+    let second = soon(actor.device.messages().next()).await.unwrap();
     assert_eq!((first.payload(), second.payload()), (&b"0"[..], &b"1"[..]));
     assert!(first.acknowledge());
     until("one is acknowledged", || device.waiting().unwrap() == 2).await;
@@ -346,7 +346,7 @@ async fn messages_from_the_cloud_come_again_until_acknowledged(pipe: Pipe) {
     actor.up().await;
     assert!(!second.acknowledge(), "it comes again, on another connection");
     for wanted in [&b"1"[..], b"2"] {
-        let inbound = soon(actor.device.receive()).await.unwrap();
+        let inbound = soon(actor.device.messages().next()).await.unwrap();
         assert_eq!(inbound.payload(), wanted);
         assert!(inbound.acknowledge());
     }
@@ -362,7 +362,7 @@ async fn the_largest_message_passes_and_a_larger_one_is_refused(pipe: Pipe) {
     let largest = Telemetry::new(vec![b'x'; room]).property("k", "abc").unwrap();
     actor.watch(soon(actor.device.send(&largest)).await.unwrap());
     let larger = Telemetry::new(vec![b'x'; room + 1]).property("k", "abc").unwrap();
-    let SendError::Unfit(error) = soon(actor.device.send(&larger)).await.unwrap_err() else { panic!() };
+    let error = soon(actor.device.send(&larger)).await.unwrap_err();
     assert_eq!(error.to_string(), "the message counts 262145 bytes; the limit is 262144");
     actor.delivered().await;
     assert_eq!(scene.emulator.ledger().messages(DEVICE)[0].payload.len(), room);

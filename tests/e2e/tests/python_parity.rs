@@ -97,9 +97,9 @@ async fn steadfast(emulator: &Emulator, id: &str, key: &str) {
     deliver(&device, &reading).await;
     cloud.set_desired(&json!({"interval": 10})).unwrap();
 
-    let twin = timeout(STEP, device.get_twin()).await.unwrap().unwrap();
+    let twin = timeout(STEP, device.twin().get()).await.unwrap().unwrap();
     assert_eq!(serde_json::from_str::<Value>(&twin.desired).unwrap(), json!({"interval": 10, "$version": 2}));
-    let report = device.report(r#"{"fw": "1.2.3", "gone": null}"#).unwrap();
+    let report = device.twin().report(r#"{"fw": "1.2.3", "gone": null}"#).unwrap();
     timeout(STEP, report.accepted()).await.unwrap().unwrap();
     let answering = device.clone();
     tokio::spawn(async move {
@@ -107,11 +107,12 @@ async fn steadfast(emulator: &Emulator, id: &str, key: &str) {
         methods.serve(&answering).await;
     });
     act(&cloud).await;
-    let message = timeout(STEP, device.receive()).await.unwrap().unwrap();
+    let message = timeout(STEP, device.messages().next()).await.unwrap().unwrap();
     assert_eq!((message.message_id().as_deref(), message.payload()), (Some("m-1"), &b"clouds say hi"[..]));
     assert!(message.acknowledge());
+    let mut changes = device.twin().desired();
     loop {
-        let desired = timeout(STEP, device.desired()).await.unwrap().unwrap();
+        let desired = timeout(STEP, changes.next()).await.unwrap().unwrap();
         if let Desired::Patch { patch, version: 3 } = desired {
             assert_eq!(serde_json::from_str::<Value>(&patch).unwrap(), json!({"interval": 30, "$version": 3}));
             break;

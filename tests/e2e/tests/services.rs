@@ -39,10 +39,8 @@ async fn cut(actor: &Actor, cloud: &DeviceHandle) {
     actor.status("down", |status| status.state != State::Up).await;
 }
 
-async fn whole(actor: &Actor) -> steadfast::Twin {
-    let Desired::Full(twin) = soon(actor.device.desired()).await.unwrap() else {
-        panic!("a change came before the whole")
-    };
+async fn whole(desired: &mut steadfast::DesiredProperties) -> steadfast::TwinDocument {
+    let Desired::Full(twin) = soon(desired.next()).await.unwrap() else { panic!("a change came before the whole") };
     twin
 }
 
@@ -53,11 +51,12 @@ fn parsed(text: &str) -> Value {
 async fn desired_properties_changed_while_away_are_told_once(pipe: Pipe) {
     let scene = Scene::at_hub().await;
     let (actor, cloud) = run(&scene, pipe);
-    let first = whole(&actor).await;
+    let mut desired = actor.device.twin().desired();
+    let first = whole(&mut desired).await;
     cut(&actor, &cloud).await;
     cloud.set_desired(&json!({"mode": "eco"})).unwrap();
     let last = cloud.set_desired(&json!({"target": 21})).unwrap();
-    let twin = whole(&actor).await;
+    let twin = whole(&mut desired).await;
     assert_eq!((twin.desired_version, twin.reset), (last, false));
     assert_eq!(parsed(&twin.desired), json!({"mode": "eco", "target": 21, "$version": last}));
     assert!(twin.desired_version > first.desired_version);
@@ -65,19 +64,20 @@ async fn desired_properties_changed_while_away_are_told_once(pipe: Pipe) {
     cut(&actor, &cloud).await;
     actor.up().await;
     let next = cloud.set_desired(&json!({"mode": null})).unwrap();
-    assert_eq!(soon(actor.device.desired()).await.unwrap().version(), next);
+    assert_eq!(soon(desired.next()).await.unwrap().version(), next);
     actor.finish(&scene).await;
 }
 
 async fn each_change_of_a_burst_is_told_in_order(pipe: Pipe) {
     let scene = Scene::at_hub().await;
     let (actor, cloud) = run(&scene, pipe);
-    let mut known = whole(&actor).await.desired_version;
+    let mut desired = actor.device.twin().desired();
+    let mut known = whole(&mut desired).await.desired_version;
     for target in 0..10 {
         cloud.set_desired(&json!({"target": target})).unwrap();
     }
     for target in 0..10 {
-        let change = soon(actor.device.desired()).await.unwrap();
+        let change = soon(desired.next()).await.unwrap();
         known += 1;
         let Desired::Patch { version, patch } = change else { panic!("the whole twin without need") };
         assert_eq!((version, &parsed(&patch)["target"]), (known, &json!(target)));
@@ -92,7 +92,7 @@ async fn each_change_of_a_burst_is_told_in_order(pipe: Pipe) {
     let last = known + 40;
     let mut told = known;
     while told < last {
-        let change = soon(actor.device.desired()).await.unwrap();
+        let change = soon(desired.next()).await.unwrap();
         assert!(change.version() > told, "{change:?} after {told}");
         told = change.version();
     }
@@ -102,31 +102,31 @@ async fn each_change_of_a_burst_is_told_in_order(pipe: Pipe) {
 async fn the_whole_twin_is_there_for_the_asking(pipe: Pipe) {
     let scene = Scene::at_hub().await;
     let (actor, cloud) = run(&scene, pipe);
-    let twin = soon(actor.device.get_twin()).await.unwrap();
-    assert_eq!(soon(actor.device.get_twin()).await.unwrap(), twin);
+    let twin = soon(actor.device.twin().get()).await.unwrap();
+    assert_eq!(soon(actor.device.twin().get()).await.unwrap(), twin);
     // Asked for while away, it comes with the next connection.
     cut(&actor, &cloud).await;
     let version = cloud.set_desired(&json!({"a": 1})).unwrap();
-    assert_eq!(soon(actor.device.get_twin()).await.unwrap().desired_version, version);
+    assert_eq!(soon(actor.device.twin().get()).await.unwrap().desired_version, version);
     let device = actor.device.clone();
     actor.finish(&scene).await;
-    assert_eq!(device.get_twin().await, Err(TwinError::Ended));
+    assert_eq!(device.twin().get().await, Err(TwinError::Stopped));
 
     let deaf = Actor::start(&scene, DEVICE, scene.device(pipe), 10);
-    assert_eq!(deaf.device.get_twin().await, Err(TwinError::NotSubscribed));
-    assert_eq!(deaf.device.report("{}").unwrap_err(), ReportError::NotSubscribed);
+    assert_eq!(deaf.device.twin().get().await, Err(TwinError::NoTwin));
+    assert_eq!(deaf.device.twin().report("{}").unwrap_err(), ReportError::NotSubscribed);
 }
 
 async fn reported_properties_wait_and_arrive_merged(pipe: Pipe) {
     let scene = Scene::at_hub().await;
     let (actor, cloud) = run(&scene, pipe);
-    soon(actor.device.report(r#"{"old":1,"kept":1}"#).unwrap().accepted()).await.unwrap();
+    soon(actor.device.twin().report(r#"{"old":1,"kept":1}"#).unwrap().accepted()).await.unwrap();
     scene.emulator.hub(HUB_A).down().unwrap();
     actor.status("down", |status| status.state != State::Up).await;
     let claims: Vec<_> = [r#"{"a":1}"#, r#"{"b":{"x":1}}"#, r#"{"a":2,"b":{"y":2}}"#, r#"{"old":null}"#]
-        .map(|patch| actor.device.report(patch).unwrap())
+        .map(|patch| actor.device.twin().report(patch).unwrap())
         .into();
-    assert!(matches!(actor.device.report("[]"), Err(ReportError::NotAnObject)));
+    assert!(matches!(actor.device.twin().report("[]"), Err(ReportError::NotAnObject)));
     scene.emulator.hub(HUB_A).up().unwrap();
     for claim in &claims {
         soon(claim.accepted()).await.unwrap();
@@ -144,7 +144,7 @@ async fn reported_properties_follow_a_device_to_another_hub(pipe: Pipe) {
     actor.up().await;
     scene.emulator.hub(HUB_A).device(DEVICE).disconnect(true).unwrap();
     actor.status("down", |status| status.state != State::Up).await;
-    let claim = actor.device.report(r#"{"place":"cellar"}"#).unwrap();
+    let claim = actor.device.twin().report(r#"{"place":"cellar"}"#).unwrap();
     scene.emulator.control().move_device(DEVICE, HUB_A, HUB_B).unwrap();
     soon(claim.accepted()).await.unwrap();
     let twin = scene.emulator.hub(HUB_B).device(DEVICE).twin().unwrap();
@@ -248,7 +248,7 @@ async fn an_answer_that_comes_after_its_connection_is_dropped(pipe: Pipe) {
     actor.up().await;
     let caller = cloud.clone();
     let call = tokio::spawn(async move { caller.invoke("echo", &json!(1), Duration::from_secs(20)).await });
-    let open = soon(actor.device.next_call()).await.unwrap();
+    let open = soon(actor.device.direct_methods().next()).await.unwrap();
     cut(&actor, &cloud).await;
     actor.up().await;
     assert_eq!(open.respond(200, b"1"), Err(RespondError::ConnectionLost));
@@ -256,7 +256,7 @@ async fn an_answer_that_comes_after_its_connection_is_dropped(pipe: Pipe) {
     // The next call gets its own answer.
     let caller = cloud.clone();
     let call = tokio::spawn(async move { caller.invoke("echo", &json!(2), Duration::from_secs(20)).await });
-    let open = soon(actor.device.next_call()).await.unwrap();
+    let open = soon(actor.device.direct_methods().next()).await.unwrap();
     assert_eq!((open.name(), open.payload()), ("echo", &b"2"[..]));
     open.respond(200, b"2").unwrap();
     assert_eq!(soon(call).await.unwrap().unwrap().payload, b"2");
@@ -268,14 +268,14 @@ async fn messages_to_the_device_come_until_they_are_acknowledged(pipe: Pipe) {
     let (actor, cloud) = run(&scene, pipe);
     actor.up().await;
     cloud.send(&[("$.mid", "one"), ("$.cid", "c/1"), ("note", "a b&c=d/é"), ("k", "")], b"open").unwrap();
-    let message = soon(actor.device.receive()).await.unwrap();
+    let message = soon(actor.device.messages().next()).await.unwrap();
     assert_eq!(message.payload(), b"open");
     assert_eq!((message.message_id().unwrap(), message.correlation_id().unwrap()), ("one".into(), "c/1".into()));
     assert_eq!(message.property("note").unwrap(), "a b&c=d/é");
     drop(message);
     cut(&actor, &cloud).await;
     // Nobody said it was done, so it comes again and is not called known.
-    let message = soon(actor.device.receive()).await.unwrap();
+    let message = soon(actor.device.messages().next()).await.unwrap();
     assert_eq!((message.message_id().unwrap().as_str(), message.is_duplicate()), ("one", false));
     assert!(message.acknowledge());
     until("the queue is empty", || cloud.waiting().unwrap() == 0).await;
@@ -292,15 +292,15 @@ async fn a_message_dropped_unread_holds_up_no_other_of_a_full_queue(pipe: Pipe) 
         cloud.send(&[], number.to_string().as_bytes()).unwrap();
     }
     scene.emulator.hub(HUB_A).up().unwrap();
-    drop(soon(actor.device.receive()).await.unwrap());
+    drop(soon(actor.device.messages().next()).await.unwrap());
     for number in 1..50 {
-        let message = soon(actor.device.receive()).await.unwrap();
+        let message = soon(actor.device.messages().next()).await.unwrap();
         assert_eq!(message.payload(), number.to_string().as_bytes());
         assert!(message.acknowledge());
     }
     until("only the dropped one waits", || cloud.waiting().unwrap() == 1).await;
     cut(&actor, &cloud).await;
-    assert!(soon(actor.device.receive()).await.unwrap().acknowledge());
+    assert!(soon(actor.device.messages().next()).await.unwrap().acknowledge());
     actor.finish(&scene).await;
 }
 
@@ -309,11 +309,11 @@ async fn a_message_whose_acknowledgement_was_lost_is_known_again(pipe: Pipe) {
     let (actor, cloud) = run(&scene, pipe);
     actor.up().await;
     cloud.send(&[("$.mid", "open-the-valve")], b"1").unwrap();
-    let message = soon(actor.device.receive()).await.unwrap();
+    let message = soon(actor.device.messages().next()).await.unwrap();
     cut(&actor, &cloud).await;
     actor.up().await;
     assert!(!message.acknowledge(), "its connection is gone");
-    let again = soon(actor.device.receive()).await.unwrap();
+    let again = soon(actor.device.messages().next()).await.unwrap();
     assert!(again.is_duplicate());
     assert!(again.acknowledge());
     until("the queue is empty", || cloud.waiting().unwrap() == 0).await;
@@ -326,7 +326,7 @@ async fn an_operator_orders_a_spread_and_a_registration(pipe: Pipe) {
     let actor = Actor::start(&scene, DEVICE, builder, 10);
     actor.up().await;
     let cloud = scene.emulator.hub(HUB_A).device(DEVICE);
-    soon(actor.device.get_twin()).await.unwrap();
+    soon(actor.device.twin().get()).await.unwrap();
     let version = cloud.set_desired(&json!({"steadfast": {"__t": "c", "spread": 900}})).unwrap();
     let wished = json!({"__t": "c", "spread": {"value": 900, "ac": 200, "av": version}});
     // It waits for an application that was busy when it came.
@@ -336,7 +336,7 @@ async fn an_operator_orders_a_spread_and_a_registration(pipe: Pipe) {
         soon(actor.device.next_operator_command()).await,
         Some(OperatorCommand::Spread(Duration::from_secs(900)))
     );
-    let registrations = actor.device.look().registrations;
+    let registrations = actor.device.status().registrations;
     let answer = cloud.invoke("steadfast*reprovision", &json!({"spread": 0}), Duration::from_secs(20)).await.unwrap();
     assert_eq!(answer.status, 202);
     actor.status("registered again", |status| status.registrations > registrations && status.state == State::Up).await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use e2e::{DEVICE, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, soon, until};
 use hub_emulator::{Fault, Injection};
-use steadfast::{Builder, Device, Overflow, PublishError, Receipt, SendError, State, Telemetry, Undelivered};
+use steadfast::{Builder, DeliveryError, Device, Overflow, Receipt, SendError, State, Telemetry};
 
 on_every_pipe!(
     an_alarm_overtakes_a_backlog_gathered_offline,
@@ -113,7 +113,7 @@ async fn each_priority_arrives_in_order_across_cuts_and_a_move(pipe: Pipe) {
             1 | 2 => scene.emulator.hub(HUB_A).inject(Injection::once(Fault::DropAfterStoreBeforePuback).after(3)),
             3 => scene.emulator.hub(HUB_A).inject(Injection::once(Fault::DropBeforeStore).after(2)),
             4 => {
-                until("it is up", || device.look().state == State::Up).await;
+                until("it is up", || device.status().state == State::Up).await;
                 scene.emulator.move_device(DEVICE, HUB_A, HUB_B).unwrap();
                 continue;
             }
@@ -137,9 +137,9 @@ async fn an_alarm_takes_the_place_of_the_oldest_normal_message(pipe: Pipe) {
     let mut receipts = normal(&offline.device, 0..3);
     assert!(offline.device.try_send(&Telemetry::new("3")).is_err());
     receipts.push(alarm(&offline.device, "fire"));
-    let mut evicted = receipts.remove(0);
+    let evicted = receipts.remove(0);
     let driver = tokio::spawn(offline.driver);
-    assert_eq!(soon(evicted.delivered()).await, Err(Undelivered::Evicted));
+    assert_eq!(soon(evicted.delivered()).await, Err(DeliveryError::Evicted));
     for receipt in receipts {
         soon(receipt).await.unwrap();
     }
@@ -267,7 +267,7 @@ async fn the_largest_message_arrives_and_one_byte_more_is_refused_in_words(pipe:
     let room = LIMIT - "room".len() - "ä b".len() - 16;
     let message = |len: usize| Telemetry::new(vec![b'x'; len]).property("room", "ä b").unwrap();
     let refused = offline.device.send(&message(room + 1)).await.unwrap_err();
-    assert_eq!(refused, SendError::Unfit(PublishError::TooLarge { size: LIMIT + 1, limit: LIMIT }));
+    assert_eq!(refused, SendError::TooLarge { size: LIMIT + 1, limit: LIMIT });
     assert_eq!(refused.to_string(), "the message counts 262145 bytes; the limit is 262144");
     let receipt = offline.device.send(&message(room)).await.unwrap();
     offline.deliver(vec![receipt]).await;

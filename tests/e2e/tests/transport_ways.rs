@@ -147,7 +147,7 @@ async fn a_proxy_that_asks_for_another_password_stops_the_device_until_it_does_n
     proxy.set_login(LOGIN);
     actor.delivered().await;
     // Only what is said of the services leads to another registration.
-    assert_eq!(actor.device.look().registrations, 1);
+    assert_eq!(actor.device.status().registrations, 1);
     assert!(actor.failures().iter().all(|failure| *failure == refused), "{:?}", actor.failures());
     actor.finish(&scene).await;
 }
@@ -168,13 +168,14 @@ async fn a_broker_with_websockets_takes_everything(pipe: Pipe) {
         let payload = number.to_string().repeat(500);
         receipts.push(soon(device.send(Message::to_topic("plant/pump-7", payload.as_bytes()))).await.unwrap());
     }
-    for receipt in &mut receipts {
+    for receipt in receipts {
         soon(receipt.delivered()).await.unwrap();
     }
     let books = soon(device.stop(Duration::from_secs(5))).await;
     assert_eq!((books.delivered, books.queued), (100, 0));
     assert_eq!(soon(driver).await.unwrap(), books);
-    while let Ok(event) = events.try_recv() {
+    drop(device);
+    while let Some(event) = soon(events.next()).await {
         assert!(!matches!(event, Event::Link(LinkEvent::Down(_) | LinkEvent::Retrying { .. })), "{event:?}");
     }
 }

@@ -48,12 +48,12 @@ impl Flock {
                 .seed(Seed::from_number(number as u64))
                 .build()?;
             let ups = Arc::<Mutex<Vec<Instant>>>::default();
-            let (mut status, noted) = (device.status(), Arc::clone(&ups));
+            let (mut status, noted) = (device.status_changes(), Arc::clone(&ups));
             let watcher = tokio::spawn(async move {
                 // Ends with the device.
-                while status.wait_for(|status| status.state == State::Up).await.is_ok() {
+                while status.wait_for(|status| status.state == State::Up).await.is_some() {
                     noted.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
-                    if status.wait_for(|status| status.state != State::Up).await.is_err() {
+                    if status.wait_for(|status| status.state != State::Up).await.is_none() {
                         return;
                     }
                 }
@@ -73,7 +73,7 @@ impl Flock {
     ///
     /// # Errors
     /// The first refusal.
-    pub fn send(&mut self, count: usize) -> Result<(), steadfast::TrySendError> {
+    pub fn send(&mut self, count: usize) -> Result<(), steadfast::SendError> {
         for member in &mut self.members {
             for _ in 0..count {
                 let text = format!(r#"{{"number":{}}}"#, member.receipts.len());
@@ -87,7 +87,7 @@ impl Flock {
     /// Returns how many devices are up.
     #[must_use]
     pub fn up(&self) -> usize {
-        self.members.iter().filter(|member| member.device.look().state == State::Up).count()
+        self.members.iter().filter(|member| member.device.status().state == State::Up).count()
     }
 
     /// Returns how many messages wait for their acknowledgement.
@@ -121,7 +121,7 @@ impl Flock {
             }
             let ids: Vec<String> = member.receipts.iter().map(|receipt| receipt.id().to_string()).collect();
             for receipt in &mut member.receipts {
-                if let Err(error) = receipt.delivered().await {
+                if let Err(error) = (&mut *receipt).await {
                     wrong.push(format!("{name}: {}: {error}", receipt.id()));
                 }
             }

@@ -53,7 +53,7 @@ fn message(seq: u32) -> Outcome<(&'static str, Telemetry)> {
 }
 
 /// Learns what became of a message. Programs that need not know drop the receipt.
-async fn follow(kind: &str, seq: u32, mut receipt: Receipt) {
+async fn follow(kind: &str, seq: u32, receipt: Receipt) {
     match receipt.delivered().await {
         Ok(()) if kind == "alarm" => say("device", format_args!("alarm {seq} is with the hub")),
         Ok(()) => {}

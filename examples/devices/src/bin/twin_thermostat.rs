@@ -52,7 +52,7 @@ fn with<T>(thermostat: &Mutex<Thermostat>, act: impl FnOnce(&mut Thermostat) -> 
 
 /// Heats or cools, measures, and reports each new maximum, whether the link is up or not: what waits is merged.
 async fn heat(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
-    drop(device.report(&json!({ "serialNumber": "T-1000" }).to_string())?);
+    drop(device.twin().report(&json!({ "serialNumber": "T-1000" }).to_string())?);
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     loop {
         ticks.tick().await;
@@ -66,14 +66,15 @@ async fn heat(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
         drop(device.send(&Telemetry::json_of(&json!({ "temperature": celsius }))?).await?);
         if record {
             // The claim returned would tell when the hub has it.
-            drop(device.report(&json!({ "maxTempSinceLastReboot": celsius }).to_string())?);
+            drop(device.twin().report(&json!({ "maxTempSinceLastReboot": celsius }).to_string())?);
         }
     }
 }
 
 /// Takes wishes for `targetTemperature`, and acknowledges each with value, status, version and a word.
 async fn obey(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
-    while let Some(change) = device.desired().await {
+    let mut changes = device.twin().desired();
+    while let Some(change) = changes.next().await {
         // After a connection that missed changes it is all of them; no version comes twice.
         let (version, document) = match &change {
             Desired::Full(twin) => (twin.desired_version, &twin.desired),
@@ -103,7 +104,7 @@ async fn obey(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
             }
             _ => continue,
         };
-        drop(device.report(&json!({ "targetTemperature": acknowledgement }).to_string())?);
+        drop(device.twin().report(&json!({ "targetTemperature": acknowledgement }).to_string())?);
     }
     Ok(())
 }

@@ -8,13 +8,13 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use steadfast::{Device, Dps, Event, Inbound, MethodCall, Seed, Subscriptions, TrySendError};
+use steadfast::{Device, Dps, Inbound, MethodCall, Seed, Subscriptions};
 use steadfast_core::{Ledger, Message, State};
 use steadfast_sim::EPOCH_SECS;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 use tokio::task::{JoinHandle, LocalSet};
 use tokio::time::{self, sleep_until};
 
@@ -103,7 +103,8 @@ pub struct Linux {
     listeners: RefCell<Vec<Option<JoinHandle<()>>>>,
     device: Device,
     driver: Option<steadfast::Driver>,
-    events: broadcast::Receiver<Event>,
+    events: steadfast::Events,
+    desired: steadfast::DesiredProperties,
     held: Held,
     // Dropped last: what is above belongs to it.
     local: LocalSet,
@@ -180,11 +181,11 @@ impl Subject for Linux {
             builder = builder.assignment_file(cloud.borrow().kept.directory.path().join("assignment"));
         }
         let (device, driver) = builder.build().expect("a good set-up");
-        let events = device.events();
+        let (events, desired) = (device.events(), device.twin().desired());
         let listeners = RefCell::new(HOSTS.map(|_| None).into());
         let (driver, held, local) = (Some(driver), Held::default(), LocalSet::new());
         drop(entered);
-        Self { place, address, ports, listeners, device, driver, events, held, local, runtime }
+        Self { place, address, ports, listeners, device, driver, events, desired, held, local, runtime }
     }
 
     fn start(&mut self) {
@@ -202,14 +203,14 @@ impl Subject for Linux {
         let _entered = self.runtime.enter();
         match self.device.try_send(message) {
             Ok(receipt) => Some(receipt.id().get()),
-            Err(TrySendError::Full) => None,
+            Err(steadfast::SendError::Full) => None,
             Err(error) => panic!("{error}"),
         }
     }
 
     fn report(&mut self, patch: &str) {
         let _entered = self.runtime.enter();
-        drop(self.device.report(patch).expect("room for reported properties"));
+        drop(self.device.twin().report(patch).expect("room for reported properties"));
     }
 
     fn respond(&mut self, call: u64, status: u16, body: &str) -> bool {
@@ -224,26 +225,30 @@ impl Subject for Linux {
 
     fn poll(&mut self, limit: Duration) -> Option<Seen> {
         self.sync();
-        let Self { device, events, held, local, runtime, place, .. } = self;
+        let Self { device, events, desired, held, local, runtime, place, .. } = self;
         held.handles += 1;
         let handle = held.handles;
+        let (mut calls, mut messages) = {
+            let _entered = runtime.enter();
+            (device.direct_methods(), device.messages())
+        };
         let seen = local.block_on(runtime, async {
             let limit = time::Instant::now() + limit;
             tokio::select! {
                 biased;
-                Ok(event) = events.recv() => Some(Seen::from(&event)),
-                Some(change) = device.desired() => Some(match change {
+                Some(event) = events.next() => Some(Seen::from(&event)),
+                Some(change) = desired.next() => Some(match change {
                     steadfast::Desired::Full(twin) => Seen::twin(&twin.desired, twin.desired_version),
                     steadfast::Desired::Patch { version, patch } => Seen::desired(&patch, version),
                     _ => Seen::Other,
                 }),
-                Some(call) = device.next_call() => {
+                Some(call) = calls.next() => {
                     let payload = String::from_utf8_lossy(call.payload()).into_owned();
                     let seen = Seen::Call { handle, name: call.name().to_owned(), payload };
                     held.calls.insert(handle, call);
                     Some(seen)
                 }
-                Some(message) = device.receive() => {
+                Some(message) = messages.next() => {
                     let payload = String::from_utf8_lossy(message.payload()).into_owned();
                     let seen = Seen::Message { handle, payload, duplicate: message.is_duplicate() };
                     held.messages.insert(handle, message);
@@ -262,7 +267,7 @@ impl Subject for Linux {
     }
 
     fn state(&self) -> State {
-        self.device.look().state
+        self.device.status().state
     }
 
     fn power_off(self) {

@@ -8,7 +8,7 @@ use steadfast_sim::{Reach, World};
 fn stable(seed: u64) -> World {
     let builder = World::builder().seed(seed).assigned().configure(|config| {
         config.session.window = 8;
-        config.subscriptions = Subscriptions::METHODS.and(Subscriptions::CLOUD_TO_DEVICE);
+        config.subscriptions = Subscriptions::METHODS | Subscriptions::CLOUD_TO_DEVICE;
     });
     let mut world = builder.build();
     world.start();

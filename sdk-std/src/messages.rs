@@ -1,12 +1,15 @@
 //! Messages from the service to the device.
 
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use futures_core::Stream;
 use steadfast_core::iothub::Received;
 use steadfast_core::iothub::property_bag::{self, Encoded};
 use steadfast_core::mqtt::PacketId;
-use steadfast_core::{Attempt, Received as LinkReceived};
+use steadfast_core::{Attempt, HubProfile as _, Received as LinkReceived, Subscriptions};
 
 use crate::clock;
 use crate::shared::Shared;
@@ -59,6 +62,72 @@ impl Body {
 /// Decodes; bytes that are no UTF-8 become U+FFFD.
 fn text(encoded: Encoded<&str>) -> String {
     String::from_utf8_lossy(&encoded.bytes().collect::<Vec<_>>()).into_owned()
+}
+
+/// The messages from the service, a [`Stream`]: [`crate::Device::messages`].
+///
+/// Cloud-to-device messages of a device, messages routed to the inputs of a module, or what a broker sends for the filters
+/// the application [subscribed](crate::Device::subscribe) to. Each message is given once: two of these share the messages
+/// between them. Up to 50 that are owed an acknowledgement, as many as a hub keeps for a device, and 64 others wait; more
+/// of the former come again on a later connection, more of the latter are dropped with a warning.
+///
+/// ```no_run
+/// # async fn example(device: steadfast::Device) {
+/// let mut messages = device.messages();
+/// while let Some(message) = messages.next().await {
+///     println!("{}", String::from_utf8_lossy(message.payload()));
+///     message.acknowledge();
+/// }
+/// # }
+/// ```
+#[must_use = "a stream that is dropped gives nothing"]
+pub struct Messages {
+    shared: Arc<Shared>,
+}
+
+impl Messages {
+    pub(crate) fn open(shared: &Arc<Shared>) -> Self {
+        shared.command(|inner| {
+            let module = inner.link.link().profile().module_id().is_some();
+            inner.open(if module { Subscriptions::INPUTS } else { Subscriptions::CLOUD_TO_DEVICE });
+        });
+        Self { shared: Arc::clone(shared) }
+    }
+
+    /// Waits for the next message; `None` when the link was stopped and no message waits.
+    ///
+    /// Cancel-safe: a future dropped before its end has taken nothing.
+    pub async fn next(&mut self) -> Option<Inbound> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        let mut inner = self.shared.lock();
+        if let Some(mut body) = inner.inbox.pop_front() {
+            body.duplicate |= body.owed.is_some_and(|(id, attempt)| inner.link.is_duplicate(id, attempt));
+            drop(inner);
+            return Poll::Ready(Some(Inbound::new(body, Arc::clone(&self.shared))));
+        }
+        if inner.end.is_some() {
+            return Poll::Ready(None);
+        }
+        inner.wake_when_served(cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Stream for Messages {
+    type Item = Inbound;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Inbound>> {
+        self.poll(cx)
+    }
+}
+
+impl fmt::Debug for Messages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").finish_non_exhaustive()
+    }
 }
 
 /// A message from the service.
