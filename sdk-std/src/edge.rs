@@ -39,7 +39,8 @@ impl Device {
     ///
     /// let (module, driver) = Device::from_edge_environment().subscriptions(Subscriptions::MODULE).build()?;
     /// tokio::spawn(driver);
-    /// while let Some(message) = module.receive().await {
+    /// let mut messages = module.messages();
+    /// while let Some(message) = messages.next().await {
     ///     module.send(&Telemetry::new(message.payload()).output_name("filtered")?).await?;
     ///     message.acknowledge();
     /// }

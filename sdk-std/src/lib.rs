@@ -22,7 +22,7 @@
 //! // Waits for the hub's acknowledgement, after however many reconnections.
 //! receipt.delivered().await?;
 //!
-//! println!("{}", device.status_changes());
+//! println!("{}", device.status());
 //! device.stop(Duration::from_secs(10)).await;
 //! # Ok(())
 //! # }

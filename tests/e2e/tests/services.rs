@@ -8,8 +8,8 @@ use e2e::{Actor, DEVICE, HUB_A, HUB_B, Pipe, Scene, on_every_pipe, soon, until};
 use hub_emulator::DeviceHandle;
 use serde_json::{Value, json};
 use steadfast::{
-    Desired, MethodAnswer, Methods, OperatorCommand, OperatorCommands, ReportError, RespondError, State, Subscriptions,
-    TwinError,
+    Desired, Device, MethodAnswer, Methods, OperatorCommand, OperatorCommands, ReportError, RespondError, State,
+    Subscriptions, TwinError,
 };
 
 on_every_pipe!(
@@ -112,9 +112,12 @@ async fn the_whole_twin_is_there_for_the_asking(pipe: Pipe) {
     actor.finish(&scene).await;
     assert_eq!(device.twin().get().await, Err(TwinError::Stopped));
 
-    let deaf = Actor::start(&scene, DEVICE, scene.device(pipe), 10);
-    assert_eq!(deaf.device.twin().get().await, Err(TwinError::NoTwin));
-    assert_eq!(deaf.device.twin().report("{}").unwrap_err(), ReportError::NotSubscribed);
+    let broker = Device::builder().broker("localhost", "pump-7").anonymous().plaintext_unprotected().build().unwrap();
+    let (broker, _driver) = broker;
+    assert_eq!(broker.twin().get().await, Err(TwinError::NoTwin));
+    assert_eq!(broker.twin().report("{}").unwrap_err(), ReportError::NotSubscribed);
+    assert_eq!(broker.twin().desired().next().await, None);
+    assert!(broker.direct_methods().next().await.is_none());
 }
 
 async fn reported_properties_wait_and_arrive_merged(pipe: Pipe) {
