@@ -97,6 +97,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     /// When the settings of the profile cannot work; nothing was sent then.
     pub fn new(profile: P, outbox: O, seed: Seed, now: Instant) -> Result<Self, P::Error> {
         profile.check()?;
+        Ok(Self::of_checked(profile, outbox, seed, now))
+    }
+
+    /// Creates a link as [`new`](Self::new) does, of a profile whose [`Profile::check`] has passed. Without a result around
+    /// it a caller can make the link where it stays, which keeps it off the stack.
+    #[inline(always)]
+    pub fn of_checked(profile: P, outbox: O, seed: Seed, now: Instant) -> Self {
         let mut rng = Rng::new(seed, profile.identity());
         let session = Session::new(&outbox, &mut rng, now);
         let unreachable_ms = unreachable_ms(short_millis(profile.reprovisioning().after_unreachable), &mut rng);
@@ -106,7 +113,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         if accepted > 0 {
             timers.set(TimerReason::Expiry, now);
         }
-        Ok(Self {
+        Self {
             profile,
             token: TokenLife { secs: 0, from: now },
             rng,
@@ -136,7 +143,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             clock: WallClock::default(),
             ledger,
             trouble: Trouble::default(),
-        })
+        }
     }
 
     /// Gives the link an assignment kept from before, so that it goes straight to the hub.

@@ -161,19 +161,24 @@ impl RetryPolicy {
     ///
     /// A divisor of 0 counts as 1.
     #[must_use]
-    pub fn divided_by(self, divisor: u32) -> Self {
-        let part = |time: Duration| time.checked_div(divisor).unwrap_or(time);
+    pub const fn divided_by(self, divisor: u32) -> Self {
+        const fn part(time: Duration, divisor: u32) -> Duration {
+            match time.checked_div(divisor) {
+                Some(part) => part,
+                None => time,
+            }
+        }
         Self {
-            first_jitter: part(self.first_jitter),
-            min_delay: part(self.min_delay),
-            unreachable_cap: part(self.unreachable_cap),
-            overload_jitter: part(self.overload_jitter),
-            overload_cap: part(self.overload_cap),
-            refused_first: part(self.refused_first),
-            refused_cap: part(self.refused_cap),
-            retry_after_cap: part(self.retry_after_cap),
-            jitter_cap: part(self.jitter_cap),
-            reset_after: part(self.reset_after),
+            first_jitter: part(self.first_jitter, divisor),
+            min_delay: part(self.min_delay, divisor),
+            unreachable_cap: part(self.unreachable_cap, divisor),
+            overload_jitter: part(self.overload_jitter, divisor),
+            overload_cap: part(self.overload_cap, divisor),
+            refused_first: part(self.refused_first, divisor),
+            refused_cap: part(self.refused_cap, divisor),
+            retry_after_cap: part(self.retry_after_cap, divisor),
+            jitter_cap: part(self.jitter_cap, divisor),
+            reset_after: part(self.reset_after, divisor),
         }
     }
 

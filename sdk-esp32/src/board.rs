@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use heapless::String;
-use steadfast_core::{Assignment, BackoffSnapshot, Failure, Instant, LocalFailure, ServiceKind, SignRequest};
+use steadfast_core::{Assignment, BackoffSnapshot, Endpoint, Failure, Instant, LocalFailure, ServiceKind, SignRequest};
 
 /// Longest host name there is (RFC 1035, section 2.3.4).
 pub(crate) const HOST_BYTES: usize = 253;
@@ -76,6 +76,15 @@ pub struct OwnedDial {
 }
 
 impl OwnedDial {
+    /// Keeps where to connect to, its limit still to come; returns false when the name is too long for any host. In a
+    /// frame of its own, which is gone before the dial begins.
+    #[inline(never)]
+    pub(crate) fn keep(place: &mut Option<Self>, endpoint: &Endpoint<'_>) -> bool {
+        let (port, role, client_certificate) = (endpoint.port, endpoint.role, endpoint.client_certificate);
+        let dial = place.insert(Self { host: String::new(), port, role, client_certificate, limit: Duration::ZERO });
+        dial.host.push_str(endpoint.host).is_ok()
+    }
+
     /// Returns where to connect to.
     #[must_use]
     pub fn get(&self) -> Dial<'_> {

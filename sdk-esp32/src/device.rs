@@ -1,5 +1,6 @@
 //! The blocking device: one loop, one thread.
 
+use core::mem::MaybeUninit;
 use core::time::Duration;
 
 use embedded_io::{Error as _, ErrorKind, Read as _, Write as _};
@@ -46,8 +47,31 @@ impl<'b, B: Board, C: Connect, O: Outbox, P: Profile<Error = ConfigError>> Devic
         seed: Seed,
         buffers: Buffers<'b>,
     ) -> Result<Self, SetupError> {
-        let engine = Engine::new(profile, outbox, seed, buffers, board.now())?;
+        Engine::<O, P, Link<O, P>>::check(&profile, &buffers)?;
+        let now = board.now();
+        let engine = Engine::of_checked(profile, outbox, seed, buffers, now);
         Ok(Self { engine, board, connector, stream: None, unflushed: false, write_pause: WRITE_PAUSE })
+    }
+
+    /// Sets a device up as [`new`](Self::new) does, in `place`, such as a static variable: it is not moved there over the
+    /// stack.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new); `place` is as it was then.
+    #[inline(always)]
+    pub fn init<'p>(
+        place: &'p mut MaybeUninit<Self>,
+        board: B,
+        connector: C,
+        profile: P,
+        outbox: O,
+        seed: Seed,
+        buffers: Buffers<'b>,
+    ) -> Result<&'p mut Self, SetupError> {
+        Engine::<O, P, Link<O, P>>::check(&profile, &buffers)?;
+        let now = board.now();
+        let engine = Engine::of_checked(profile, outbox, seed, buffers, now);
+        Ok(place.write(Self { engine, board, connector, stream: None, unflushed: false, write_pause: WRITE_PAUSE }))
     }
 }
 

@@ -6,7 +6,6 @@ use core::fmt;
 use core::marker::PhantomData;
 use core::ops::Range;
 
-use heapless::String;
 use steadfast_core::iothub::property_bag::Encoded;
 use steadfast_core::mqtt::PacketId;
 use steadfast_core::{
@@ -235,26 +234,27 @@ impl<O, P, L: fmt::Debug> fmt::Debug for Engine<'_, O, P, L> {
 }
 
 impl<'b, O: Outbox, P: Profile<Error = ConfigError>> Engine<'b, O, P, Link<O, P>> {
-    pub(crate) fn new(
-        profile: P,
-        outbox: O,
-        seed: Seed,
-        buffers: Buffers<'b>,
-        now: Instant,
-    ) -> Result<Self, SetupError> {
+    /// Whether profile and buffers go together.
+    pub(crate) fn check(profile: &P, buffers: &Buffers<'_>) -> Result<(), SetupError> {
         let (inbound, outbound) = (profile.session().max_inbound, profile.session().max_outbound.max(CONNECT_BYTES));
         // With the default of `Settings::HTTPS` the link refuses a configuration that asks for it.
         const { assert!(!P::HTTPS, "steadfast-esp32 registers over MQTT only: leave Settings::HTTPS false") };
+        let (rx, tx) = (buffers.rx.len(), buffers.tx.len());
+        if rx < inbound {
+            return Err(SetupError::RxTooSmall { size: rx, needed: inbound });
+        }
+        if tx < outbound {
+            return Err(SetupError::TxTooSmall { size: tx, needed: outbound });
+        }
+        Ok(profile.check()?)
+    }
+
+    /// Drives a link with a profile and buffers that were checked. It is made where the caller puts it, not moved there.
+    #[inline(always)]
+    pub(crate) fn of_checked(profile: P, outbox: O, seed: Seed, buffers: Buffers<'b>, now: Instant) -> Self {
         let Buffers { rx, tx } = buffers;
-        if rx.len() < inbound {
-            return Err(SetupError::RxTooSmall { size: rx.len(), needed: inbound });
-        }
-        if tx.len() < outbound {
-            return Err(SetupError::TxTooSmall { size: tx.len(), needed: outbound });
-        }
-        let link = Link::new(profile, outbox, seed, now)?;
-        Ok(Self {
-            link,
+        Self {
+            link: Link::of_checked(profile, outbox, seed, now),
             of: PhantomData,
             rx,
             unread: 0..0,
@@ -263,7 +263,7 @@ impl<'b, O: Outbox, P: Profile<Error = ConfigError>> Engine<'b, O, P, Link<O, P>
             unsent: 0..0,
             dialling: None,
             attempt: Attempt::default(),
-        })
+        }
     }
 }
 
@@ -295,13 +295,14 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
                     self.attempt = attempt;
                     self.tx.get_mut(self.unsent.clone()).unwrap_or_default().fill(0);
                     (self.unread, self.unsent, self.starved) = (0..0, 0..0, true);
-                    let Ok(host) = String::try_from(endpoint.host) else {
+                    if !OwnedDial::keep(&mut self.dialling, &endpoint) {
                         self.failed(Failure::Unresolved, now);
                         continue;
-                    };
-                    let (port, role, client_certificate) = (endpoint.port, endpoint.role, endpoint.client_certificate);
+                    }
                     let limit = self.link.patience(now);
-                    self.dialling = Some(OwnedDial { host, port, role, client_certificate, limit });
+                    if let Some(dial) = &mut self.dialling {
+                        dial.limit = limit;
+                    }
                     return Step::Connect;
                 }
                 Output::Action(Action::Send { attempt, packet, .. }) => {

@@ -7,10 +7,11 @@
 //!
 //! ```no_run
 //! use core::time::Duration;
-//! use steadfast_core::{Config, Credential, Event, Message, Provisioned, RamOutbox, Seed, Service, iothub};
+//! use static_cell::ConstStaticCell;
+//! use steadfast_core::{Checked, Config, Credential, Event, Message, Provisioned, RamOutbox, Seed, Service, iothub};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 //!
-//! const CONFIG: Config<&str> = {
+//! static CONFIG: Checked = {
 //!     let service = Service::Provisioned {
 //!         host: steadfast_core::dps::topics::GLOBAL_HOST,
 //!         id_scope: "0ne00ABCDEF",
@@ -19,13 +20,17 @@
 //!     let mut config = Config::new(service, Credential::SharedKey);
 //!     config.session.max_inbound = 2048;
 //!     config.session.max_outbound = 2048;
-//!     config
+//!     config.checked()
 //! };
 //!
+//! // What is large is static, so that it is not moved over the stack.
+//! static OUTBOX: ConstStaticCell<RamOutbox<8, 2048>> = ConstStaticCell::new(RamOutbox::new());
+//! static RX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
+//! static TX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
+//!
 //! fn run(board: impl Board, connector: impl Connect, seed: Seed) -> Result<(), steadfast_esp32::SetupError> {
-//!     let (mut rx, mut tx) = ([0; 2048], [0; 2048]);
-//!     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-//!     let mut device = Device::new(board, connector, Provisioned::new(&CONFIG), RamOutbox::<8, 2048>::new(), seed, buffers)?;
+//!     let buffers = Buffers { rx: RX.take(), tx: TX.take() };
+//!     let mut device = Device::new(board, connector, Provisioned::new(&CONFIG), OUTBOX.take(), seed, buffers)?;
 //!     device.start();
 //!     let mut due = device.board().now();
 //!     loop {
@@ -58,25 +63,30 @@
 //! ```no_run
 //! use core::time::Duration;
 //! use steadfast_core::iothub::pnp::{self, Acknowledgement};
-//! use steadfast_core::{Config, Credential, Provisioned, RamOutbox, Seed, Service, Subscriptions};
+//! use static_cell::ConstStaticCell;
+//! use steadfast_core::{Checked, Config, Credential, Provisioned, RamOutbox, Seed, Service, Subscriptions};
 //! use steadfast_esp32::{Board, Buffers, Connect, Device, Poll, ServiceBuffers};
 //!
-//! const CONFIG: Config<&str> = {
+//! static CONFIG: Checked = {
 //!     let service = Service::Hub { host: "my-hub.azure-devices.net", device_id: "pump-7" };
 //!     let mut config = Config::new(service, Credential::SharedKey);
 //!     // The twin has to fit.
 //!     config.session.max_inbound = 4096;
 //!     config.session.max_outbound = 2048;
 //!     config.subscriptions = Subscriptions::ALL;
-//!     config
+//!     config.checked()
 //! };
 //!
+//! static OUTBOX: ConstStaticCell<RamOutbox<8, 2048>> = ConstStaticCell::new(RamOutbox::new());
+//! static RX: ConstStaticCell<[u8; 4096]> = ConstStaticCell::new([0; 4096]);
+//! static TX: ConstStaticCell<[u8; 4096]> = ConstStaticCell::new([0; 4096]);
+//! static REPORTS: ConstStaticCell<[u8; 1024]> = ConstStaticCell::new([0; 1024]);
+//! static ANSWERS: ConstStaticCell<[u8; 512]> = ConstStaticCell::new([0; 512]);
+//!
 //! fn run(board: impl Board, connector: impl Connect, seed: Seed) -> Result<(), steadfast_esp32::SetupError> {
-//!     let (mut rx, mut tx) = ([0; 4096], [0; 4096]);
-//!     let (mut reports, mut answers) = ([0; 1024], [0; 512]);
-//!     let buffers = Buffers { rx: &mut rx, tx: &mut tx };
-//!     let device = Device::new(board, connector, Provisioned::new(&CONFIG), RamOutbox::<8, 2048>::new(), seed, buffers)?;
-//!     let mut device = device.with_services(ServiceBuffers { reports: &mut reports, answers: &mut answers });
+//!     let buffers = Buffers { rx: RX.take(), tx: TX.take() };
+//!     let device = Device::new(board, connector, Provisioned::new(&CONFIG), OUTBOX.take(), seed, buffers)?;
+//!     let mut device = device.with_services(ServiceBuffers { reports: REPORTS.take(), answers: ANSWERS.take() });
 //!     device.start();
 //!     loop {
 //!         // What the device has now, once something was desired: the version and the target in degrees.

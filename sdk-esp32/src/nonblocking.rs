@@ -145,7 +145,9 @@ impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: Profile<Error = ConfigErr
         seed: Seed,
         buffers: Buffers<'b>,
     ) -> Result<Self, SetupError> {
-        let engine = Engine::new(profile, outbox, seed, buffers, board.now())?;
+        Engine::<O, P, Link<O, P>>::check(&profile, &buffers)?;
+        let now = board.now();
+        let engine = Engine::of_checked(profile, outbox, seed, buffers, now);
         Ok(Self { engine, board, dialler, timer, stream: None, unflushed: false, closing: None })
     }
 }

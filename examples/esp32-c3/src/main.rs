@@ -27,7 +27,7 @@ use static_cell::{ConstStaticCell, StaticCell};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Failure, Instant, LocalFailure, Message, Provisioned, RamOutbox, Seed, Service, SignRequest,
+    Checked, Config, Credential, Failure, Instant, LocalFailure, Message, Provisioned, RamOutbox, Seed, Service, SignRequest,
 };
 use steadfast_esp32::nonblocking::{Device, Dialler, Timer as DeviceTimer};
 use steadfast_esp32::{Board, Buffers, OwnedDial, Poll};
@@ -44,7 +44,7 @@ static AUTHORITY: &[u8] = include_bytes!(env!("AUTHORITY"));
 /// The wall clock at build time, in seconds since 1970; a product asks SNTP.
 const BUILT_AT: &str = env!("BUILT_AT");
 
-static CONFIG: Config<&str> = {
+static CONFIG: Checked = {
     let service = Service::Provisioned {
         host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: ID_SCOPE,
@@ -53,7 +53,7 @@ static CONFIG: Config<&str> = {
     let mut config = Config::new(service, Credential::SharedKey);
     config.session.max_inbound = 2048;
     config.session.max_outbound = 2048;
-    config
+    config.checked()
 };
 
 /// Set while the station has its access point.

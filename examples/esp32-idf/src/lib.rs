@@ -5,16 +5,18 @@ use std::time::{Duration, Instant as Uptime};
 
 use embedded_svc::wifi::{AuthMethod, ClientConfiguration, Configuration, Wifi};
 use esp_idf_svc::nvs::EspDefaultNvsPartition;
+use static_cell::ConstStaticCell;
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::{
-    Config, Credential, Event, Instant, Message, Outbox, PublishError, RamOutbox, Service, Profile, Provisioned, iothub,
+    Checked, Config, Credential, Event, Instant, Message, Outbox, Profile, Provisioned, PublishError, RamOutbox, Service,
+    iothub,
 };
 use steadfast_esp_idf::{EspBoard, EspDialler, Trust, seed};
 use steadfast_esp32::wifi::{Change, Station};
 use steadfast_esp32::{Board, Buffers, Connect, Device, Poll};
 
 /// The device's configuration; what differs from device to device comes from the environment when it is built.
-pub const CONFIG: Config<&str> = {
+pub static CONFIG: Checked = {
     let service = Service::Provisioned {
         host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: match option_env!("ID_SCOPE") {
@@ -29,8 +31,13 @@ pub const CONFIG: Config<&str> = {
     let mut config = Config::new(service, Credential::SharedKey);
     config.session.max_inbound = 4096;
     config.session.max_outbound = 4096;
-    config
+    config.checked()
 };
+
+// What is large is static, so that it is not moved over the stack.
+static RX: ConstStaticCell<[u8; 4096]> = ConstStaticCell::new([0; 4096]);
+static TX: ConstStaticCell<[u8; 4096]> = ConstStaticCell::new([0; 4096]);
+static OUTBOX: ConstStaticCell<RamOutbox<32, 16384>> = ConstStaticCell::new(RamOutbox::new());
 
 /// The configuration of a station that joins the network `ssid` with WPA2.
 ///
@@ -49,14 +56,15 @@ pub fn station(ssid: &str, password: &str) -> Result<Configuration, &'static str
 ///
 /// # Errors
 /// What cannot be set up; nothing was sent then.
+///
+/// # Panics
+/// When it is called a second time.
 pub fn run<W: Wifi>(nvs: EspDefaultNvsPartition, key: SymmetricKey, wifi: W) -> Result<(), Box<dyn Error>> {
     let board = EspBoard::new(nvs, Some(key))?;
     let (assignment, memory) = (board.assignment(), board.backoff_snapshot());
-    let (mut rx, mut tx) = (vec![0; 4096], vec![0; 4096]);
-    let buffers = Buffers { rx: &mut rx, tx: &mut tx };
+    let buffers = Buffers { rx: RX.take(), tx: TX.take() };
     let dialler = EspDialler::new(Trust::Bundle);
-    let outbox = RamOutbox::<32, 16384>::new();
-    let mut device = Device::new(board, dialler, Provisioned::new(&CONFIG), outbox, seed(), buffers)?;
+    let mut device = Device::new(board, dialler, Provisioned::new(&CONFIG), OUTBOX.take(), seed(), buffers)?;
     if let Some(assignment) = assignment {
         device.restore_assignment(assignment);
     }

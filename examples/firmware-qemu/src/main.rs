@@ -25,10 +25,10 @@ use net::{Shared, Stack};
 use steadfast_core::azure::sas::SymmetricKey;
 use steadfast_core::text::Text;
 use steadfast_core::{
-    Config, Credential, Event, Failure, Instant, Message, Provisioned, RamOutbox, RetryPolicy, Seed, Service,
+    Checked, Config, Credential, Event, Failure, Instant, Message, Provisioned, RamOutbox, RetryPolicy, Seed, Service,
     SignRequest, Subscriptions, iothub,
 };
-use steadfast_esp32::{Board, Buffers, Device, Poll, SetupError};
+use steadfast_esp32::{Board, Buffers, Device, Poll};
 
 /// What the judge enrolled: 32 bytes 0x07 in base64.
 const KEY: &str = "BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=";
@@ -87,17 +87,17 @@ type Line = net::Dialler;
 #[cfg(feature = "tls")]
 type Line = tls::Dialler;
 
-type Pump = Device<'static, Machine, Line, &'static mut Outbox, Provisioned<&'static Config<&'static str>>>;
+type Pump = Device<'static, Machine, Line, &'static mut Outbox, Provisioned<&'static Checked>>;
 
 // What is large lies here, and what makes it returns before anything else is called: on the stack it would lie several
 // times, once for each move, below everything that runs later.
 static STACK: Slot<MaybeUninit<Shared>> = Slot::empty();
 static LINE: Slot<Option<Line>> = Slot::new(None);
-static CONFIG: Slot<MaybeUninit<Config<&str>>> = Slot::empty();
+static CONFIG: Checked = config().checked();
 static RECEIVED: Slot<[u8; RX]> = Slot::new([0; RX]);
 static TO_SEND: Slot<[u8; TX]> = Slot::new([0; TX]);
 static OUTBOX: Slot<Outbox> = Slot::new(Outbox::new());
-static PUMP: Slot<MaybeUninit<Result<Pump, SetupError>>> = Slot::empty();
+static PUMP: Slot<MaybeUninit<Pump>> = Slot::empty();
 
 const TWICE: &str = "set up twice";
 
@@ -155,16 +155,14 @@ fn dialler(
 fn device(stack: &'static Shared, line: Line, entropy: &Entropy) -> Result<&'static mut Pump, &'static str> {
     let key = SymmetricKey::from_base64(KEY).map_err(|_| "the key is no key")?;
     let board = Machine { stack, key };
-    let config = CONFIG.take().ok_or(TWICE)?.write(config());
     let buffers = Buffers { rx: RECEIVED.take().ok_or(TWICE)?, tx: TO_SEND.take().ok_or(TWICE)? };
     let outbox = OUTBOX.take().ok_or(TWICE)?;
     let place = PUMP.take().ok_or(TWICE)?;
-    let made =
-        place.write(Device::new(board, line, Provisioned::new(config), outbox, Seed::new(entropy.device), buffers));
-    made.as_mut().map_err(|_| "configuration and buffers do not go together")
+    Device::init(place, board, line, Provisioned::new(&CONFIG), outbox, Seed::new(entropy.device), buffers)
+        .map_err(|_| "configuration and buffers do not go together")
 }
 
-fn config() -> Config<&'static str> {
+const fn config() -> Config<&'static str> {
     let service = Service::Provisioned {
         host: steadfast_core::dps::topics::GLOBAL_HOST,
         id_scope: "0ne00EMULATOR",

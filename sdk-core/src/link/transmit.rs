@@ -136,11 +136,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 };
             }
             Next::Remember => return Output::Action(Action::SaveBackoff(self.backoff_snapshot())),
-            Next::Sign => {
-                let (role, refusals) = (self.role(), self.backoff().refusals());
-                let request = SignRequest::new(role, refusals, self.profile.string_to_sign());
-                return Output::Action(Action::Sign { attempt, request });
-            }
+            Next::Sign => return self.sign(),
             Next::Register => return self.register(),
             Next::Open => return Output::Action(Action::Connect { attempt, endpoint: self.profile.endpoint() }),
             Next::Connect => {
@@ -150,27 +146,51 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 Packet::Connect(Connect { login: &self.profile, clean_session, keep_alive_secs })
             }
             Next::Acknowledge(packet_id) => Packet::PubAck(packet_id),
-            Next::Subscribe(place, packet_id) => {
-                let (filter, qos) = self.profile.filter(place);
-                Packet::Subscribe(Subscribe { packet_id, filter, qos })
-            }
-            Next::Unsubscribe(place, packet_id) => {
-                let (filter, _) = self.profile.filter(place);
-                Packet::Unsubscribe(Unsubscribe { packet_id, filter })
-            }
+            Next::Subscribe(place, packet_id) => return self.subscription(place, packet_id, true),
+            Next::Unsubscribe(place, packet_id) => return self.subscription(place, packet_id, false),
             Next::Ping => Packet::PingReq,
-            Next::Request => match self.request() {
-                Some(request) => Packet::PublishText(request),
-                None => return Output::Wait(self.timers.next()),
-            },
-            Next::Message { id, packet_id, dup } => {
-                let Some(entry) = self.outbox.get(id) else { return Output::Wait(self.timers.next()) };
-                self.profile.prepare(entry.created_unix_ms);
-                let topic = self.profile.topic(&entry);
-                let (packet_id, retain) = (Some(packet_id), entry.retain);
-                Packet::Publish(Publish { topic, payload: entry.payload, packet_id, dup, retain })
-            }
+            Next::Request => return self.service_request(),
+            Next::Message { id, packet_id, dup } => return self.message(id, packet_id, dup),
         };
         Output::Action(Action::Send { attempt, packet })
+    }
+
+    // Each output with a text is made in a frame of its own: in one frame together they would lie side by side.
+
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn sign<E>(&mut self) -> Output<'_, E> {
+        let (attempt, role, refusals) = (self.attempt, self.role(), self.backoff().refusals());
+        let request = SignRequest::new(role, refusals, self.profile.string_to_sign());
+        Output::Action(Action::Sign { attempt, request })
+    }
+
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn subscription<E>(&mut self, place: u8, packet_id: PacketId, wanted: bool) -> Output<'_, E> {
+        let (filter, qos) = self.profile.filter(place);
+        let packet = if wanted {
+            Packet::Subscribe(Subscribe { packet_id, filter, qos })
+        } else {
+            Packet::Unsubscribe(Unsubscribe { packet_id, filter })
+        };
+        Output::Action(Action::Send { attempt: self.attempt, packet })
+    }
+
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn service_request<E>(&mut self) -> Output<'_, E> {
+        match self.request() {
+            Some(request) => {
+                Output::Action(Action::Send { attempt: self.attempt, packet: Packet::PublishText(request) })
+            }
+            None => Output::Wait(self.timers.next()),
+        }
+    }
+
+    #[cfg_attr(target_pointer_width = "32", inline(never))]
+    fn message<E>(&mut self, id: MessageId, packet_id: PacketId, dup: bool) -> Output<'_, E> {
+        let Some(entry) = self.outbox.get(id) else { return Output::Wait(self.timers.next()) };
+        self.profile.prepare(entry.created_unix_ms);
+        let topic = self.profile.topic(&entry);
+        let publish = Publish { topic, payload: entry.payload, packet_id: Some(packet_id), dup, retain: entry.retain };
+        Output::Action(Action::Send { attempt: self.attempt, packet: Packet::Publish(publish) })
     }
 }
