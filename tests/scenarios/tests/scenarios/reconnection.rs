@@ -111,7 +111,7 @@ fn a_hub_that_refuses_the_protocol_is_tried_at_the_slowest_pace_and_never_given_
         world.publish("21.5");
         world.run_for(mins(1));
         assert_eq!(world.status().advice(), steadfast_core::Advice::CheckProtocol);
-        assert!(world.status().to_string().contains("another protocol or profile"), "{}", world.status());
+        assert!(world.status().to_string().contains("may be of another profile"), "{}", world.status());
         world.run_for(days(2));
         let attempts = world.attempts().len();
         assert!((40..140).contains(&attempts), "{attempts}");
