@@ -20,6 +20,8 @@ pub enum BuildError {
     NoService,
     /// No credential was given.
     NoCredential,
+    /// [`Builder::spawn`](crate::Builder::spawn) was called outside a runtime of tokio.
+    NoRuntime,
     /// The connection string is not usable.
     ConnectionString(ConnectionStringError),
     /// The key is not usable.
@@ -70,6 +72,7 @@ impl fmt::Display for BuildError {
             Self::NoCredential => f.write_str(
                 "give the device a credential: shared_key, group_key, signer, client_certificate, password or anonymous",
             ),
+            Self::NoRuntime => f.write_str("spawn() needs a runtime of tokio: call it in async code, or use build() and spawn the driver"),
             Self::ConnectionString(error) => error.fmt(f),
             Self::Key(error) => error.fmt(f),
             Self::GroupKeyWithoutProvisioning => {

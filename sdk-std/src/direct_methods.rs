@@ -65,6 +65,8 @@ impl DirectMethods {
             return Poll::Ready(None);
         }
         inner.wake_when_served(cx.waker());
+        drop(inner);
+        self.shared.expect_driver();
         Poll::Pending
     }
 }

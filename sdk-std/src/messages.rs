@@ -112,6 +112,8 @@ impl Messages {
             return Poll::Ready(None);
         }
         inner.wake_when_served(cx.waker());
+        drop(inner);
+        self.shared.expect_driver();
         Poll::Pending
     }
 }

@@ -101,6 +101,9 @@ impl Future for Receipt {
             let outcome = self.shared.lock().receipts.claim(self.id, Some(cx.waker()));
             self.outcome = outcome;
         }
+        if self.outcome.is_none() {
+            self.shared.expect_driver();
+        }
         self.outcome.map_or(Poll::Pending, Poll::Ready)
     }
 }

@@ -218,7 +218,10 @@ fn poll(
     wakes.into_iter().for_each(Waker::wake);
     match result {
         Some(result) => Poll::Ready(result.map(|id| Receipt::new(Arc::clone(shared), id))),
-        None => Poll::Pending,
+        None => {
+            shared.expect_driver();
+            Poll::Pending
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::Waker;
+use std::time::Duration;
 
 use steadfast_core::iothub::{CallSlot, Event};
 use steadfast_core::{
@@ -140,6 +141,8 @@ pub(crate) struct Inner {
     pub(crate) end: Option<End>,
     /// The driver was polled.
     pub(crate) running: bool,
+    /// Somebody waits for what the driver does, and sees to it that a driver that nobody polls is noticed.
+    watched: bool,
     /// The application asked for the end, perhaps before the driver began.
     pub(crate) stopping: bool,
 }
@@ -151,6 +154,9 @@ struct Waiting {
     /// `None` while it is on its way after having been woken.
     waker: Option<Waker>,
 }
+
+/// How long a driver may take to be polled before a warning is logged.
+const DRIVER_EXPECTED: Duration = Duration::from_secs(5);
 
 /// Most events a listener can be behind before it misses the oldest.
 const EVENTS_KEPT: usize = 256;
@@ -177,6 +183,7 @@ impl Shared {
                 stopped: false,
                 end: None,
                 running: false,
+                watched: false,
                 stopping: false,
             }),
             status: OnceLock::new(),
@@ -231,8 +238,32 @@ impl Shared {
         result
     }
 
+    /// Has a warning logged when nobody polls the driver while somebody waits for it. To be called by whoever waits.
+    pub(crate) fn expect_driver(self: &Arc<Self>) {
+        {
+            let mut inner = self.lock();
+            if inner.running || inner.end.is_some() || std::mem::replace(&mut inner.watched, true) {
+                return;
+            }
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let shared = Arc::downgrade(self);
+        drop(runtime.spawn(async move {
+            tokio::time::sleep(DRIVER_EXPECTED).await;
+            let Some(shared) = shared.upgrade() else { return };
+            let inner = shared.lock();
+            if !inner.running && inner.end.is_none() {
+                let device = inner.link.link().profile().device_id();
+                tracing::warn!(
+                    device,
+                    "nobody polls the driver, so that nothing is sent: spawn it, as by tokio::spawn(driver)"
+                );
+            }
+        }));
+    }
+
     /// Waits until `look` finds what it looks for, looking again whenever a service has something.
-    pub(crate) async fn served<T>(&self, mut look: impl FnMut(&mut Inner) -> Option<T>) -> T {
+    pub(crate) async fn served<T>(self: &Arc<Self>, mut look: impl FnMut(&mut Inner) -> Option<T>) -> T {
         loop {
             let mut served = std::pin::pin!(self.serving.notified());
             served.as_mut().enable();
@@ -240,6 +271,7 @@ impl Shared {
             if let Some(found) = found {
                 return found;
             }
+            self.expect_driver();
             served.await;
         }
     }

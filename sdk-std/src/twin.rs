@@ -235,6 +235,7 @@ impl DesiredProperties {
         inner.wake_when_served(cx.waker());
         drop(inner);
         wake(driver);
+        self.shared.expect_driver();
         Poll::Pending
     }
 }

@@ -56,7 +56,10 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
             "provisioning payload is 97985 bytes; the limit is 97984",
         ),
         (hub().shared_key(KEY).plaintext_unprotected(), "without TLS the key's token or the password"),
-        (hub().shared_key(KEY).gateway("192.168.1.9").plaintext_unprotected(), "readable on the network to 192.168.1.9"),
+        (
+            hub().shared_key(KEY).gateway("192.168.1.9").plaintext_unprotected(),
+            "readable on the network to 192.168.1.9",
+        ),
         (
             hub().client_certificate(ClientCertificate::from_pem("", "")).resolve("a", [here]).plaintext_unprotected(),
             "a client certificate needs TLS",

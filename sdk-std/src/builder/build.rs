@@ -23,7 +23,30 @@ use crate::tls::{self, TlsError};
 const FILTERS: usize = 4096;
 
 impl Builder {
-    /// Makes the device and its driver.
+    /// Makes the device and spawns its driver on tokio's runtime. [`Device::stop`] ends it.
+    ///
+    /// ```no_run
+    /// use steadfast::{Device, Telemetry};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let text = std::env::var("DEVICE_CONNECTION_STRING")?;
+    /// let device = Device::builder().connection_string(&text).spawn()?;
+    /// device.send(Telemetry::json(r#"{"celsius":21.5}"#)).await?.delivered().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`build`](Self::build); also [`BuildError::NoRuntime`] outside a runtime.
+    pub fn spawn(self) -> Result<Device, BuildError> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| BuildError::NoRuntime)?;
+        let (device, driver) = self.build()?;
+        drop(runtime.spawn(driver));
+        Ok(device)
+    }
+
+    /// Makes the device and its driver, to be spawned or polled beside other work; [`spawn`](Self::spawn) does so.
     ///
     /// Reads the named files, and the operating system's roots unless this process has read them already; waits at most
     /// 10 s for a disk that does not answer.
