@@ -25,11 +25,29 @@ const LOADED: u32 = 2;
 const EXECUTABLE: u32 = 4;
 const NOT_IN_FILE: u32 = 8;
 
+/// One section of a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Section<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) address: u32,
+    pub(crate) bytes: &'a [u8],
+    kind: u32,
+    flags: u32,
+    size: u32,
+}
+
+impl Section<'_> {
+    /// Whether the code at `address` lies in it.
+    pub(crate) fn holds(&self, address: u32) -> bool {
+        self.flags & EXECUTABLE != 0 && address >= self.address && address - self.address < self.size
+    }
+}
+
 /// Reads the section table of a little-endian 32-bit ELF file.
 ///
 /// # Errors
 /// When it is not one.
-pub(crate) fn sizes(file: &[u8]) -> Result<Sizes, String> {
+pub(crate) fn sections(file: &[u8]) -> Result<Vec<Section<'_>>, String> {
     const HEADER_BYTES: usize = 40;
     if file.get(..6) != Some(&[0x7f, b'E', b'L', b'F', 1, 1]) {
         return Err("not a little-endian 32-bit ELF file".into());
@@ -41,12 +59,33 @@ pub(crate) fn sizes(file: &[u8]) -> Result<Sizes, String> {
     if entry_bytes < HEADER_BYTES {
         return Err(format!("a section header of {entry_bytes} bytes"));
     }
-    let mut sizes = Sizes::default();
-    for number in 0..count {
+    let header = |number: usize| {
         let start = table + number * entry_bytes;
-        let header = file.get(start..start + HEADER_BYTES).ok_or_else(cut)?;
+        file.get(start..start + HEADER_BYTES)
+    };
+    // The names of the sections lie in one of them.
+    let names = half(file, 50).and_then(header).and_then(|names| word(names, 16)).unwrap_or_default() as usize;
+    let mut sections = Vec::new();
+    for number in 0..count {
+        let header = header(number).ok_or_else(cut)?;
         let field = |at| word(header, at).ok_or_else(cut);
-        let (kind, flags, bytes) = (field(4)?, field(8)?, u64::from(field(20)?));
+        let (kind, flags, address, offset, size) = (field(4)?, field(8)?, field(12)?, field(16)? as usize, field(20)?);
+        let name = file.get(names + field(0)? as usize..).unwrap_or_default();
+        let name = name.split(|byte| *byte == 0).next().and_then(|name| core::str::from_utf8(name).ok());
+        let bytes = if kind == NOT_IN_FILE { None } else { file.get(offset..offset.saturating_add(size as usize)) };
+        let (name, bytes) = (name.unwrap_or_default(), bytes.unwrap_or_default());
+        sections.push(Section { name, address, bytes, kind, flags, size });
+    }
+    Ok(sections)
+}
+
+/// Adds the sections of a little-endian 32-bit ELF file up.
+///
+/// # Errors
+/// When it is not one.
+pub(crate) fn sizes(file: &[u8]) -> Result<Sizes, String> {
+    let mut sizes = Sizes::default();
+    for Section { kind, flags, size, .. } in sections(file)? {
         if flags & LOADED != 0 {
             let place = match (kind, flags) {
                 (NOT_IN_FILE, _) => &mut sizes.zeroed,
@@ -54,17 +93,17 @@ pub(crate) fn sizes(file: &[u8]) -> Result<Sizes, String> {
                 (_, flags) if flags & WRITABLE != 0 => &mut sizes.data,
                 _ => &mut sizes.constants,
             };
-            *place += bytes;
+            *place += u64::from(size);
         }
     }
     Ok(sizes)
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn half(bytes: &[u8], at: usize) -> Option<usize> {
+pub(crate) fn half(bytes: &[u8], at: usize) -> Option<usize> {
     Some(usize::from(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?)))
 }
 

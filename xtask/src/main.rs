@@ -19,6 +19,7 @@ mod metadata;
 mod no_std;
 mod shell;
 mod size;
+mod stack;
 mod suites;
 mod tools;
 
