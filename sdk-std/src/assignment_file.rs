@@ -1,4 +1,4 @@
-//! The assignment kept in a file, so that a restart goes straight to the hub.
+//! Stores the assignment in a file, so that a restarted device connects directly to its hub.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::atomic_file;
 /// The first line of the file.
 const HEADING: &str = "steadfast assignment 1";
 
-/// Where the assignment is kept, and whose it is.
+/// The path of the file, and the device it belongs to.
 #[derive(Clone, Debug)]
 pub(crate) struct AssignmentFile {
     path: PathBuf,
@@ -27,24 +27,24 @@ impl AssignmentFile {
         &self.path
     }
 
-    /// Reads the assignment. Whatever is wrong with the file costs one registration and is logged, no more.
+    /// Reads the assignment. An unusable file is logged and costs one registration.
     pub(crate) fn load(&self) -> Option<Assignment> {
         let text = match atomic_file::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "the kept assignment cannot be read; provisioning anew");
+                tracing::warn!(path = %self.path.display(), %error, "the stored assignment cannot be read; provisioning again");
                 return None;
             }
         };
         let assignment = self.parse(&text);
         if assignment.is_none() {
-            tracing::warn!(path = %self.path.display(), "the kept assignment is of another device or not usable; provisioning anew");
+            tracing::warn!(path = %self.path.display(), "the stored assignment is of another device or not usable; provisioning again");
         }
         assignment
     }
 
-    /// Writes the assignment so that a crash leaves the old file or the new one.
+    /// Writes the assignment atomically.
     pub(crate) fn save(&self, assignment: &Assignment) -> io::Result<()> {
         let text = format!(
             "{HEADING}\nid-scope {}\nregistration-id {}\nhub {}\ndevice-id {}\n",

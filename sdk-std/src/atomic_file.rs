@@ -1,4 +1,4 @@
-//! Small files that outlive a power cut.
+//! Small files that survive a power failure.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -13,14 +13,15 @@ pub(crate) fn read(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is no text"))
 }
 
-/// Reads the file at `path`, of `longest` bytes at most. It has to be a regular one: others may give bytes for ever, or
-/// none.
+/// Reads the file at `path`, of `longest` bytes at most. It must be a regular file: others may return bytes
+/// indefinitely, or block.
 pub(crate) fn read_whole(path: &Path, longest: u64) -> io::Result<Vec<u8>> {
     let (file, len) = open(path)?;
     if len > longest {
         return Err(too_long(longest));
     }
-    // In one piece: a buffer that grows leaves copies behind, and it may be a key. Some files do not know their length.
+    // Reserved in one piece: a growing buffer leaves copies behind, and the file may be a key. Some files report no
+    // length.
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0).max(4096) + 1);
     file.take(longest + 1).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|len| len <= longest) { Ok(bytes) } else { Err(too_long(longest)) }
@@ -39,7 +40,7 @@ fn too_long(longest: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("it is longer than {longest} bytes"))
 }
 
-/// Opens a regular file for reading, without waiting for whoever may be at the other end of another one.
+/// Opens a regular file for reading, without blocking on a FIFO's peer.
 pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
     let regular = |metadata: &fs::Metadata| {
         if metadata.is_file() {
@@ -97,7 +98,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    // The rename itself lasts once the directory is on disk.
+    // The rename is durable once the directory is synced.
     let directory = path.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(directory)?.sync_all()
 }
@@ -122,7 +123,7 @@ mod tests {
         for (path, problem) in table {
             assert_eq!(read(path).unwrap_err().to_string(), problem);
         }
-        // A file whose length is not told.
+        // A file that reports no length.
         assert!(read(Path::new("/proc/self/stat")).unwrap().starts_with(&std::process::id().to_string()));
     }
 

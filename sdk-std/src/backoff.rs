@@ -9,10 +9,10 @@ use steadfast_core::{Failure, RetryPolicy};
 use crate::build_error::BuildError;
 use crate::{clock, tls};
 
-/// Paces an application's own retries, such as uploads over HTTP, as a link paces its attempts to connect.
+/// Gives an application's own retries, such as HTTP requests, the delays of a link's connection attempts.
 ///
-/// It implements the trait `Backoff` of the crate `backoff`, version 0.4, which is unmaintained: good for code that
-/// uses it already. It never says to give up.
+/// It implements the trait `Backoff` of the crate `backoff`, version 0.4, which is unmaintained: for code that already
+/// uses it. It never gives up.
 ///
 /// ```
 /// use backoff::backoff::Backoff;
@@ -20,7 +20,7 @@ use crate::{clock, tls};
 /// use steadfast::{LinkBackoff, RetryPolicy};
 ///
 /// let mut pace = LinkBackoff::new(RetryPolicy::DEFAULT)?;
-/// // Right after the first failure: half the floor of one second at least.
+/// // After the first failure: at least half the minimum of one second.
 /// let delay = pace.next_backoff();
 /// assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&delay.unwrap_or_default()));
 /// # Ok::<(), steadfast::BuildError>(())
@@ -28,7 +28,7 @@ use crate::{clock, tls};
 pub struct LinkBackoff {
     policy: RetryPolicy,
     state: Backoff,
-    /// What the jitter is drawn from.
+    /// The source of the jitter.
     random: u64,
 }
 
@@ -45,7 +45,7 @@ impl LinkBackoff {
 
     /// Returns the delay after this failure, whose kind chooses the curve.
     ///
-    /// [`next_backoff`](backoff::backoff::Backoff::next_backoff) takes every failure for one of a service out of reach.
+    /// [`next_backoff`](backoff::backoff::Backoff::next_backoff) treats every failure as an unreachable service.
     pub fn failed(&mut self, failure: Failure) -> Duration {
         let word = self.word();
         self.state.failed(failure, false, &self.policy, word, clock::now())

@@ -1,4 +1,4 @@
-//! The back-off kept in a file, so that a device that loses power in an outage does not come back as a new one.
+//! Stores the back-off state in a file, so that a power failure during an outage does not reset it.
 
 use std::fmt::Write as _;
 use std::io;
@@ -11,7 +11,7 @@ use crate::atomic_file;
 /// The first line of the file.
 const HEADING: &str = "steadfast memory 1";
 
-/// Where the memory is kept, and whose it is.
+/// The path of the file, and the device it belongs to.
 #[derive(Clone, Debug)]
 pub(crate) struct BackoffFile {
     path: PathBuf,
@@ -28,24 +28,24 @@ impl BackoffFile {
         &self.path
     }
 
-    /// Reads the memory. Whatever is wrong with the file costs the memory and is logged, no more.
+    /// Reads the back-off state. An unusable file is logged and ignored.
     pub(crate) fn load(&self) -> Option<BackoffSnapshot> {
         let text = match atomic_file::read(&self.path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(path = %self.path.display(), %error, "the kept back-off cannot be read; starting afresh");
+                tracing::warn!(path = %self.path.display(), %error, "the stored back-off state cannot be read; starting without it");
                 return None;
             }
         };
         let memory = self.parse(&text);
         if memory.is_none() {
-            tracing::warn!(path = %self.path.display(), "the kept back-off is of another device or not usable; starting afresh");
+            tracing::warn!(path = %self.path.display(), "the stored back-off state is of another device or not usable; starting without it");
         }
         memory
     }
 
-    /// Writes the memory so that a crash leaves the old file or the new one.
+    /// Writes the back-off state atomically.
     pub(crate) fn save(&self, memory: &BackoffSnapshot) -> io::Result<()> {
         let mut text = format!("{HEADING}\ndevice {}\nback-off ", self.owner);
         for byte in memory.to_bytes() {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
     use std::fs;
 
-    /// Layout 2, overloaded for 3,600 s, away for 7,200 s, hint of 1,100 s, saved at 1,800,000,000 s.
+    /// Layout 2, overloaded for 3,600 s, unreachable for 7,200 s, hint of 1,100 s, saved at 1,800,000,000 s.
     fn memory() -> BackoffSnapshot {
         let mut bytes = [0; BackoffSnapshot::LEN];
         bytes[..2].copy_from_slice(&[2, 1]);

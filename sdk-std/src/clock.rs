@@ -46,12 +46,12 @@ mod followed {
     use steadfast_core::Instant;
 
     thread_local! {
-        /// When the monotonic clock showed 0, and what the wall clock showed then.
+        /// The zero of the monotonic clock, and the wall clock at that time.
         static ORIGIN: Cell<Option<(tokio::time::Instant, u64)>> = const { Cell::new(None) };
     }
 
-    /// Has the devices of this thread take the time from tokio's clock: `origin` is the zero of their monotonic clock,
-    /// and `unix_secs` what the wall clock shows then, in seconds since 1970-01-01 00:00 UTC.
+    /// Makes the devices of this thread use tokio's clock: `origin` is the zero of their monotonic clock, and
+    /// `unix_secs` the wall clock at that time, in seconds since 1970-01-01 00:00 UTC.
     ///
     /// For tests on a current-thread runtime whose clock is paused.
     pub fn follow_tokio_clock(origin: tokio::time::Instant, unix_secs: u64) {

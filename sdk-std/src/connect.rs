@@ -15,10 +15,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::names::Names;
 
-/// Addresses by host name, used in place of DNS.
+/// Addresses by host name, used instead of DNS.
 pub(crate) type Overrides = HashMap<Box<str>, Vec<SocketAddr>>;
 
-/// How long an address has to answer before the next one is tried beside it (RFC 8305, section 8).
+/// Delay before the next address is tried in parallel (RFC 8305, section 8).
 const STAGGER: Duration = Duration::from_millis(250);
 
 /// How long one address has at most; the link bounds them all together.
@@ -29,7 +29,7 @@ const ADDRESSES: usize = 16;
 
 /// Connects to `host`, trying all its addresses.
 ///
-/// `loopback` refuses every other address: what travels must not leave the machine.
+/// `loopback` refuses every other address, since credentials without TLS must not leave the machine.
 pub(crate) async fn connect(
     names: &'static Names,
     host: &str,
@@ -53,7 +53,7 @@ pub(crate) async fn connect(
     Ok(stream)
 }
 
-/// Asks for the addresses of `host`, anew each time.
+/// Resolves `host`, again for each connection.
 async fn resolve(
     names: &'static Names,
     host: &str,
@@ -146,7 +146,7 @@ async fn race(addresses: Vec<SocketAddr>) -> Result<TcpStream, Failure> {
 #[expect(clippy::wildcard_enum_match_arm, reason = "other kinds are errors of the network")]
 fn connect_failure(error: &io::Error, address: SocketAddr) -> Failure {
     match error.kind() {
-        // A system without IPv6 has no address to start from, which is no lack of ports.
+        // On a system without IPv6 this error does not mean that no port is free.
         io::ErrorKind::AddrNotAvailable if address.is_ipv6() => Failure::Network,
         io::ErrorKind::ConnectionRefused => Failure::ConnectionRefused,
         io::ErrorKind::TimedOut => Failure::ConnectTimeout,
@@ -155,7 +155,7 @@ fn connect_failure(error: &io::Error, address: SocketAddr) -> Failure {
     }
 }
 
-/// Of the failures of two addresses, the one to report: what is wrong here, then what an address answered.
+/// Selects which of two addresses' failures to report: a local failure before a remote one.
 fn more_telling(one: Failure, other: Failure) -> Failure {
     let order = [Failure::Local(LocalFailure::Resources), Failure::ConnectionRefused, Failure::ConnectTimeout];
     order.into_iter().find(|failure| [one, other].contains(failure)).unwrap_or(other)

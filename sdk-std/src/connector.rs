@@ -1,4 +1,4 @@
-//! What the driver was given once, and how it finds the way to a service with it.
+//! The driver's fixed settings, and how it connects to a service with them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::proxy::Proxy;
 use crate::tls::{self, CertificateSource, Tls};
 use crate::tokens::Authenticator;
 
-/// What the driver was given once.
+/// The driver's fixed settings.
 pub(crate) struct Setup {
     pub(crate) context: &'static Context,
     /// The device's name in logs.
@@ -37,7 +37,7 @@ pub(crate) struct Setup {
     pub(crate) proxy: Option<Box<Proxy>>,
     /// How long the link waits for a connection.
     pub(crate) patience: Duration,
-    /// How long the key holder has to sign.
+    /// Timeout of a signature.
     #[cfg(feature = "_requests")]
     pub(crate) signing: Duration,
     /// The finished token of a connection string.
@@ -46,7 +46,7 @@ pub(crate) struct Setup {
     /// Addresses of hosts for HTTPS.
     #[cfg(feature = "_https")]
     pub(crate) https: Box<Overrides>,
-    /// Who names the roots to trust, in place of `tls`.
+    /// The source of the trusted roots, instead of `tls`.
     #[cfg(feature = "edge")]
     pub(crate) workload: Option<Arc<crate::edge::Workload>>,
     /// Who registers over HTTPS.
@@ -60,13 +60,13 @@ pub(crate) struct Setup {
     pub(crate) broker: bool,
     #[cfg(feature = "websocket")]
     pub(crate) web_sockets: bool,
-    /// rumqttc's event loop carries the packets.
+    /// Whether rumqttc's event loop carries the packets.
     #[cfg(feature = "rumqttc")]
     pub(crate) client: Option<crate::rumqttc::Limits>,
 }
 
 impl Setup {
-    /// Returns what carries the packets over `stream`.
+    /// Returns the packet stream over `stream`.
     #[cfg_attr(not(feature = "rumqttc"), expect(clippy::unused_self, reason = "only a feature offers a choice"))]
     pub(crate) fn carry(&self, stream: Stream) -> Stream {
         #[cfg(feature = "rumqttc")]
@@ -76,7 +76,7 @@ impl Setup {
         stream
     }
 
-    /// Connects to `host`; returns what to do about TLS and WebSockets after that.
+    /// Connects to `host`; returns the next steps for TLS and WebSockets.
     pub(crate) async fn dial(
         self: Arc<Self>,
         host: String,
@@ -108,7 +108,7 @@ impl Setup {
         let (trust, source) = (tls.clone(), certificate.clone());
         // Files, and the system's store once in a while.
         let reading = self.context.readers.run(move || trust.config(source.as_deref()));
-        // The link waits no longer than its patience, and is to learn what it waited for.
+        // The link's own timeout would not name the disk.
         match timeout(self.context.reading.min(self.patience / 2), reading).await {
             Ok(Ok(Ok(config))) => Ok(Some(config)),
             Ok(Ok(Err(error))) => {
@@ -122,7 +122,7 @@ impl Setup {
             Err(_) => {
                 let files = tls.files(certificate.as_deref());
                 if let Some(config) = tls.known(certificate.as_deref()) {
-                    tracing::warn!(device = %self.name, ?files, "the disk does not answer; going on with what was read before");
+                    tracing::warn!(device = %self.name, ?files, "the disk does not answer; continuing with the certificates read before");
                     return Ok(Some(config));
                 }
                 tracing::error!(device = %self.name, ?files, "TLS cannot be set up: the disk does not answer");
@@ -131,7 +131,7 @@ impl Setup {
         }
     }
 
-    /// Returns whom to trust, `None` for a connection without TLS.
+    /// Returns the trusted roots, `None` for a connection without TLS.
     #[cfg(feature = "edge")]
     async fn trust(&self) -> Result<Option<Tls>, Failure> {
         match &self.workload {

@@ -1,4 +1,4 @@
-//! What all devices of a process share.
+//! The state that all devices of a process share.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use crate::names::{self, Names};
 use crate::threads::Threads;
 
-/// What all devices of a process share: threads for work that blocks, and the look-ups of names.
+/// The state that all devices of a process share: threads for blocking work, and name look-ups.
 pub(crate) struct Context {
     pub(crate) names: Names,
-    /// Read roots, certificates, keys and what was kept.
+    /// Read roots, certificates, keys and stored state.
     pub(crate) readers: &'static Threads,
-    /// How long files may take to be read.
+    /// Timeout of reading files.
     pub(crate) reading: Duration,
-    /// Write what is kept.
+    /// Write stored state.
     pub(crate) writers: &'static Threads,
 }
 
@@ -117,7 +117,7 @@ mod tests {
         timeout(SOON, driver).await.unwrap().unwrap();
         assert!(!path.exists());
         drop(frozen);
-        // What was to be written is written all the same.
+        // Pending writes are still done.
         while !path.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -233,7 +233,7 @@ mod tests {
             let certificate = ClientCertificate::from_files(path, path);
             let error = Device::builder().broker("localhost", "c").client_certificate(certificate).build().unwrap_err();
             assert!(error.to_string().contains(&path.display().to_string()), "{error}");
-            // What was kept is only of use: without it the device begins afresh.
+            // Stored state is optional: without it the device starts from its configuration.
             let builder = Device::builder().provision_with(crate::Dps::new("0ne00AB12CD", "pump-7"));
             let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
             let (device, _driver) = builder.shared_key(key).assignment_file(path).build().unwrap();

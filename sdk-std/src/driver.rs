@@ -1,4 +1,4 @@
-//! What does the link's bidding: sockets, timers, signatures, files.
+//! The driver carries out the link's actions: sockets, timers, signatures, files.
 
 use std::fmt;
 use std::future::Future;
@@ -29,20 +29,19 @@ use crate::{clock, log};
 /// Turns in one poll before other tasks get theirs.
 const TURNS: usize = 8;
 
-/// Carries out what the link of a [`crate::Device`] asks for: spawn it, or poll it beside the rest.
+/// The future that does the work of a [`crate::Device`]: spawn it, or poll it with your own futures.
 ///
-/// It runs within a tokio runtime with I/O and time enabled. The link starts at the first poll. The future ends, with
-/// the books, once the link was [stopped](crate::Device::stop); nothing that the network or the service does ends it.
-/// Dropping it cuts the connection and tells every receipt; what is queued stays readable by
-/// [`crate::Device::queued`].
-#[must_use = "nothing happens until the driver is polled, as by tokio::spawn"]
+/// It needs a tokio runtime with I/O and time enabled. The link starts at the first poll. The future ends with the
+/// ledger once the link is [stopped](crate::Device::stop); no failure of the network or the service ends it. Dropping
+/// it closes the connection and completes every receipt; [`crate::Device::queued`] still returns the queued messages.
+#[must_use = "the driver does nothing unless it is polled, for example by tokio::spawn"]
 pub struct Driver {
     shared: Arc<Shared>,
     setup: Arc<Setup>,
     work: Work,
     /// The host of the latest connection.
     host: String,
-    /// The connection before, on its way out.
+    /// The previous connection, while it closes.
     closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     keeper: Keeper,
     sleep: Option<Pin<Box<Sleep>>>,
@@ -55,14 +54,14 @@ pub struct Driver {
 
 pub(crate) type Opening<T> = Pin<Box<dyn Future<Output = Result<T, Failure>> + Send>>;
 
-/// What begins TLS on a connection, and WebSockets after it.
+/// The parameters of TLS and WebSockets for a connection.
 pub(crate) type Handshake = Box<dyn FnOnce(TcpStream) -> Opening<Stream> + Send>;
 
-/// What is under way for the current attempt.
+/// The operation in progress for the current attempt.
 enum Work {
     Nothing,
     Signing(Attempt, Proving),
-    /// Finds the way to the service.
+    /// Connects to the service.
     Dialling(Attempt, Opening<(TcpStream, Option<Handshake>)>, bool),
     /// Completes TLS, and the upgrade to WebSockets.
     Securing(Attempt, Opening<Stream>, bool),
@@ -74,18 +73,18 @@ enum Work {
 /// How far a registration over HTTPS is.
 #[cfg(feature = "tpm")]
 enum Registering {
-    /// Finds the way to the service.
+    /// Connects to the service.
     Reaching(Opening<Opening<Box<Dialogue>>>),
     /// Completes TLS.
     Opening(Opening<Box<Dialogue>>),
-    /// The link has not asked anything.
+    /// No operation.
     Idle(Option<Box<Dialogue>>),
     Asking(Opening<(Box<Dialogue>, Answer)>),
 }
 
 #[cfg(feature = "tpm")]
 impl Registering {
-    /// Returns what it has come to.
+    /// Returns its result.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
         let come_to = match self {
             Self::Reaching(reaching) => {
@@ -133,7 +132,7 @@ impl Driver {
         self.shared.publish_status(&inner);
     }
 
-    /// Does what can be done at once. Returns whether another turn may find more, or `None` at the end.
+    /// Does everything that is possible now. Returns whether another turn may do more, or `None` at the end.
     fn turn(&mut self, turn: &mut Box<Turn>, cx: &mut Context<'_>) -> Option<bool> {
         self.poll_background(cx);
         let report = self.poll_work(cx);
@@ -172,7 +171,7 @@ impl Driver {
         Some(mem::take(&mut turn.again) | self.awake)
     }
 
-    /// Follows what is not about the current attempt.
+    /// Continues the work that does not belong to the current attempt.
     fn poll_background(&mut self, cx: &mut Context<'_>) {
         if let Some(closing) = &mut self.closing
             && closing.as_mut().poll(cx).is_ready()
@@ -230,7 +229,7 @@ impl Driver {
         Some((attempt, report))
     }
 
-    /// Wakes, tells and logs: each of them may run code of the application.
+    /// Wakes tasks, delivers events and logs: each may run the application's code.
     fn tell(&self, turn: &mut Turn) {
         turn.wakes.drain(..).for_each(Waker::wake);
         if mem::take(&mut turn.served) {
@@ -242,7 +241,7 @@ impl Driver {
                 Notice::Event(event) => {
                     log::event(&self.setup.name, &event);
                     if let Some(listeners) = listeners {
-                        // Without a listener nobody misses it.
+                        // Without a receiver the event is dropped.
                         let _ = listeners.send(event);
                     }
                 }
@@ -268,7 +267,7 @@ impl Driver {
         Work::Dialling(dial.attempt, Box::pin(dialling), dial.shown)
     }
 
-    /// Begins what takes its time.
+    /// Starts an operation.
     fn follow(&mut self, turn: &mut Turn) {
         if let Some(closing) = turn.closing.take() {
             self.closing = Some(closing);

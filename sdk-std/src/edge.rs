@@ -1,4 +1,4 @@
-//! Azure IoT Edge modules: who the module is, who signs for it, and whom it trusts.
+//! Azure IoT Edge modules: identity, signatures and trusted roots.
 
 use std::env;
 use std::fmt;
@@ -20,17 +20,18 @@ pub(crate) use workload::Workload;
 use workload::{Place, WorkloadSigner};
 
 impl Device {
-    /// Begins to describe the module of Azure IoT Edge that this process is, as its environment says.
+    /// Makes a builder for the IoT Edge module of this process, from its environment.
     ///
-    /// Under the Edge agent it is the variables `IOTEDGE_*`: the module connects to the Edge hub, its gateway, proves
-    /// itself with signatures of the workload API, and trusts the roots that API names. Outside a container, for
-    /// debugging, it is `EdgeHubConnectionString` and the file `EdgeModuleCACertificateFile`. What is missing or wrong is
-    /// an error of [`Builder::build`], with the name of the variable.
+    /// Under the Edge agent it reads the variables `IOTEDGE_*`: the module connects to the Edge hub, its gateway,
+    /// authenticates with signatures of the workload API, and trusts the roots from that API. Outside a container, for
+    /// debugging, it reads `EdgeHubConnectionString` and the file `EdgeModuleCACertificateFile`. A missing or invalid
+    /// variable is an error of [`Builder::build`] that names it.
     ///
-    /// The parts of an Edge device start in any order. When workload API or gateway is not up yet, the module waits for it
-    /// at the link's pace, with [`LocalFailure::WorkloadUnreachable`](crate::LocalFailure::WorkloadUnreachable) in its
-    /// status, and takes messages meanwhile. It is back within 20 s of any outage of its gateway
-    /// ([`RetryPolicy::EDGE`]; [`Builder::retry`] sets another pace). The roots are asked for again once an hour, and whenever the gateway's
+    /// The parts of an Edge device start in any order. If the workload API or the gateway is not up yet, the module
+    /// retries with the link's back-off, with
+    /// [`LocalFailure::WorkloadUnreachable`](crate::LocalFailure::WorkloadUnreachable) in its status, and accepts
+    /// messages meanwhile. It reconnects within 20 s after any outage of its gateway ([`RetryPolicy::EDGE`];
+    /// [`Builder::retry`] sets another policy). It reads the roots again once an hour, and whenever the gateway's
     /// certificate is not trusted, so that a renewed device certificate needs no restart of its modules.
     ///
     /// ```no_run
@@ -58,12 +59,11 @@ impl Device {
 }
 
 impl Builder {
-    /// Makes the identity the module that `environment` tells of, as [`Device::from_edge_environment`] does with the
-    /// variables of the process.
+    /// Sets the module of `environment`, as [`Device::from_edge_environment`] does with the variables of the process.
     ///
-    /// It sets hub, module, gateway, credential and, unless [`tls`](Self::tls) does, whom to trust. A module that is not
-    /// told of a gateway connects to the IoT hub and trusts the operating system's roots. One behind a gateway is among a
-    /// few on a service of their own: its back-off is [`RetryPolicy::EDGE`] when [`retry`](Self::retry) set no other
+    /// It sets hub, module, gateway, credential and, unless [`tls`](Self::tls) does, the trusted roots. Without a
+    /// gateway the module connects to the IoT hub and trusts the operating system's roots. Behind a gateway, which
+    /// serves only a few modules, its back-off is [`RetryPolicy::EDGE`] unless [`retry`](Self::retry) has set another
     /// one than the default before.
     pub fn edge(mut self, environment: &Environment<'_>) -> Self {
         match environment {
@@ -87,7 +87,7 @@ impl Builder {
     }
 }
 
-/// What a module asks the workload API, kept until the rest of the description is known.
+/// The workload API's settings, kept until the rest of the configuration is known.
 #[derive(Clone)]
 pub(crate) struct EdgeModule {
     place: Place,
@@ -105,7 +105,7 @@ impl EdgeModule {
         Self { place, sign: module.sign_path().to_string(), trust_bundle: module.trust_bundle_path().to_string() }
     }
 
-    /// Checks what this operating system lacks.
+    /// Checks that this operating system has the sockets needed.
     pub(crate) const fn check(&self) -> Result<(), BuildError> {
         match self.place {
             Place::Unix(_) if cfg!(not(unix)) => Err(BuildError::NoUnixSockets),
@@ -113,7 +113,7 @@ impl EdgeModule {
         }
     }
 
-    /// Returns the one to ask, and the one who signs through it.
+    /// Returns the workload API, and the signer that uses it.
     pub(crate) fn workload(self, timeouts: &Timeouts) -> (Arc<Workload>, WorkloadSigner) {
         let workload = Arc::new(Workload::new(self, timeouts));
         (Arc::clone(&workload), WorkloadSigner(workload))

@@ -1,4 +1,4 @@
-//! Keeps the assignment and the back-off in their files, beside everything else: the disk may take its time.
+//! Writes the assignment and the back-off state to their files in the background, since the disk may be slow.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,34 +14,34 @@ use crate::connector::Setup;
 /// How long a stop waits for the disk.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// How long until it is tried again where there was no thread to write with.
+/// Delay before a retry if no thread was available.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// What is to be kept.
+/// Data to store.
 #[derive(Clone, Default)]
 struct Kept {
     assignment: Option<Assignment>,
     memory: Option<BackoffSnapshot>,
 }
 
-/// What is to be written, of each the latest, and what is being written.
+/// The latest of each kind to write, and the one being written.
 #[derive(Default)]
 pub(crate) struct Keeper {
     next: Option<Box<Kept>>,
     writing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    /// Set once nothing but the disk is waited for.
+    /// Set once only the disk is outstanding.
     last_wait: Option<Pin<Box<Sleep>>>,
 }
 
 impl Keeper {
-    /// Takes what is to be kept, in place of what has not been begun.
+    /// Queues data to store; it replaces data whose writing has not started.
     pub(crate) fn keep(&mut self, assignment: Option<Assignment>, memory: Option<BackoffSnapshot>) {
         let next = self.next.get_or_insert_default();
         next.assignment = assignment.or(next.assignment.take());
         next.memory = memory.or(next.memory.take());
     }
 
-    /// Goes on with the writing.
+    /// Continues writing.
     pub(crate) fn poll(&mut self, setup: &Arc<Setup>, cx: &mut Context<'_>) {
         loop {
             if let Some(writing) = &mut self.writing {
@@ -84,13 +84,13 @@ async fn write(setup: Arc<Setup>, kept: Box<Kept>) {
                 && let Err(error) = file.save(&assignment)
             {
                 let path = file.path().display();
-                tracing::warn!(%path, %error, "the assignment was not kept; the next start will provision anew");
+                tracing::warn!(%path, %error, "the assignment was not stored; the next start will provision again");
             }
             if let Some((file, memory)) = theirs.backoff_file.as_ref().zip(kept.memory)
                 && let Err(error) = file.save(&memory)
             {
                 let path = file.path().display();
-                tracing::warn!(%path, %error, "the back-off was not kept; the next start will begin afresh");
+                tracing::warn!(%path, %error, "the back-off state was not stored; the next start will begin without it");
             }
         });
         if written.await.is_ok() {

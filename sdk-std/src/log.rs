@@ -1,5 +1,5 @@
-//! What is logged, at levels that say who should act: error, an operator; warn, nobody yet, since the link helps
-//! itself; info, the turns of a device's life; debug and trace, for whoever looks for a fault.
+//! Log output. Levels: error, an operator must act; warn, the link recovers by itself; info, state changes; debug and
+//! trace, for troubleshooting.
 //!
 //! Packets are logged by name and length. Payloads, topics, passwords and keys are not.
 
@@ -24,7 +24,7 @@ pub(crate) fn event(device: &str, event: &HubEvent) {
             tracing::warn!(device, count, %first, %reason, "messages were dropped");
         }
         Event::InboundOverflow => {
-            tracing::warn!(device, "the application acknowledges no messages; more are not taken")
+            tracing::warn!(device, "the application does not acknowledge messages; further ones are not accepted")
         }
         Event::ClockSkew { seconds } => {
             tracing::error!(
@@ -55,7 +55,7 @@ pub(crate) fn sent(device: &str, attempt: Attempt, packet: &str, len: usize) {
 }
 
 pub(crate) fn inbox_full(device: &str) {
-    tracing::warn!(device, "a message without acknowledgement was dropped: the application takes none");
+    tracing::warn!(device, "a QoS 0 message was dropped: the application does not receive messages");
 }
 
 /// Whether time alone is unlikely to help.

@@ -1,30 +1,30 @@
-//! The outbox in memory: bounded by count and bytes, empty-handed when empty.
+//! The outbox in memory: bounded by count and bytes, without memory when empty.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
 
 use steadfast_core::{Destination, Entry, Instant, MessageId, Outbox, OutboxError, Outcome, Priority, Usage};
 
-/// Dead slots tolerated beside as many as there are live ones.
+/// Removed slots tolerated in addition to the number of live ones.
 const SPARE_SLOTS: usize = 64;
 
-/// Room below which an empty table is kept.
+/// Capacity up to which an empty table is kept.
 const KEPT_SLOTS: usize = 16;
 
-/// Holds messages in memory. It promises nothing across the end of the process.
+/// Keeps messages in memory; they do not survive the process.
 pub(crate) struct MemoryOutbox {
     urgent: Slots,
     normal: Slots,
     used: Usage,
     capacity: Usage,
-    /// What was removed and nobody has asked for.
+    /// Removed messages that were not yet passed on.
     ended: Cell<Vec<(MessageId, Outcome)>>,
 }
 
 /// The messages of one priority.
 ///
-/// Slots stand in the order of their ids. Ids follow each other, so the place of an id is nearly always its distance
-/// from the first one; dead slots in the middle go when they outnumber the live ones.
+/// Slots in order of their ids. Ids are consecutive, so the index of an id is nearly always its distance from the first
+/// one; removed slots in the middle are compacted when they outnumber the live ones.
 #[derive(Debug, Default)]
 struct Slots {
     slots: VecDeque<Slot>,
@@ -56,7 +56,7 @@ impl MemoryOutbox {
         }
     }
 
-    /// Passes on the messages that ended since this was asked last, and how. To be asked in each turn.
+    /// Returns the messages that ended since the last call, with their outcome. Called in each turn.
     pub(crate) fn drain_ended(&self, mut each: impl FnMut(MessageId, Outcome)) {
         let mut ended = self.ended.take();
         ended.drain(..).for_each(|(id, outcome)| each(id, outcome));
@@ -103,7 +103,7 @@ impl Slots {
         Some(body.len())
     }
 
-    /// The place of `id`, or of the first id after it.
+    /// The index of `id`, or of the first id after it.
     fn place(&self, id: MessageId) -> Result<usize, usize> {
         let Some(first) = self.slots.front() else { return Err(0) };
         let Some(ahead) = id.get().checked_sub(first.id.get()) else { return Err(0) };

@@ -14,18 +14,18 @@ use steadfast_core::{Attempt, HubProfile as _, Received as LinkReceived, Subscri
 use crate::clock;
 use crate::shared::Shared;
 
-/// Most messages without acknowledgement (QoS 0) that wait for the application.
+/// Limit of queued QoS 0 messages.
 pub(crate) const INBOX: usize = 64;
 
 /// A message as it waits in the inbox.
 #[derive(Debug)]
 pub(crate) struct Body {
-    /// Where it came from.
+    /// The topic or input it arrived on.
     source: Source,
     payload: Box<[u8]>,
     dup: bool,
     pub(crate) duplicate: bool,
-    /// What acknowledges it, for QoS 1.
+    /// The handle that acknowledges it, for QoS 1.
     pub(crate) owed: Option<(PacketId, Attempt)>,
 }
 
@@ -39,7 +39,7 @@ enum Source {
 }
 
 impl Body {
-    /// Copies a message out of the bytes received; other things received are none.
+    /// Copies a received message; returns `None` for anything else received.
     #[expect(clippy::wildcard_enum_match_arm, reason = "all else received is no message")]
     pub(crate) fn copy(received: &Received<&str, &[u8]>, attempt: Attempt) -> Option<Self> {
         let (source, payload, packet_id, dup, duplicate) = match *received {
@@ -134,9 +134,9 @@ impl fmt::Debug for Messages {
 
 /// A message from the service.
 ///
-/// One of QoS 1 is to be [acknowledged](Self::acknowledge) once it is handled. Dropped without that it is abandoned: the
-/// service sends it again on a later connection. Acknowledgements go out in the order in which the messages came, as MQTT
-/// wants them: those of later ones wait while it is neither acknowledged nor dropped.
+/// [Acknowledge](Self::acknowledge) a QoS 1 message once it is handled. If it is dropped without that, it is abandoned:
+/// the service redelivers it on a later connection. Acknowledgements are sent in the order of the messages, as MQTT
+/// requires: while this one is neither acknowledged nor dropped, those of later messages wait.
 pub struct Inbound {
     body: Body,
     shared: Arc<Shared>,
@@ -169,7 +169,7 @@ impl Inbound {
         property_bag::properties(bag).map(|property| (text(property.key), property.value.map(text)))
     }
 
-    /// Returns the value of a property, such as `$.mid` or one of the sender's own.
+    /// Returns the value of a property, such as `$.mid` or an application property.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<String> {
         self.properties().find(|(key, _)| key == name)?.1
@@ -188,7 +188,7 @@ impl Inbound {
     }
 
     /// Returns whether the application has acknowledged the message before: the acknowledgement did not reach the
-    /// service. Only message ids tell, and only the latest 16 are remembered.
+    /// service. Duplicates are recognised by their message id, among the latest 16.
     #[must_use]
     pub const fn is_duplicate(&self) -> bool {
         self.body.duplicate
@@ -200,13 +200,13 @@ impl Inbound {
         &self.body.payload
     }
 
-    /// Returns whether the service says it may have sent the message before.
+    /// Returns the DUP flag: the service may have sent the message before.
     #[must_use]
     pub const fn dup(&self) -> bool {
         self.body.dup
     }
 
-    /// Tells the service that the message is handled, so that it is not sent again.
+    /// Acknowledges the message, so that the service does not send it again.
     ///
     /// Returns false when the connection it came on has ended: the service sends it again. A message of QoS 0 needs no
     /// acknowledgement and returns true.

@@ -12,10 +12,10 @@ use tokio::time::timeout;
 
 use crate::device::Device;
 
-/// Status of a call whose handler took too long.
+/// Status for a handler that exceeded its timeout.
 const TOO_SLOW: u16 = 504;
 
-/// Status of a call whose handler panicked.
+/// Status for a handler that panicked.
 const FAILED: u16 = 500;
 
 /// The answer of a method's handler.
@@ -29,18 +29,18 @@ pub struct MethodAnswer {
 }
 
 impl MethodAnswer {
-    /// Makes an answer of a status and a body of JSON or nothing.
+    /// Makes an answer from a status and a body, which is JSON or empty.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, body: body.into() }
     }
 
-    /// Makes the answer 200 with a body of JSON or nothing.
+    /// Makes the answer 200 with a body, which is JSON or empty.
     pub fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::new(200, body)
     }
 
-    /// Makes an answer of a status and `value` as JSON; 500 without a body when the value cannot be written, such as a map
-    /// whose keys are no strings.
+    /// Makes an answer from a status and `value` as JSON; 500 without a body if the value cannot be serialised, such as
+    /// a map whose keys are not strings.
     #[cfg(feature = "json")]
     pub fn json_of(status: u16, value: &(impl serde::Serialize + ?Sized)) -> Self {
         serde_json::to_vec(value).map_or_else(|_| Self::new(FAILED, ""), |body| Self::new(status, body))
@@ -75,8 +75,8 @@ impl Methods {
         Self { handlers: HashMap::new(), patience: Duration::from_secs(30) }
     }
 
-    /// Adds a method; of a component's command the name is `component*command`. A later handler of the same name takes
-    /// the place of an earlier one.
+    /// Adds a method; of a component's command the name is `component*command`. A later handler of the same name
+    /// replaces an earlier one.
     #[must_use]
     pub fn on<F, R>(mut self, name: &str, handler: F) -> Self
     where
@@ -87,8 +87,8 @@ impl Methods {
         self
     }
 
-    /// Adds a method whose body is read as JSON and whose answer is written as JSON, with status 200; what a handler
-    /// refuses is answered as it says.
+    /// Adds a method whose body is read as JSON and whose answer is written as JSON, with status 200; a handler's error
+    /// is its own answer.
     ///
     /// A body that is no `T` is answered with 400 and the reason, `{"error":"..."}`; an empty one counts as `null`, which
     /// `()` and an `Option` are.
@@ -131,20 +131,20 @@ impl Methods {
         })
     }
 
-    /// Sets how long a handler may take before the call is answered with 504 and the handler dropped. Default 30 s,
-    /// the time a caller waits by default.
+    /// Sets the timeout of a handler, after which the call is answered with 504 and the handler dropped. Default 30 s,
+    /// a caller's default timeout.
     #[must_use]
     pub const fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// Answers calls until the device's driver ends, all that are open at the same time: up to 64, or as many as
-    /// [`method_calls`](crate::Builder::method_calls) says; more are answered with 503.
+    /// Answers calls until the device's driver ends. It runs up to 64 handlers concurrently, or as many as
+    /// [`method_calls`](crate::Builder::method_calls) allows; further calls are answered with 503.
     ///
-    /// A method without a handler is answered with 404; with 500 one whose handler panics, or answers with what is no JSON
-    /// or larger than 128 KiB, with a warning in the log. Answers that come after the call's connection has ended are
-    /// dropped with a warning. Dropping the future drops the handlers that run.
+    /// A method without a handler is answered with 404. One whose handler panics, or whose answer is not JSON or larger
+    /// than 128 KiB, is answered with 500 and a warning in the log. An answer after the end of the call's connection is
+    /// dropped with a warning. Dropping the future drops the running handlers.
     pub async fn serve(&self, device: &Device) {
         let mut running = JoinSet::new();
         let mut calls = device.direct_methods();
@@ -160,7 +160,7 @@ impl Methods {
             };
             let handling = timeout(self.patience, handler(call.payload().to_vec()));
             running.spawn(async move {
-                // A task of its own, so that a panic ends only this.
+                // A separate task, so that a panic ends only this call.
                 let handled = tokio::spawn(handling).await;
                 let answered = match handled {
                     Ok(Ok(answered)) => answered,

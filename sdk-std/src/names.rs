@@ -13,10 +13,10 @@ use tokio::sync::Notify;
 use crate::connect::lacks_resources;
 use crate::threads::{Job, Threads};
 
-/// How long an answer is passed on: no longer than devices need that try at the same moment.
+/// How long an answer is shared: only among devices that try at the same moment.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How long a look-up is joined. The resolver's own patience is shorter, unless a part of it hangs.
+/// How long a look-up can be joined. The resolver's own timeout is shorter, unless it hangs.
 const JOINED: Duration = Duration::from_secs(60);
 
 /// The addresses of a name, without ports.
@@ -31,7 +31,7 @@ pub(crate) struct Names {
     flights: Mutex<HashMap<Box<str>, Arc<Flight>>>,
 }
 
-/// A look-up, under way or just over.
+/// A look-up, running or just finished.
 struct Flight {
     begun: Instant,
     found: OnceLock<(Instant, Found)>,
@@ -60,9 +60,9 @@ impl Names {
         Self { threads, resolve: Box::new(resolve), flights: Mutex::default() }
     }
 
-    /// Looks up the addresses of `host`, together with whoever else wants them at this moment.
+    /// Looks up the addresses of `host`; concurrent callers share one look-up.
     ///
-    /// Dropping the future leaves the look-up to the others, if any.
+    /// Dropping the future does not cancel the look-up for others.
     pub(crate) async fn find(&'static self, host: &str) -> Found {
         let (flight, first) = self.join(host);
         if first {
@@ -113,7 +113,7 @@ struct Search {
 
 impl Job for Search {
     fn is_wanted(&self) -> bool {
-        // Nobody joins it while the lock is held.
+        // The lock prevents another caller from joining it.
         let mut flights = self.names.lock();
         let known = flights.get(&self.host).is_some_and(|known| Arc::ptr_eq(known, &self.flight));
         let wanted = Arc::strong_count(&self.flight) > 1 + usize::from(known);
@@ -129,7 +129,7 @@ impl Job for Search {
             Ok(found) => Ok(found.into()),
             Err(error) => {
                 tracing::debug!(host = &*self.host, %error, "the host name was not resolved");
-                // The resolver does not say that it had no descriptor to ask with.
+                // The resolver does not report a lack of file descriptors.
                 let lacks = lacks_resources(&error)
                     || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).is_err_and(|error| lacks_resources(&error));
                 Err(if lacks { Failure::Local(LocalFailure::Resources) } else { Failure::Unresolved })
@@ -140,7 +140,7 @@ impl Job for Search {
 }
 
 impl Drop for Search {
-    /// A look-up that panicked has found nothing.
+    /// A look-up that panicked has no result.
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.flight.land(Err(Failure::Unresolved));
@@ -193,7 +193,7 @@ mod tests {
             assert_eq!(&*one.await.unwrap(), [address()]);
         }
         assert_eq!(asked.load(Ordering::SeqCst), 1);
-        // The next attempt gets an answer of its own.
+        // The next attempt starts its own look-up.
         std::thread::sleep(FRESH);
         names.find("hub.example").await.unwrap();
         assert_eq!(asked.load(Ordering::SeqCst), 2);

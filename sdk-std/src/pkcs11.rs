@@ -27,11 +27,11 @@ const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
 
 /// A PKCS#11 token, such as an HSM, a TPM behind `tpm2-pkcs11` or SoftHSM, that holds the device's key.
 ///
-/// Clones share the token's one session. It is opened anew when the token was taken out and put back. A PIN that the
-/// token refuses is not tried again, since a few wrong ones lock the token: make a new value with the right one.
+/// Clones share the token's one session. It is reopened after the token was removed and inserted again. A PIN that the
+/// token refuses is not tried again, since a few wrong ones lock the token: create a new value with the right one.
 ///
-/// A key for TLS signs in the middle of the handshake, on the runtime's thread: a token that takes long to sign holds up
-/// what else runs there.
+/// A key for TLS signs in the middle of the handshake, on the runtime's thread: a slow token delays the other tasks of
+/// that thread.
 ///
 /// ```no_run
 /// use steadfast::{Device, Pkcs11};
@@ -67,7 +67,7 @@ impl Pkcs11 {
     /// The PIN is overwritten with zeros when the last clone is dropped.
     ///
     /// # Errors
-    /// [`Pkcs11Error`] when there is no such module or token, or it refuses the PIN.
+    /// [`Pkcs11Error`] if there is no such module or token, or it refuses the PIN.
     pub fn open(module: impl AsRef<Path>, token: &str, pin: &str) -> Result<Self, Pkcs11Error> {
         let module = module.as_ref();
         // A bare name is looked for by the system's loader.
@@ -114,7 +114,7 @@ impl Token {
         if let Some(session) = &state.session {
             match work(session) {
                 Ok(done) => return Ok(done),
-                Err(error) => tracing::debug!(token = %self.label, %error, "opening the token anew"),
+                Err(error) => tracing::debug!(token = %self.label, %error, "reopening the token"),
             }
         }
         if state.refused {
@@ -282,7 +282,7 @@ impl rustls::sign::Signer for ChosenScheme {
     }
 }
 
-/// Puts a signature of PKCS#11, two numbers of one length, into the form of TLS (RFC 3279, section 2.2.3).
+/// Converts a PKCS#11 signature, two numbers of equal length, to the format of TLS (RFC 3279, section 2.2.3).
 fn ecdsa_der(raw: &[u8]) -> Vec<u8> {
     let mut numbers = Vec::with_capacity(raw.len() + 8);
     let (first, second) = raw.split_at(raw.len() / 2);
@@ -305,7 +305,7 @@ fn short(length: usize) -> u8 {
     u8::try_from(length).unwrap_or(0x7f)
 }
 
-/// What is wrong with a token or a key in it. No PIN is shown.
+/// An error of a token or of a key in it. It contains no PIN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Pkcs11Error {

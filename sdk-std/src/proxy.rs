@@ -1,4 +1,4 @@
-//! The way out through an HTTP proxy.
+//! Connections through an HTTP proxy.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -20,8 +20,8 @@ use crate::names::Names;
 
 /// An HTTP proxy that opens tunnels with CONNECT (RFC 9110, section 9.3.6).
 ///
-/// The proxy resolves the services' names; it sees them, and nothing of what follows: TLS runs through the tunnel, with
-/// the service's certificate verified as without a proxy. The way to the proxy itself is not encrypted, so user name
+/// The proxy resolves and sees the services' names, and nothing else: TLS runs through the tunnel, and the service's
+/// certificate is verified as without a proxy. The connection to the proxy itself is not encrypted, so its user name
 /// and password can be read there.
 ///
 /// ```
@@ -70,11 +70,10 @@ impl Proxy {
     /// and exceptions, divided by commas, from `no_proxy` or `NO_PROXY`. The lower-case names come first. `None` when no
     /// proxy is named.
     ///
-    /// Nothing reads the environment unless the application calls this. Networks in CIDR notation among the exceptions
-    /// match no name.
+    /// The environment is read only by this function. Networks in CIDR notation among the exceptions match no name.
     ///
     /// # Errors
-    /// [`ProxyError`] when the variable holds no usable address.
+    /// [`ProxyError`] if the variable does not contain a usable address.
     pub fn from_env() -> Result<Option<Self>, ProxyError> {
         let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let named = variable("https_proxy").or_else(|| variable("HTTPS_PROXY")).map(Zeroizing::new);
@@ -97,7 +96,7 @@ impl Proxy {
             Some((host, port)) => (host, port.strip_prefix(':')),
             None => address.split_once(':').map_or((address, None), |(host, port)| (host, Some(port))),
         };
-        // What clients that read this variable take for the port that is not named differs; a guess helps nobody.
+        // Clients that read this variable differ in their default port, so none is assumed.
         let port = port.and_then(|port| port.parse().ok()).filter(|port| *port > 0).ok_or(ProxyError::Port)?;
         let mut proxy = Self::http(host, port);
         proxy.check()?;
@@ -130,7 +129,7 @@ impl Proxy {
 
     /// Opens a tunnel to `host`, within `patience`.
     ///
-    /// The link's own deadline would blame the service for a proxy that is silent; hence one here that comes first.
+    /// This deadline comes before the link's own, which would blame the service for a silent proxy.
     pub(crate) async fn tunnel(
         &self,
         names: &'static Names,
@@ -171,7 +170,7 @@ impl Proxy {
         }
     }
 
-    /// Asks for the tunnel and takes the answer.
+    /// Requests the tunnel and reads the answer.
     async fn ask(&self, stream: &mut TcpStream, host: &str, port: u16) -> std::io::Result<Result<(), Failure>> {
         let login = self.authorization.as_ref().map(|value| value.as_str());
         let text = Tunnel::request(host, port, login);
@@ -210,7 +209,7 @@ impl fmt::Debug for Proxy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// Only proxies that are spoken to in plain HTTP are known.
+    /// Only plain HTTP proxies are supported.
     Scheme,
     /// The host is neither a name nor an address.
     Host,
@@ -218,7 +217,7 @@ pub enum ProxyError {
     Port,
     /// User name or password are not percent-encoded UTF-8.
     Login,
-    /// Without TLS everything would be readable at the proxy, which is not on this machine for certain.
+    /// Without TLS the proxy, which may not be on this machine, could read everything.
     WithoutTls,
 }
 

@@ -1,19 +1,18 @@
-//! The client pipe: a connection whose packets are carried by rumqttc's event loop.
+//! A connection whose packets are carried by rumqttc's event loop.
 //!
-//! To the driver it is a [`Stream`] like any other. What the link writes is taken apart into packets and handed to an
-//! event loop of rumqttc as requests; what that reports is put together as packets for the link to read. The event loop
-//! in turn talks to the service through a socket within this process, since it takes no stream of ours: an abstract
-//! Unix socket, on which only this process is let in. Resolving, connecting and TLS stay what they are without it.
+//! To the driver it is a [`Stream`] like any other. The link's bytes are parsed into packets and passed to an event
+//! loop of rumqttc as requests; its reports are encoded as packets for the link to read. The event loop reaches the
+//! service through a socket within this process, since it does not accept a stream: an abstract Unix socket that only
+//! this process may connect to. Name resolution, connecting and TLS stay the same.
 //!
 //! The rules that keep rumqttc from losing or inventing anything:
 //!
-//! * An event loop serves one attempt and is dropped at its first error, with all it holds; nothing of it is resent. The
+//! * An event loop serves one attempt and is dropped at its first error, with all its messages; it resends nothing. The
 //!   link has every message until its acknowledgement and sends it again.
 //! * All messages of the outbox are of QoS 1, from one producer, and fewer than its in-flight limit. Its ids follow the
-//!   order of the requests: the n-th publish it reports is the n-th handed over, which is how its ids lead back to the
-//!   link's.
-//! * What it had not reported when an error came is dropped: an acknowledgement among that means one repetition.
-//! * Deadlines, pings and the back-off are the link's; its own are out of reach or switched off.
+//!   order of the requests: the n-th publish it reports is the n-th request, which maps its ids back to the link's.
+//! * Reports that were pending at an error are dropped: a lost acknowledgement means one repetition.
+//! * Deadlines, pings and the back-off are the link's; rumqttc's own are disabled or never reached.
 
 mod client;
 mod half;
@@ -35,7 +34,7 @@ use crate::connection::Stream;
 #[cfg(not(target_os = "linux"))]
 compile_error!("the feature `rumqttc` needs the abstract sockets of Linux");
 
-/// What the event loop has to be told in advance.
+/// The event loop's settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// Most publishes without acknowledgement.
@@ -47,13 +46,13 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Most requests handed over and not reported.
+    /// Limit of requests in progress.
     const fn open(self) -> u16 {
         self.window.saturating_add(SPARE)
     }
 }
 
-/// Ids and requests beside those of the window: subscriptions, acknowledgements, provisioning requests.
+/// Ids and requests in addition to publishes in flight: subscriptions, acknowledgements, provisioning requests.
 const SPARE: u16 = 64;
 
 /// Most bytes of the link that wait to be handed over, one packet that is longer apart, and most that wait for the link.
@@ -64,10 +63,10 @@ const ROUNDS: usize = 16;
 
 /// A connection over the client pipe.
 pub(crate) struct ClientStream {
-    /// The way to the service.
+    /// The stream to the service.
     far: Stream,
     limits: Limits,
-    /// From the link, not handed over yet.
+    /// Bytes from the link that are not yet requests.
     outgoing: BytesMut,
     /// For the link.
     incoming: BytesMut,
@@ -101,10 +100,10 @@ impl ClientStream {
         }
     }
 
-    /// Takes bytes as long as there is room; they are carried on by the next read. After the end it takes all: the next
-    /// read says what is the matter.
+    /// Accepts bytes while there is room; the next read processes them. After the end it accepts all bytes: the next
+    /// read reports the error.
     ///
-    /// Nothing is carried here, since a message can be sent from outside the runtime that rumqttc's timers need.
+    /// Nothing is processed here, since a message can be sent from outside the runtime that rumqttc's timers need.
     pub(crate) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.end.is_none() {
             if self.outgoing.len() >= BACKLOG {
@@ -148,7 +147,7 @@ impl ClientStream {
         mem::take(&mut self.moved)
     }
 
-    /// Does all that can be done at once.
+    /// Does everything that is possible now.
     fn run(&mut self, cx: &mut Context<'_>) {
         for _ in 0..ROUNDS {
             if self.end.is_some() {
@@ -170,7 +169,7 @@ impl ClientStream {
         self.end = Some(error);
     }
 
-    /// Hands whole packets of the link over, as far as the event loop has room. Returns whether there was one.
+    /// Passes whole packets of the link to the event loop, as far as it has room. Returns whether there was one.
     fn hand_over(&mut self) -> io::Result<bool> {
         let mut any = false;
         loop {
@@ -199,7 +198,7 @@ impl ClientStream {
     /// Moves bytes between the socket and the service, and lets the event loop work. Returns whether anything happened.
     fn work(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Some(client) = &mut self.client else {
-            // Before CONNECT the service has nothing to say: only the end of the connection can come.
+            // Before CONNECT the service sends nothing: only the end of the connection can arrive.
             return self.listen(cx);
         };
         let mut progress = client.carry(cx, &mut self.far, self.incoming.len() < BACKLOG)?;

@@ -1,4 +1,4 @@
-//! What the handles and the driver of one device share.
+//! The state that a device's handles and its driver share.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -34,7 +34,7 @@ pub(crate) struct SharedConfig {
     token: Option<Box<Token>>,
 }
 
-/// A configuration whose password or finished token is overwritten at the end.
+/// A configuration whose password or ready-made token is overwritten when it is dropped.
 #[derive(Debug)]
 struct Kept(Config<Box<str>>);
 
@@ -46,7 +46,7 @@ impl Drop for Kept {
     }
 }
 
-/// A token that was made elsewhere.
+/// A ready-made token.
 #[derive(Clone)]
 struct Token(Zeroizing<String>);
 
@@ -97,28 +97,28 @@ pub(crate) enum End {
     Dropped,
 }
 
-/// What the handles and the driver of one device share.
+/// The state that a device's handles and its driver share.
 pub(crate) struct Shared {
     inner: Mutex<Inner>,
-    /// Made when somebody first asks for it, as the next one.
+    /// Created on first use, like the next field.
     status: OnceLock<watch::Sender<Status>>,
     /// Locked for short, under the lock of `inner`.
     peers: Mutex<Peers>,
     events: OnceLock<broadcast::Sender<Event>>,
-    /// A service of the hub has something for whoever waits for it, or the driver has ended.
+    /// Notified when a service of the hub has something, or the driver has ended.
     pub(crate) serving: Notify,
     /// The driver has ended.
     pub(crate) over: Notify,
 }
 
-/// What the lock guards.
+/// The state behind the lock.
 pub(crate) struct Inner {
     pub(crate) link: DeviceLink,
     pub(crate) receipts: Receipts,
-    /// Who waits for room in the outbox: those with something urgent, then the others, in the order of their coming.
+    /// Senders that wait for room in the outbox: those of urgent messages, then the others, each in order of arrival.
     queue: VecDeque<Waiting>,
     next_ticket: u64,
-    /// Wakes the driver; taken by whoever does it.
+    /// Wakes the driver; taken when used.
     pub(crate) driver: Option<Waker>,
     pub(crate) inbox: VecDeque<Body>,
     pub(crate) services: Services,
@@ -128,13 +128,13 @@ pub(crate) struct Inner {
     pollers: Vec<Waker>,
     pub(crate) provisioning_payload: Option<Box<[u8]>>,
     pub(crate) connection: Option<Connection>,
-    /// Orders of a turn that was not the driver's.
+    /// Actions of a turn outside the driver.
     pub(crate) left_over: Option<Box<Turn>>,
-    /// When the link wants to be woken.
+    /// The link's next deadline.
     pub(crate) deadline: Option<Instant>,
-    /// When the driver wakes by itself.
+    /// The driver's own timer.
     pub(crate) alarm: Option<Instant>,
-    /// The link may have packets that found no room.
+    /// The link may have packets for which the buffer had no room.
     pub(crate) held_back: bool,
     /// The link has stopped.
     pub(crate) stopped: bool,
@@ -143,7 +143,7 @@ pub(crate) struct Inner {
     pub(crate) running: bool,
     /// Somebody waits for what the driver does, and sees to it that a driver that nobody polls is noticed.
     watched: bool,
-    /// The application asked for the end, perhaps before the driver began.
+    /// The application has stopped the link, perhaps before the driver started.
     pub(crate) stopping: bool,
 }
 
@@ -151,7 +151,7 @@ pub(crate) struct Inner {
 struct Waiting {
     ticket: u64,
     priority: Priority,
-    /// `None` while it is on its way after having been woken.
+    /// `None` after it was woken and before it runs.
     waker: Option<Waker>,
 }
 
@@ -194,13 +194,14 @@ impl Shared {
         }
     }
 
-    /// The state behind the lock. A panic elsewhere cannot leave the link half-changed: it does not panic on input.
+    /// The state behind the lock. A poisoned lock is safe to use: the link does not panic on input, so no panic leaves
+    /// it half-changed.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
-        // The lock keeps the driver from publishing between the look and the making.
+        // The lock prevents the driver from publishing between the status and the creation of the channel.
         let inner = self.lock();
         self.status.get_or_init(|| watch::Sender::new(self.look(&inner))).subscribe()
     }
@@ -262,7 +263,7 @@ impl Shared {
         }));
     }
 
-    /// Waits until `look` finds what it looks for, looking again whenever a service has something.
+    /// Waits until `look` returns a value; calls it again whenever a service has something.
     pub(crate) async fn served<T>(self: &Arc<Self>, mut look: impl FnMut(&mut Inner) -> Option<T>) -> T {
         loop {
             let mut served = std::pin::pin!(self.serving.notified());
@@ -276,7 +277,7 @@ impl Shared {
         }
     }
 
-    /// Ends everything that waits for the driver.
+    /// Wakes every task that waits for the driver.
     pub(crate) fn end(&self, end: End, outcome: DeliveryError) {
         let mut wakes = Vec::new();
         {
@@ -370,7 +371,7 @@ impl Inner {
         std::mem::take(&mut self.pollers)
     }
 
-    /// Takes a message into the outbox, unless others wait for room. Wakes those whom it concerns through `wakes`.
+    /// Takes a message into the outbox, unless other senders wait for room. Adds the tasks to wake to `wakes`.
     pub(crate) fn accept(
         &mut self,
         message: Message<'_>,
@@ -388,10 +389,10 @@ impl Inner {
         accepted
     }
 
-    /// Takes a message from whoever holds `ticket`; without one, or when its turn has not come, gives one out.
+    /// Takes a message from the holder of `ticket`; without one, or before its turn, issues a ticket.
     ///
-    /// Returns `None` when there is no room; `waker` is woken when it is worth asking again. Wakes those whom it concerns
-    /// through `wakes`.
+    /// Returns `None` if there is no room; `waker` is woken when another call may succeed. Adds the tasks to wake to
+    /// `wakes`.
     pub(crate) fn accept_in_turn(
         &mut self,
         message: Message<'_>,
@@ -434,7 +435,7 @@ impl Inner {
         None
     }
 
-    /// How many of those who wait come before a newcomer.
+    /// The number of waiting senders ahead of a new one.
     fn place_in_queue(&self, priority: Priority) -> usize {
         match priority {
             Priority::Normal => self.queue.len(),
@@ -442,7 +443,7 @@ impl Inner {
         }
     }
 
-    /// Takes back a ticket; returns who is to be woken since the turn may be theirs.
+    /// Returns a ticket; returns the waker of the next sender, whose turn it may be.
     pub(crate) fn leave_queue(&mut self, ticket: u64) -> Option<Waker> {
         let place = self.queue.iter().position(|waiting| waiting.ticket == ticket)?;
         self.queue.remove(place);
@@ -452,20 +453,20 @@ impl Inner {
         if place == 0 { self.next_in_turn() } else { None }
     }
 
-    /// Who waits longest for room, unless it is on its way already.
+    /// The sender that has waited longest for room, unless it is already woken.
     pub(crate) fn next_in_turn(&mut self) -> Option<Waker> {
         self.queue.front_mut()?.waker.take()
     }
 
-    /// After a message was offered: tells the receipts of those that were dropped for it, and wakes the first of those
-    /// who wait, since there may be more room than the message took.
+    /// After a message was offered: completes the receipts of messages evicted for it, and wakes the first waiting
+    /// sender, since there may be more room than the message took.
     fn share_room(&mut self, wakes: &mut Vec<Waker>) {
         if self.settle_ended(wakes) {
             wakes.extend(self.next_in_turn());
         }
     }
 
-    /// Tells the receipts of messages that ended; returns whether there were any.
+    /// Completes the receipts of messages that ended; returns whether there were any.
     pub(crate) fn settle_ended(&mut self, wakes: &mut Vec<Waker>) -> bool {
         let Self { link, receipts, .. } = self;
         let mut any = false;
@@ -474,7 +475,7 @@ impl Inner {
             let outcome = match outcome {
                 Outcome::Delivered => Ok(()),
                 Outcome::Dropped(reason) => Err(reason.into()),
-                // A later version may know other ends, and none of them is a delivery.
+                // A later version may have other outcomes, and none of them is a delivery.
                 _ => Err(DeliveryError::Rejected),
             };
             wakes.extend(receipts.settle(id, outcome));

@@ -14,10 +14,10 @@ pub type Signing = Pin<Box<dyn Future<Output = Result<[u8; 32], SignError>> + Se
 
 /// Signs on behalf of a key that need not be in this process: in a TPM, a PKCS#11 token, or IoT Edge's workload API.
 ///
-/// It is asked once for each token, about once an hour and once for each attempt to connect.
+/// It is called once for each token: about once an hour, and once for each connection attempt.
 pub trait Signer: Send + Sync + 'static {
-    /// Signs [`request.text`](SignRequest::text) with HMAC-SHA256; the request says whose key is wanted, and how often in
-    /// a row that service has refused the device.
+    /// Signs [`request.text`](SignRequest::text) with HMAC-SHA256; the request has the service whose key to use, and
+    /// how often in a row that service has refused the device.
     ///
     /// The future may be dropped: after [`crate::Timeouts::sign`] the attempt fails and another one begins later.
     fn sign(&self, request: SignRequest<'_>) -> Signing;
@@ -31,22 +31,22 @@ pub struct SignError {
 }
 
 impl SignError {
-    /// Makes an error with a reason for the log, which must not have secrets in it.
+    /// Makes an error with a reason for the log, which must not contain secrets.
     #[must_use]
     pub fn new(reason: impl Into<String>) -> Self {
         Self::with_failure(LocalFailure::Signing, reason)
     }
 
-    /// Makes an error that the status shows as `failure`, with a reason for the log, which must not have secrets in it.
+    /// Makes an error that the status shows as `failure`, with a reason for the log, which must not contain secrets.
     #[must_use]
     pub fn with_failure(failure: LocalFailure, reason: impl Into<String>) -> Self {
         Self { failure, reason: reason.into() }
     }
 
-    /// Makes the error of a thread that could not be made.
+    /// Makes the error of a thread that could not be created.
     #[cfg(any(feature = "pkcs11", feature = "tpm2"))]
     pub(crate) fn without_thread(error: &std::io::Error) -> Self {
-        Self::with_failure(LocalFailure::Resources, format!("nothing could be asked of it: {error}"))
+        Self::with_failure(LocalFailure::Resources, format!("it could not be called: {error}"))
     }
 
     pub(crate) const fn failure(&self) -> Failure {
@@ -67,7 +67,7 @@ impl std::error::Error for SignError {}
 /// ```
 /// use steadfast::SharedKey;
 ///
-/// // The key of one device, made from the key of its enrollment group.
+/// // The key of one device, derived from its enrollment group's key.
 /// let group = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 /// let key = SharedKey::of_group(group, "pump-7")?;
 /// assert_eq!(format!("{key:?}"), "SharedKey(hidden)");
@@ -76,7 +76,7 @@ impl std::error::Error for SignError {}
 pub struct SharedKey(Box<SymmetricKey>);
 
 impl SharedKey {
-    /// Takes a key as the service shows it: base64 with padding, 16 to 64 bytes.
+    /// Takes a key as shown by the service: base64 with padding, 16 to 64 bytes.
     ///
     /// # Errors
     /// [`KeyError`] names the flaw, never the key.
@@ -86,7 +86,7 @@ impl SharedKey {
 
     /// Derives the key of one device from the key of its enrollment group, given in base64.
     ///
-    /// Better still, derive it where the group's key is safe, and give each device its own key only.
+    /// It is safer to derive it where the group's key is secure, and to give each device only its own key.
     ///
     /// # Errors
     /// [`KeyError`] names the flaw, never the key.
@@ -101,11 +101,10 @@ impl Signer for SharedKey {
     }
 }
 
-/// The two symmetric keys of a device, primary and secondary, of which the service takes either.
+/// The two symmetric keys of a device, primary and secondary; the service accepts either.
 ///
-/// It signs with the primary until that is refused, and changes over with each further refusal. The key that was taken
-/// is kept to, also for renewals. What is refused twice in a row, once with each key, has the Device Provisioning
-/// Service asked where the device lives, if it has one.
+/// It signs with the primary until that is refused, and switches with each further refusal. The accepted key stays in
+/// use, also for renewals. If both keys are refused in a row, the device registers with DPS again, if it uses DPS.
 #[derive(Debug)]
 pub struct KeyPair {
     keys: [SharedKey; 2],

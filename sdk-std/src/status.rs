@@ -8,8 +8,8 @@ use steadfast_core::{HubProfile as _, Instant, Profile as _, Residence, ServiceK
 
 use crate::shared::DeviceLink;
 
-/// A look at a device's link: state, cause, evidence and prospects, with the host that the link is connected to or tried
-/// last. Its `Display` says it in words.
+/// The status of a device's link: state, cause, next attempt and advice, with the host that the link is connected to or
+/// tried last. Its `Display` is a text for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     link: steadfast_core::Status,
@@ -94,7 +94,7 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// Takes the status of `link`. To be called after each failure, before the next attempt begins.
+    /// Takes the status of `link`. Call it after each failure, before the next attempt starts.
     pub(crate) fn look(&mut self, link: &DeviceLink) -> Status {
         let link = link.link();
         let status = link.status();

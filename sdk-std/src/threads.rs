@@ -1,7 +1,7 @@
 //! Work that blocks, on threads of this crate's own.
 //!
-//! A runtime's threads for such work belong to the application, are waited for at its end, and panic where the system
-//! makes no more of them. These are few, and end with the process.
+//! A runtime's blocking threads belong to the application, delay its shutdown, and panic if the system can create no
+//! more. These threads are few, and end with the process.
 
 use std::collections::VecDeque;
 use std::io;
@@ -13,10 +13,10 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// How long a thread without work stays for more.
+/// How long an idle thread is kept.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// Pieces that wait before those nobody wants any more are looked for.
+/// Length of the queue from which cancelled work is removed.
 const SWEEP: usize = 64;
 
 /// A piece of work.
@@ -27,7 +27,7 @@ pub(crate) trait Job: Send {
     fn run(self: Box<Self>);
 }
 
-/// Threads for work of one kind: so many at most, made when there is work and gone when there is none.
+/// Threads for work of one kind: a limited number, created when needed and ended when idle.
 pub(crate) struct Threads {
     name: &'static str,
     most: usize,
@@ -36,7 +36,7 @@ pub(crate) struct Threads {
     make: &'static Make,
 }
 
-/// Makes a thread.
+/// Creates a thread.
 pub(crate) type Make = dyn Fn(thread::Builder, &'static Threads) -> io::Result<()> + Sync;
 
 struct State {
@@ -56,10 +56,10 @@ impl Threads {
         Self { name, most, state: Mutex::new(state), work: Condvar::new(), make }
     }
 
-    /// Begins `work` as soon as a thread is free; one that nobody waits for any more by then is not begun.
+    /// Runs `work` as soon as a thread is free, unless the receiver is dropped by then.
     ///
     /// # Errors
-    /// No thread works, and none can be made.
+    /// There is no thread, and none can be created.
     pub(crate) async fn run<T: Send + 'static>(
         &'static self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -69,7 +69,7 @@ impl Threads {
         done.await.map_err(|_| panicked())
     }
 
-    /// Like [`run`](Self::run); it is done also when nobody waits for it any more.
+    /// Like [`run`](Self::run), but also runs if the receiver is dropped.
     pub(crate) async fn run_always<T: Send + 'static>(
         &'static self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -79,7 +79,7 @@ impl Threads {
         done.await.map_err(|_| panicked())
     }
 
-    /// Does `work` and waits for it, which blocks, for `patience` at most. Without a thread it is done in place.
+    /// Runs `work` and blocks until it is done, for at most `patience`. Without a thread it runs on the caller's.
     pub(crate) fn wait<T: Send + 'static>(
         &'static self,
         patience: Duration,
@@ -100,7 +100,7 @@ impl Threads {
         }
         done.recv_timeout(patience).map_err(|error| match error {
             RecvTimeoutError::Timeout => {
-                // Not begun later, when nobody wants it.
+                // Prevents a late start without a receiver.
                 take(&slot);
                 io::ErrorKind::TimedOut.into()
             }
@@ -108,10 +108,10 @@ impl Threads {
         })
     }
 
-    /// Begins a piece of work as soon as a thread is free, if it is wanted then.
+    /// Queues work for the next free thread, unless its receiver is dropped by then.
     ///
     /// # Errors
-    /// No thread works, and none can be made.
+    /// There is no thread, and none can be created.
     pub(crate) fn submit(&'static self, job: Box<dyn Job>) -> io::Result<()> {
         #[cfg(feature = "_virtual-time")]
         if crate::clock::is_followed() {
@@ -131,7 +131,7 @@ impl Threads {
                 state.threads -= 1;
                 if state.threads == 0 {
                     state.queue.pop_back();
-                    tracing::error!(%error, threads = self.name, "no thread can be made");
+                    tracing::error!(%error, threads = self.name, "no thread can be created");
                     return Err(error);
                 }
             }
@@ -146,7 +146,7 @@ impl Threads {
         loop {
             if let Some(job) = state.queue.pop_front() {
                 drop(state);
-                // Whoever waits learns of a panic by the end of the channel.
+                // After a panic the receiver sees the end of the channel.
                 let _ = catch_unwind(AssertUnwindSafe(|| {
                     if job.is_wanted() {
                         job.run();
@@ -191,7 +191,7 @@ impl<T: Send, W: FnOnce() -> T + Send> Job for Task<W, T> {
     }
 
     fn run(self: Box<Self>) {
-        // Nobody may wait any more.
+        // The receiver may be dropped.
         let _ = self.sender.send((self.work)());
     }
 }
@@ -218,7 +218,7 @@ pub(crate) mod tests {
         Box::leak(Box::new(Threads::made_by(Box::leak(Box::new(make)), "test", 2)))
     }
 
-    /// Keeps all threads busy until the sender is dropped, as a disk does that is frozen.
+    /// Keeps all threads busy until the sender is dropped, like a frozen disk.
     pub(crate) fn jam(threads: &'static Threads) -> Vec<mpsc::Sender<()>> {
         let jammed = (0..threads.most).map(|_| {
             let (thaw, frozen) = mpsc::channel::<()>();

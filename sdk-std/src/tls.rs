@@ -1,4 +1,4 @@
-//! What is trusted, what is shown, and what a failure of TLS means.
+//! Trusted roots, presented certificates, and the meaning of TLS failures.
 
 mod certificate;
 mod failure;
@@ -25,10 +25,10 @@ pub(crate) use self::certificate::CertificateSource;
 pub use self::certificate::ClientCertificate;
 pub(crate) use self::failure::{failure, told};
 
-/// Whom the device trusts to be its service.
+/// The TLS settings of a device, above all its trusted roots.
 ///
 /// Certificates are always verified, against the name of the service and against roots: those of the operating system,
-/// and those added here. There is no way to switch that off. TLS 1.2 and 1.3 are spoken.
+/// and those added here. That cannot be switched off. TLS 1.2 and 1.3 are supported.
 ///
 /// Clones share everything, TLS sessions and parsed roots included: give one value to all devices of a process. Files
 /// are read again at each attempt to connect, and the operating system's roots once an hour, so that a root can change
@@ -46,7 +46,7 @@ enum Source {
     Roots { system: bool, files: Vec<PathBuf>, pem: Vec<Vec<u8>> },
 }
 
-/// What was made of the source, and what the source was then.
+/// The configuration, and the fingerprint of its sources.
 #[derive(Clone)]
 struct Made {
     roots: Arc<RootCertStore>,
@@ -55,7 +55,7 @@ struct Made {
     at: Instant,
 }
 
-/// What a text should hold.
+/// The expected content of a PEM text.
 const CERTIFICATE: &str = "certificate";
 
 /// How long the operating system's roots are used before they are read again.
@@ -64,7 +64,7 @@ const ROOTS_LIFE: Duration = Duration::from_secs(3600);
 /// Longest PEM file that is read, in bytes; the roots of an operating system have some 230,000.
 const LONGEST: u64 = 4 << 20;
 
-/// TLS sessions kept for resumption. A device talks to two services at a time.
+/// TLS sessions kept for resumption. A device uses two services at a time.
 const SESSIONS: usize = 16;
 
 impl Tls {
@@ -83,7 +83,7 @@ impl Tls {
 
     /// Uses the application's own configuration of rustls as it is.
     ///
-    /// What it verifies, and the certificate it shows, are then the application's business.
+    /// The application is then responsible for its verification and for the certificate it presents.
     #[must_use]
     pub fn with_config(config: Arc<ClientConfig>) -> Self {
         Self::of(Source::Config(config))
@@ -105,8 +105,8 @@ impl Tls {
         self.changed(|_, pem| pem.push(text.into()))
     }
 
-    /// Trusts the roots in this PEM text, and leaves out those that rustls cannot use: a bundle that somebody else put
-    /// together may hold some.
+    /// Trusts the roots in this PEM text, and skips those that rustls cannot use, which a third-party bundle may
+    /// contain.
     #[cfg(feature = "edge")]
     pub(crate) fn of_bundle(text: &[u8]) -> Result<Self, TlsError> {
         let mut roots = RootCertStore::empty();
@@ -135,7 +135,7 @@ impl Tls {
         }
     }
 
-    /// Returns the configuration to connect with, and makes it anew when its files have changed.
+    /// Returns the configuration to connect with; makes it again if its files have changed.
     pub(crate) fn config(&self, certificate: Option<&CertificateSource>) -> Result<Arc<ClientConfig>, TlsError> {
         let (system, files, pem) = match &self.0.source {
             Source::Config(config) => return Ok(Arc::clone(config)),
@@ -146,7 +146,7 @@ impl Tls {
             Err(error) => {
                 let slot = self.0.made.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(made) = slot.clone() else { return Err(error) };
-                tracing::warn!(%error, "the trusted roots cannot be read; going on with those read before");
+                tracing::warn!(%error, "the trusted roots cannot be read; continuing with those read before");
                 made
             }
         };
@@ -162,13 +162,13 @@ impl Tls {
             return Some(Arc::clone(config));
         }
         match certificate {
-            // Whoever reads the system's roots holds the lock, and may take long.
+            // The lock may be held for long while the system's roots are read.
             None => self.0.made.try_lock().ok()?.as_ref().map(|made| Arc::clone(&made.config)),
             Some(certificate) => certificate.known(),
         }
     }
 
-    /// Returns the files that a configuration is made of.
+    /// Returns the files of a configuration.
     pub(crate) fn files(&self, certificate: Option<&CertificateSource>) -> Vec<PathBuf> {
         let roots = match &self.0.source {
             Source::Config(_) => Vec::new(),
@@ -243,7 +243,7 @@ pub enum TlsError {
         /// What happened.
         problem: String,
     },
-    /// A PEM text does not hold what it should.
+    /// A PEM text does not have the expected content.
     Pem {
         /// Which.
         what: String,
@@ -252,7 +252,7 @@ pub enum TlsError {
     },
     /// There is no root to trust.
     NoRoots,
-    /// rustls does not take the certificate and its key.
+    /// rustls does not accept the certificate and its key.
     Unusable(String),
 }
 
@@ -293,12 +293,12 @@ pub(crate) fn provider() -> CryptoProvider {
 fn unusable(error: rustls::Error) -> TlsError {
     TlsError::Unusable(match error {
         rustls::Error::InconsistentKeys(_) => String::from("the key does not belong to the certificate"),
-        rustls::Error::InvalidCertificate(_) => String::from("the certificate is none of X.509"),
+        rustls::Error::InvalidCertificate(_) => String::from("not an X.509 certificate"),
         other => other.to_string(),
     })
 }
 
-/// Shows one certificate to every server that asks for one.
+/// Presents one certificate to every server that requests one.
 #[derive(Debug)]
 struct Show(Arc<CertifiedKey>);
 
@@ -355,7 +355,7 @@ fn add_roots(roots: &mut RootCertStore, text: &[u8], name: &str) -> Result<(), T
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     if is_text(path) {
-        let problem = String::from("it is a PEM text where the path of a file belongs");
+        let problem = String::from("it is a PEM text instead of a file's path");
         return Err(TlsError::Pem { what: String::from("what was given as a path"), problem });
     }
     atomic_file::read_whole(path, LONGEST)

@@ -1,4 +1,4 @@
-//! What proves a device with a token: a signature of its key, or a token that somebody else has made.
+//! Credentials that are tokens: signed with the device's key, or obtained ready-made.
 
 use std::fmt;
 use std::future::Future;
@@ -26,28 +26,27 @@ const TOKEN_SECS: u64 = 600;
 /// What a [`TokenSource`] returns.
 pub type Obtaining = Pin<Box<dyn Future<Output = Result<String, SignError>> + Send>>;
 
-/// Obtains finished shared access signatures from elsewhere, such as a service of the plant that holds the keys.
+/// Obtains ready-made shared access signatures from an external source, such as a key service of the plant.
 ///
-/// It is asked for each attempt to connect, and in time before a token expires: a device that is up comes back with the
-/// new one between 75 % and 90 % of the time the old one had left. Where a failure to obtain one is no fault of the
-/// network, [`SignError`] says so in the log, and the status is
-/// [`LocalFailure::Signing`](crate::LocalFailure::Signing); an answer after [`Timeouts::sign`](crate::Timeouts::sign)
-/// is too late ([`LocalFailure::SigningTimeout`](crate::LocalFailure::SigningTimeout)). Both are tried again, at the pace
-/// of a service that is not reached.
+/// It is called for each connection attempt, and before a token expires: a device that is up reconnects with the new
+/// one between 75 % and 90 % of the old one's remaining lifetime. A failure is logged with the text of its
+/// [`SignError`], and the status is [`LocalFailure::Signing`](crate::LocalFailure::Signing); an answer after
+/// [`Timeouts::sign`](crate::Timeouts::sign) is too late
+/// ([`LocalFailure::SigningTimeout`](crate::LocalFailure::SigningTimeout)). Both are retried with the back-off of an
+/// unreachable service.
 pub trait TokenSource: Send + Sync + 'static {
-    /// Obtains a token `SharedAccessSignature sr=...&sig=...&se=...` that is good for `request`, and for some minutes at
-    /// least.
+    /// Obtains a token `SharedAccessSignature sr=...&sig=...&se=...` that is valid for `request`, and for at least some
+    /// minutes.
     ///
     /// The future may be dropped: see above.
     fn token(&self, request: TokenRequest) -> Obtaining;
 }
 
-/// What a token is wanted for.
+/// A request for a token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenRequest {
-    /// Whose: the enrollment's for the Device Provisioning Service (its tokens have `skn=registration`), the device's
-    /// for the hub.
+    /// The service: DPS needs the enrollment's token (with `skn=registration`), the hub the device's.
     pub role: ServiceKind,
     /// The resource, not encoded, such as `contoso.azure-devices.net/devices/pump-7`.
     pub resource: String,
@@ -55,24 +54,24 @@ pub struct TokenRequest {
     pub refusals: u8,
 }
 
-/// Who makes the token, or what it takes.
+/// The source of the token.
 #[derive(Clone)]
 pub(crate) enum Authenticator {
     Signer(Arc<dyn Signer>),
     Tokens(Arc<dyn TokenSource>),
 }
 
-/// What came of it.
+/// Its result.
 pub(crate) enum Proof {
     Signature(Zeroizing<[u8; 32]>),
     Token(Zeroizing<String>),
 }
 
-/// The way there.
+/// The pending call.
 pub(crate) type Proving = Pin<Box<dyn Future<Output = Result<Proof, SignError>> + Send>>;
 
 impl Authenticator {
-    /// Obtains a proof for `text`, the string to sign.
+    /// Obtains a signature or token for `text`, the string to sign.
     pub(crate) fn prove(&self, role: ServiceKind, refusals: u8, text: &str) -> Proving {
         match self {
             Self::Signer(signer) => {
@@ -98,7 +97,7 @@ impl fmt::Debug for Authenticator {
     }
 }
 
-/// Makes a token for one HTTPS request; `None` for a device that proves itself with its certificate.
+/// Makes a token for one HTTPS request; `None` for a device that authenticates with its certificate.
 #[cfg(feature = "_requests")]
 pub(crate) async fn for_request(
     setup: &Setup,
@@ -132,10 +131,10 @@ pub(crate) fn written(token: &Text<'_>) -> Zeroizing<String> {
     Zeroizing::new(token.to_str(&mut bytes).unwrap_or_default().to_owned())
 }
 
-/// Says what is wrong with a token before the service can only refuse it.
+/// Checks a token, since the service's refusal would not name the reason.
 fn check(token: Zeroizing<String>) -> Result<Zeroizing<String>, SignError> {
     let expiry = sas::token_expiry(&token).filter(|_| token.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
-    let expiry = expiry.ok_or_else(|| SignError::new("what came is no shared access signature"))?;
+    let expiry = expiry.ok_or_else(|| SignError::new("the source did not return a shared access signature"))?;
     match Some(clock::unix_secs()).filter(|now| *now >= expiry) {
         Some(now) => Err(SignError::new(format!("the token had expired {} s before it came", now - expiry))),
         None => Ok(token),

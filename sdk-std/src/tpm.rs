@@ -30,12 +30,12 @@ impl fmt::Debug for TpmKeys {
     }
 }
 
-/// A TPM 2.0, or what stands for one: it takes keys that only it can unwrap, and signs with them.
+/// A TPM 2.0 or a substitute: it imports keys that only it can unwrap, and signs with them.
 ///
 /// The service wraps each key for the endorsement key of the enrollment. The two keys of a device, for the Device
-/// Provisioning Service and for the hub, are kept apart and outlive a restart, so that a device with a kept assignment
-/// goes straight to its hub. One that finds no key for the hub says so by [`LocalFailure::NoKey`], which leads to a
-/// registration, and any other failure by [`SignError::new`].
+/// Provisioning Service and for the hub, are stored separately and survive a restart, so that a device with a stored
+/// assignment connects directly to its hub. Report a missing key for the hub as [`LocalFailure::NoKey`], which leads to
+/// a registration, and any other failure with [`SignError::new`].
 ///
 /// `Tpm2` (feature `tpm2`) is one over the kernel's device.
 ///
@@ -44,12 +44,12 @@ pub trait Tpm: Send + Sync + 'static {
     /// Returns the public keys.
     fn keys(&self) -> TpmWork<TpmKeys>;
 
-    /// Unwraps a key (`TPM2_ActivateCredential` and `TPM2_Import`) and keeps it for `role`, in place of the one before; that
-    /// one stays when it fails.
+    /// Unwraps a key (`TPM2_ActivateCredential` and `TPM2_Import`) and stores it for `role`, replacing the previous
+    /// one, which stays on failure.
     ///
-    /// `wrapped` is what the service sent, in the order in which the official SDKs take it apart: `TPM2B_ID_OBJECT` and
+    /// `wrapped` is the service's data, in the order in which the official SDKs parse it: `TPM2B_ID_OBJECT` and
     /// `TPM2B_ENCRYPTED_SECRET`, which give the key of the inner wrapping; `TPM2B_PRIVATE`, the key as a duplicate, and
-    /// `TPM2B_ENCRYPTED_SECRET`, which opens its outer wrapping; `TPM2B_PUBLIC`; then a text of no use here.
+    /// `TPM2B_ENCRYPTED_SECRET`, which opens its outer wrapping; `TPM2B_PUBLIC`; then a text that is not used here.
     fn activate(&self, role: ServiceKind, wrapped: Vec<u8>) -> TpmWork<()>;
 
     /// Signs [`request.text`](SignRequest::text) by HMAC-SHA256 with the key for [`request.role`](SignRequest::role)
@@ -58,18 +58,19 @@ pub trait Tpm: Send + Sync + 'static {
 }
 
 impl Builder {
-    /// Registers with the Device Provisioning Service over HTTPS on port 443, in place of MQTT: where nothing else gets
-    /// through, or for a credential that only goes this way. When to register and how long to wait is as over MQTT. The
-    /// hub is spoken to by MQTT all the same.
+    /// Registers with the Device Provisioning Service over HTTPS on port 443 instead of MQTT: for networks that allow
+    /// nothing else, or for a credential that requires it. Registrations and delays are the same as over MQTT. The hub
+    /// is still reached over MQTT.
     pub const fn register_over_https(mut self) -> Self {
         self.config.https_registration = true;
         self
     }
 
-    /// Proves the device with its TPM. It registers over HTTPS, which is the only way the service offers to TPMs: the
-    /// service hands the TPM a key for the registration and one for the hub, which never leave it.
+    /// Authenticates with the device's TPM. The device registers over HTTPS, the only protocol that the service offers
+    /// for TPMs: the service sends the TPM a key for the registration and one for the hub, which never leave it.
     ///
-    /// It needs [`provision_with`](Self::provision_with). After a move to another hub the new key is taken in the same way.
+    /// It needs [`provision_with`](Self::provision_with). After a move to another hub the TPM gets a new key in the
+    /// same way.
     pub fn tpm(self, tpm: impl Tpm) -> Self {
         let tpm: Arc<dyn Tpm> = Arc::new(tpm);
         let mut builder = self.signer(TpmSigner(Arc::clone(&tpm))).register_over_https();
@@ -78,7 +79,7 @@ impl Builder {
     }
 }
 
-/// Signs the device's tokens for its hub; those for the registration are made where it takes place.
+/// Signs the device's tokens for its hub; the registration makes its own.
 struct TpmSigner(Arc<dyn Tpm>);
 
 impl Signer for TpmSigner {
@@ -86,7 +87,7 @@ impl Signer for TpmSigner {
         if request.role == ServiceKind::Hub {
             return self.0.sign(request);
         }
-        // Nothing travels with it: the key for the registration is not there yet.
+        // Without a token: the key for the registration does not exist yet.
         Box::pin(std::future::ready(Ok([0; 32])))
     }
 }

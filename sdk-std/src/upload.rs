@@ -1,6 +1,6 @@
 //! Uploads of files to the storage that the hub names.
 //!
-//! The rules are the core's ([`steadfast_core::upload`]); this reads the source, makes the requests and waits.
+//! [`steadfast_core::upload`] has the rules; this module reads the source, makes the requests and waits.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -27,13 +27,12 @@ impl Device {
     /// Begins to upload a file to the storage account of the device's hub, under this name in the device's folder. It
     /// runs when it is awaited.
     ///
-    /// It takes the hub, the credential, the trust and the proxy of the device, and runs beside the link, whether that is
-    /// up or not; a gateway is not used, since gateways do not pass files on. At most ten uploads of a device run at a
-    /// time, as the hub allows; more wait for their turn.
+    /// It uses the device's hub, credential, trusted roots and proxy, and runs independently of the link, whether that
+    /// is up or not. It bypasses a gateway, since gateways do not forward files. At most ten uploads of a device run at
+    /// a time, the hub's limit; further ones wait.
     ///
-    /// Outages are survived at the pace of the link's back-off: the storage keeps the blocks that it has, and a grant
-    /// that has expired is replaced. Only when nothing has gone forward for
-    /// [`give_up_after`](Upload::give_up_after) does it end.
+    /// It retries through outages with the link's back-off: the storage keeps the blocks it has, and an expired SAS URI
+    /// is replaced. It gives up only after [`give_up_after`](Upload::give_up_after) without progress.
     ///
     /// ```no_run
     /// # async fn example(device: steadfast::Device) -> Result<(), steadfast::UploadError> {
@@ -56,7 +55,7 @@ impl Device {
     }
 }
 
-/// Where the bytes of an upload come from.
+/// The source of an upload's bytes.
 pub struct UploadSource(Source);
 
 enum Source {
@@ -66,20 +65,20 @@ enum Source {
 }
 
 impl UploadSource {
-    /// Takes the bytes of a file. A file that grows is taken as far as it goes when its end is reached.
+    /// Uploads a file. If the file grows meanwhile, the upload ends where the file ends when that is reached.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Self(Source::File(path.into()))
     }
 
-    /// Takes bytes in memory.
+    /// Uploads bytes in memory.
     #[must_use]
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Source::Bytes(Bytes::from(bytes.into())))
     }
 
-    /// Takes what `reader` gives until its end. It cannot be read twice: when the device moves to another hub in the
-    /// middle, or the storage loses blocks, the upload ends with [`UploadError::SourceSpent`].
+    /// Uploads everything that `reader` returns. It cannot be read twice: if the device moves to another hub during the
+    /// upload, or the storage loses blocks, the upload ends with [`UploadError::SourceSpent`].
     #[must_use]
     pub fn reader(reader: impl AsyncRead + Send + 'static) -> Self {
         Self(Source::Reader(Box::pin(reader)))
@@ -96,7 +95,7 @@ impl fmt::Debug for UploadSource {
     }
 }
 
-/// What an upload came to.
+/// The result of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UploadReport {
@@ -106,15 +105,15 @@ pub struct UploadReport {
     pub bytes: u64,
     /// In how many blocks it went.
     pub blocks: u32,
-    /// Failures on the way, each of which was followed by another try.
+    /// The number of failures, each followed by a retry.
     pub failures: u32,
 }
 
 type Listener = Box<dyn FnMut(UploadProgress) + Send>;
 
-/// An upload that begins when it is awaited. Made by [`Device::upload`].
+/// An upload that starts when it is awaited. Made by [`Device::upload`].
 ///
-/// A future that is dropped before its end tells the hub, if it still can, that nothing comes.
+/// If the future is dropped early, the hub is notified of the failed upload, if possible.
 #[must_use = "an upload begins when it is awaited"]
 pub struct Upload {
     shared: Arc<Shared>,
@@ -133,14 +132,15 @@ impl Upload {
         self
     }
 
-    /// Sets after how long without any progress to give up. Default 1 h. A wait that would end later than that is not
-    /// begun: a hub or storage that is overloaded has tries a minute apart, and less patience than that ends at the first.
+    /// Sets the time without progress after which the upload gives up. Default 1 h. A wait that would exceed it is not
+    /// started: retries of an overloaded hub or storage are a minute apart, so with a shorter time the first overload
+    /// ends the upload.
     pub fn give_up_after(mut self, patience: Duration) -> Self {
         self.options.give_up_after = patience;
         self
     }
 
-    /// Tells `listener` after each block and each failure.
+    /// Calls `listener` after each block and each failure.
     pub fn on_progress(self, listener: impl FnMut(UploadProgress) + Send + 'static) -> Self {
         Self { progress: Some(Box::new(listener)), ..self }
     }
@@ -170,37 +170,37 @@ impl fmt::Debug for Upload {
     }
 }
 
-/// Why an upload came to nothing. It holds neither token nor grant.
+/// Why an upload failed. It contains neither token nor SAS URI.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UploadError {
     /// The name is empty, longer than 1,024 bytes, or has control characters in it.
     Name,
-    /// A device at a plain broker has no hub, and a stopped one that was never assigned has none either.
+    /// The device has no hub: it uses a plain broker, or was stopped before it was assigned.
     NoHub,
     /// The source cannot be read.
     Source(String),
-    /// The source is longer than 50,000 blocks: make them longer.
+    /// The source has more than 50,000 blocks: use larger blocks.
     TooLong,
     /// The device has moved to another hub, or the storage has dropped blocks, and the source cannot be read again.
     SourceSpent,
-    /// The hub's answer cannot be understood.
+    /// The hub's answer cannot be parsed.
     Answer,
     /// The service refused.
     Refused {
-        /// What it was about.
+        /// The request that it refused.
         step: UploadStep,
         /// HTTP status of the answer.
         status: u16,
         /// The hub's error code, such as 403006; 0 when there was none.
         code: u32,
     },
-    /// Nothing went forward for too long; the text says what failed last.
+    /// There was no progress for too long; the text has the latest failure.
     GaveUp(String),
 }
 
 impl UploadError {
-    /// Names what the core says; `source` is what failed about the source, if it was that.
+    /// Converts the core's error; `source` is the error of the source, if it failed.
     fn of(error: core_upload::UploadError, source: Option<String>) -> Self {
         match error {
             core_upload::UploadError::Name => Self::Name,
@@ -210,7 +210,7 @@ impl UploadError {
             core_upload::UploadError::SourceSpent => Self::SourceSpent,
             core_upload::UploadError::Refused { stage, status, code } => Self::Refused { step: stage, status, code },
             core_upload::UploadError::GaveUp(obstacle) => Self::GaveUp(obstacle.to_string()),
-            // The memory holds every grant that fits an answer, and nobody cancels an upload that is awaited.
+            // The buffer holds every SAS URI that fits an answer, and an upload that is awaited is not cancelled.
             core_upload::UploadError::Answer
             | core_upload::UploadError::NoRoom { .. }
             | core_upload::UploadError::Cancelled
@@ -223,17 +223,15 @@ impl fmt::Display for UploadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name => write!(f, "a file's name has 1 to {NAME_MAX} bytes and no control characters"),
-            Self::NoHub => f.write_str("the device belongs to no hub, and only a hub takes files"),
+            Self::NoHub => f.write_str("the device has no hub, and only a hub accepts files"),
             Self::Source(problem) => write!(f, "the source cannot be read: {problem}"),
-            Self::TooLong => write!(f, "the source is longer than {BLOCKS_MAX} blocks; make them longer"),
-            Self::SourceSpent => {
-                f.write_str("the upload would have to begin anew, and the source cannot be read again")
-            }
-            Self::Answer => f.write_str("the hub's answer cannot be understood"),
+            Self::TooLong => write!(f, "the source has more than {BLOCKS_MAX} blocks; use larger blocks"),
+            Self::SourceSpent => f.write_str("the upload must start again, but the source cannot be read twice"),
+            Self::Answer => f.write_str("the hub's answer cannot be parsed"),
             Self::Refused { step, status, code } => {
                 core_upload::UploadError::Refused { stage: *step, status: *status, code: *code }.fmt(f)
             }
-            Self::GaveUp(problem) => write!(f, "nothing went forward for too long; at last {problem}"),
+            Self::GaveUp(problem) => write!(f, "no progress for too long; latest failure: {problem}"),
         }
     }
 }

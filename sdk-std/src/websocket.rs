@@ -1,4 +1,4 @@
-//! MQTT over WebSockets: packets travel in binary frames, without regard to where one ends (MQTT 3.1.1, section 6).
+//! MQTT over WebSockets: binary frames carry the byte stream, and packets may span frames (MQTT 3.1.1, section 6).
 
 use std::fmt;
 use std::io;
@@ -15,24 +15,24 @@ use crate::tls;
 /// Most bytes of data in a frame to the service.
 const DATA: usize = u16::MAX as usize;
 
-/// What stands before the data of a frame: head, length and mask (RFC 6455, section 5.2).
+/// The longest frame header: head, length and mask (RFC 6455, section 5.2).
 const HEAD: usize = 8;
 
 /// Bytes in frames.
 pub(crate) struct WebSocket {
     stream: Stream,
     frames: Frames,
-    /// The frame that goes out, up to `sent` gone already. It may hold the device's password.
+    /// The outgoing frame, already sent up to `sent`. It may contain the device's password.
     out: Zeroizing<Vec<u8>>,
     sent: usize,
     /// The service has closed.
     closed: bool,
-    /// The close frame was put.
+    /// The close frame was queued.
     leaving: bool,
 }
 
 impl WebSocket {
-    /// Upgrades `stream`. `shown`: the device showed a certificate.
+    /// Upgrades `stream`. `shown`: the device presented a certificate.
     pub(crate) async fn upgrade(
         mut stream: Stream,
         host: &str,
@@ -74,7 +74,7 @@ impl WebSocket {
             buffer.set_filled(before + taken.map_or(0, |taken| taken.data));
             let taken = taken.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
             if self.frames.owes_answer() {
-                // A failure is left to the next write to tell.
+                // The next write reports a failure.
                 let _ = self.poll_flush(cx);
             }
             if taken.closed {
@@ -115,7 +115,7 @@ impl WebSocket {
         self.poll_flush(cx)
     }
 
-    /// Puts a frame of at most `room` bytes; returns how much data went into it.
+    /// Writes a frame of at most `room` bytes; returns how much data it contains.
     fn put(&mut self, room: usize, put: impl FnOnce(&mut Frames, &mut [u8]) -> (usize, usize)) -> usize {
         self.out = Zeroizing::new(vec![0; room]);
         self.sent = 0;
@@ -144,7 +144,7 @@ impl WebSocket {
     }
 }
 
-/// Sends the request and reads the answer to its end, and not beyond: what follows is of the frames.
+/// Sends the request and reads exactly the answer: frames follow it.
 async fn ask(stream: &mut Stream, request: String, upgrade: &mut Upgrade) -> io::Result<Result<(), Failure>> {
     stream.write_all(request.as_bytes()).await?;
     stream.flush().await?;

@@ -154,7 +154,7 @@ async fn a_key_file_that_breaks_while_the_device_runs_is_not_logged() {
     soon(driver).await.unwrap();
     assert_eq!(device.status().state, State::Stopped);
     let log = log.text();
-    assert!(log.contains("going on with the one before"), "{log}");
+    assert!(log.contains("continuing with the previous one"), "{log}");
     has_none_of(&log, &forms_of(&key), "log");
 }
 

@@ -1,10 +1,10 @@
-//! What the example programs share: where the device belongs, and its link's scenario in words.
+//! Code that the example programs share: the device's service and credential, and a log of the link's events.
 //!
 //! Each program in `src/bin` is one device. With `IOTHUB_DEVICE_CONNECTION_STRING`, or `DPS_ID_SCOPE`,
-//! `DPS_REGISTRATION_ID` and `DPS_KEY`, in its environment it works at a real hub until Ctrl-C, or for `--for SECONDS`.
-//! Without them it starts a local hub in its own process, which plays the cloud ([`local`]): a few seconds of work and
-//! trouble, after which the program says whether anything was lost.
-#![expect(clippy::print_stdout, reason = "telling what happens is what the programs are for")]
+//! `DPS_REGISTRATION_ID` and `DPS_KEY`, in its environment it connects to a real hub until Ctrl-C, or for `--for
+//! SECONDS`. Without them it starts a local hub in its own process, which simulates the cloud ([`local`]): a few
+//! seconds of work and faults, after which the program reports whether anything was lost.
+#![expect(clippy::print_stdout, reason = "printing events is what the programs are for")]
 
 pub mod local;
 mod place;
@@ -17,10 +17,10 @@ use steadfast::{Device, Event, LinkEvent};
 
 pub use place::{CertificateFiles, Place};
 
-/// What the programs return: whatever goes wrong ends them with an exit code that is not 0.
+/// The result of the programs: every error ends them with a non-zero exit code.
 pub type Outcome<T = ()> = Result<T, Problem>;
 
-/// Why a program failed, made of any error. Its `Debug` is the words alone, which is what `main` prints.
+/// Why a program failed, made from any error. Its `Debug`, which `main` prints, is the text alone.
 pub struct Problem(String);
 
 impl<E: fmt::Display> From<E> for Problem {
@@ -41,7 +41,7 @@ pub fn say(who: &str, what: impl fmt::Display) {
     println!("{:6.2} s  {who:<6} {what}", BEGUN.elapsed().as_secs_f64());
 }
 
-/// Tells the scenario of the link from here on, in a task of its own. An application would log this, or show it.
+/// Prints the link's events from here on, in a separate task. An application would log or display them.
 pub fn narrate(device: &Device) {
     let device = device.clone();
     let mut events = device.events();

@@ -1,4 +1,4 @@
-//! The cloud's side, when the programs run without one: a local hub and DPS, and what they do to the device.
+//! The simulated cloud of the programs: a local hub and DPS, and the faults they inject.
 
 mod edge_module;
 mod file_upload;
@@ -36,7 +36,7 @@ const GENERATION: &str = "638000000000000001";
 const GATEWAY: &str = "gateway.plant.local";
 const STORAGE: &str = "plant.blob.core.windows.net";
 
-/// How long the cloud waits for each thing it wants to see.
+/// Timeout of each expected result.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A local hub and DPS that know one device.
@@ -51,7 +51,7 @@ pub struct Local {
 impl Local {
     pub(crate) async fn start() -> Outcome<Self> {
         let config = Config::new()
-            // A port of its own, which is closed while the hub is down.
+            // A separate port, which is closed while the hub is down.
             .hub_with(HubConfig::new(HUB).port(0))
             .dps(DpsConfig::new().assigning_polls(0))
             .enroll(Enrollment::individual(DEVICE, key()))
@@ -62,7 +62,7 @@ impl Local {
         Ok(Self { emulator: Emulator::start(config).await?, name: DEVICE, directory: tempfile::tempdir()? })
     }
 
-    /// Leads a device here instead of where its names lead, and lets it hurry.
+    /// Resolves a device's names to this hub, and shortens its delays.
     pub(crate) fn reach(&self, builder: Builder) -> Builder {
         let builder = self.lead(builder).tls(Tls::without_system_roots().and_pem(self.emulator.ca_pem()));
         match self.emulator.https_addr() {
@@ -102,7 +102,7 @@ impl Local {
         Identity::Provisioned { id_scope, registration_id, key: Some(key().to_base64()) }
     }
 
-    /// Registers a device that shows a certificate, and writes its first one; returns the connection string.
+    /// Registers a device with a certificate, and writes its first one; returns the connection string.
     pub(crate) fn register_certificate(&self) -> Outcome<String> {
         let thumbprint = self.new_certificate()?.thumbprint;
         self.hub().add_device(DEVICE, DeviceAuth::Thumbprint { primary: thumbprint, secondary: None })?;
@@ -141,7 +141,7 @@ impl Local {
         CertificateFiles { chain: path("chain.pem"), key: path("key.pem") }
     }
 
-    /// Issues a certificate and puts it in place of the one before: each file by a rename, so that nobody reads a half.
+    /// Issues a certificate and replaces the previous one, each file by a rename, so that no reader sees half a file.
     fn new_certificate(&self) -> Outcome<DeviceCertificate> {
         let issued = self.emulator.device_certificate(DEVICE)?;
         let files = self.certificate_files();
@@ -161,7 +161,7 @@ impl Local {
         self.hub().device(self.name)
     }
 
-    /// Waits until something holds, looking again whenever something changes.
+    /// Waits until a condition holds; checks it again after each change.
     async fn until(&self, what: &str, holds: impl Fn(&HubLedger) -> bool) -> Outcome {
         if self.emulator.ledger().wait_until(PATIENCE, holds).await {
             return Ok(());
@@ -169,13 +169,14 @@ impl Local {
         Err(format!("not within {} s: {what}", PATIENCE.as_secs()).into())
     }
 
-    /// Waits until the hub has so many messages more.
+    /// Waits until the hub has that many more messages.
     async fn more_messages(&self, count: u64) -> Outcome {
         let wanted = self.emulator.ledger().counts(self.name).distinct + count;
         self.until("messages arrive", |ledger| ledger.counts(self.name).distinct >= wanted).await
     }
 
-    /// Closes the device's connection without a word, as a network does, and waits until the device is back.
+    /// Closes the device's connection without DISCONNECT, like a network failure, and waits until the device has
+    /// reconnected.
     async fn cut(&self) -> Outcome {
         let before = self.emulator.ledger().connections_of(self.name).len();
         say("cloud", "cuts the connection");
@@ -186,7 +187,7 @@ impl Local {
         .await
     }
 
-    /// Holds the device's books against the hub's.
+    /// Compares the device's ledger with the hub's.
     pub(crate) fn check(&self, books: &Ledger) -> Outcome {
         let counts = self.emulator.ledger().counts(self.name);
         say("cloud", format_args!("the hub has {} messages", counts.distinct));

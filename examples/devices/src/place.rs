@@ -1,4 +1,4 @@
-//! Where the device belongs: at the hub that the environment names, or at a local one.
+//! The device's hub: the one that the environment names, or a local one.
 
 use std::env;
 use std::path::PathBuf;
@@ -9,18 +9,18 @@ use steadfast::{Builder, Device, Dps, Ledger, Variable};
 use crate::local::Local;
 use crate::{Outcome, say};
 
-/// How long the local hub's part may take at most.
+/// Time limit of the local scenario.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Where a device belongs and how it proves who it is.
+/// A device's service and credential.
 pub struct Place {
     identity: Identity,
     local: Option<Local>,
-    /// How long to work at a real hub; without it until Ctrl-C.
+    /// How long to run at a real hub; without it until Ctrl-C.
     span: Option<Duration>,
 }
 
-/// What the environment says, or the local hub.
+/// The hub of the environment, or the local hub.
 pub(crate) enum Identity {
     ConnectionString(String),
     /// A module of IoT Edge.
@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// Takes a device behind a gateway: a connection string that ends with `;GatewayHostName=`, and the PEM file
-    /// `GATEWAY_ROOTS` with the roots the gateway's certificate leads to. DPS cannot be reached through a gateway.
+    /// `GATEWAY_ROOTS` with the roots of the gateway's certificate. DPS cannot be reached through a gateway.
     ///
     /// # Errors
     /// When only one of the variables is there, or the local hub does not start.
@@ -96,7 +96,7 @@ impl Place {
         }
     }
 
-    /// Takes a module of IoT Edge: what the Edge agent puts into the environment, or `EdgeHubConnectionString` and
+    /// Takes an IoT Edge module: the Edge agent's variables, or `EdgeHubConnectionString` and
     /// `EdgeModuleCACertificateFile`.
     ///
     /// # Errors
@@ -125,12 +125,12 @@ impl Place {
         Ok(Self { identity, local: Some(local), span: None })
     }
 
-    /// Returns the device's builder, with its place and its key.
+    /// Returns the device's builder, with its service and its key.
     pub fn builder(&self) -> Builder {
         self.builder_with(None)
     }
 
-    /// Like [`builder`](Self::builder); a registration with DPS brings this JSON object.
+    /// Like [`builder`](Self::builder); a registration with DPS sends this JSON object.
     pub fn builder_announcing(&self, payload: &str) -> Builder {
         self.builder_with(Some(payload))
     }
@@ -160,11 +160,11 @@ impl Place {
         }
     }
 
-    /// Does the device's work until its time is over: at a real hub Ctrl-C or `--for`, at the local one the end of
-    /// `scenario`, the cloud's part.
+    /// Runs the device until Ctrl-C or `--for` at a real hub, or until the end of `scenario`, the simulated cloud, at
+    /// the local one.
     ///
     /// # Errors
-    /// What goes wrong in either part.
+    /// An error of either part.
     pub async fn run(
         &self,
         work: impl Future<Output = Outcome>,
@@ -193,7 +193,7 @@ impl Place {
         }
     }
 
-    /// Prints the device's books; at the local hub, holds them against the hub's own.
+    /// Prints the device's ledger; at the local hub, compares it with the hub's.
     ///
     /// # Errors
     /// When a message is lost or unaccounted for.
@@ -214,7 +214,7 @@ impl Place {
     }
 }
 
-/// Reads who the device is; `None` when the environment names no hub.
+/// Reads the device's identity; `None` if the environment names no hub.
 fn identity(with_key: bool) -> Outcome<Option<Identity>> {
     if let Some(text) = variable("IOTHUB_DEVICE_CONNECTION_STRING") {
         return Ok(Some(Identity::ConnectionString(text)));
@@ -234,7 +234,7 @@ fn span() -> Outcome<Option<Duration>> {
             let seconds = seconds.parse().map_err(|_| format!("--for takes whole seconds, and not {seconds:?}"))?;
             Ok(Some(Duration::from_secs(seconds)))
         }
-        _ => Err("the only option is --for SECONDS; where the device belongs is read from the environment".into()),
+        _ => Err("the only option is --for SECONDS; the environment names the hub".into()),
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Line {
     pub(crate) met: bool,
 }
 
-/// What is to be played, and then what came of it.
+/// The runs, and then their outcomes.
 #[derive(Default)]
 struct Sheet {
     plays: Vec<(Player, Scenario, u64)>,
@@ -141,7 +141,7 @@ impl Figures {
     }
 }
 
-/// Measures everything on `threads` threads; the fleets have `devices` devices where a target speaks of a million.
+/// Measures everything on `threads` threads; the fleets have `devices` devices for targets of a million.
 ///
 /// Returns the time on all processors, too.
 pub(crate) fn measure(devices: u32, threads: usize) -> (Vec<Line>, Duration) {

@@ -22,10 +22,10 @@ pub(crate) struct Chart {
     pub(crate) logarithmic: bool,
 }
 
-/// Colours that stay apart in print and for colour-blind readers (Okabe and Ito), the first for ours.
+/// Colours that differ in print and for colour-blind readers (Okabe and Ito), the first for ours.
 const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f7f7f", "#000000"];
 
-/// Colour and dashes of a curve: once the colours are used up, they come again dashed.
+/// Colour and dashes of a curve: after the last colour they repeat with dashes.
 fn look(place: usize) -> (&'static str, &'static str) {
     let dashes = if place < COLOURS.len() { "" } else { r#" stroke-dasharray="7 4""# };
     (COLOURS[place % COLOURS.len()], dashes)
@@ -93,7 +93,7 @@ impl Chart {
         for (place, curve) in self.curves.iter().enumerate().rev() {
             let (colour, dashes) = look(place);
             let (width, opacity) = if place == 0 { (2.8, 1.0) } else { (1.6, 0.85) };
-            // On a logarithmic axis there is no place for nothing.
+            // A logarithmic axis cannot show zero.
             let shown = |point: &(f64, f64)| !self.logarithmic || point.1 >= 1.0;
             for part in curve.points.split(|point| !shown(point)).filter(|part| !part.is_empty()) {
                 let path: String = part.iter().fold(String::new(), |mut path, (x, y)| {
@@ -151,7 +151,7 @@ pub(crate) fn svg(charts: &[Chart]) -> String {
     svg + "</svg>"
 }
 
-/// Returns one page that needs nothing else: heading, facts, diagrams and a table.
+/// Returns one self-contained page: heading, facts, diagrams and a table.
 pub(crate) fn page(title: &str, facts: &[String], charts: &[Chart], head: &[&str], rows: &[Vec<String>]) -> String {
     let facts: String = facts.iter().map(|fact| format!("<li>{}</li>", escape(fact))).collect();
     let cells = |tag: &str, row: &mut dyn Iterator<Item = &str>| {

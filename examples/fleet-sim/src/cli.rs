@@ -26,14 +26,14 @@ struct Arguments {
 enum Command {
     /// Measures the targets H1 to H10; fails when one is missed.
     Bench {
-        /// Devices where a target speaks of a million.
+        /// Devices for targets of a million.
         #[arg(long, default_value_t = 1_000_000)]
         devices: u32,
         /// Writes the figures to this file, too.
         #[arg(long)]
         json: Option<PathBuf>,
     },
-    /// Says what an operator asks before an incident.
+    /// Plans for an operator before an incident.
     Plan {
         /// Devices of the fleet.
         #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
@@ -44,7 +44,7 @@ enum Command {
         /// Units of the hub.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
         units: u32,
-        /// How long the hub is away, such as 90s, 15m or 2h.
+        /// Length of the hub's outage, such as 90s, 15m or 2h.
         #[arg(long, value_parser = seconds)]
         outage: f64,
         /// The devices are provisioned by DPS.
@@ -58,7 +58,7 @@ enum Command {
         /// The document with the snapshot.
         #[arg(long, default_value = "docs/fleet.md")]
         file: PathBuf,
-        /// Only checks that the document holds what is measured.
+        /// Only checks that the document matches the measurement.
         #[arg(long)]
         check: bool,
     },
@@ -81,13 +81,13 @@ struct RunArguments {
     /// Model C: length of the queue.
     #[arg(long, default_value = "30s", value_parser = seconds)]
     queue: f64,
-    /// How long the hub is away, such as 90s, 15m or 2h.
+    /// Length of the hub's outage, such as 90s, 15m or 2h.
     #[arg(long, default_value = "5s", value_parser = seconds)]
     outage: f64,
-    /// The loss is seen within this time: with a keep-alive of 300 s and a silent death, 300s.
+    /// Devices detect the loss within this time: 300s for a keep-alive of 300 s and an unclosed connection.
     #[arg(long, default_value = "500ms", value_parser = seconds)]
     notice: f64,
-    /// Part of the fleet that is hit, as when one of the hub's nodes goes away.
+    /// Fraction of the fleet that is affected, such as by the failure of one of the hub's nodes.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     hit: f64,
     /// The hub accepts and drops everybody again every 20 s, so many times.
@@ -110,7 +110,7 @@ struct RunArguments {
         default_value = "steadfast,steadfast-hint,azure-iot-sdk-c,iot-operations-rust,aws-full-jitter"
     )]
     policies: Vec<String>,
-    /// Seconds over which the hint and the planned move spread. Default: 1.1 times the ideal drain time.
+    /// Jitter window of the hint and the planned move, in seconds. Default: 1.1 times the ideal drain time.
     #[arg(long, value_parser = seconds)]
     hint: Option<f64>,
     /// How long the peers wait for CONNACK.
@@ -136,11 +136,11 @@ enum ModelName {
     B,
     /// A bounded queue.
     C,
-    /// Takes everybody at once.
+    /// Admits every device immediately.
     Open,
 }
 
-/// Reads the command line and does what it says; 1 when a target is missed, 2 when something cannot be done.
+/// Runs the command line; returns 1 if a target is missed, 2 on an error.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let threads = arguments.threads.max(1);
@@ -181,7 +181,7 @@ fn bench(devices: u32, json: Option<&Path>, threads: usize) -> Result<bool, Stri
     Ok(lines.iter().all(|line| line.met))
 }
 
-/// Returns how many tasks wanted to run in the last minute, as Linux tells.
+/// Returns Linux's load average of the last minute.
 fn load() -> String {
     let told = std::fs::read_to_string("/proc/loadavg");
     told.ok().and_then(|text| text.split(' ').next().map(str::to_owned)).unwrap_or_else(|| "unknown".into())

@@ -1,9 +1,9 @@
-//! What the simulated network asks of a device, whatever policy it follows.
+//! The interface of a device to the simulated network, for every policy.
 
 use crate::dice::Dice;
 use steadfast_core::ServiceKind;
 
-/// What a device does next.
+/// The next step of a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Ask {
     /// It opens a connection.
@@ -12,9 +12,9 @@ pub(crate) struct Ask {
     pub(crate) request: Option<Request>,
     /// It came up.
     pub(crate) up: bool,
-    /// It was up and left.
+    /// It was up and disconnected.
     pub(crate) down: bool,
-    /// When it wants to be woken.
+    /// Its next deadline.
     pub(crate) deadline: Option<u32>,
 }
 
@@ -23,7 +23,7 @@ pub(crate) struct Ask {
 pub(crate) enum Request {
     /// Registers; billed.
     Register,
-    /// Asks for the state of the registration.
+    /// Polls the registration.
     Poll,
 }
 
@@ -34,20 +34,20 @@ pub(crate) enum End {
     Unreachable,
     /// Closed by the service without a reason.
     Closed,
-    /// Nothing came for too long while it was up.
+    /// It was up and the keep-alive timed out.
     Silent,
     /// CONNACK 5: the hub does not know the device.
     Unknown,
 }
 
-/// What the provisioning service answers.
+/// Answers of the provisioning service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// 202: ask again in a while.
+    /// 202: poll again later.
     Assigning,
     /// 200: the hub of this number.
     Assigned(u8),
-    /// 429: come back later.
+    /// 429: retry later.
     Throttled,
 }
 
@@ -56,7 +56,7 @@ pub(crate) trait Client {
     /// A deadline is due.
     fn wake(&mut self, now: u32, dice: &mut Dice) -> Ask;
 
-    /// TLS is up and CONNECT is sent; says when the device gives up waiting for CONNACK.
+    /// TLS is up and CONNECT is sent; returns when the device stops waiting for CONNACK.
     fn ready(&mut self, now: u32) -> Option<u32>;
 
     /// The service accepted CONNECT.

@@ -116,14 +116,14 @@ fn config() -> Config<&'static str> {
     config
 }
 
-/// One play: who, what, and the seed.
+/// One run: policy, scenario and seed.
 pub(crate) type Play<'p> = (&'p Player, Scenario, u64);
 
-/// Plays all on `threads` threads and returns the outcomes in order; `watch` is told how many are done.
+/// Runs all on `threads` threads and returns the outcomes in order; `watch` is called with the number done.
 pub(crate) fn play_all(plays: &[Play<'_>], threads: usize, watch: &(dyn Fn(usize) + Sync)) -> Vec<Outcome> {
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let outcomes: Vec<Mutex<Outcome>> = plays.iter().map(|_| Mutex::default()).collect();
-    // The long ones first, so that no thread is left with one alone.
+    // The longest first, so that the threads end together.
     let mut order: Vec<usize> = (0..plays.len()).collect();
     order.sort_by_key(|place| core::cmp::Reverse(plays[*place].1.devices));
     std::thread::scope(|scope| {

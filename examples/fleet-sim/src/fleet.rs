@@ -1,4 +1,4 @@
-//! One run: a fleet loses its hub and comes back.
+//! One run: a fleet loses its hub and reconnects.
 
 use crate::client::{Answer, Ask, Client, End, Request};
 use crate::dice::Dice;
@@ -9,23 +9,23 @@ use core::time::Duration;
 use std::time::Instant;
 use steadfast_core::ServiceKind;
 
-/// When the trouble begins, in virtual milliseconds: every device has been up for more than two minutes by then.
+/// Start of the outage, in virtual milliseconds: every device has been up for more than two minutes by then.
 pub(crate) const LOSS: u32 = 150_000;
 
-/// What happens to a fleet.
+/// A fleet's scenario.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Scenario {
     pub(crate) devices: u32,
     /// Admissions per second.
     pub(crate) rate: f64,
     pub(crate) model: Model,
-    /// How long the hub is away.
+    /// Length of the hub's outage.
     pub(crate) outage_ms: u32,
-    /// The devices see the loss within this time.
+    /// The devices detect the loss within this time.
     pub(crate) notice_ms: u32,
-    /// An attempt takes this long, from and to, beside what the hub lets it wait.
+    /// Minimum and maximum time of an attempt, without the hub's queue.
     pub(crate) reply_ms: (u32, u32),
-    /// An attempt at a hub that is away takes this long, from and to.
+    /// Minimum and maximum time of an attempt while the hub is down.
     pub(crate) unreached_ms: (u32, u32),
     /// Part of the fleet that is hit.
     pub(crate) hit: f64,
@@ -61,7 +61,7 @@ impl Scenario {
         }
     }
 
-    /// Returns the ideal drain time in seconds: what the hit part of the fleet needs at the full rate.
+    /// Returns the ideal drain time in seconds: that of the affected devices at the full rate.
     pub(crate) fn ideal_secs(&self) -> f64 {
         f64::from(self.devices) * self.hit / self.rate
     }
@@ -79,12 +79,12 @@ impl Scenario {
     }
 }
 
-/// What came of it.
+/// The outcome of a run.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outcome {
     /// Devices hit.
     pub(crate) hit: u32,
-    /// Milliseconds from the return of the hub until a device was back for good, sorted.
+    /// Milliseconds from the return of the hub until each device was back permanently, sorted.
     pub(crate) back_ms: Vec<u32>,
     /// Attempts at the hub after its return, of each device hit, sorted.
     pub(crate) attempts: Vec<u16>,
@@ -92,20 +92,21 @@ pub(crate) struct Outcome {
     pub(crate) attempts_during: u64,
     /// Arrivals at the hub in each second from the loss on.
     pub(crate) arrivals: Vec<u32>,
-    /// Devices back for good in each second from the loss on.
+    /// Devices back permanently in each second from the loss on.
     pub(crate) returns: Vec<u32>,
-    /// Registrations taken and refused by the provisioning service.
+    /// Registrations accepted and refused by the provisioning service.
     pub(crate) registrations: (u64, u64),
     /// Events handled.
     pub(crate) events: u64,
     /// Second, counted from the loss, in which the hub was back.
     pub(crate) back_second: usize,
-    /// How long the run took: time on the processor where the system tells it, else time on the wall.
+    /// Duration of the run: processor time if the system reports it, else wall-clock time.
     pub(crate) took: Duration,
 }
 
 impl Outcome {
-    /// Returns the seconds from the return of the hub until this share of the hit devices was back, if that came about.
+    /// Returns the seconds from the return of the hub until this fraction of the affected devices was back, if it ever
+    /// was.
     pub(crate) fn back_secs(&self, share: f64) -> Option<f64> {
         let rank = ((f64::from(self.hit) * share).ceil() as usize).max(1);
         self.back_ms.get(rank - 1).map(|ms| f64::from(*ms) / 1_000.0)
@@ -144,7 +145,7 @@ impl Outcome {
     }
 }
 
-/// What a device's pending event is.
+/// A device's pending event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pending {
     Deadline,
@@ -156,12 +157,12 @@ enum Pending {
     Answer(Answer),
 }
 
-/// What the run keeps of a device beside its client.
+/// The run's state of a device, beside its client.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     pending: Pending,
     up: bool,
-    /// Counted as back for good.
+    /// Counted as back permanently.
     back: bool,
     hit: bool,
     /// The hub it is assigned to.
@@ -182,7 +183,8 @@ struct World<'s, C> {
     outcome: Outcome,
 }
 
-/// Runs a scenario with the devices `make` makes; `watch` is told from time to time how many of how many are back.
+/// Runs a scenario with the devices that `make` returns; `watch` is called from time to time with how many of how many
+/// are back.
 pub(crate) fn run<C: Client>(
     scenario: &Scenario,
     seed: u64,
@@ -228,13 +230,13 @@ fn processor_time() -> Option<Duration> {
     Some(Duration::from_nanos(counts.split(' ').next()?.parse().ok()?))
 }
 
-/// Returns the bytes a device takes: the real link, what the run keeps beside it, and its place in the calendar.
+/// Returns the bytes per device: the real link, the run's state and its calendar entry.
 pub(crate) const fn footprint() -> usize {
     Ours::size() + size_of::<Slot>() + Wheel::PER_DEVICE
 }
 
 impl<C: Client> World<'_, C> {
-    /// Takes the connections away from the part that is hit.
+    /// Closes the connections of the affected devices.
     fn hit(&mut self) {
         for device in 0..self.scenario.devices {
             if self.scenario.hit >= 1.0 || self.dice.share() < self.scenario.hit {
@@ -254,7 +256,7 @@ impl<C: Client> World<'_, C> {
         let dice = &mut self.dice;
         let ask = match self.slots[device as usize].pending {
             Pending::Deadline => client.wake(now, dice),
-            // A loss seen that late is seen by the keep-alive.
+            // A loss detected that late is detected by the keep-alive.
             Pending::Loss if self.scenario.notice_ms > 10_000 => client.end(End::Silent, now, dice),
             Pending::Loss | Pending::Closed => client.end(End::Closed, now, dice),
             Pending::Unreachable => client.end(End::Unreachable, now, dice),
@@ -270,7 +272,7 @@ impl<C: Client> World<'_, C> {
         self.obey(device, ask, now);
     }
 
-    /// Does what a device asks for, and plans its next event.
+    /// Executes a device's step, and schedules its next event.
     fn obey(&mut self, device: u32, ask: Ask, now: u32) {
         let slot = &mut self.slots[device as usize];
         if slot.up && (ask.down || ask.connect.is_some()) {
@@ -338,7 +340,7 @@ impl<C: Client> World<'_, C> {
         }
     }
 
-    /// The device is up and nothing more is going to happen to it.
+    /// The device is up and has no further event.
     fn came_back(&mut self, device: u32, now: u32) {
         let slot = &mut self.slots[device as usize];
         if !slot.back {

@@ -1,4 +1,4 @@
-//! What the simulator says of a fleet that somebody can watch on real sockets.
+//! The simulator's forecast for a fleet on real sockets.
 
 use crate::contest::Player;
 use crate::fleet::{Outcome, Scenario};
@@ -6,7 +6,7 @@ use crate::service::Model;
 use core::time::Duration;
 use steadfast_core::RetryPolicy;
 
-/// A fleet that loses a hub which then admits at a limited rate: what goes into a [`Forecast`].
+/// A fleet that loses a hub, which then admits devices at a limited rate: the input of a [`Forecast`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Herd {
@@ -16,19 +16,19 @@ pub struct Herd {
     pub retry: RetryPolicy,
     /// CONNECTs the hub admits in a second.
     pub per_second: u32,
-    /// CONNECTs that pass at once after a quiet time.
+    /// Burst of CONNECTs accepted after a quiet time.
     pub burst: u32,
     /// CONNECTs that wait for their turn; the connections of the others are closed.
     pub queue: u32,
-    /// How long the hub does not listen, in whole seconds. Attempts meanwhile fail at once.
+    /// How long the hub does not listen, in whole seconds. Attempts meanwhile fail immediately.
     pub outage_secs: u32,
-    /// Longest time until a device sees the loss. Default 20 ms.
+    /// Longest time until a device detects the loss. Default 20 ms.
     pub notice: Duration,
-    /// Longest time an attempt takes beside the wait in the queue. Default 10 ms.
+    /// Longest time of an attempt without the wait in the queue. Default 10 ms.
     pub reply: Duration,
 }
 
-/// What the simulator says. Times count from the return of the hub.
+/// The forecast. Times count from the return of the hub.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Forecast {
@@ -62,7 +62,8 @@ impl Herd {
         }
     }
 
-    /// Simulates it; each seed is another draw of all delays. `None` when not all came back within 100 times the ideal.
+    /// Simulates it; each seed is another draw of all delays. `None` if not all devices were back within 100 times the
+    /// ideal.
     #[must_use]
     pub fn forecast(&self, seed: u64) -> Option<Forecast> {
         let rate = f64::from(self.per_second.max(1));

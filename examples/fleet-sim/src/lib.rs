@@ -1,10 +1,10 @@
 //! A fleet of devices in virtual time, each with the real link.
 //!
-//! [`main`] is the program. [`Herd`] foretells what a fleet on real sockets will do, so that a test can hold the
-//! simulator to it.
+//! [`main`] is the program. [`Herd`] forecasts the behaviour of a fleet on real sockets, so that a test can check the
+//! simulator.
 #![expect(
     clippy::cast_possible_truncation,
-    reason = "figures of the simulation stay far below the limits of their types"
+    reason = "figures of the simulation are far below the limits of their types"
 )]
 #![expect(clippy::print_stdout, reason = "printing tables is what it is for")]
 

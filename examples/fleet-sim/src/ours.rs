@@ -13,7 +13,7 @@ use steadfast_core::{
 /// The settings all devices of a fleet share.
 pub(crate) type Shared<'c> = &'c Config<&'static str>;
 
-/// A link and what the simulated network has to know of it.
+/// A link and its state in the simulated network.
 #[derive(Clone, Debug)]
 pub(crate) struct Ours<P> {
     link: Link<Nothing, P>,
@@ -24,11 +24,11 @@ pub(crate) struct Ours<P> {
 /// Hub names by number.
 const HUBS: [&str; 2] = ["west.azure-devices.net", "east.azure-devices.net"];
 
-/// Why a link can be made.
+/// Reason for the expect: the configuration is valid.
 const CHECKED: &str = "the configurations of the simulator are checked by its tests";
 
 impl<'c> Ours<IotHub<Shared<'c>>> {
-    /// Makes an idle device whose hub is configured.
+    /// Makes an idle device with a configured hub.
     pub(crate) fn direct(config: Shared<'c>, dice: &mut Dice) -> Self {
         let link = Link::new(IotHub::new(config), Nothing, Seed::new(dice.bytes()), Instant::ORIGIN);
         Self { link: link.expect(CHECKED), request: 0 }
@@ -51,8 +51,8 @@ impl<'c> Ours<Provisioned<Shared<'c>>> {
 }
 
 impl<P: Profile> Ours<P> {
-    /// Brings the device up, so that it has been connected for more than [`steadfast_core::RetryPolicy::reset_after`] at
-    /// `now`, gives it the hint, and orders the planned move.
+    /// Brings the device up, so that it has been connected for more than [`steadfast_core::RetryPolicy::reset_after`]
+    /// at `now`, sets the hint, and starts the planned move.
     pub(crate) fn settled(
         mut self,
         now: u32,
@@ -83,7 +83,7 @@ impl<P: Profile> Ours<P> {
         self.link.handle_input(input, attempt, at(now));
     }
 
-    /// Does what needs no time, and collects the rest.
+    /// Executes actions that take no time, and collects the others.
     fn drain(&mut self, now: u32) -> Ask {
         let mut ask = Ask::default();
         let mut subscribed: Option<PacketId> = None;

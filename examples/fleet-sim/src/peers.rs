@@ -1,4 +1,4 @@
-//! Other clients' policies, written anew from the published sources named at each of them; not those clients themselves.
+//! Other clients' policies, re-implemented from the published sources named at each; not those clients themselves.
 
 use crate::client::{Answer, Ask, Client, End, Request};
 use crate::dice::Dice;
@@ -7,9 +7,9 @@ use steadfast_core::ServiceKind;
 /// A peer's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// azure-iot-sdk-c, `iothub_client_retry_control.c`: at once, then 1 s doubling to 30 s from start to start; the cast
-    /// to whole seconds removes the jitter of up to 5 %, and times are compared in whole seconds of the wall clock, which
-    /// is taken to be right: devices come at the turn of a second, together.
+    /// azure-iot-sdk-c, `iothub_client_retry_control.c`: immediately, then 1 s doubling to 30 s from start to start;
+    /// the cast to whole seconds removes the jitter of up to 5 %, and times are compared in whole seconds of the wall
+    /// clock, assumed correct: devices attempt together at each full second.
     AzureC,
     /// azure-iot-sdk-python, `pipeline_stages_base.py`: 10 ms, then 10 s.
     AzurePython,
@@ -20,7 +20,8 @@ pub(crate) enum Peer {
     /// azure-sdk-for-c, `az_iot_calculate_retry_delay` with its documented values: 1 s doubling to 100 s, up to 5 s of
     /// jitter while that fits below 100 s, less the time the attempt took.
     AzureEmbedded,
-    /// Azure IoT Operations SDK in Rust, `reconnect_policy.rs`: at once, then `2^(n+7)` ms up to 60 s, times 0.9 to 1.
+    /// Azure IoT Operations SDK in Rust, `reconnect_policy.rs`: immediately, then `2^(n+7)` ms up to 60 s, times 0.9 to
+    /// 1.
     OperationsRust,
     /// AWS "full jitter": from 0 to 1 s doubling up to 128 s.
     FullJitter,
@@ -78,7 +79,7 @@ impl Peer {
             Self::AzureC => {
                 let secs = power(failures - 1, 30);
                 let jittered = f64::from(secs) * (1.0 + dice.share() * 0.05);
-                // It compares whole seconds of the wall clock, whenever the application lets it work.
+                // It compares whole seconds of the wall clock, whenever the application calls it.
                 now.max((started / 1_000 + jittered as u32) * 1_000) + dice.between(0, 10)
             }
             Self::AzurePython | Self::Fixed => now + 10_000,
@@ -103,7 +104,7 @@ impl Peer {
             }
             Self::FullJitter => now + dice.between(0, power(failures, 128) * 1_000),
             Self::Grpc => {
-                // Not `powi`, whose last bit is up to the platform.
+                // Not `powi`, whose last bit depends on the platform.
                 let base = (1..failures.min(30)).fold(1.0, |base, _| base * 1.6_f64).min(120.0) * 1_000.0;
                 now.max(started + (base * (0.8 + dice.share() * 0.4)) as u32)
             }
@@ -119,7 +120,7 @@ pub(crate) struct PeerSettings {
     pub(crate) connect_ms: u32,
     /// How long it waits for CONNACK.
     pub(crate) connack_ms: u32,
-    /// Failures in a row after which it registers anew, as the official guide has it.
+    /// Failures in a row after which it registers again, as in the official guide.
     pub(crate) provision_after: Option<u32>,
 }
 
@@ -133,7 +134,7 @@ pub(crate) struct PeerDevice<'c> {
     provisioning: bool,
 }
 
-/// Where a peer's device stands.
+/// The state of a peer's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Waiting,

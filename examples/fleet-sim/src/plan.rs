@@ -1,4 +1,4 @@
-//! `plan`: what an operator asks before an incident.
+//! `plan`: forecasts for an operator before an incident.
 
 use crate::bench::{BUCKET, Figures};
 use crate::contest::{Play, Player, play_all};

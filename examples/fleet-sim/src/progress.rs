@@ -1,4 +1,4 @@
-//! A bar on the terminal for what takes long.
+//! A progress bar on the terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ impl Bar {
         let _ = write!(std::io::stderr(), "\r{} [{bar}] {percent:3} % {secs} s ", self.label);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn clear(&self) {
         if self.visible && self.shown.is_some() {
             let _ = write!(std::io::stderr(), "\r{:1$}\r", "", self.label.len() + WIDTH + 20);

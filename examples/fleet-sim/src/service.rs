@@ -1,13 +1,13 @@
-//! What the fleet comes back to: admission models of a hub and of the provisioning service.
+//! Admission models of a hub and of the provisioning service.
 
 use crate::dice::Dice;
 
 /// How a hub admits connections. The real one is not published: B and C are stress models.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Model {
-    /// Takes everybody at once.
+    /// Admits every device immediately.
     Open,
-    /// A: a token bucket; what is above is refused for free.
+    /// A: a token bucket; connections above it are refused at no cost.
     Bucket {
         /// Seconds of the rate that the bucket holds.
         burst_secs: f64,
@@ -17,9 +17,9 @@ pub(crate) enum Model {
         /// The part.
         cost: f64,
     },
-    /// C: a queue of this many seconds; entries of clients that left are served all the same.
+    /// C: a queue of this many seconds; entries of clients that left are still served.
     Queue {
-        /// Seconds of the rate that pass at once after a quiet time.
+        /// Burst after a quiet time, in seconds of the rate.
         burst_secs: f64,
         /// Its length in seconds of the rate.
         secs: f64,
@@ -27,10 +27,10 @@ pub(crate) enum Model {
 }
 
 impl Model {
-    /// Returns what it is in words.
+    /// Returns a description.
     pub(crate) fn describe(self) -> String {
         match self {
-            Self::Open => "takes everybody at once".into(),
+            Self::Open => "admits every device immediately".into(),
             Self::Bucket { burst_secs } => format!("A, token bucket of {burst_secs} s, refusals are free"),
             Self::Costly { cost } => format!("B, a refusal costs {cost} of an admission"),
             Self::Queue { burst_secs: 0.0, secs } => format!("C, queue of {secs} s"),
@@ -39,7 +39,7 @@ impl Model {
     }
 }
 
-/// What becomes of a connection attempt.
+/// The outcome of a connection attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// Fails before TLS is up, after this many milliseconds.
@@ -62,7 +62,7 @@ pub(crate) struct Hub {
     filled: u32,
     /// When the queue will be empty.
     free_at: f64,
-    /// Least and greatest milliseconds to an answer that waits for nothing.
+    /// Minimum and maximum latency of an answer, in milliseconds.
     reply_ms: (u32, u32),
 }
 
@@ -128,7 +128,7 @@ pub(crate) struct Dps {
     pub(crate) refused: u64,
 }
 
-/// Seconds the provisioning service asks for with a 429.
+/// Retry-after of the provisioning service's 429, in seconds.
 pub(crate) const RETRY_AFTER_SECS: u32 = 5;
 
 /// Seconds from a registration to the assignment.
@@ -139,7 +139,7 @@ impl Dps {
         Self { rate: rate_per_sec / 1000.0, tokens: rate_per_sec.max(1.0), filled: now, taken: 0, refused: 0 }
     }
 
-    /// Decides whether a registration at `now` is taken.
+    /// Decides whether a registration at `now` is accepted.
     pub(crate) fn register(&mut self, now: u32) -> bool {
         let capacity = (self.rate * 1000.0).max(1.0);
         self.tokens = (self.tokens + f64::from(now - self.filled) * self.rate).min(capacity);

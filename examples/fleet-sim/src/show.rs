@@ -51,7 +51,7 @@ impl Show {
             ),
             format!("Server model: {}", scenario.model.describe()),
             format!(
-                "Outage: {:.0} s; the loss is seen within {:.1} s",
+                "Outage: {:.0} s; the loss is detected within {:.1} s",
                 f64::from(scenario.outage_ms) / 1e3,
                 f64::from(scenario.notice_ms) / 1e3
             ),
@@ -116,7 +116,7 @@ impl Show {
         });
         let arrivals = each(&|outcome| {
             let counts: Vec<f64> = outcome.arrivals.iter().map(|count| f64::from(*count)).collect();
-            // Wide steps: waves that come every few seconds would fill the whole diagram.
+            // Wide steps: waves every few seconds would fill the whole diagram.
             thin_to(&counts, end, POINTS / 6, |bin| bin.iter().copied().fold(0.0, f64::max))
         });
         let most =
@@ -139,7 +139,7 @@ impl Show {
         let seconds = "seconds since the loss";
         let arrivals_title = format!("Arrivals at the hub, busiest second of every {} s", end.div_ceil(POINTS / 6));
         vec![
-            chart("Back for good", seconds, "% of the devices", connected),
+            chart("Back permanently", seconds, "% of the devices", connected),
             Chart {
                 level: Some((self.scenario.rate, "capacity".into())),
                 logarithmic: true,

@@ -1,6 +1,6 @@
 //! The calendar of the fleet: one pending event per device, in virtual milliseconds.
 
-/// Ends a list.
+/// Marks the end of a list.
 const NONE: u32 = u32::MAX;
 
 /// Slots of a level.
@@ -8,8 +8,8 @@ const SLOTS: usize = 4096;
 
 /// A timing wheel of three levels: 1 ms, 4.1 s and 4.7 h per slot.
 ///
-/// Each device has at most one pending event, so the lists run through arrays indexed by the device. Events of the same
-/// millisecond come in an order that depends on nothing but the calls.
+/// Each device has at most one pending event, so the lists run through arrays indexed by the device. The order of
+/// events in the same millisecond depends only on the calls.
 #[derive(Debug)]
 pub(crate) struct Wheel {
     now: u32,
@@ -28,7 +28,7 @@ impl Wheel {
         Self { now, pending: 0, next: vec![NONE; devices], due: vec![0; devices], levels: [level(), level(), level()] }
     }
 
-    /// Plans the event of a device that has none pending; a time that has passed counts as the present.
+    /// Schedules the event of a device that has none pending; a past time counts as now.
     pub(crate) fn plan(&mut self, device: u32, at: u32) {
         self.due[device as usize] = at.max(self.now);
         self.pending += 1;
@@ -72,7 +72,7 @@ impl Wheel {
         *head = device;
     }
 
-    /// Spreads a slot over the levels below.
+    /// Moves the events of a slot to the levels below.
     fn cascade(&mut self, level: usize, slot: usize) {
         let mut device = core::mem::replace(&mut self.levels[level][slot], NONE);
         while device != NONE {

@@ -1,10 +1,10 @@
-//! The main job in one command: devices provision, send, lose their connection, their hub and their home, and lose no
-//! message.
+//! The main scenario in one command: devices provision, send, lose their connection and their hub, are moved to another
+//! hub, and lose no message.
 //!
-//! Everything is real but the place: the devices use `steadfast` over TLS, the IoT hubs and the Device Provisioning
-//! Service are the local ones of `hub-emulator`, started in this process. The exit code is 0 only if the service's own
-//! ledger says that nothing was lost, reordered, or reported too early.
-#![expect(clippy::print_stdout, reason = "telling the scenario is what it is for")]
+//! The devices use `steadfast` over TLS; the IoT hubs and the Device Provisioning Service are the local ones of
+//! `hub-emulator`, in this process. The exit code is 0 only if the service's own ledger confirms that nothing was lost,
+//! reordered, or reported too early.
+#![expect(clippy::print_stdout, reason = "printing the scenario is what it is for")]
 
 mod narrator;
 mod pump;
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// Provisions devices, takes their hub away in four ways, and checks that no message was lost.
+/// Provisions devices, interrupts their hub in four different ways, and checks that no message was lost.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Options {
@@ -31,7 +31,7 @@ struct Options {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rate: u16,
 
-    /// What the waits of the default policy are divided by, so that the scenario fits a minute. 1 takes minutes.
+    /// Divisor of the default policy's delays, so that the scenario takes about a minute. 1 takes several minutes.
     #[arg(long, default_value_t = scenario::DEFAULT_SPEED, value_parser = clap::value_parser!(u32).range(1..=1000))]
     speed: u32,
 }
@@ -43,7 +43,7 @@ async fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            println!("the scenario could not be told: {error}");
+            println!("the scenario failed: {error}");
             ExitCode::from(2)
         }
     }

@@ -1,4 +1,4 @@
-//! Says what happens, as it happens.
+//! Prints events as they happen.
 
 use std::time::Duration;
 
@@ -29,12 +29,12 @@ impl Narrator {
         println!("  {:6.2} s  {who:<8} {what}", self.now().as_secs_f64());
     }
 
-    /// Tells the events of a device in words, but for those of single messages.
+    /// Prints the events of a device, except those of single messages.
     pub(crate) fn tell(&self, name: &str, device: &Device, event: Event) {
         let Event::Link(event) = event else { return };
         let hub = device.assignment().map_or_else(String::new, |assignment| short(assignment.hub()).to_owned());
         let waits = match device.status().queued.messages {
-            0 => "nothing waits".to_owned(),
+            0 => "no message waits".to_owned(),
             1 => "1 message waits".to_owned(),
             queued => format!("{queued} messages wait"),
         };
@@ -47,7 +47,7 @@ impl Narrator {
             LinkEvent::Retrying { failure, delay } => {
                 format!("tries again in {:.2} s; {waits}; cause: {failure}", delay.as_secs_f64())
             }
-            LinkEvent::Renewing => "leaves for a moment to renew its token".to_owned(),
+            LinkEvent::Renewing => "disconnects for a moment to renew its token".to_owned(),
             LinkEvent::ClockSkew { seconds } => format!("the clock is {seconds} s behind the service's"),
             LinkEvent::Dropped(dropped) => format!("{} messages were dropped: {}", dropped.count, dropped.reason),
             LinkEvent::Stopped => "stopped".to_owned(),

@@ -15,7 +15,7 @@ use crate::narrator::Narrator;
 /// Name of the enrollment group, and of the seed of its key.
 pub(crate) const GROUP: &str = "pumps";
 
-/// What the receipt of a message told, and when.
+/// The outcome of a message, and its time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Told {
     pub(crate) id: MessageId,
@@ -24,7 +24,7 @@ pub(crate) struct Told {
     pub(crate) at: Duration,
 }
 
-/// A device that sends readings until it is told to stop.
+/// A device that sends readings until it is stopped.
 pub(crate) struct Pump {
     pub(crate) name: String,
     pub(crate) device: Device,
@@ -34,7 +34,7 @@ pub(crate) struct Pump {
     stop: watch::Sender<bool>,
 }
 
-/// What a device has to say in the end.
+/// A device's final report.
 pub(crate) struct Account {
     pub(crate) name: String,
     pub(crate) ledger: Ledger,
@@ -71,7 +71,7 @@ impl Pump {
             tokio::spawn(narrate(narrator, name.clone(), device.clone(), device.events()));
         }
         let driver = tokio::spawn(async move {
-            // The link's end shows in the books and in the events.
+            // The ledger and the events show the end of the link.
             let _ = driver.await;
         });
         let (stop, stopped) = watch::channel(false);
@@ -86,12 +86,12 @@ impl Pump {
         self.device.status().state == steadfast::State::Up
     }
 
-    /// Ends the sending; what is queued is still delivered.
+    /// Stops sending; queued messages are still delivered.
     pub(crate) fn stop_sending(&self) {
         self.stop.send_replace(true);
     }
 
-    /// Stops the link in order and gives account.
+    /// Stops the link and returns the report.
     pub(crate) async fn account(self, drain: Duration) -> Account {
         let sent = self.sender.await.unwrap_or(0);
         let look = self.device.status();
@@ -102,7 +102,7 @@ impl Pump {
     }
 }
 
-/// Sends numbered readings; a full outbox makes it wait, which is all it has to know of the network.
+/// Sends numbered readings; a full outbox makes it wait, which is all that it notices of the network.
 async fn send(
     device: Device,
     period: Duration,

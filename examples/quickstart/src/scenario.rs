@@ -1,4 +1,4 @@
-//! The chapters, in their order.
+//! The chapters in order.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::verdict;
 /// Longest wait for all devices to be up again in a chapter, with the default speed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What `--speed` is by default.
+/// Default of `--speed`.
 pub(crate) const DEFAULT_SPEED: u32 = 30;
 
-/// How many devices are told about line by line.
+/// How many devices are printed line by line.
 const NARRATED: u16 = 3;
 
-/// Tells the scenario and returns whether it ended well.
+/// Runs the scenario and returns whether it succeeded.
 pub(crate) async fn tell(options: &Options) -> Result<bool, Box<dyn Error>> {
     let devices = u32::from(options.devices);
     // A hub of this scenario admits fewer connections in a second than there are devices, as a real one does.
@@ -40,7 +40,7 @@ pub(crate) async fn tell(options: &Options) -> Result<bool, Box<dyn Error>> {
     );
     println!("Waits of the default policy are divided by {}; seed {}.", options.speed, options.seed);
 
-    narrator.chapter("1. First boot", "The devices know their enrollment and nothing else: DPS names the hub.");
+    narrator.chapter("1. First boot", "The devices know only their enrollment: DPS names the hub.");
     let mut pumps = Vec::new();
     for number in 1..=options.devices {
         let narrator = (number <= NARRATED).then(|| narrator.clone());
@@ -61,7 +61,7 @@ pub(crate) async fn tell(options: &Options) -> Result<bool, Box<dyn Error>> {
     all_up(&pumps, &narrator, options).await?;
     pause(3).await;
 
-    narrator.chapter("3. Outage", "hub-a is gone for 6 seconds; the devices go on measuring.");
+    narrator.chapter("3. Outage", "hub-a is down for 6 seconds; the devices continue measuring.");
     hub.down()?;
     narrator.say("hub-a", "is down");
     pause(6).await;
@@ -72,20 +72,20 @@ pub(crate) async fn tell(options: &Options) -> Result<bool, Box<dyn Error>> {
 
     narrator.chapter(
         "4. Throttled hub",
-        "hub-a closes whatever connects, as one does that has more to do than it can, and then takes a few at a time.",
+        "hub-a is overloaded: it closes every connection, and then accepts a few at a time.",
     );
     let refusing = hub.inject(Injection::until_cleared(Fault::CloseAfterConnack));
     hub.disconnect_all(true)?;
     narrator.say("hub-a", "accepts and closes");
     pause(3).await;
     let _ = service.clear_fault(refusing);
-    narrator.say("hub-a", "takes devices again");
+    narrator.say("hub-a", "accepts devices again");
     all_up(&pumps, &narrator, options).await?;
     pause(3).await;
 
     narrator.chapter(
         "5. Another hub",
-        "The operator moves all devices to hub-b. Nobody tells them: hub-a just does not know them any more.",
+        "The operator moves all devices to hub-b. The devices are not notified: hub-a just refuses them.",
     );
     service.move_all("hub-a", "hub-b")?;
     narrator.say("operator", "moved everything to hub-b");
@@ -93,7 +93,7 @@ pub(crate) async fn tell(options: &Options) -> Result<bool, Box<dyn Error>> {
     all_up(&pumps, &narrator, options).await?;
     pause(3).await;
 
-    narrator.chapter("6. The books", "The devices stop sending, deliver what is left, and leave in order.");
+    narrator.chapter("6. The ledgers", "The devices stop sending, deliver their queues, and disconnect.");
     for pump in &pumps {
         pump.stop_sending();
     }

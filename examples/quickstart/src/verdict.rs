@@ -1,4 +1,4 @@
-//! The devices' books against the service's ledger.
+//! Compares the devices' ledgers with the service's.
 
 use std::collections::HashMap;
 
@@ -10,9 +10,9 @@ use crate::pump::Account;
 /// Most devices with a line of their own in the table.
 const SHOWN: usize = 10;
 
-/// Prints the table and the verdict; returns whether nothing was lost, reordered or reported too early.
+/// Prints the table and the result; returns whether nothing was lost, reordered or reported too early.
 pub(crate) fn judge(accounts: &[Account], service: &Ledger, options: &Options) -> bool {
-    println!("\n  device     accepted delivered   lost reordered  again attempts registrations  books");
+    println!("\n  device     accepted delivered   lost reordered  again attempts registrations ledger");
     let mut sum = Findings::default();
     for (place, account) in accounts.iter().enumerate() {
         let found = Findings::of(account, service);
@@ -57,11 +57,11 @@ pub(crate) fn judge(accounts: &[Account], service: &Ledger, options: &Options) -
     well
 }
 
-/// What the comparison finds for one device, or all.
+/// The result of the comparison for one device, or all.
 #[derive(Default)]
 struct Findings {
     accepted: u64,
-    /// Accepted and neither delivered nor queued nor dropped, or dropped though nothing asked for that.
+    /// Accepted and neither delivered nor queued nor dropped, or dropped without a configured reason.
     unaccounted: u64,
     lost: u64,
     reordered: u64,

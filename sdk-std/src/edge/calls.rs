@@ -19,21 +19,21 @@ use crate::http::{HttpConnection, Request};
 use crate::shared::Shared;
 use crate::tokens;
 
-/// How long to wait for the answer unless the application says otherwise.
+/// Default wait for the answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
 
-/// Longest answer that is read: a payload, and what stands around it.
+/// Longest answer that is read: a payload and its envelope.
 const ANSWER: usize = PAYLOAD_MAX + 1024;
 
-/// What the call may take beyond the waits that the gateway was asked for.
+/// Time allowed for the call beyond the waits requested of the gateway.
 const SLACK: Duration = Duration::from_secs(30);
 
 impl Device {
-    /// Begins a call of a direct method of `device_id`, or with [`ModuleCall::of_module`] of one of its modules, through
-    /// the gateway of this module. It is made when it is awaited.
+    /// Calls a direct method of `device_id`, or with [`ModuleCall::of_module`] of one of its modules, through this
+    /// module's gateway. The call is made when it is awaited.
     ///
-    /// `payload` is a JSON text, or nothing. The call goes over HTTPS and beside the link, whether that is up or not; it
-    /// is made once, since nobody knows what a repetition would do.
+    /// `payload` is a JSON text, or empty. The call uses HTTPS and is independent of the link, whether that is up or
+    /// not. It is never repeated, since a method need not be idempotent.
     ///
     /// ```no_run
     /// # async fn example(module: steadfast::Device) -> Result<(), steadfast::InvokeError> {
@@ -123,7 +123,7 @@ impl ModuleCall {
         Ok(ModuleCallAnswer { status: answer.status, payload })
     }
 
-    /// Who calls, and where.
+    /// The calling module and its gateway.
     fn caller(&self) -> Option<Caller> {
         let inner = self.shared.lock();
         let config = inner.link.link().profile().config();
@@ -164,37 +164,37 @@ impl fmt::Debug for ModuleCall {
     }
 }
 
-/// What the one called answered.
+/// The answer of a called method.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ModuleCallAnswer {
-    /// Its status, whose meaning is its own.
+    /// The method's status, whose meaning it defines.
     pub status: i32,
     /// JSON, or nothing.
     pub payload: String,
 }
 
-/// Why a call has no answer.
+/// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InvokeError {
-    /// It cannot be made as it is.
+    /// The call's arguments are invalid.
     Unfit(CallError),
     /// Only a module of a configured hub with a gateway can call.
     NoModule,
-    /// The gateway was not reached, or the token was not made: the method may have run only if the connection broke off.
+    /// The gateway was not reached, or no token was made: the method may have run only if the connection broke.
     Failed(Failure),
-    /// The gateway did not pass the call on, or got no answer to it.
+    /// The gateway did not forward the call, or got no answer to it.
     Refused {
-        /// HTTP status of its answer: 401 for a caller that is not let through, 404 for one called that is not connected
-        /// or has no methods, 504 for one that did not answer in time.
+        /// HTTP status of its answer: 401 if the caller is not authorised, 404 if the target is not connected or has no
+        /// methods, 504 if it did not answer in time.
         status: u16,
         /// Its words, if it had any.
         message: String,
-        /// After how many seconds it wants to be asked again, if it said so.
+        /// The gateway's retry-after in seconds, if any.
         retry_after_secs: Option<u32>,
     },
-    /// The gateway's answer cannot be understood.
+    /// The gateway's answer cannot be parsed.
     BadAnswer,
 }
 
@@ -203,10 +203,10 @@ impl fmt::Display for InvokeError {
         match self {
             Self::Unfit(error) => error.fmt(f),
             Self::NoModule => f.write_str("only a module with a gateway can call methods"),
-            Self::Failed(failure) => write!(f, "the call was not made, or has no answer: {failure}"),
+            Self::Failed(failure) => write!(f, "the call was not sent or not answered: {failure}"),
             Self::Refused { status, message, .. } if message.is_empty() => write!(f, "the gateway answered {status}"),
             Self::Refused { status, message, .. } => write!(f, "the gateway answered {status}: {message}"),
-            Self::BadAnswer => f.write_str("the gateway's answer cannot be understood"),
+            Self::BadAnswer => f.write_str("the gateway's answer cannot be parsed"),
         }
     }
 }

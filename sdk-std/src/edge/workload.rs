@@ -1,4 +1,4 @@
-//! The workload API of the Edge device, asked over its socket.
+//! A client of the Edge device's workload API, over its socket.
 
 use std::fmt;
 use std::io;
@@ -23,7 +23,7 @@ use crate::{clock, connect};
 /// Port of HTTP (RFC 9110, section 4.2.1).
 const PORT: u16 = 80;
 
-/// Where a workload API listens.
+/// The address of a workload API.
 #[derive(Clone)]
 pub(super) enum Place {
     Unix(Box<str>),
@@ -42,7 +42,7 @@ impl fmt::Display for Place {
 /// The workload API, and the roots it last named.
 pub(crate) struct Workload {
     module: EdgeModule,
-    /// How long a signature, and the roots, may take.
+    /// Timeouts of a signature and of the roots.
     sign_patience: Duration,
     trust_patience: Duration,
     roots: Mutex<Roots>,
@@ -50,7 +50,7 @@ pub(crate) struct Workload {
     asking: tokio::sync::Mutex<()>,
 }
 
-/// The roots, and what is thought of them.
+/// The roots, and whether they are in doubt.
 #[derive(Clone, Default)]
 struct Roots {
     /// As they were named, and as they are used.
@@ -60,7 +60,7 @@ struct Roots {
 
 impl Workload {
     pub(super) fn new(module: EdgeModule, timeouts: &Timeouts) -> Self {
-        // The link's own deadlines would blame the key holder, or the gateway; hence some that come first.
+        // These deadlines come before the link's own, which would blame the signer or the gateway.
         let (sign_patience, trust_patience) = (timeouts.sign / 10 * 9, timeouts.connect / 2);
         Self { module, sign_patience, trust_patience, roots: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
@@ -73,7 +73,7 @@ impl Workload {
             .map_err(|error| SignError::with_failure(LocalFailure::WorkloadRefused(0), error.to_string()))
     }
 
-    /// Returns whom to trust: what is known, unless it is old or in doubt.
+    /// Returns the trusted roots: the cached ones, unless they are old or in doubt.
     pub(crate) async fn trust(&self) -> Result<Tls, Failure> {
         let _turn = self.asking.lock().await;
         let Roots { known, trust } = self.roots().clone();
@@ -85,9 +85,9 @@ impl Workload {
         let named = self.ask_for_roots().await.and_then(|text| self.take_roots(text, known.clone()));
         match (named, known) {
             (Ok(tls), _) => Ok(tls),
-            // Those of an hour ago are as good while the gateway's certificate leads to them.
+            // Old roots stay valid while the gateway's certificate chains to them.
             (Err(Unasked { why, .. }), Some((_, tls))) if trust.holds() => {
-                tracing::warn!(why, "the trusted roots cannot be asked for; going on with those known");
+                tracing::warn!(why, "the trusted roots cannot be read; continuing with the cached ones");
                 Ok(tls)
             }
             (Err(Unasked { failure, why }), _) => {
@@ -97,7 +97,7 @@ impl Workload {
         }
     }
 
-    /// Takes note of a certificate of the gateway that was not trusted.
+    /// Records that a certificate of the gateway was not trusted.
     pub(crate) fn doubt(&self, failure: TlsFailure) {
         self.roots().trust.doubt(failure);
     }
@@ -106,11 +106,11 @@ impl Workload {
         let known = match known.filter(|(known, _)| **known == *text) {
             Some(known) => known,
             None => {
-                // Without roots of its own the gateway has a certificate that anybody can verify.
+                // Without its own roots the gateway has a publicly trusted certificate.
                 let tls = if text.is_empty() { Ok(Tls::system()) } else { Tls::of_bundle(text.as_bytes()) };
                 let tls = tls.map_err(|_| Unasked {
                     failure: LocalFailure::WorkloadRefused(0),
-                    why: String::from("the workload API named roots of which none is of use"),
+                    why: String::from("none of the roots from the workload API is usable"),
                 })?;
                 tracing::info!("the workload API named the roots to trust");
                 (text.into(), tls)
@@ -132,7 +132,7 @@ impl Workload {
         Ok(text.to_owned())
     }
 
-    /// Asks for something, and again for a moment when the service is too busy to answer. `patience` bounds it all.
+    /// Sends a request, and retries briefly if the service is busy, within `patience`.
     async fn ask(&self, method: &Method, path: &str, body: &Bytes, patience: Duration) -> Result<Bytes, Unasked> {
         let place = &self.module.place;
         let mut tries = Tries::new();
@@ -146,11 +146,11 @@ impl Workload {
                         Outcome::Answered(answer.status)
                     }
                     Err(Unanswered::Absent(error)) => {
-                        why = format!("the workload API at {place} is not there: {error}");
+                        why = format!("the workload API at {place} cannot be reached: {error}");
                         Outcome::Absent
                     }
                     Err(Unanswered::CutOff) => {
-                        why = format!("the workload API at {place} ends connections without an answer");
+                        why = format!("the workload API at {place} closes connections without an answer");
                         Outcome::CutOff
                     }
                 };
@@ -199,7 +199,7 @@ impl fmt::Debug for Workload {
     }
 }
 
-/// Why nothing came of a request, for the status and for the log.
+/// Why a request failed, for the status and for the log.
 struct Unasked {
     failure: LocalFailure,
     why: String,
@@ -207,7 +207,7 @@ struct Unasked {
 
 /// Why there was no answer.
 enum Unanswered {
-    /// Nobody listens.
+    /// Nothing listens on the socket.
     Absent(io::Error),
     /// The connection ended first.
     CutOff,
@@ -235,7 +235,7 @@ fn random() -> u32 {
     tls::provider().secure_random.fill(&mut word).map_or(u32::MAX, |()| u32::from_le_bytes(word))
 }
 
-/// Returns what the service said was wrong.
+/// Returns the service's error message.
 fn message(answer: &Answer) -> String {
     let message = workload::error_message(&answer.body);
     message.map(|text| text.chars().take(200).filter(|one| !one.is_control()).collect()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! An event loop of rumqttc at work: requests in, reports out, and the way of its bytes.
+//! A running event loop of rumqttc: requests in, reports out, and its bytes.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -24,10 +24,10 @@ use super::half::Half;
 use crate::connection::Stream;
 use crate::tls;
 
-/// rumqttc's own patience, in seconds: far beyond every deadline of the link.
+/// rumqttc's own timeout, in seconds: far beyond every deadline of the link.
 const PATIENCE_SECS: u64 = 7 * 86_400;
 
-/// No packet begins with this byte: it stands for what the event loop could not read.
+/// No packet begins with this byte: it marks data that the event loop could not parse.
 const NONSENSE: u8 = 0;
 
 /// An event loop at work.
@@ -51,13 +51,13 @@ pub(super) struct Client {
     gone: usize,
 }
 
-/// What the event loop and the rest of the pipe tell each other.
+/// State shared by the event loop and the connection.
 #[derive(Default)]
 struct Board {
     events: VecDeque<Event>,
     /// Requests handed over and not reported.
     open: usize,
-    /// The link wants a ping.
+    /// The link requests a ping.
     ping: bool,
 }
 
@@ -186,7 +186,7 @@ impl Client {
         if has_room {
             progress |= self.to_near.fill(|buffer| far.poll_read(cx, buffer))?;
         }
-        // The event loop may have gone meanwhile, and says why itself.
+        // The event loop may have ended meanwhile, and reports the reason itself.
         progress |= self.to_near.drain(|bytes| Pin::new(&mut *near).poll_write(cx, bytes)).is_ok_and(|moved| moved > 0);
         if self.to_near.ended && self.to_near.is_empty() && !self.to_near.closed {
             self.to_near.closed = Pin::new(&mut *near).poll_shutdown(cx).is_ready();
@@ -195,7 +195,7 @@ impl Client {
         Ok(progress)
     }
 
-    /// Lets the event loop work and passes on what it reports. Returns whether there was anything, or breaks at its end.
+    /// Polls the event loop and passes its reports on. Returns whether there was a report, or breaks at its end.
     pub(super) fn work(&mut self, cx: &mut Context<'_>, incoming: &mut BytesMut) -> ControlFlow<(), bool> {
         let ended = self.work.as_mut().poll(cx);
         let reported = self.report(incoming);
@@ -205,7 +205,7 @@ impl Client {
         ControlFlow::Break(())
     }
 
-    /// Puts what the event loop reports together as packets for the link. Returns whether there was anything.
+    /// Encodes the event loop's reports as packets for the link. Returns whether there was a report.
     fn report(&mut self, incoming: &mut BytesMut) -> bool {
         let events = mem::take(&mut self.board().events);
         let any = !events.is_empty();
@@ -230,7 +230,7 @@ impl Client {
         any
     }
 
-    /// Takes note of a request that is on its way.
+    /// Records a request in progress.
     #[expect(clippy::wildcard_enum_match_arm, reason = "nothing else was asked for, or it is still open")]
     fn note(&mut self, outgoing: &Outgoing) {
         match outgoing {
@@ -289,8 +289,8 @@ async fn work(mut events: EventLoop, board: Arc<Mutex<Board>>) -> ConnectionErro
     }
 }
 
-/// Puts what ended the event loop in the service's own words, where it was the service's word.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all else is an end of the connection")]
+/// Converts the event loop's error back to the service's packet, if a packet caused it.
+#[expect(clippy::wildcard_enum_match_arm, reason = "every other error is an end of the connection")]
 fn explain(error: &ConnectionError, incoming: &mut BytesMut) {
     match error {
         ConnectionError::ConnectionRefused(code) => incoming.extend_from_slice(&[0x20, 2, 0, *code as u8]),

@@ -1,4 +1,4 @@
-//! Bytes on their way between the socket and the service.
+//! Bytes between the socket and the service.
 
 use std::io;
 use std::mem;
@@ -9,7 +9,7 @@ use tokio::io::ReadBuf;
 /// Most bytes moved in one go.
 const CHUNK: usize = 16 * 1024;
 
-/// One direction of the way between the socket and the service.
+/// One direction between the socket and the service.
 #[derive(Default)]
 pub(super) struct Half {
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What the device shows: its certificate and key, read anew when they change.
+//! The certificate and key that the device presents, read again when they change.
 
 use std::fmt;
 use std::fs;
@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::{CERTIFICATE, TlsError, client_config, fingerprint, is_text, pem, provider, read, unusable};
 
-/// The certificate with which the device proves who it is, and its key.
+/// The device's client certificate and its key.
 #[derive(Clone)]
 pub struct ClientCertificate(Pem);
 
@@ -38,9 +38,9 @@ enum Pem {
 impl ClientCertificate {
     /// Takes the chain, the device's certificate first, and the key from PEM files.
     ///
-    /// They are read again at each attempt to connect, so they can be replaced while the device runs, each by a rename.
-    /// While only one of them has been, or one is damaged, the device goes on with the pair before. Keys are taken in
-    /// PKCS#8, SEC1 and PKCS#1.
+    /// They are read again at each connection attempt, so they can be replaced while the device runs, each by a rename.
+    /// While only one of them is replaced, or one is damaged, the device continues with the previous pair. Keys may be
+    /// in PKCS#8, SEC1 or PKCS#1.
     #[must_use]
     pub fn from_files(chain: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         Self(Pem::Files { chain: chain.into(), key: key.into() })
@@ -77,7 +77,7 @@ pub(crate) struct CertificateSource {
     made: Mutex<Option<Shown>>,
 }
 
-/// A configuration, and what it was made of.
+/// A configuration, and the fingerprint of its sources.
 struct Shown {
     fingerprint: u64,
     roots: Arc<RootCertStore>,
@@ -92,7 +92,7 @@ impl CertificateSource {
 
     pub(super) fn config(&self, roots: &Arc<RootCertStore>) -> Result<Arc<ClientConfig>, TlsError> {
         let known = self.lock().as_ref().map(|shown| shown.fingerprint);
-        // Without the lock: the disk may take its time.
+        // Without the lock, since the disk may be slow.
         let read = self.certificate.read(known);
         let mut slot = self.lock();
         let (fingerprint, pair) = match (read, slot.as_ref()) {
@@ -100,7 +100,7 @@ impl CertificateSource {
             (Ok(Read::New(fingerprint, pair)), _) => (fingerprint, pair),
             // Only one of the two files may have been replaced so far.
             (Err(error), Some(shown)) => {
-                tracing::warn!(%error, "the device's certificate cannot be read; going on with the one before");
+                tracing::warn!(%error, "the device's certificate cannot be read; continuing with the previous one");
                 (shown.fingerprint, Arc::clone(&shown.pair))
             }
             (Err(error), None) => return Err(error),
@@ -138,9 +138,9 @@ impl CertificateSource {
     }
 }
 
-/// What a certificate and its key were found to be.
+/// The state of a certificate and its key.
 enum Read {
-    /// What they were before.
+    /// They are unchanged.
     Same,
     New(u64, Arc<CertifiedKey>),
 }
@@ -185,8 +185,8 @@ impl ClientCertificate {
 
 /// Checks that the key is the certificate's.
 ///
-/// rustls takes certificates of X.509 version 3 apart. It shows any, and services take those of version 1 too, which
-/// `openssl x509 -req` makes when it is given no extensions.
+/// rustls parses X.509 version 3 only. It presents any certificate, and services accept version 1 too, which `openssl
+/// x509 -req` makes when it is given no extensions.
 fn belong_together(pair: &CertifiedKey) -> Result<(), rustls::Error> {
     match (pair.keys_match(), pair.key.public_key()) {
         (Err(rustls::Error::InvalidCertificate(_)), Some(key)) if is_version_1(pair.end_entity_cert()?) => {

@@ -1,11 +1,11 @@
-//! What an error of TLS means.
+//! The meaning of TLS errors.
 
 use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 use steadfast_core::TlsFailure;
 
-/// Says for a log what an error of TLS was.
+/// Describes a TLS error for the log.
 pub(crate) fn told(error: &io::Error) -> String {
     let text = error.to_string();
     if text.contains("UnsupportedCertVersion") {
@@ -17,7 +17,7 @@ pub(crate) fn told(error: &io::Error) -> String {
     text
 }
 
-/// Says what an error of TLS was about, if it was one of TLS. `shown`: the device showed a certificate.
+/// Converts an error to a TLS failure, if it is one. `shown`: the device presented a certificate.
 #[expect(clippy::wildcard_enum_match_arm, reason = "other errors are faults of the handshake")]
 pub(crate) fn failure(error: &io::Error, shown: bool) -> Option<TlsFailure> {
     let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
@@ -45,13 +45,13 @@ fn certificate_failure(error: &CertificateError) -> TlsFailure {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are told by their number")]
+#[expect(clippy::wildcard_enum_match_arm, reason = "other alerts are reported by their number")]
 fn alert_failure(alert: AlertDescription, shown: bool) -> TlsFailure {
     match alert {
-        // RFC 8446, section 6.2: sent when a certificate was asked for and none came.
+        // RFC 8446, section 6.2: sent if a certificate was requested and none was presented.
         AlertDescription::CertificateRequired => TlsFailure::ClientCertificateRefused,
-        // RFC 8446, section 6.2, and RFC 5246, section 7.2.2: about the certificate shown; a server of TLS 1.2 says
-        // handshake_failure or access_denied as well.
+        // RFC 8446, section 6.2, and RFC 5246, section 7.2.2: about the presented certificate; a TLS 1.2 server may
+        // send handshake_failure or access_denied as well.
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
         | AlertDescription::CertificateRevoked

@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 /// Longest label of a section with its dashes.
 const LABEL: usize = 64;
 
-/// Returns `text` with its line ends in place (RFC 7468, section 3): environment variables and configuration files bring
-/// them as `\n`, as blanks or not at all.
+/// Returns `text` with its line ends in place (RFC 7468, section 3): environment variables and configuration files may
+/// have `\n`, blanks or nothing instead.
 pub(super) fn mended(text: &[u8]) -> Zeroizing<Vec<u8>> {
     let labels = text.windows(2).filter(|pair| pair == b"--").count();
     // Reserved in one piece: a vector that grows leaves copies behind.
@@ -44,12 +44,12 @@ fn label(text: &[u8]) -> Option<&[u8]> {
     text.get(..before + len + 5)
 }
 
-/// Says what is wrong with a text that should hold `what`, and shows nothing of it: it may be a key.
+/// Describes why a text does not contain `what`, without quoting it: it may be a key.
 pub(super) fn problem(error: &pem::Error, text: &[u8], what: &str) -> String {
     let encrypted = text.windows(9).any(|part| part == b"ENCRYPTED");
     match error {
         _ if encrypted => String::from(
-            "it is encrypted, and nobody is there to enter the password; store it decrypted with mode 600, or in a token",
+            "it is encrypted, and no password can be entered; store it decrypted with mode 600, or in a token",
         ),
         pem::Error::MissingSectionEnd { .. } => String::from("a section has no line -----END ...-----"),
         pem::Error::IllegalSectionStart { .. } => {

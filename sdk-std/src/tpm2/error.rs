@@ -1,4 +1,4 @@
-//! What goes wrong with a TPM.
+//! Errors of a TPM.
 
 use std::fmt;
 use std::io;
@@ -9,18 +9,18 @@ use steadfast_core::LocalFailure;
 use super::wire::Command;
 use crate::signer::SignError;
 
-/// What is wrong with a TPM, or with the keys it holds. No secret is shown.
+/// An error of a TPM, or of its keys. It contains no secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Tpm2Error {
-    /// There is no TPM here, or none that answers.
+    /// There is no TPM, or it does not answer.
     Absent(PathBuf),
     /// This process may not use the TPM.
     Denied(PathBuf),
-    /// Others hold the TPM, or it asks to be left alone for now.
+    /// The TPM is in use by others, or asks for a later retry.
     Busy,
-    /// There is no key at this persistent handle, and none can be made: the TPM's owner has set a password, or disabled the
-    /// hierarchy. The code is that of the TPM.
+    /// There is no key at this persistent handle, and none can be created: the TPM's owner has set a password, or
+    /// disabled the hierarchy. The code is that of the TPM.
     NoPrimaryKey {
         /// The handle.
         handle: u32,
@@ -30,16 +30,16 @@ pub enum Tpm2Error {
     /// The key at this persistent handle is not of the kind that the service wraps keys for: RSA with 2,048 bits, SHA-256,
     /// AES-128 in the mode CFB, for the decryption of other keys.
     KindOfKey(u32),
-    /// The TPM does not take the key: it was wrapped for another one, or changed on its way.
+    /// The TPM rejects the key: it was wrapped for another TPM, or modified.
     NotAccepted {
         /// The command it refused.
         command: &'static str,
         /// The TPM's response code.
         code: u32,
     },
-    /// There is no key to sign with: none was taken, its file is gone, or the TPM was cleared since.
+    /// There is no key to sign with: none was imported, its file is missing, or the TPM was cleared.
     NoKey,
-    /// The directory of the kept keys cannot be used.
+    /// The directory of the stored keys cannot be used.
     Directory(String),
     /// The TPM refuses a command with this response code (TPM 2.0 Library, part 2, section 6.6).
     Refused {
@@ -50,7 +50,7 @@ pub enum Tpm2Error {
     },
     /// The exchange with the TPM broke off.
     Broken(String),
-    /// What the TPM or the service said cannot be understood.
+    /// Data from the TPM or the service cannot be parsed.
     Garbled,
 }
 
@@ -63,7 +63,7 @@ const fn error_of(code: u32) -> u32 {
 /// `TPM_RC_HANDLE`: there is nothing at the handle.
 pub(super) const HANDLE: u32 = 0x8b;
 
-/// A device says so; on a socket it is a deadline that passes, since whoever listens there serves somebody else.
+/// A device reports it; on a socket a deadline passes while the TPM serves another client.
 fn is_busy(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -96,7 +96,7 @@ impl Tpm2Error {
         matches!(self, Self::Refused { code, .. } if error_of(*code) == error)
     }
 
-    /// What a refusal of a wrapped key means.
+    /// Converts the refusal of a wrapped key.
     pub(super) fn of_wrapped(self) -> Self {
         if let Self::Refused { command, code } = self { Self::NotAccepted { command, code } } else { self }
     }
@@ -125,13 +125,13 @@ impl fmt::Display for Tpm2Error {
                 "the key at {handle:#010x} is not RSA 2048 with SHA-256 and AES-128-CFB; name the handle of one that is"
             ),
             Self::NotAccepted { command, code } => {
-                write!(f, "the TPM does not take the key ({command}: {code:#05x}); it was wrapped for another one")
+                write!(f, "the TPM rejects the key ({command}: {code:#05x}); it was wrapped for another TPM")
             }
             Self::NoKey => f.write_str("the TPM has no key of this device"),
             Self::Directory(problem) => write!(f, "the directory of the TPM's keys cannot be used: {problem}"),
             Self::Refused { command, code } => write!(f, "the TPM refuses {command} with {code:#05x}"),
             Self::Broken(problem) => write!(f, "the exchange with the TPM broke off: {problem}"),
-            Self::Garbled => f.write_str("what the TPM or the service said cannot be understood"),
+            Self::Garbled => f.write_str("data from the TPM or the service cannot be parsed"),
         }
     }
 }

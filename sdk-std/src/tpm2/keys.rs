@@ -1,4 +1,4 @@
-//! Keys that the service wraps for a TPM: how they come, how they are kept, how they sign.
+//! Keys that the service wraps for a TPM: import, storage, signing.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,21 +18,21 @@ use crate::atomic_file;
 const NONE: u32 = 0x4000_0007;
 /// `TPM_SE_POLICY`.
 const POLICY: u8 = 1;
-/// First line of a file with a kept key.
+/// First line of a file with a stored key.
 const HEAD: &str = "steadfast-tpm2-key 1";
 
-/// A key that the service wrapped, in the form that the official SDKs take apart: C (`hsm_client_tpm.c`), C#
+/// A key that the service wrapped, in the format that the official SDKs parse: C (`hsm_client_tpm.c`), C#
 /// (`SecurityProviderTpmHsm.cs`) and Node (`security/tpm/src/tpm.ts`).
 ///
-/// Behind these five stands an encrypted text that none of them uses, and neither does this one.
+/// An encrypted text follows these five fields; neither those SDKs nor this one use it.
 struct Wrapped<'a> {
     /// `TPM2B_ID_OBJECT`: the key of the inner wrapping, for the endorsement key and the name of the storage root key.
     credential: &'a [u8],
-    /// `TPM2B_ENCRYPTED_SECRET`: what opens the credential.
+    /// `TPM2B_ENCRYPTED_SECRET`: the secret for the credential.
     secret: &'a [u8],
     /// `TPM2B_PRIVATE`: the device's key, wrapped twice.
     duplicate: &'a [u8],
-    /// `TPM2B_ENCRYPTED_SECRET`: what opens the outer wrapping, for the storage root key.
+    /// `TPM2B_ENCRYPTED_SECRET`: the secret for the outer wrapping, for the storage root key.
     seed: &'a [u8],
     /// `TPM2B_PUBLIC` of the device's key.
     public: &'a [u8],
@@ -51,7 +51,7 @@ impl<'a> Wrapped<'a> {
     }
 }
 
-/// A key as it is kept: under the storage root key, of use to this TPM alone.
+/// A stored key: encrypted under the storage root key, usable only by this TPM.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Kept {
     public: Vec<u8>,
@@ -100,7 +100,7 @@ impl Kept {
             .first()?
             .to_vec();
         let kept = Self { public: wrapped.public.to_vec(), private };
-        // What cannot sign does not take the place of what can.
+        // A key that cannot sign must not replace one that can.
         kept.sign(line, storage_root_key, usize::MAX, b"steadfast").map_err(Tpm2Error::of_wrapped)?;
         Ok(kept)
     }
@@ -141,7 +141,7 @@ impl Kept {
             }
             Err(error) => return Err(Tpm2Error::Directory(error.to_string())),
         };
-        // What a crash or a hand has spoilt is as good as gone: a registration brings another key.
+        // A damaged file counts as missing: a registration brings a new key.
         Self::parse(&text).ok_or(Tpm2Error::NoKey)
     }
 
@@ -154,7 +154,7 @@ impl Kept {
         Some(Self { public: decoded()?, private: decoded()? })
     }
 
-    /// Keeps the key for a role, in place of the one before.
+    /// Stores the key for a role, replacing the previous one.
     pub(super) fn write(&self, directory: &Path, role: ServiceKind) -> Result<(), Tpm2Error> {
         let [public, private] = [&self.public, &self.private].map(|bytes| STANDARD.encode(bytes));
         let text = format!("{HEAD}\n{public}\n{private}\n");
@@ -173,8 +173,8 @@ fn in_sequence(line: &mut Line, sequence: u32, pieces: Chunks<'_, u8>) -> Result
     }
 }
 
-/// What a refusal to load a kept key means: it is spoilt, of another TPM, or of this one before it was cleared. Where the
-/// storage root key is not there to load it under, that is something else.
+/// Converts the refusal to load a stored key: the key is damaged, of another TPM, or of this one before it was cleared.
+/// A missing storage root key is a different error.
 pub(super) fn of_kept(error: Tpm2Error) -> Tpm2Error {
     let load = matches!(error, Tpm2Error::Refused { command, .. } if command == Command::Load.name());
     if load && !error.is(HANDLE) { Tpm2Error::NoKey } else { error }

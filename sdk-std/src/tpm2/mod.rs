@@ -22,10 +22,10 @@ use crate::tpm::{Tpm, TpmKeys, TpmWork};
 
 /// A TPM 2.0, for [`Builder::tpm`](crate::Builder::tpm).
 ///
-/// What the service wraps for it is unwrapped by the TPM (`TPM2_ActivateCredential`, `TPM2_Import`) and kept in files that
-/// this TPM alone can read, one for the registration and one for the hub; the keys themselves never leave it. Tokens are
-/// signed by it (`TPM2_HMAC`, in a sequence where the text is longer than one command holds). It is used for a moment at a
-/// time, about once an hour; nothing is held in between.
+/// The TPM unwraps the service's keys (`TPM2_ActivateCredential`, `TPM2_Import`), which are stored in files that only
+/// this TPM can read, one for the registration and one for the hub; the keys themselves never leave it. It signs tokens
+/// (`TPM2_HMAC`, in a sequence for a text longer than one command). It is opened for each use, about once an hour, and
+/// released in between.
 ///
 /// ```no_run
 /// use steadfast::{Device, Dps, Tpm2};
@@ -48,11 +48,11 @@ struct Inner {
     keys: TpmKeys,
     /// Bytes of text that one command holds.
     buffer: usize,
-    /// One piece of work at a time: a TPM without a resource manager has room for few keys.
+    /// One operation at a time: a TPM without a resource manager has room for few keys.
     turn: Mutex<()>,
 }
 
-/// Persistent handles of the keys that a TPM makes itself, RSA with 2,048 bits both.
+/// Persistent handles of the keys that a TPM creates itself, both RSA with 2,048 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "a TPM takes part with these two")]
 pub struct Tpm2Handles {
@@ -75,21 +75,22 @@ impl Default for Tpm2Handles {
 
 impl Tpm2 {
     /// Opens a TPM: a device of the kernel, best `/dev/tpmrm0`, which several programs share; or a Unix socket on which
-    /// swtpm listens. The device's keys are kept in `directory`, which has to be there.
+    /// swtpm listens. The device's keys are stored in `directory`, which must exist.
     ///
-    /// Where the TPM lacks its endorsement key or its storage root key, it makes them and keeps them from then on; that
-    /// may take a minute. Its hierarchies must have no passwords. The call blocks.
+    /// If the TPM lacks its endorsement key or storage root key, they are created and persisted; that may take a
+    /// minute. Its hierarchies must have no passwords. The call blocks.
     ///
     /// # Errors
-    /// [`Tpm2Error`] says what is wrong with the TPM or the directory.
+    /// [`Tpm2Error`] if the TPM or the directory is not usable.
     pub fn open(path: impl AsRef<Path>, directory: impl Into<PathBuf>) -> Result<Self, Tpm2Error> {
         Self::open_with(path, directory, Tpm2Handles::DEFAULT)
     }
 
-    /// Like [`open`](Self::open), with the two keys at other handles: where the usual ones hold keys of another kind.
+    /// Like [`open`](Self::open), with the two keys at other handles: for a TPM whose usual handles hold keys of
+    /// another kind.
     ///
     /// # Errors
-    /// [`Tpm2Error`] says what is wrong with the TPM or the directory.
+    /// [`Tpm2Error`] if the TPM or the directory is not usable.
     pub fn open_with(
         path: impl AsRef<Path>,
         directory: impl Into<PathBuf>,
@@ -113,7 +114,7 @@ impl Tpm2 {
         &self.0.keys.endorsement_key
     }
 
-    /// Does `work` where it may block.
+    /// Runs `work` on a thread where it may block.
     fn work<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner, &mut Line) -> Result<T, Tpm2Error> + Send + 'static,

@@ -1,4 +1,4 @@
-//! The two keys that a TPM makes from its own seeds: endorsement key and storage root key.
+//! The two keys that a TPM derives from its own seeds: endorsement key and storage root key.
 
 use super::error::{HANDLE, Tpm2Error};
 use super::transport::Line;
@@ -38,9 +38,9 @@ pub(super) fn aes(bits: u16, parameters: Parameters) -> Parameters {
 }
 
 impl Primary {
-    /// Returns what the key is made of: template L-1 of the TCG EK Credential Profile, so that it is the key that the
-    /// manufacturer certified, and what azure-iot-sdk-csharp makes a storage root key of (`SecurityProviderTpmHsm.cs`), RSA
-    /// with 2,048 bits both.
+    /// Returns the key's template: template L-1 of the TCG EK Credential Profile, so that it is the key that the
+    /// manufacturer certified, and azure-iot-sdk-csharp's template of a storage root key (`SecurityProviderTpmHsm.cs`),
+    /// both RSA with 2,048 bits.
     fn template(self) -> Parameters {
         // fixedTPM, fixedParent, sensitiveDataOrigin; then adminWithPolicy, or userWithAuth and noDA.
         let (attributes, policy) = match self {

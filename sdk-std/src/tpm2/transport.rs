@@ -1,5 +1,5 @@
-//! The way to a TPM: a device of the kernel, or a Unix socket of swtpm. One for each piece of work, so that what a piece
-//! leaves behind at the kernel's resource manager ends with it.
+//! Connections to a TPM: a kernel device, or a Unix socket of swtpm. One for each operation, so that the kernel's
+//! resource manager frees its objects with it.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 use super::error::Tpm2Error;
 use super::wire::{self, ANSWER_MAX, Command, HEADER, Parameters, Reader};
 
-/// How long a socket may be silent; longer while the TPM makes a key. A device has the limits of the kernel's driver.
+/// Timeout of a socket; longer while the TPM creates a key. A device has the kernel driver's timeouts.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PATIENCE_FOR_A_KEY: Duration = Duration::from_secs(90);
 
@@ -23,7 +23,7 @@ pub(super) enum Line {
     Socket(UnixStream),
 }
 
-/// A good answer: a handle, 0 where the command gives none, and parameters.
+/// A successful answer: a handle, 0 if the command returns none, and parameters.
 pub(super) struct Answer {
     pub(super) handle: u32,
     parameters: Zeroizing<Vec<u8>>,
@@ -48,7 +48,7 @@ impl Line {
         if kind.is_socket() {
             return UnixStream::connect(path).map(Self::Socket).map_err(failed);
         }
-        // Anything else would be opened or read for ever, or written to.
+        // Opening or reading another kind of file could block indefinitely, or write to it.
         if !kind.is_char_device() {
             return Err(Tpm2Error::Absent(path.into()));
         }
@@ -69,7 +69,7 @@ impl Line {
         }
     }
 
-    /// Has a command carried out.
+    /// Executes a command.
     pub(super) fn ask(
         &mut self,
         command: Command,
@@ -107,7 +107,7 @@ impl Line {
         Ok(Answer { handle, parameters: Zeroizing::new(reader.0.to_vec()) })
     }
 
-    /// Lets go of an object or a session that `work` was done with, whatever came of it.
+    /// Flushes the object or session that `work` used, whatever its result.
     pub(super) fn and_flush<T>(
         &mut self,
         handle: u32,

@@ -2,7 +2,7 @@
 
 use zeroize::Zeroizing;
 
-/// Longest answer that is read, in bytes: what Linux takes too (`TPM_BUFSIZE`).
+/// Longest answer that is read, in bytes, as in Linux (`TPM_BUFSIZE`).
 pub(super) const ANSWER_MAX: usize = 4096;
 
 /// Bytes of the header of an answer: tag, size, code.
@@ -51,13 +51,13 @@ impl Command {
         }
     }
 
-    /// Whether its answer begins with a handle.
+    /// Whether its answer starts with a handle.
     const fn gives_handle(self) -> bool {
         matches!(self, Self::CreatePrimary | Self::Load | Self::HmacStart | Self::StartAuthSession)
     }
 }
 
-/// Parameters, as they are written. What they hold may be a secret.
+/// Encoded parameters. They may contain a secret.
 #[derive(Default)]
 pub(super) struct Parameters(Zeroizing<Vec<u8>>);
 
@@ -133,7 +133,7 @@ pub(super) fn header(answer: &[u8]) -> Option<(usize, u32)> {
     Some((usize::try_from(u32::from_be_bytes(size)).ok()?, u32::from_be_bytes(code)))
 }
 
-/// Splits a good answer into its handle, where the command gives one, and its parameters.
+/// Splits a successful answer into its handle, if the command returns one, and its parameters.
 pub(super) fn split(command: Command, answer: &[u8]) -> Option<(u32, Reader<'_>)> {
     let tag = answer.first_chunk::<2>()?;
     let mut reader = Reader(answer.get(HEADER..)?);

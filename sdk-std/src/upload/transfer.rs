@@ -1,4 +1,4 @@
-//! Does what an upload asks for.
+//! Carries out the actions of an upload.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read};
@@ -25,23 +25,23 @@ use crate::{atomic_file, clock, tls, tokens};
 /// How long the disk has for a block.
 const READING: Duration = Duration::from_secs(60);
 
-/// An upload under way.
+/// An upload in progress.
 pub(super) struct Transfer {
     shared: Arc<Shared>,
     setup: Arc<Setup>,
     source: UploadSource,
-    /// What is read from.
+    /// The source.
     open: Option<Open>,
-    /// What was read last.
+    /// The block that was read last.
     block: Bytes,
-    /// What failed about the source.
+    /// The source's error.
     problem: Option<String>,
     upload: core_upload::Upload<Box<str>, Vec<u8>>,
     listener: Option<Listener>,
     ways: Ways,
 }
 
-/// What blocks come from.
+/// An open source.
 enum Open {
     File(File),
     BackoffSnapshot(Cursor<Bytes>),
@@ -50,7 +50,7 @@ enum Open {
 /// The connections.
 #[derive(Default)]
 struct Ways {
-    /// The storage, by the name in its grants.
+    /// The storage host, from its SAS URIs.
     storage: Option<(String, HttpConnection)>,
 }
 
@@ -63,7 +63,7 @@ impl Transfer {
         let mut entropy = [0; 16];
         let drawn = tls::provider().secure_random.fill(&mut entropy);
         drawn.map_err(|_| UploadError::GaveUp(String::from("the operating system gave no randomness")))?;
-        // Holds whatever fits an answer.
+        // Large enough for every answer.
         let memory = vec![0; ANSWER];
         let upload = core_upload::Upload::new(name, options, policy, Seed::new(entropy), memory, clock::now());
         Ok(Self {
@@ -79,13 +79,13 @@ impl Transfer {
         })
     }
 
-    /// Goes on until the upload is over.
+    /// Runs until the upload has ended.
     async fn run(&mut self) -> Result<Report, core_upload::UploadError> {
         let mut untold = 0;
         loop {
             if self.upload.untold() > untold {
                 untold = self.upload.untold();
-                tracing::warn!(device = %self.setup.name, "the hub was not told how an upload ended");
+                tracing::warn!(device = %self.setup.name, "the hub was not notified of the end of an upload");
             }
             match self.upload.poll_output() {
                 Output::Progress(progress) => {
@@ -95,7 +95,7 @@ impl Transfer {
                 }
                 Output::Wait(at) => {
                     let delay = at.since(clock::now());
-                    tracing::debug!(?delay, "an upload goes on later");
+                    tracing::debug!(?delay, "an upload retries later");
                     sleep(delay).await;
                     self.upload.handle_timeout(clock::now());
                 }
@@ -127,14 +127,14 @@ impl Transfer {
                 }
                 Output::Done(result) => return result,
                 other => {
-                    tracing::error!(?other, "an upload asks for something unknown");
+                    tracing::error!(?other, "an upload has an unknown action");
                     return Err(core_upload::UploadError::Answer);
                 }
             }
         }
     }
 
-    /// Says where the device is at home.
+    /// Returns the device's assigned hub.
     fn home(&mut self) {
         let inner = self.shared.lock();
         let home = core_upload::home(inner.link.link());
@@ -187,7 +187,7 @@ impl Transfer {
         Ok(self.block.len())
     }
 
-    /// Gives up all that only the application's own wait needs; returns whether the hub is still to be told.
+    /// Drops the source and the listener; returns whether the hub still needs the upload notification.
     fn abandon(&mut self) -> bool {
         self.listener = None;
         self.open = None;
@@ -261,7 +261,7 @@ impl Sink for Text {
     }
 }
 
-/// A transfer that, dropped before its end, has somebody else tell the hub.
+/// A transfer that, if dropped early, spawns a task to notify the hub.
 pub(super) struct Guard(Option<Box<Transfer>>);
 
 impl Guard {

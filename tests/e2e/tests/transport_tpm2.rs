@@ -183,7 +183,7 @@ async fn a_tpm_that_the_keys_were_not_wrapped_for_takes_none_and_the_device_says
     let scene = scene(&shown).await;
     let wrapped = wrapped_for(&shown, &Key::from_seed("a key")).await;
     let refused = own.activate(ServiceKind::Hub, wrapped).await.unwrap_err().to_string();
-    assert!(refused.contains("the TPM does not take the key (TPM2_ActivateCredential: 0x"), "{refused}");
+    assert!(refused.contains("the TPM rejects the key (TPM2_ActivateCredential: 0x"), "{refused}");
     let actor = Actor::start(&scene, DEVICE, member(&scene, Pipe::Bytes, Impostor { shown, own }), 10);
     let told = |status: &Status| status.last_failure == Some(Failure::Local(LocalFailure::Signing));
     actor.status("told", told).await;

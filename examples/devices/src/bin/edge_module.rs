@@ -1,5 +1,5 @@
-//! A module of IoT Edge: its environment says who it is, the Edge device signs for it, and what comes to its input
-//! `raw` leaves by its output `alarms` when it is too warm.
+//! An IoT Edge module: its identity comes from the environment, the Edge device signs its tokens, and readings on its
+//! input `raw` that are too warm go to its output `alarms`.
 //!
 //! `cargo run --release -p examples --bin edge-module`
 

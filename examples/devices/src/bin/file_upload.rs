@@ -1,4 +1,4 @@
-//! Uploads a file to the storage account of the device's hub, block by block, through failures on the way.
+//! Uploads a file to the storage account of the device's hub, block by block, with retries after failures.
 //!
 //! `cargo run --release -p examples --bin file-upload`
 
@@ -26,7 +26,7 @@ async fn main() -> Outcome {
 }
 
 async fn upload(device: &Device, content: Vec<u8>) -> Outcome {
-    // `UploadSource::file` takes it from disk; one block at a time is in memory.
+    // `UploadSource::file` reads it from disk; one block at a time is in memory.
     let report = device
         .upload(NAME, UploadSource::bytes(content))
         .block_size(100_000)

@@ -1,4 +1,5 @@
-//! A device behind an IoT Edge gateway: it dials the gateway, trusts the gateway's roots, and belongs to its hub.
+//! A device behind an IoT Edge gateway: it connects to the gateway, trusts the gateway's roots, and authenticates to
+//! its hub.
 //!
 //! `cargo run --release -p examples --bin gateway-leaf`
 
@@ -13,7 +14,7 @@ async fn main() -> Outcome {
     let (place, roots) = Place::behind_gateway().await?;
     let (device, driver) = place
         .builder() // the connection string's `GatewayHostName`, or `Builder::gateway`
-        // The gateway's certificate leads to roots of its own, in a file that is read anew at each attempt.
+        // The gateway's certificate chains to its own roots, in a file that is read again at each attempt.
         .tls(Tls::system().and_file(roots))
         .build()?;
     narrate(&device);

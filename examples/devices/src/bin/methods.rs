@@ -1,4 +1,4 @@
-//! Answers direct methods: each has a handler, JSON in and JSON out; what has none is answered with 404.
+//! Answers direct methods: each has a handler, JSON in and JSON out; unknown methods get 404.
 //!
 //! `cargo run --release -p examples --bin methods`
 
@@ -20,7 +20,7 @@ async fn main() -> Outcome {
     let interval = Arc::new(AtomicU64::new(500));
     let methods = methods(&interval);
     let serve = async {
-        // Until the driver ends. Several calls at a time; a handler may await as long as it likes, 30 s by default.
+        // Runs until the driver ends. Handlers run concurrently, each with a timeout of 30 s by default.
         methods.serve(&device).await;
         Ok(())
     };

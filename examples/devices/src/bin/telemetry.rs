@@ -1,4 +1,4 @@
-//! Sends readings as JSON, with an alarm that overtakes them and live values that are of no use later.
+//! Sends readings as JSON, urgent alarms that overtake them, and live values that expire quickly.
 //!
 //! `cargo run --release -p examples --bin telemetry`
 
@@ -13,14 +13,14 @@ async fn main() -> Outcome {
     let place = Place::with_key().await?;
     let (device, driver) = place
         .builder() // `Device::builder().connection_string(&text)` in a program of your own
-        .stamp_creation_time(true) // a reading that waits out an outage keeps the time it was made
+        .stamp_creation_time(true) // a reading that waits through an outage keeps its time
         .build()?;
     narrate(&device);
     let driver = tokio::spawn(driver);
 
     let told = place.run(measure(&device), local::telemetry).await;
 
-    // Sends what is still queued, if it can be within ten seconds, and leaves in order.
+    // Sends queued messages for at most ten seconds, and disconnects.
     let books = device.stop(Duration::from_secs(10)).await;
     driver.await?;
     told?;
@@ -44,15 +44,15 @@ fn message(seq: u32) -> Outcome<(&'static str, Telemetry)> {
     // `json_of` sets content type and encoding too, so that routes of the hub can look into the body.
     let reading = Telemetry::json_of(&json!({ "celsius": 20 + seq % 5 }))?.property("seq", &seq.to_string())?;
     Ok(match seq % 10 {
-        // For somebody who watches: half a second later nobody wants it any more.
+        // A live value: obsolete after half a second.
         3 | 6 => ("live", reading.property("kind", "live")?.expires_after(Duration::from_millis(500))),
-        // Goes before everything that waits, also after an outage.
+        // Sent before all queued messages, also after an outage.
         9 => ("alarm", reading.property("kind", "alarm")?.urgent()),
         _ => ("reading", reading.property("kind", "reading")?),
     })
 }
 
-/// Learns what became of a message. Programs that need not know drop the receipt.
+/// Awaits the outcome of a message. Programs that do not need it drop the receipt.
 async fn follow(kind: &str, seq: u32, receipt: Receipt) {
     match receipt.delivered().await {
         Ok(()) if kind == "alarm" => say("device", format_args!("alarm {seq} is with the hub")),

@@ -50,7 +50,7 @@ fn with<T>(thermostat: &Mutex<Thermostat>, act: impl FnOnce(&mut Thermostat) -> 
     act(&mut thermostat.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Heats or cools, measures, and reports each new maximum, whether the link is up or not: what waits is merged.
+/// Heats or cools, measures, and reports each new maximum, whether the link is up or not: queued reports are merged.
 async fn heat(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
     drop(device.twin().report(&json!({ "serialNumber": "T-1000" }).to_string())?);
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -65,17 +65,17 @@ async fn heat(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
         });
         drop(device.send(&Telemetry::json_of(&json!({ "temperature": celsius }))?).await?);
         if record {
-            // The claim returned would tell when the hub has it.
+            // The returned future completes when the hub has it.
             drop(device.twin().report(&json!({ "maxTempSinceLastReboot": celsius }).to_string())?);
         }
     }
 }
 
-/// Takes wishes for `targetTemperature`, and acknowledges each with value, status, version and a word.
+/// Applies the desired `targetTemperature`, and acknowledges each with value, status, version and description.
 async fn obey(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
     let mut changes = device.twin().desired();
     while let Some(change) = changes.next().await {
-        // After a connection that missed changes it is all of them; no version comes twice.
+        // After missed patches it is the whole set; no version is delivered twice.
         let (version, document) = match &change {
             Desired::Full(twin) => (twin.desired_version, &twin.desired),
             Desired::Patch { version, patch } => (*version, patch),
@@ -97,7 +97,7 @@ async fn obey(device: &Device, thermostat: &Mutex<Thermostat>) -> Outcome {
                 say("device", format_args!("refuses {wish} of version {version}"));
                 json!({ "value": kept, "ac": pnp::REJECTED, "av": version, "ad": "5 to 35 degrees" })
             }
-            // Nobody has wished for anything: the value it begins with, with the version 0.
+            // No desired value yet: the initial value, with version 0.
             _ if matches!(change, Desired::Full(_)) => {
                 let own = with(thermostat, |state| state.target);
                 json!({ "value": own, "ac": pnp::INITIAL, "av": 0, "ad": "initial value" })

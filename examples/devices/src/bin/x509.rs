@@ -1,4 +1,4 @@
-//! Proves the device with an X.509 certificate in PEM files, which can be replaced while it runs.
+//! Authenticates with an X.509 certificate in PEM files, which can be replaced while the device runs.
 //!
 //! `cargo run --release -p examples --bin x509`
 
@@ -11,7 +11,7 @@ use steadfast::{ClientCertificate, Device, Telemetry};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
     let (place, files) = Place::with_certificate().await?;
-    // Read anew at each attempt to connect: whoever renews the certificate replaces the files, each by a rename.
+    // The files are read again at each connection attempt: to renew the certificate, replace each by a rename.
     let certificate = ClientCertificate::from_files(&files.chain, &files.key);
     let (device, driver) = place.builder().client_certificate(certificate).build()?;
     narrate(&device);

@@ -11,7 +11,7 @@ use crate::{Outcome, say};
 /// Plays the Edge device for a module that was started before it.
 ///
 /// # Errors
-/// When an alarm does not arrive, or the module dials something else than the gateway.
+/// If an alarm does not arrive, or the module connects to something other than the gateway.
 pub async fn edge_module(local: &Local) -> Outcome {
     say("edge", "boots; the module was faster");
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -27,7 +27,7 @@ pub async fn edge_module(local: &Local) -> Outcome {
     for connection in local.emulator.ledger().connections_of(MODULE) {
         let dialled = connection.server_name.as_deref();
         let user_name = connection.user_name.as_deref().unwrap_or_default();
-        ensure(dialled == Some(GATEWAY), format!("the module dialled {dialled:?}"))?;
+        ensure(dialled == Some(GATEWAY), format!("the module connected to {dialled:?}"))?;
         ensure(user_name.starts_with(&format!("{HUB}/{MODULE}/")), format!("the user name is {user_name:?}"))?;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Plays the gateway: a name of its own, and the hub's devices behind it.
+//! Simulates the gateway: its own name, with the hub's devices behind it.
 
 use super::{DEVICE, GATEWAY, HUB, Local, ensure};
 use crate::{Outcome, say};
@@ -6,7 +6,7 @@ use crate::{Outcome, say};
 /// Plays the gateway and the hub for a device behind it.
 ///
 /// # Errors
-/// When the device dials something else than the gateway, or names something else than its hub.
+/// If the device connects to something other than the gateway, or names something other than its hub.
 pub async fn gateway_leaf(local: &Local) -> Outcome {
     local.more_messages(5).await?;
     local.cut().await?;
@@ -14,9 +14,9 @@ pub async fn gateway_leaf(local: &Local) -> Outcome {
     for connection in local.emulator.ledger().connections_of(DEVICE) {
         let dialled = connection.server_name.as_deref();
         let user_name = connection.user_name.as_deref().unwrap_or_default();
-        ensure(dialled == Some(GATEWAY), format!("the device dialled {dialled:?}"))?;
+        ensure(dialled == Some(GATEWAY), format!("the device connected to {dialled:?}"))?;
         ensure(user_name.starts_with(&format!("{HUB}/{DEVICE}/")), format!("the user name is {user_name:?}"))?;
     }
-    say("cloud", format_args!("the device dialled {GATEWAY} each time, and said it belongs to {HUB}"));
+    say("cloud", format_args!("the device connected to {GATEWAY} each time, and named its hub {HUB}"));
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{Outcome, say};
 /// Plays the cloud for a device with the methods `getStatus` and `setInterval`.
 ///
 /// # Errors
-/// When an answer is wrong or does not come.
+/// If an answer is wrong or missing.
 pub async fn methods(local: &Local) -> Outcome {
     local.more_messages(2).await?;
     ensure(call(local, "getStatus", json!(null)).await?.0 == 200, "getStatus failed")?;
@@ -23,7 +23,7 @@ pub async fn methods(local: &Local) -> Outcome {
 }
 
 async fn call(local: &Local, method: &str, body: Value) -> Outcome<(i64, Value)> {
-    // The hub holds a call for a device that is just coming back.
+    // The hub holds a call for a device that is reconnecting.
     let answer = local.device().invoke_within(method, &body, PATIENCE, PATIENCE).await?;
     let told = if answer.payload.is_empty() { Value::Null } else { serde_json::from_slice(&answer.payload)? };
     say("cloud", format_args!("calls {method} with {body} and hears {} {told}", answer.status));

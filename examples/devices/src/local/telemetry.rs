@@ -1,4 +1,4 @@
-//! Takes the hub away for a while, and looks at what arrives in which order.
+//! Stops the hub for a while, and checks the order in which messages arrive.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::{Outcome, say};
 /// Plays the cloud for a device that numbers its messages in `seq` and names their `kind`.
 ///
 /// # Errors
-/// When an alarm did not overtake the backlog, a message lost its properties, or something else does not come about.
+/// If an alarm did not overtake the backlog, a message lost its properties, or an expected result is missing.
 pub async fn telemetry(local: &Local) -> Outcome {
     local.more_messages(5).await?;
-    say("cloud", "takes the hub away for 3 seconds");
+    say("cloud", "stops the hub for 3 seconds");
     local.hub().down()?;
     let before = local.emulator.ledger().messages(DEVICE).iter().filter_map(seq).max().unwrap_or(0);
     tokio::time::sleep(Duration::from_secs(3)).await;
     local.hub().up()?;
     say("cloud", "the hub is back");
-    // All but alarms arrive in their order: when a newer one than the alarm is there, so is all that waited.
+    // All messages but alarms arrive in order: once a newer one than the alarm has arrived, so has the whole backlog.
     let backlog_is_in = |messages: &[Receipt]| {
         let newest = messages.iter().filter(|message| !is_alarm(message)).filter_map(seq).max();
         overtaken(messages, before).is_some_and(|(alarm, _)| newest > Some(alarm))
@@ -37,7 +37,7 @@ pub async fn telemetry(local: &Local) -> Outcome {
     let arrived: HashSet<u64> = messages.iter().filter_map(seq).collect();
     let outdated = (before..alarm).filter(|seq| !arrived.contains(seq)).count();
     say("cloud", format_args!("{outdated} live values were outdated when the hub was back, and did not come"));
-    ensure(outdated > 0, "no message expired in an outage that was longer than its life")
+    ensure(outdated > 0, "no message expired in an outage that was longer than its expiry")
 }
 
 fn seq(message: &Receipt) -> Option<u64> {
@@ -48,7 +48,8 @@ fn is_alarm(message: &Receipt) -> bool {
     message.property("kind") == Some("alarm")
 }
 
-/// Finds the alarm after `before` that overtook most; returns its number and how many older messages came after it.
+/// Finds the alarm after `before` that overtook most messages; returns its number and how many older messages arrived
+/// after it.
 fn overtaken(messages: &[Receipt], before: u64) -> Option<(u64, usize)> {
     let mut seen = HashSet::new();
     let first: Vec<_> = messages

@@ -1,4 +1,4 @@
-//! Wishes for temperatures, some of them while the device is away, and looks at what it reports.
+//! Sets desired temperatures, some of them while the device is offline, and checks the reported ones.
 
 use std::time::Duration;
 
@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::{DEVICE, Local, PATIENCE, ensure};
 use crate::{Outcome, say};
 
-/// Plays the cloud for the Plug and Play thermostat; `applied` tells the versions of the wishes it has applied.
+/// Simulates the cloud for the Plug and Play thermostat; `applied` receives the versions that it has applied.
 ///
 /// # Errors
-/// When a wish is not acknowledged, is applied twice, or something else does not come about.
+/// If a desired value is not acknowledged or is applied twice, or an expected result is missing.
 pub async fn twin_thermostat(local: &Local, applied: impl Fn() -> Vec<u64>) -> Outcome {
     let device = local.device();
     local.until("the device reports who it is", |_| reported(local, "serialNumber").is_string()).await?;
@@ -18,19 +18,21 @@ pub async fn twin_thermostat(local: &Local, applied: impl Fn() -> Vec<u64>) -> O
     say("cloud", format_args!("the device says it is a {}", model.as_deref().unwrap_or("?")));
     let registrations = local.emulator.dps().registrations();
     let announced = registrations.first().and_then(|registration| registration.payload.as_ref()?["modelId"].as_str());
-    ensure(announced.is_some() && announced == model.as_deref(), "DPS and the hub were not told the same model")?;
+    ensure(announced.is_some() && announced == model.as_deref(), "DPS and the hub did not receive the same model id")?;
 
     wish(local, &json!({"targetTemperature": 23.0}), 23.0, 200).await?;
     wish(local, &json!({"targetTemperature": 500.0}), 23.0, 400).await?;
 
-    say("cloud", "takes the hub away for 2 seconds, and wishes for 40 and then for 26 meanwhile");
+    say("cloud", "stops the hub for 2 seconds, and sets 40 and then 26 meanwhile");
     let before = device.twin()?["reported"]["$version"].as_u64().unwrap_or(0);
     local.hub().down()?;
     device.set_desired(&json!({"targetTemperature": 40.0}))?;
     let last = device.set_desired(&json!({"targetTemperature": 26.0}))?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     local.hub().up()?;
-    local.until("the wish is acknowledged", |_| reported(local, "targetTemperature")["av"] == json!(last)).await?;
+    local
+        .until("the desired value is acknowledged", |_| reported(local, "targetTemperature")["av"] == json!(last))
+        .await?;
     let answer = reported(local, "targetTemperature");
     ensure(answer["value"] == json!(26.0) && answer["ac"] == json!(200), format!("the acknowledgement is {answer}"))?;
     local.until("it is warm", |_| reported(local, "maxTempSinceLastReboot").as_f64() >= Some(26.0)).await?;
@@ -49,11 +51,13 @@ pub async fn twin_thermostat(local: &Local, applied: impl Fn() -> Vec<u64>) -> O
     ensure(!telemetry.is_empty(), "no telemetry came")
 }
 
-/// Wishes, and waits for the acknowledgement of this very version.
+/// Sets a desired value, and waits for the acknowledgement of its version.
 async fn wish(local: &Local, patch: &Value, value: f64, status: u16) -> Outcome {
     let version = local.device().set_desired(patch)?;
     say("cloud", format_args!("wishes {patch}, version {version}"));
-    local.until("the wish is acknowledged", |_| reported(local, "targetTemperature")["av"] == json!(version)).await?;
+    local
+        .until("the desired value is acknowledged", |_| reported(local, "targetTemperature")["av"] == json!(version))
+        .await?;
     let answer = reported(local, "targetTemperature");
     say("cloud", format_args!("hears {answer}"));
     ensure(answer["value"] == json!(value) && answer["ac"] == json!(status), "that is the wrong answer")

@@ -8,7 +8,7 @@ use crate::{Outcome, say};
 /// Plays the cloud for a device with a certificate in files.
 ///
 /// # Errors
-/// When the device does not come back with the new certificate.
+/// If the device does not reconnect with the new certificate.
 pub async fn x509(local: &Local) -> Outcome {
     local.more_messages(5).await?;
     let new = local.new_certificate()?;
@@ -16,7 +16,7 @@ pub async fn x509(local: &Local) -> Outcome {
     let before = local.emulator.ledger().connections_of(DEVICE).len();
     // Closes the connection, which was opened with the old one.
     local.device().set_auth(DeviceAuth::Thumbprint { primary: new.thumbprint.clone(), secondary: None })?;
-    say("cloud", "takes only the new certificate from here on");
+    say("cloud", "accepts only the new certificate from here on");
     local.more_messages(10).await?;
     ensure(local.emulator.ledger().connections_of(DEVICE).len() > before, "the device never came back")?;
     say("cloud", format_args!("the device is back with certificate {}...", &new.thumbprint[..16]));
