@@ -17,7 +17,7 @@ use crate::text::Text;
 
 /// The profile that [`Config::service`] names, for programs that choose when they run: one engine for all of them.
 ///
-/// Firmware whose service is known when it is built takes that one, and links no other.
+/// Firmware whose service is known at build time should use that profile, and links no other.
 #[derive(Clone, Debug)]
 #[expect(clippy::exhaustive_enums, reason = "there is one for each service")]
 #[expect(clippy::large_enum_variant, reason = "a program has one, and there is no allocator")]
@@ -30,7 +30,7 @@ pub enum AnyProfile<S, B = [u8; 256]> {
     Broker(Broker<S, B>),
 }
 
-/// Asks whichever profile it is.
+/// Forwards to the chosen profile.
 macro_rules! which {
     ($any:expr, $profile:ident => $call:expr) => {
         match $any {
@@ -42,7 +42,7 @@ macro_rules! which {
 }
 
 impl<S: Settings, B> AnyProfile<S, B> {
-    /// Makes the profile, with memory for the filters of a broker.
+    /// Makes the profile, with memory for a broker's filters.
     pub fn new(settings: S, memory: B) -> Self {
         match settings.config().service {
             Service::Hub { .. } => Self::IotHub(IotHub::new(settings)),

@@ -37,8 +37,8 @@ impl Config<&'static str> {
     /// ```
     ///
     /// # Panics
-    /// When the configuration cannot work, with what is wrong: in a `const` or a `static` that is an error of the compiler.
-    /// When the program runs, use [`crate::Link::new`] alone, which returns an error.
+    /// If the configuration is invalid, with the error as text: in a `const` or a `static` that is a compile error. At
+    /// run time use only [`crate::Link::new`], which returns an error.
     #[must_use]
     #[expect(clippy::panic, reason = "it fails the build")]
     pub const fn checked(self) -> Checked {

@@ -1,4 +1,4 @@
-//! What a link is told once: who the device is, where it belongs, and how patient it is.
+//! The configuration of a link: service, credential, timeouts and limits.
 
 mod check;
 mod settings;
@@ -11,7 +11,7 @@ use crate::link::{Reprovisioning, SessionConfig};
 pub use self::check::ConfigError;
 pub use self::settings::{Settings, WithPolicy};
 
-/// Where a device belongs.
+/// The service of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Service<T> {
@@ -31,7 +31,7 @@ pub enum Service<T> {
         /// The registration id.
         registration_id: T,
     },
-    /// A broker that speaks plain MQTT 3.1.1: messages go to [`crate::Destination::Topic`]s.
+    /// A plain MQTT 3.1.1 broker: messages go to [`crate::Destination::Topic`]s.
     Broker {
         /// The broker's host name.
         host: T,
@@ -40,26 +40,26 @@ pub enum Service<T> {
     },
 }
 
-/// How the device proves who it is.
+/// The device's credential.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credential<T> {
-    /// A symmetric key, held by the frontend, which signs when asked ([`crate::Action::Sign`]) or has somebody else make
-    /// the whole token ([`crate::Input::Token`]).
+    /// A symmetric key, held by the frontend, which signs on request ([`crate::Action::Sign`]) or supplies a ready-made
+    /// token ([`crate::Input::Token`]).
     SharedKey,
-    /// A client certificate, held by the frontend, which shows it in the TLS handshake.
+    /// A client certificate, held by the frontend, which presents it in the TLS handshake.
     Certificate,
-    /// A shared access signature made elsewhere, as a connection string can carry one. The link cannot renew it: once it
-    /// has expired the hub refuses the device.
+    /// A ready-made shared access signature, such as from a connection string. The link cannot renew it: once it has
+    /// expired, the hub refuses the device.
     Token(T),
     /// A user name and a password for a broker.
     Password {
         /// The user name.
         user_name: T,
-        /// The password; never shown.
+        /// The password; never printed.
         password: T,
     },
-    /// Nothing, for a broker that asks for nothing.
+    /// None, for a broker that requires none.
     Anonymous,
 }
 
@@ -86,7 +86,7 @@ impl Subscriptions {
     pub const CLOUD_TO_DEVICE: Self = Self(1);
     /// Direct methods.
     pub const METHODS: Self = Self(1 << 1);
-    /// Answers to twin requests.
+    /// Responses to twin requests.
     pub const TWIN_RESPONSES: Self = Self(1 << 2);
     /// Changes of desired properties.
     pub const TWIN_DESIRED: Self = Self(1 << 3);
@@ -138,9 +138,9 @@ impl core::ops::BitOrAssign for Subscriptions {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Config<T> {
-    /// Where the device belongs.
+    /// The device's service.
     pub service: Service<T>,
-    /// How it proves who it is.
+    /// The device's credential.
     pub credential: Credential<T>,
     /// TCP port of the services, but for registrations over HTTPS. Default 8883.
     pub port: u16,
@@ -151,7 +151,7 @@ pub struct Config<T> {
     pub module_id: Option<T>,
     /// The Plug and Play model id (DTMI), given to the hub and to the Device Provisioning Service.
     pub model_id: Option<T>,
-    /// The product information shown to the service. Default `steadfast/` and the version.
+    /// The product information sent to the service. Default `steadfast/` and the version.
     pub product_info: Option<T>,
     /// A JSON object for a custom allocation webhook, sent with each registration.
     pub provisioning_payload: Option<T>,
@@ -159,26 +159,25 @@ pub struct Config<T> {
     /// 443 instead of MQTT. Default false. It needs a frontend with [`Settings::HTTPS`]: `steadfast` can, `steadfast-esp32`
     /// cannot.
     pub https_registration: bool,
-    /// Domain that assigned hubs must be in, such as `example.com`, or the one host name there is. Default: the domains of
-    /// Azure ([`crate::azure::names::check_assigned_hub`]) where the Device Provisioning Service is Azure's, else any, but not
-    /// `localhost`, a name of one label or the service itself.
+    /// Domain of accepted hubs, such as `example.com`, or the only accepted host name. Default: the domains of Azure
+    /// ([`crate::azure::names::check_assigned_hub`]) if the Device Provisioning Service is Azure's, else any name
+    /// except `localhost`, names of one label and the service itself.
     pub hub_suffix: Option<T>,
-    /// The subscriptions to hold whenever the link is up. Default none.
+    /// The subscriptions that the link keeps while it is up. Default none.
     pub subscriptions: Subscriptions,
-    /// Lifetime of the tokens the link asks signatures for, 5 min to 24 h. Default 1 h.
+    /// Lifetime of the link's tokens, 5 min to 24 h. Default 1 h.
     pub token_lifetime: Duration,
-    /// Whether telemetry that brings no creation time gets that of its acceptance (`$.ctime`), when the wall clock is set
+    /// Whether telemetry without a creation time gets the time of its acceptance (`$.ctime`), if the wall clock is set
     /// by then. Default false.
     pub stamp_creation_time: bool,
-    /// What holds whatever the service is: timeouts, limits, back-off.
+    /// Settings common to all services: timeouts, limits, back-off.
     pub session: SessionConfig,
-    /// When to ask the Device Provisioning Service again.
+    /// When to register with the Device Provisioning Service again.
     pub reprovisioning: Reprovisioning,
 }
 
 impl<T> Config<T> {
-    /// Makes the configuration of a device that belongs to `service` and proves itself with `credential`, with every
-    /// default.
+    /// Makes a device's configuration from its service and credential, with defaults for everything else.
     pub const fn new(service: Service<T>, credential: Credential<T>) -> Self {
         Self {
             service,

@@ -1,4 +1,4 @@
-//! Every cause a link can fail for, and what each of them asks for.
+//! Every cause of failure of a link, and the next step for each.
 
 mod judgement;
 
@@ -17,28 +17,29 @@ pub enum Failure {
     ConnectionRefused,
     /// No TCP connection came about in time.
     ConnectTimeout,
-    /// The network gave another error, such as no route, before TLS was up or after.
+    /// The network reported another error, such as no route, before or after TLS was up.
     Network,
     /// TLS was not completed in time.
     TlsTimeout,
     /// TLS failed.
     Tls(TlsFailure),
-    /// The service was silent after CONNECT: a loaded IoT Hub holds CONNECT in its throttle queue.
+    /// The service did not answer CONNECT in time: a loaded IoT Hub holds CONNECT in its throttle queue.
     ConnackTimeout,
-    /// The service did not upgrade to WebSockets, which come before CONNECT where they are used (RFC 6455, section 4.2.2).
+    /// The service refused the upgrade to WebSockets, which precedes CONNECT if they are used (RFC 6455, section
+    /// 4.2.2).
     UpgradeRefused {
-        /// HTTP status of its answer; 0 when that was not HTTP, 101 when it did not keep to the terms of the upgrade.
+        /// HTTP status of its answer; 0 if that was not HTTP, 101 if it violated the upgrade's requirements.
         status: u16,
         /// The answer's retry-after in seconds.
         retry_after_secs: Option<u32>,
     },
     /// The connection was closed without an MQTT reason, after TLS was up.
     Lost,
-    /// The connection was reset after TLS was up: by the service, or by something on the way such as a firewall.
+    /// The connection was reset after TLS was up: by the service, or by something in between such as a firewall.
     Reset,
     /// The service broke the rules of WebSockets (RFC 6455).
     BadFrame,
-    /// Nothing came within 1.5 times the keep-alive interval.
+    /// Nothing was received within 1.5 times the keep-alive interval.
     KeepAliveTimeout,
     /// The service answers pings but has not acknowledged a publish for the acknowledgement time.
     PubackTimeout,
@@ -52,13 +53,13 @@ pub enum Failure {
     SubscribeRefused,
     /// The service sent bytes that are not MQTT 3.1.1.
     Malformed(DecodeError),
-    /// The service sent a packet that its place in the conversation forbids.
+    /// The service sent a packet that the protocol does not allow at this point.
     UnexpectedPacket,
-    /// The service kept a session although a clean one was asked for (MQTT 3.1.1 \[MQTT-3.2.2-1\]).
+    /// The service kept a session although a clean one was requested (MQTT 3.1.1 \[MQTT-3.2.2-1\]).
     UnexpectedSession,
     /// The Device Provisioning Service did not assign a hub.
     Provisioning(ProvisioningFailure),
-    /// Something on the device itself.
+    /// A failure on the device itself.
     Local(LocalFailure),
 }
 
@@ -76,9 +77,9 @@ pub enum TlsFailure {
     UnknownIssuer,
     /// The certificate is revoked.
     Revoked,
-    /// The certificate may not serve for this purpose, or its signature is of a kind that is not taken.
+    /// The certificate is not valid for this purpose, or its signature algorithm is not supported.
     BadCertificate,
-    /// A signature of the certificate, or one made with its key, does not hold: the key is weak, such as RSA below 2,048
+    /// A signature of the certificate, or one made with its key, is not valid: the key is weak, such as RSA below 2,048
     /// bits, or a trusted root has the issuer's name and another key.
     BadSignature,
     /// The service refused the device's certificate.
@@ -89,7 +90,7 @@ pub enum TlsFailure {
     Handshake,
     /// The service ended TLS with this alert (RFC 8446, section 6), in the handshake or after it.
     Alert(u8),
-    /// What came is not TLS, or was changed on the way.
+    /// The data is not TLS, or was modified in transit.
     Garbled,
 }
 
@@ -97,7 +98,7 @@ pub enum TlsFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProvisioningFailure {
-    /// Throttled (429) or failing (5xx), with the seconds the service asked to wait.
+    /// Throttled (429) or failing (5xx), with the service's retry-after in seconds.
     Unavailable {
         /// HTTP-like status of the answer.
         status: u16,
@@ -108,31 +109,31 @@ pub enum ProvisioningFailure {
     Refused {
         /// HTTP-like status of the answer.
         status: u16,
-        /// The service's error code, 0 when there was none.
+        /// The service's error code, 0 if there was none.
         code: u32,
     },
     /// The registration failed with this error code, such as 400207.
     Failed {
-        /// The service's error code, 0 when there was none.
+        /// The service's error code, 0 if there was none.
         code: u32,
     },
     /// The enrollment is disabled.
     Disabled,
-    /// The assignment names a connection profile this version does not speak.
+    /// The assignment names a connection profile that this version does not support.
     UnsupportedProfile,
     /// The assigned hub's name is not an acceptable host name, or not within the allowed suffixes.
     BadHubName,
     /// The assigned device id cannot be used in a topic or is too long.
     BadDeviceId,
-    /// The answer cannot be understood.
+    /// The answer cannot be parsed.
     BadAnswer,
     /// No answer to a request in time.
     NoAnswer,
-    /// The service kept on assigning beyond the overall time.
+    /// The assignment exceeded the registration's time limit.
     TooSlow,
 }
 
-/// What failed on the device itself.
+/// Failures on the device itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LocalFailure {
@@ -142,8 +143,8 @@ pub enum LocalFailure {
     Signing,
     /// The key holder did not answer in time.
     SigningTimeout,
-    /// The key holder has no key of this device for the hub, such as a TPM that was cleared or whose kept keys are gone.
-    /// A registration brings another one.
+    /// The key holder has no key of this device for the hub, such as a TPM that was cleared or lost its stored keys. A
+    /// registration supplies a new one.
     NoKey,
     /// The credential cannot be read, such as a missing or unreadable certificate file.
     Credential,
@@ -151,23 +152,23 @@ pub enum LocalFailure {
     Resources,
     /// A packet did not fit the frontend's buffer.
     Buffer,
-    /// The HTTP proxy on the way out was not reached.
+    /// The HTTP proxy was not reached.
     ProxyUnreachable,
-    /// The HTTP proxy did not answer, or broke off.
+    /// The HTTP proxy did not answer, or closed the connection.
     ProxySilent,
-    /// The HTTP proxy asks for a user and a password, or for others (407).
+    /// The HTTP proxy requires a user and a password, or others (407).
     ProxyAuthentication,
-    /// The HTTP proxy does not let the device through: HTTP status of its answer, 0 when that was not HTTP.
+    /// The HTTP proxy refused the tunnel: HTTP status of its answer, 0 if that was not HTTP.
     ProxyRefused(u16),
     /// IoT Edge's workload API, which signs for a module and names the roots to trust, was not reached: it is not up yet,
     /// or it cut every request off.
     WorkloadUnreachable,
-    /// IoT Edge's workload API refused: HTTP status of its answer, 0 when that could not be understood. 403 says that the
+    /// IoT Edge's workload API refused: HTTP status of its answer, 0 if that could not be parsed. 403 means that the
     /// socket belongs to another module.
     WorkloadRefused(u16),
 }
 
-/// What to do about a [`Failure`].
+/// The next step after a [`Failure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Disposition {
@@ -175,12 +176,12 @@ pub enum Disposition {
     Retry,
     /// Try the same service again, not before this time and never unjittered.
     RetryAfter(Duration),
-    /// Check the clock and take a fresh token or certificate; a second refusal asks for [`Disposition::Reprovision`].
+    /// Check the clock and use a new token or certificate; after a second refusal, [`Disposition::Reprovision`].
     RefreshCredential,
     /// Ask the Device Provisioning Service for the hub.
     Reprovision,
-    /// Try the same service again at the slowest pace, and ask the Device Provisioning Service: trying cannot help until
-    /// the service, or the application, changes.
+    /// Try the same service again with the longest delay, and ask the Device Provisioning Service: retries cannot
+    /// succeed until the service or the application changes.
     RetryRarely,
 }
 
@@ -190,22 +191,22 @@ pub enum Disposition {
 pub enum FailureClass {
     /// The service was not reached.
     Unreachable,
-    /// The service was reached and could not take the device.
+    /// The service was reached but is overloaded.
     Overload,
-    /// The service was reached and did not want the device.
+    /// The service was reached and refused the device.
     Refused,
-    /// The service was reached and did not speak the protocol.
+    /// The service was reached but violated the protocol.
     Protocol,
     /// The device could not try.
     Local,
 }
 
 impl Failure {
-    /// Returns what to do about the failure.
+    /// Returns the next step after the failure.
     ///
     /// IoT Hub answers every CONNECT it refuses with return code 5: a bad key, an expired token, an unknown or disabled
-    /// device and a device that lives on another hub look the same. Hence the order of steps: a fresh token first, then the
-    /// Device Provisioning Service (azure-iot-sdk-c `doc/connection_and_messaging_reliability.md`; azure-docs
+    /// device and a device of another hub look the same. Hence the order of steps: a new token first, then the Device
+    /// Provisioning Service (azure-iot-sdk-c `doc/connection_and_messaging_reliability.md`; azure-docs
     /// `iot/concepts-manage-device-reconnections.md`).
     #[must_use]
     pub const fn disposition(self) -> Disposition {
@@ -227,8 +228,8 @@ impl Failure {
         told || self.disposition() == Disposition::RefreshCredential
     }
 
-    /// Returns whether the connection ended without a word, closed or reset, which is all that a hub does when it has too
-    /// much to do, another device has the identity, or it restarts.
+    /// Returns whether the connection was closed or reset without a reason. That is all that a hub does when it is
+    /// overloaded, restarts, or another device uses the same identity.
     #[must_use]
     pub const fn is_loss(self) -> bool {
         matches!(self, Self::Lost | Self::Reset)
@@ -241,15 +242,12 @@ impl fmt::Display for Failure {
             Self::Unresolved => f.write_str("the host name was not resolved"),
             Self::ConnectionRefused => f.write_str("the host refused the connection"),
             Self::ConnectTimeout => f.write_str("the host did not answer the connection attempt in time"),
-            Self::Network => f.write_str("the network gave an error, such as no route"),
+            Self::Network => f.write_str("the network reported an error, such as no route"),
             Self::TlsTimeout => f.write_str("TLS was not completed in time"),
             Self::Tls(failure) => write!(f, "TLS failed: {failure}"),
             Self::UpgradeRefused { status: 0, .. } => f.write_str("the service does not speak HTTP, so no WebSockets"),
             Self::UpgradeRefused { status, retry_after_secs: Some(secs) } => {
-                write!(
-                    f,
-                    "the service answered the upgrade to WebSockets with {status} and asks for {secs} s of patience"
-                )
+                write!(f, "the service answered the upgrade to WebSockets with {status} and retry-after {secs} s")
             }
             Self::UpgradeRefused { status, retry_after_secs: None } => {
                 write!(f, "the service answered the upgrade to WebSockets with {status}")
@@ -257,10 +255,10 @@ impl fmt::Display for Failure {
             Self::ConnackTimeout => f.write_str("the service was silent after CONNECT"),
             Self::Lost => f.write_str("the connection ended without a reason"),
             Self::Reset => f.write_str("the connection was reset"),
-            Self::BadFrame => f.write_str("the service broke the rules of WebSockets"),
-            Self::KeepAliveTimeout => f.write_str("nothing came within 1.5 times the keep-alive interval"),
-            Self::PubackTimeout => f.write_str("the service answers but acknowledges no publish"),
-            Self::TwinUnanswered => f.write_str("the service answers but gives no twin"),
+            Self::BadFrame => f.write_str("the service violated the WebSocket protocol"),
+            Self::KeepAliveTimeout => f.write_str("nothing was received within 1.5 times the keep-alive interval"),
+            Self::PubackTimeout => f.write_str("the service answers pings but acknowledges no publish"),
+            Self::TwinUnanswered => f.write_str("the service answers pings but no twin requests"),
             Self::SubackTimeout => f.write_str("the service did not acknowledge a subscription"),
             Self::ConnectRefused(code) => {
                 let meaning = match code {
@@ -275,8 +273,8 @@ impl fmt::Display for Failure {
             }
             Self::SubscribeRefused => f.write_str("the service refused a subscription"),
             Self::Malformed(error) => write!(f, "the service sent bytes that are not MQTT: {error}"),
-            Self::UnexpectedPacket => f.write_str("the service sent a packet out of its place"),
-            Self::UnexpectedSession => f.write_str("the service kept a session although a clean one was asked for"),
+            Self::UnexpectedPacket => f.write_str("the service sent an unexpected packet"),
+            Self::UnexpectedSession => f.write_str("the service kept a session although a clean one was requested"),
             Self::Provisioning(failure) => write!(f, "provisioning: {failure}"),
             Self::Local(failure) => write!(f, "on this device: {failure}"),
         }
@@ -292,12 +290,12 @@ impl fmt::Display for TlsFailure {
             Self::UnknownIssuer => "no trusted root issued the certificate, or an intermediate is missing",
             Self::Revoked => "the certificate is revoked",
             Self::BadCertificate => "the certificate is not fit for a server",
-            Self::BadSignature => "a signature does not hold: a weak key, or a root of that name with another key",
+            Self::BadSignature => "a signature is not valid: a weak key, or a root of that name with another key",
             Self::ClientCertificateRefused => "the service refused the device's certificate",
             Self::Incompatible => "no protocol version, suite or group in common",
             Self::Handshake => "the handshake broke off",
             Self::Alert(alert) => return write!(f, "the service sent alert {alert}"),
-            Self::Garbled => "what came is not TLS, or was changed on the way",
+            Self::Garbled => "the data is not TLS, or was modified in transit",
         })
     }
 }
@@ -306,7 +304,7 @@ impl fmt::Display for ProvisioningFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable { status, retry_after_secs: Some(secs) } => {
-                write!(f, "the service answered {status} and asks for {secs} s of patience")
+                write!(f, "the service answered {status} with retry-after {secs} s")
             }
             Self::Unavailable { status, retry_after_secs: None } => write!(f, "the service answered {status}"),
             Self::Refused { status, code } => write!(f, "the service refused with {status}, error code {code}"),
@@ -315,9 +313,9 @@ impl fmt::Display for ProvisioningFailure {
             Self::UnsupportedProfile => f.write_str("the assigned connection profile is not supported"),
             Self::BadHubName => f.write_str("the assigned hub name is not acceptable"),
             Self::BadDeviceId => f.write_str("the assigned device id is not acceptable"),
-            Self::BadAnswer => f.write_str("the answer cannot be understood"),
+            Self::BadAnswer => f.write_str("the answer cannot be parsed"),
             Self::NoAnswer => f.write_str("the service did not answer"),
-            Self::TooSlow => f.write_str("the service kept on assigning"),
+            Self::TooSlow => f.write_str("the assignment took too long"),
         }
     }
 }
@@ -327,13 +325,13 @@ impl fmt::Display for LocalFailure {
         f.write_str(match self {
             Self::ProxyRefused(0) => "the proxy does not speak HTTP",
             Self::ProxyRefused(status) => return write!(f, "the proxy answered {status}"),
-            Self::WorkloadRefused(0) => "IoT Edge's workload API gave an answer of no use",
+            Self::WorkloadRefused(0) => "IoT Edge's workload API gave an unusable answer",
             Self::WorkloadRefused(403) => "IoT Edge's workload API answered 403: the socket is another module's",
             Self::WorkloadRefused(status) => return write!(f, "IoT Edge's workload API answered {status}"),
             Self::WorkloadUnreachable => "IoT Edge's workload API was not reached",
             Self::ProxyUnreachable => "the proxy was not reached",
             Self::ProxySilent => "the proxy did not answer",
-            Self::ProxyAuthentication => "the proxy asks for another user or password (407)",
+            Self::ProxyAuthentication => "the proxy requires another user or password (407)",
             Self::ClockUnset => "the wall clock is not set",
             Self::Signing => "the key holder did not sign",
             Self::SigningTimeout => "the key holder did not answer",

@@ -1,4 +1,4 @@
-//! What goes into a link and what comes out of it.
+//! Inputs and outputs of a link.
 
 use core::fmt;
 
@@ -10,7 +10,7 @@ use crate::retry::BackoffSnapshot;
 use crate::text::Text;
 use crate::timer::Deadline;
 
-/// One try at reaching a service. It stamps every input, and an input of an older attempt changes nothing.
+/// The number of a connection attempt. Every input carries it; an input of an older attempt has no effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(u32);
 
@@ -32,30 +32,31 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// What a frontend tells the link about an attempt.
+/// A frontend's report on an attempt.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Input<'b> {
-    /// The signature asked for by [`Action::Sign`].
+    /// The signature for [`Action::Sign`].
     Signed(&'b [u8; 32]),
-    /// A finished token in place of the signature asked for by [`Action::Sign`], for frontends whose settings keep one
-    /// ([`crate::Settings::keep_token`]). It is sent as it is, and renewed before its own expiry. One that has expired or
-    /// is none counts as [`crate::LocalFailure::Signing`].
+    /// A ready-made token instead of the signature for [`Action::Sign`], for frontends whose settings store one
+    /// ([`crate::Settings::keep_token`]). It is sent unchanged, and renewed before it expires. An expired or invalid
+    /// one counts as [`crate::LocalFailure::Signing`].
     Token(&'b str),
-    /// The TCP connection is there; TLS begins. May be left out where the two cannot be told apart.
+    /// TCP is connected; TLS starts. Optional if the frontend cannot distinguish the two.
     Connected,
     /// Bytes can flow: TLS is up and the certificate is verified, or the connection is plain by configuration.
     Ready,
-    /// Bytes from the service, from the first one the link has not taken.
+    /// Bytes from the service, starting with the first that the link has not consumed.
     Bytes(&'b [u8]),
     /// A packet from the service, for frontends over another MQTT implementation.
     Packet(Incoming<'b>),
-    /// The transport took bytes and this many still wait: as long as they move, the connection is not called dead.
+    /// The transport accepted bytes and this many are still pending: while they progress, the connection does not count
+    /// as dead.
     Wrote {
         /// Bytes that still wait.
         pending: usize,
     },
-    /// Answers [`Action::Register`]: what the Device Provisioning Service answered over HTTPS. One that no request waits for
+    /// The Device Provisioning Service's answer over HTTPS, for [`Action::Register`]. One that no request waits for
     /// changes nothing.
     Registered {
         /// Status of the answer (RFC 9110, section 15).
@@ -65,7 +66,7 @@ pub enum Input<'b> {
         /// Its body.
         body: &'b [u8],
     },
-    /// The attempt or the connection failed; the transport is gone.
+    /// The attempt or the connection failed; the transport is closed.
     Failed(Failure),
 }
 
@@ -85,32 +86,32 @@ impl fmt::Debug for Input<'_> {
     }
 }
 
-/// What the link did with an [`Input`]. `R` is what it can receive: [`crate::Received`] or [`crate::iothub::Received`].
+/// The result of an [`Input`]. `R` is the type of received values: [`crate::Received`] or [`crate::iothub::Received`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Taken<R> {
-    /// How many bytes it took. The frontend keeps the rest and hands it in again, with what came since, after it has
-    /// drained the outputs.
+    /// How many bytes were consumed. The frontend drains the outputs and then passes the rest in again, followed by new
+    /// bytes.
     pub bytes: usize,
-    /// How many bytes the next packet needs in all, when it is known to be incomplete.
+    /// Total length of the next packet, if it is known to be incomplete.
     pub needed: Option<usize>,
     /// Something for the application.
     pub received: Option<R>,
 }
 
 impl<R> Taken<R> {
-    /// Nothing for the application in this many bytes.
+    /// This many bytes without anything for the application.
     pub(crate) const fn nothing_in(bytes: usize) -> Self {
         Self { bytes, needed: None, received: None }
     }
 
-    /// Replaces what was received.
+    /// Replaces the received value.
     pub(crate) fn with<T>(self, received: Option<T>) -> Taken<T> {
         Taken { bytes: self.bytes, needed: self.needed, received }
     }
 }
 
-/// What comes out of a link. `E` is what it can report: [`crate::Event`] or [`crate::iothub::Event`].
+/// An output of a link. `E` is its type of events: [`crate::Event`] or [`crate::iothub::Event`].
 #[derive(Debug)]
 #[non_exhaustive]
 #[expect(clippy::large_enum_variant, reason = "an output lives for one call, and there is no allocator")]
@@ -119,18 +120,18 @@ pub enum Output<'a, E> {
     Action(Action<'a>),
     /// Something to know.
     Event(E),
-    /// Nothing until an input, a command or this deadline.
+    /// Nothing more until an input, a command or this deadline.
     Wait(Option<Deadline>),
 }
 
-/// A text to sign with HMAC-SHA256, and whose key is wanted.
+/// A text to sign with HMAC-SHA256, and the service whose key to use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SignRequest<'a> {
-    /// Whose key: the enrollment's for the Device Provisioning Service, the device's for a hub. They are the same for an
-    /// individual enrollment and for a key derived from a group's.
+    /// The service: the enrollment's key for the Device Provisioning Service, the device's for a hub. They are the same
+    /// for an individual enrollment and for a key derived from a group's.
     pub role: ServiceKind,
-    /// How often in a row that service has refused the device: who holds two keys offers the other one, as
+    /// How often in a row that service has refused the device: a holder of two keys then uses the other one, as
     /// [`KeyPair`](crate::azure::key_choice::KeyPair) does.
     pub refusals: u8,
     /// The text; not a secret.
@@ -145,23 +146,23 @@ impl<'a> SignRequest<'a> {
     }
 }
 
-/// What a frontend is to do.
+/// A command to the frontend.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Action<'a> {
     /// Sign this text with HMAC-SHA256 and the device's key, and answer [`Input::Signed`], [`Input::Token`] or
     /// [`Input::Failed`].
     Sign {
-        /// The attempt the answer belongs to.
+        /// The attempt of the answer.
         attempt: Attempt,
-        /// What to sign, and with which key.
+        /// The text to sign, and the key.
         request: SignRequest<'a>,
     },
-    /// Resolve the name anew, connect, and answer [`Input::Connected`], [`Input::Ready`] or [`Input::Failed`].
+    /// Resolve the name again, connect, and answer [`Input::Connected`], [`Input::Ready`] or [`Input::Failed`].
     Connect {
         /// The attempt all that follows belongs to.
         attempt: Attempt,
-        /// Where to.
+        /// The target.
         endpoint: Endpoint<'a>,
     },
     /// Send this packet on the attempt's connection.
@@ -185,13 +186,13 @@ pub enum Action<'a> {
     Close {
         /// The attempt.
         attempt: Attempt,
-        /// Whether what was sent is worth waiting for, briefly.
+        /// Whether to wait briefly for sent bytes.
         flush: bool,
     },
-    /// Keep the assignment, so that a reboot goes straight to the hub.
+    /// Store the assignment, so that the device connects directly to its hub after a reboot.
     SaveAssignment(&'a Assignment),
-    /// Keep this beside the assignment, so that a device that loses power in an outage does not come back as if nothing
-    /// had happened. Optional; at most 20 times in the first hour of an outage and 45 times in a week.
+    /// Store this beside the assignment, so that a power failure during an outage does not reset the back-off.
+    /// Optional; at most 20 times in the first hour of an outage and 45 times in a week.
     SaveBackoff(BackoffSnapshot),
 }
 
@@ -225,14 +226,14 @@ impl<'a> RegistrationRequest<'a> {
     }
 }
 
-/// Shows neither body nor token.
+/// Prints neither body nor token.
 impl fmt::Debug for RegistrationRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RegistrationRequest").field("operation_id", &self.operation_id()).finish_non_exhaustive()
     }
 }
 
-/// Which of its services the link turns to.
+/// One of the link's services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ServiceKind {
@@ -242,7 +243,7 @@ pub enum ServiceKind {
     Hub,
 }
 
-/// Where to connect to.
+/// The target of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Endpoint<'a> {
@@ -252,7 +253,7 @@ pub struct Endpoint<'a> {
     pub port: u16,
     /// Which service it is.
     pub role: ServiceKind,
-    /// Whether to show the device's certificate in the TLS handshake.
+    /// Whether to present the device's certificate in the TLS handshake.
     pub client_certificate: bool,
     /// Whether HTTPS is spoken there in place of MQTT: each request comes as [`Action::Register`]. Only of the Device
     /// Provisioning Service, with [`crate::Config::https_registration`].
@@ -286,7 +287,7 @@ impl Assignment {
     }
 }
 
-/// Names a filter that the application subscribed to, until [`crate::Event::Unsubscribed`].
+/// The id of an application's subscription, valid until [`crate::Event::Unsubscribed`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SubscriptionId(pub(crate) u8);
 

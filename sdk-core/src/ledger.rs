@@ -1,4 +1,4 @@
-//! The books of a link: what became of every message it accepted.
+//! The ledger of a link: the outcomes of all accepted messages.
 
 /// Counts of messages; at every instant [`Ledger::balances`] holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -10,13 +10,13 @@ pub struct Ledger {
     pub delivered: u64,
     /// Messages that wait, or are in flight.
     pub queued: u64,
-    /// Messages whose time ran out before an acknowledgement. One that had been sent may have arrived all the same.
+    /// Messages that expired before an acknowledgement. One that had been sent may have arrived nevertheless.
     pub expired: u64,
-    /// Messages that made room for newer ones.
+    /// Messages evicted to make room for newer ones.
     pub evicted: u64,
-    /// Messages set aside because the service does not take them.
+    /// Messages dead-lettered because the service does not accept them.
     pub rejected: u64,
-    /// Messages that were never accepted because there was no room or they were too large; not part of the balance.
+    /// Messages that were never accepted, for lack of room or because of their size; not part of the balance.
     pub refused: u64,
     /// Publishes sent again after a reconnection; not part of the balance.
     pub resent: u64,

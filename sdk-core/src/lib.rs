@@ -1,10 +1,9 @@
 //! The heart of Steadfast: a device's tie to its Azure IoT hub as a state machine without I/O.
 //!
-//! [`Link`] owns what must not be lost and what must not be done badly: the QoS 1 outbox, the reconnection with its
-//! back-off, the dialogue with the Device Provisioning Service, and the bytes of MQTT. It never touches a clock, a
-//! socket, a random number generator, a thread or an allocator. A frontend does what the link asks for
-//! ([`Output::Action`]) and tells it what happened ([`Input`]). This is a whole one, for one device on one thread; over a
-//! network it has to add TLS:
+//! [`Link`] contains everything that is easy to get wrong: the QoS 1 outbox, reconnection with back-off, the DPS
+//! dialogue, and the bytes of MQTT. It never touches a clock, a socket, a random number generator, a thread or an
+//! allocator. A frontend carries out its actions ([`Output::Action`]) and reports their results ([`Input`]). This is a
+//! complete frontend, for one device on one thread; over a network it must add TLS:
 //!
 //! ```
 //! use std::io::{ErrorKind, Read, Write};
@@ -26,7 +25,7 @@
 //!     link.set_wall_clock(unix_secs(), now());
 //!     link.start(now());
 //!     loop {
-//!         // First everything that the link wants ...
+//! // First carry out all outputs ...
 //!         let deadline = loop {
 //!             match link.poll_output() {
 //!                 Output::Wait(deadline) => break deadline,
@@ -61,7 +60,7 @@
 //!                 _ => {}
 //!             }
 //!         };
-//!         // ... then wait for bytes, until the deadline at most.
+//! // ... then wait for bytes, at most until the deadline.
 //!         let wait = deadline.map_or(Duration::from_secs(60), |deadline| deadline.at.since(now()));
 //!         let wait = wait.max(Duration::from_millis(1));
 //!         if let Some((attempt, stream)) = &mut line {
@@ -80,7 +79,7 @@
 //!                 line = None;
 //!                 link.handle_input(Input::Failed(Failure::Lost), attempt, now());
 //!             } else {
-//!                 // What is not taken is handed in again, with what comes behind it.
+//! // Bytes that were not consumed are passed in again, followed by new ones.
 //!                 let taken = link.handle_input(Input::Bytes(&inbound[..held]), attempt, now()).bytes;
 //!                 inbound.copy_within(taken..held, 0);
 //!                 held -= taken;
@@ -142,11 +141,11 @@
 //!
 //! # The driving contract
 //!
-//! * After each command, input or timeout call [`Link::poll_output`] until it returns [`Output::Wait`]; then sleep until
-//!   its deadline or the next input. Calls in any order are right; a late one only makes the link late.
+//! * After each command, input or timeout call [`Link::poll_output`] until it returns [`Output::Wait`]; then sleep
+//!   until its deadline or the next input. Calls may be made in any order; a late one only delays the link.
 //! * `now` is monotonic: milliseconds since an origin of the frontend's choice, the time asleep included.
-//! * Everything is bounded. A full outbox is [`PublishError::Full`]; nothing is dropped without an [`Event::Dropped`];
-//!   [`Link::ledger`] balances at every instant.
+//! * Everything is bounded. A full outbox is [`PublishError::Full`]; every dropped message has an [`Event::Dropped`];
+//!   [`Link::ledger`] adds up at every instant.
 //! * The link holds no secret: it asks for signatures ([`Action::Sign`]) and keeps the 32 bytes of the latest one.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -179,7 +178,7 @@ pub mod json;
 mod ledger;
 mod link;
 pub mod mqtt;
-/// What a profile of a service says to the link: [`Profile`].
+/// The interface between the link and a service's profile: [`Profile`].
 pub mod profile {
     pub use crate::link::{Answer, AnswerHead, Change, FILTERS_MAX, Filters, Places, Verdict, Visit};
 }

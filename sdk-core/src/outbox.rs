@@ -1,4 +1,4 @@
-//! Where messages wait for their acknowledgement.
+//! The queue of messages that wait for their acknowledgement.
 
 use core::fmt;
 
@@ -6,9 +6,9 @@ use heapless::Vec;
 
 use crate::time::Instant;
 
-/// How soon a message goes out.
+/// A message's priority.
 ///
-/// Each priority keeps its own order; between the two, what is urgent overtakes what has not been sent yet.
+/// Each priority keeps its own order; urgent messages overtake normal ones that have not been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the priority is one bit of a message's id")]
 pub enum Priority {
@@ -35,13 +35,13 @@ const NORMAL: u64 = 1 << 63;
 
 /// Names a message from its acceptance to its end, also to the service (`$.mid`).
 ///
-/// Ids of one priority follow each other; the first is random, so that they differ across reboots. The first bit is the
+/// Ids of one priority are consecutive; the first is random, so that they differ across reboots. The first bit is the
 /// priority, so that the order of ids is the order of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(u64);
 
 impl MessageId {
-    /// Makes an id from its number, as an outbox does that reads messages back from storage.
+    /// Makes an id from its number, for an outbox that reads messages from storage.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
@@ -72,7 +72,7 @@ impl fmt::Display for MessageId {
     }
 }
 
-/// Where a message goes.
+/// The destination of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Destination<'a> {
@@ -100,23 +100,23 @@ impl<'a> Destination<'a> {
 pub struct Entry<'a> {
     /// Its name.
     pub id: MessageId,
-    /// Where it goes.
+    /// Its destination.
     pub destination: Destination<'a>,
-    /// Its MQTT 5 properties, encoded (MQTT 5, section 2.2.2.2) and without the length before them; empty where the
-    /// service speaks MQTT 3.1.1.
+    /// Its MQTT 5 properties, encoded (MQTT 5, section 2.2.2.2) and without the length before them; empty for MQTT
+    /// 3.1.1.
     pub properties: &'a [u8],
     /// Its body.
     pub payload: &'a [u8],
-    /// Whether the service keeps it for later subscribers (RETAIN, MQTT 3.1.1, section 3.3.1.3).
+    /// The RETAIN flag: the service keeps it for later subscribers ( MQTT 3.1.1, section 3.3.1.3).
     pub retain: bool,
     /// When it is of no more use.
     pub expires: Option<Instant>,
-    /// When it was accepted, in milliseconds since 1970-01-01 00:00 UTC, where telemetry is to tell the service.
+    /// Time of its acceptance, in milliseconds since 1970-01-01 00:00 UTC, if telemetry is to contain it.
     pub created_unix_ms: Option<u64>,
 }
 
 impl<'a> Entry<'a> {
-    /// Makes an entry that does not expire, without properties and without a time of acceptance.
+    /// Makes an entry without expiry, properties and time of acceptance.
     #[must_use]
     pub const fn new(id: MessageId, destination: Destination<'a>, payload: &'a [u8]) -> Self {
         Self { id, destination, properties: &[], payload, retain: false, expires: None, created_unix_ms: None }
@@ -129,7 +129,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// How much an outbox holds, or can hold.
+/// The contents or the capacity of an outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "outboxes outside this crate make it")]
 pub struct Usage {
@@ -139,17 +139,17 @@ pub struct Usage {
     pub bytes: usize,
 }
 
-/// Why an outbox did not take a message; it holds what it held before.
+/// Why an outbox refused a message; its contents are unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OutboxError {
-    /// There is no room at present.
+    /// There is no room now.
     Full,
     /// The message does not fit even when the outbox is empty.
     TooLarge {
         /// Bytes of the message.
         size: usize,
-        /// Most bytes the outbox can hold.
+        /// The outbox's capacity in bytes.
         limit: usize,
     },
     /// The storage below failed.
@@ -184,9 +184,9 @@ pub enum Outcome {
 pub enum DropReason {
     /// Its time ran out.
     Expired,
-    /// It made room for a newer one.
+    /// It was evicted to make room for a newer one.
     Evicted,
-    /// The service does not take it.
+    /// It was dead-lettered: the service does not accept it.
     Rejected,
 }
 
@@ -202,12 +202,11 @@ impl fmt::Display for DropReason {
 
 /// Holds accepted messages in the order of their ids until the link removes them.
 ///
-/// Contract: what [`Outbox::push`] took stays, unchanged and in order, until [`Outbox::remove`] names it, for as long
-/// as this outbox promises to keep things (power, file system). A `push` that fails changes nothing. Entries are never
-/// removed by the outbox itself. Ids come in ascending order in each [`Priority`], so that an urgent message takes its place
-/// before all normal ones.
+/// Contract: an entry accepted by [`Outbox::push`] stays, unchanged and in order, until [`Outbox::remove`], as far as
+/// this outbox's storage allows (power, file system). A failed `push` changes nothing. The outbox never removes entries
+/// by itself. Ids ascend within each [`Priority`], so that an urgent message goes before all normal ones.
 pub trait Outbox {
-    /// Takes a message whose id is greater than any it holds of the same priority.
+    /// Adds a message whose id is greater than every id of the same priority.
     ///
     /// # Errors
     /// [`OutboxError`]; nothing changes then.
@@ -219,23 +218,23 @@ pub trait Outbox {
     /// Returns the smallest id that is `from` or greater.
     fn next(&self, from: MessageId) -> Option<MessageId>;
 
-    /// Forgets the message named `id`, which has come to this end, and returns whether there was one.
+    /// Removes the message `id`, which has this outcome, and returns whether there was one.
     ///
-    /// Events about messages that were dropped may be merged; an outbox that is asked for the outcome of each message
-    /// keeps it here.
+    /// Events of dropped messages may be merged; an outbox that must report the outcome of each message records it
+    /// here.
     fn remove(&mut self, id: MessageId, outcome: Outcome) -> bool;
 
     /// Returns the greatest id.
     fn last(&self) -> Option<MessageId>;
 
-    /// Returns how much it holds.
+    /// Returns its contents.
     fn usage(&self) -> Usage;
 
-    /// Returns how much it can hold.
+    /// Returns its capacity.
     fn capacity(&self) -> Usage;
 
-    /// After a push that found no room: the message that has to leave before others make room, if there is one. Storage
-    /// that is used in turn has one.
+    /// After a push without room: the message that must be removed first to make room, if any. Storage that is used
+    /// cyclically has one.
     fn first_to_leave(&self) -> Option<MessageId> {
         None
     }
@@ -251,7 +250,7 @@ pub trait Outbox {
     }
 }
 
-/// An outbox that lies elsewhere, such as in a static variable, so that it is not moved over the stack with the link.
+/// A borrowed outbox, such as in a static variable, which is not moved over the stack with the link.
 impl<O: Outbox + ?Sized> Outbox for &mut O {
     fn push(&mut self, entry: Entry<'_>) -> Result<(), OutboxError> {
         (**self).push(entry)
@@ -294,12 +293,13 @@ impl<O: Outbox + ?Sized> Outbox for &mut O {
     }
 }
 
-/// An outbox of `SLOTS` messages and `BYTES` bytes in RAM, without a heap. It promises nothing across a power cut.
+/// An outbox of `SLOTS` messages and `BYTES` bytes in RAM, without a heap. It does not survive a power failure.
 #[derive(Clone, Debug)]
 pub struct RamOutbox<const SLOTS: usize, const BYTES: usize> {
-    /// In the order of their ids.
+    /// Sorted by id.
     slots: Vec<Slot, SLOTS>,
-    /// Each message's property bag or topic, then its properties and its payload, in the order of acceptance and without gaps.
+    /// Each message's property bag or topic, then its properties and its payload, in order of acceptance and without
+    /// gaps.
     bytes: Vec<u8, BYTES>,
 }
 
@@ -319,7 +319,7 @@ struct Slot {
     retain: bool,
 }
 
-/// Stands for a message that does not expire.
+/// Marks a message without expiry.
 const NEVER: Instant = Instant::from_millis(u64::MAX);
 
 impl<const SLOTS: usize, const BYTES: usize> RamOutbox<SLOTS, BYTES> {
@@ -366,7 +366,7 @@ impl<const SLOTS: usize, const BYTES: usize> Outbox for RamOutbox<SLOTS, BYTES> 
         }
         let place = self.find(entry.id).unwrap_or_else(|place| place);
         self.slots.push(slot).map_err(|_| OutboxError::Full)?;
-        // It moves forward to its place.
+        // Moves it to its sorted position.
         for at in (place..self.slots.len()).rev() {
             if let Some([before, behind]) = self.slots.get_mut(at..).and_then(<[Slot]>::first_chunk_mut) {
                 core::mem::swap(before, behind);

@@ -1,33 +1,32 @@
 //! How long to wait before the next attempt: the age-proportional policy.
 //!
-//! A device that has been turned away for some time has, for all it can know, about as long still to wait. All devices
-//! share that estimate, so none of them doubles away alone, and a server that pays for each refusal is offered less and
-//! less until it recovers. Every delay is drawn from a range with one random word; nothing is ever unjittered, and no
-//! range goes beyond 49.7 days.
+//! The best estimate of the remaining outage is its length so far, so the delay is a fraction of the outage's age. All
+//! devices share that estimate, and the load on a server that pays for each refusal falls until it recovers. Every
+//! delay is drawn from a range with one random word, always with jitter; no range exceeds 49.7 days.
 //!
 //! | After | Range of the delay |
 //! |---|---|
 //! | a loss of a stable connection, or [`crate::Link::start`] | `0 ..= first_jitter` |
-//! | the same while overload is remembered, as after a reboot | `0 ..= w`, `w` as after further overload, at most `jitter_cap` |
-//! | the service was not reached | `w/2 ..= w`, `w = clamp((now - lost) / 4, floor, unreachable_cap)` |
+//! | the same with restored overload, as after a reboot | `0 ..= w`, `w` as after further overload, at most `jitter_cap` |
+//! | the service is unreachable | `w/2 ..= w`, `w = clamp((now - lost) / 4, min_delay, unreachable_cap)` |
 //! | the first evidence of overload | `0 ..= S`, or `0 ..= overload_jitter` without a hint `S` |
-//! | further overload, or not reached after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_jitter` for `S / 4` without a hint, and `overload_cap` for the first, none by default |
-//! | silence that may be overload, at first | as the first evidence of overload |
-//! | further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
-//! | a refusal that trying again cannot help | `w/2 ..= w`, `w = refused_cap`, and as long after any further refusal |
+//! | further overload, or unreachable after overload | `w/2 ..= w`, `w = max((now - first evidence) / 2, S / 4)`, `overload_jitter` for `S / 4` without a hint, and `overload_cap` for the first, none by default |
+//! | a silence that may be overload, the first time | as the first evidence of overload |
+//! | a further silence that may be overload | as further overload, `w` at most `max(S, unreachable_cap)` |
+//! | a refusal that a retry cannot change | `w/2 ..= w`, `w = refused_cap`, also after each further refusal |
 //! | the n-th refusal in a row | `w/2 ..= w`, `w = min(refused_first * 2^(n-1), refused_cap)` |
-//! | an answer with retry-after | `retry_after + (0 ..= max(first_jitter, retry_after / 2, (now - first evidence) / 2))`, retry_after within `floor ..= retry_after_cap` |
-//! | the third take-over in a row | `w/2 ..= w`, `w = clamp(now - first evidence, 4 * refused_first, refused_cap)` |
-//! | a broken protocol, a fault on the device | as not reached |
+//! | an answer with retry-after | `retry_after + (0 ..= max(first_jitter, retry_after / 2, (now - first evidence) / 2))`, retry_after within `min_delay ..= retry_after_cap` |
+//! | the third session taken over in a row | `w/2 ..= w`, `w = clamp(now - first evidence, 4 * refused_first, refused_cap)` |
+//! | a protocol violation, a failure on the device | as unreachable |
 //!
-//! Evidence of overload is an answer, or the want of one, after TLS was up, and a connection that does not last for
-//! [`RetryPolicy::reset_after`]. When neither TCP nor TLS comes about in time, that is *silence*: it may be overload if the
-//! operator has given a hint, or if the service itself closed the connection that had lasted, since then the path to it
-//! worked. Any other failure to reach the service ends that suspicion. After overload was shown, silence and failures to
-//! reach the service stay on the curve of overload.
+//! Overload means: TLS completed, but the service refused, closed early or did not reply; or a connection ended before
+//! [`RetryPolicy::reset_after`]. A timeout of TCP or TLS is a *silence*: it may be overload if the operator has set a
+//! hint, or if the service itself closed the last long-lived connection, since the network path worked then. Any other
+//! failure to reach the service ends that suspicion. After overload, silences and failures to reach the service stay on
+//! the overload curve.
 //!
-//! The age `now - lost` counts from the loss of the last connection that lasted; it and the evidence are forgotten when
-//! a connection lasts for [`RetryPolicy::reset_after`].
+//! The age `now - lost` counts from the loss of the last long-lived connection; it and the overload are reset when a
+//! connection lasts for [`RetryPolicy::reset_after`].
 
 mod backoff;
 mod snapshot;
@@ -42,22 +41,22 @@ pub use snapshot::BackoffSnapshot;
 
 /// Decides how long to wait before an attempt.
 ///
-/// [`RetryPolicy`] is the one to use. Another one is given to a link with [`crate::WithPolicy`]; it has to spread a fleet by
-/// itself, and nothing bounds what it returns.
+/// Use [`RetryPolicy`] unless you need another; [`crate::WithPolicy`] sets it. A custom policy must add its own jitter,
+/// and its result is not limited.
 pub trait Policy {
-    /// Returns the delay before the next attempt; `word` is random, and the only randomness there is.
+    /// Returns the delay before the next attempt; `word` is the only source of randomness.
     fn delay(&self, context: &RetryContext, word: u32) -> Duration;
 }
 
-/// What a [`Policy`] knows of the attempt it is asked to delay.
+/// The input of a [`Policy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryContext {
-    /// Why there is to be another attempt.
+    /// The cause of the next attempt.
     pub cause: RetryCause,
-    /// Time since the service was lost, or first wanted.
+    /// Time since the service was lost, or first needed.
     pub away: Duration,
-    /// Time since the service first showed in this while that it cannot take the device, or may not be able to.
+    /// Time since the first overload, certain or suspected, of this outage.
     pub overloaded: Option<Duration>,
     /// Refusals in a row, this one included.
     pub refusals: u8,
@@ -65,23 +64,23 @@ pub struct RetryContext {
     pub spread: Option<Duration>,
 }
 
-/// Why there is to be another attempt.
+/// The cause of the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RetryCause {
-    /// The link was started, or a connection was lost that had lasted.
+    /// The link was started, or a long-lived connection was lost.
     Fresh,
-    /// The service was not reached, did not speak the protocol, or the device could not try.
+    /// The service was not reached or violated the protocol, or the device could not try.
     Unreachable,
-    /// The service could not take the device, for the first time in this while.
+    /// The service is overloaded, for the first time in this outage.
     FirstOverload,
-    /// The service could not take the device again, or was not reached after that.
+    /// The service is still overloaded, or was not reached after that.
     Overload,
-    /// The service was silent again, which may be overload; [`RetryContext::overloaded`] counts from the first silence.
+    /// Another silence, which may be overload; [`RetryContext::overloaded`] counts from the first silence.
     Silence,
     /// The service refused the device.
     Refused,
-    /// The service asks for this much patience.
+    /// The service's retry-after.
     RetryAfter(Duration),
     /// Another device uses this identity: the service accepted this one again and again, and closed soon after.
     TakenOver,
@@ -97,10 +96,10 @@ pub struct RetryPolicy {
     pub min_delay: Duration,
     /// Greatest `w` while the service is not reached. Default 120 s.
     pub unreachable_cap: Duration,
-    /// Width of the first delay after evidence of overload, and least `w` after that. Default 60 s.
+    /// Width of the first delay after overload, and minimum of `w` after that. Default 60 s.
     pub overload_jitter: Duration,
-    /// Greatest `w` after evidence of overload, but for a hint's `S / 4`. Default [`Duration::MAX`], no cap: a fleet that
-    /// returns sooner than its age tells keeps the service down.
+    /// Maximum of `w` after overload, except for a hint's `S / 4`. Default [`Duration::MAX`], no cap: a fleet that
+    /// retries too soon keeps the service down.
     pub overload_cap: Duration,
     /// `w` after the first refusal. Default 60 s.
     pub refused_first: Duration,
@@ -110,7 +109,7 @@ pub struct RetryPolicy {
     pub retry_after_cap: Duration,
     /// Longest hint and planned move that is honoured, so that a wrong one cannot silence a device. Default 4 h.
     pub jitter_cap: Duration,
-    /// How long a connection must last before the back-off starts anew. Default 120 s.
+    /// How long a connection must last to reset the back-off. Default 120 s.
     pub reset_after: Duration,
 }
 
@@ -129,7 +128,7 @@ impl RetryPolicy {
         reset_after: Duration::from_secs(120),
     };
 
-    /// For gateways on mains power: back within a minute of a long outage, for twice the attempts meanwhile.
+    /// For gateways on mains power: back within a minute after a long outage, with twice the attempts.
     pub const GATEWAY: Self = Self { unreachable_cap: Duration::from_secs(60), ..Self::DEFAULT };
 
     /// For devices to which each attempt costs energy: a third of the attempts in a long outage, back within ten
@@ -153,8 +152,9 @@ impl RetryPolicy {
         ..Self::DEFAULT
     };
 
-    /// For the modules of an IoT Edge device, which have its gateway to themselves: as [`AGGRESSIVE`](Self::AGGRESSIVE),
-    /// and back within 20 s of overload too. For nobody else: a fleet with a cap on overload may never come back.
+    /// For the modules of an IoT Edge device, which do not share its gateway with a fleet: as
+    /// [`AGGRESSIVE`](Self::AGGRESSIVE), and back within 20 s of overload too. Not for other devices: a fleet with a
+    /// cap on overload may never recover.
     pub const EDGE: Self = Self { overload_cap: Duration::from_secs(20), ..Self::AGGRESSIVE };
 
     /// Returns this policy with every time divided by `divisor`, for demonstrations and tests against a local hub.

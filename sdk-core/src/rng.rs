@@ -8,19 +8,19 @@ use rand::rngs::Xoshiro128PlusPlus;
 
 /// Entropy that must differ from device to device.
 ///
-/// It has no default: one seed for a whole fleet brings the fleet back in the same second. The link mixes the device's
-/// identity into it, so that a hardware generator that returns a constant still leaves the devices apart.
+/// It has no default: a fleet with one seed would reconnect in the same second. The link mixes the device's identity
+/// into it, so that devices differ even if a hardware generator returns a constant.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Seed([u8; 16]);
 
 impl Seed {
-    /// Takes 16 bytes from the operating system's or the chip's random number generator.
+    /// Makes a seed from 16 bytes of the operating system's or the chip's random number generator.
     #[must_use]
     pub const fn new(entropy: [u8; 16]) -> Self {
         Self(entropy)
     }
 
-    /// Spreads a number over a seed, for tests and simulations that number their devices.
+    /// Expands a number to a seed, for tests and simulations that number their devices.
     #[must_use]
     pub fn from_number(number: u64) -> Self {
         let mut rng = Xoshiro128PlusPlus::seed_from_u64(number);

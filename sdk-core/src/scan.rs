@@ -1,6 +1,6 @@
 //! Cuts text at ASCII separators. The searches of `core` link panics, which a caller's checks cannot remove.
 
-/// Splits `text` at the first `separator`, an ASCII character, and leaves it out.
+/// Splits `text` at the first `separator`, an ASCII character, which is removed.
 pub(crate) fn split_once(text: &str, separator: u8) -> Option<(&str, &str)> {
     let (at, _) = find(text, |byte| byte == separator)?;
     let (before, rest) = text.split_at_checked(at)?;
@@ -30,7 +30,7 @@ pub(crate) fn find(text: &str, wanted: impl Fn(u8) -> bool) -> Option<(usize, u8
     None
 }
 
-/// Returns the number that `text`, decimal digits and nothing else, stands for, when it is at most `u64::MAX`.
+/// Parses `text`, only decimal digits, if its value is at most `u64::MAX`.
 pub(crate) fn decimal(text: &str) -> Option<u64> {
     let mut number = 0_u64;
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! What a link is doing, why, and what can be done about it.
+//! The status of a link: state, cause and advice.
 
 use core::fmt;
 use core::time::Duration;
@@ -8,23 +8,23 @@ use crate::io::{Attempt, ServiceKind};
 use crate::outbox::Usage;
 use crate::time::Instant;
 
-/// What a link is doing.
+/// The state of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum State {
     /// It was not started.
     Idle,
-    /// It asks the Device Provisioning Service for the hub.
+    /// It registers with the Device Provisioning Service.
     Provisioning,
     /// It connects to the hub.
     Connecting,
     /// Messages flow.
     Up,
-    /// It leaves the hub in order, to renew its token, to move or to stop.
+    /// It disconnects from the hub, to renew its token, to move or to stop.
     Draining,
     /// It waits before the next attempt.
     BackingOff,
-    /// It stopped at the application's wish.
+    /// The application stopped it.
     Stopped,
 }
 
@@ -42,11 +42,11 @@ impl fmt::Display for State {
     }
 }
 
-/// What somebody could do about the state of a link.
+/// The remedy for a link's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Advice {
-    /// Nothing: it is well, or it helps itself.
+    /// Nothing: the link is up, or recovers by itself.
     Nothing,
     /// Look after the network: cable, Wi-Fi, DNS, firewall for port 8883.
     CheckNetwork,
@@ -54,31 +54,31 @@ pub enum Advice {
     SetClock,
     /// Look after the trusted roots, and whether the service sends its intermediates.
     CheckCertificates,
-    /// Look after the clock; when it is right, the service's certificate has to be renewed.
+    /// Check the clock; if it is right, renew the service's certificate.
     CheckValidity,
-    /// Look after the host name that the device was given, and what answers at its address.
+    /// Check the configured host name, and the server at its address.
     CheckHostName,
-    /// Give the service another certificate: the device takes none that is revoked, not for servers or weak.
+    /// Replace the service's certificate: the device rejects one that is revoked, not for servers, or weak.
     ReplaceCertificate,
-    /// Look after the service's TLS: the device speaks 1.2 and 1.3 with suites that have forward secrecy.
+    /// Check the service's TLS: the device supports 1.2 and 1.3 with forward secrecy.
     CheckTls,
-    /// Look after the device's key or certificate, and whether the device is enabled in the hub.
+    /// Check the device's key or certificate, and that the device is enabled in the hub.
     CheckCredential,
-    /// Look after the enrollment: does it exist, is it enabled, is a hub linked to it.
+    /// Check the enrollment: it exists, is enabled, and has a linked hub.
     CheckEnrollment,
-    /// Wait: the service has more to do than it can; more units would help.
+    /// Wait: the service is overloaded; more units would help.
     Wait,
-    /// Look after what answers at the service's address: it does not speak the protocol.
+    /// Check the server at the service's address: it violates the protocol.
     CheckService,
-    /// Look after the kind of the service, DPS, IoT Hub or broker: it refuses MQTT 3.1.1, so it may be of another profile.
+    /// Check the kind of service, DPS, IoT Hub or broker: it refuses MQTT 3.1.1, so it may need another profile.
     CheckProtocol,
     /// Look for another device with the same identity.
     DuplicateIdentity,
-    /// Look after the hub's daily quota of messages: used up, it takes no device until 00:00 UTC.
+    /// Check the hub's daily message quota: once it is used up, the hub accepts no device until 00:00 UTC.
     CheckQuota,
-    /// Look after this device: descriptors, memory, key holder.
+    /// Check this device: descriptors, memory, key holder.
     CheckDevice,
-    /// Look after the HTTP proxy on the way out: its address, the user and the password, and whom it lets through.
+    /// Check the HTTP proxy: its address, user and password, and its access rules.
     CheckProxy,
 }
 
@@ -119,65 +119,65 @@ impl fmt::Display for Advice {
     }
 }
 
-/// A look at a link: state, cause, evidence and prospects. Its `Display` says it in words.
+/// A snapshot of a link: state, cause, next attempt and advice. Its `Display` is a text for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// What it is doing.
+    /// Its state.
     pub state: State,
-    /// Since when, on the frontend's clock; [`lasted`](Self::lasted) says for how long.
+    /// Start of the state, on the frontend's clock; [`lasted`](Self::lasted) is its duration.
     pub since: Instant,
-    /// When this was taken, on the frontend's clock: the link's latest time, unless [`at`](Self::at) gave another.
+    /// Time of the snapshot, on the frontend's clock: the link's latest time, or that given to [`at`](Self::at).
     pub now: Instant,
     /// The latest attempt.
     pub attempt: Attempt,
-    /// It is about to come back with a new token; not a fault.
+    /// It reconnects with a new token; not a fault.
     pub renewing: bool,
-    /// What ended the last good time.
+    /// The failure that started the current outage.
     pub first_failure: Option<Failure>,
-    /// What ended the latest attempt.
+    /// The failure of the latest attempt.
     pub last_failure: Option<Failure>,
     /// Failures since it was up.
     pub failures: u32,
-    /// The service accepted this device three times in a row and closed soon after, which is what happens when another
-    /// device uses the same identity; a service that restarts again and again looks alike.
+    /// The service accepted this device three times in a row and soon closed the connection. Another device may use the
+    /// same identity; a service that restarts repeatedly looks the same.
     pub duplicate_identity: bool,
-    /// Each of these connections ended within seconds and without an acknowledgement, which is what a hub does whose daily
-    /// quota is used up (IoT Hub error 403002): until 00:00 UTC, and then the device is back within an hour.
+    /// Each of these connections ended within seconds and without an acknowledgement. The hub's daily quota may be used
+    /// up (IoT Hub error 403002); after 00:00 UTC the device is back within an hour.
     pub quota_suspected: bool,
-    /// When the next attempt begins, on the frontend's clock, and at which service; [`next_attempt_in`](Self::next_attempt_in)
-    /// says in how long.
+    /// Time of the next attempt, on the frontend's clock, and its service; [`next_attempt_in`](Self::next_attempt_in)
+    /// is the time until then.
     pub next_attempt: Option<(Instant, ServiceKind)>,
     /// Registrations with the Device Provisioning Service since the link was made.
     pub registrations: u32,
-    /// Service's time minus the device's, in seconds, when they are known to differ too much.
+    /// Service's time minus the device's, in seconds, if they are known to differ too much.
     pub clock_skew_secs: Option<i64>,
-    /// What the outbox holds.
+    /// Contents of the outbox.
     pub queued: Usage,
     /// Publishes sent and not acknowledged.
     pub in_flight: u16,
 }
 
 impl Status {
-    /// Returns the status with the durations in it counted up to `now`, where the link has not been driven for a while.
+    /// Returns the status with its durations up to `now`, for a link that has not been driven for a while.
     #[must_use]
     pub fn at(self, now: Instant) -> Self {
         Self { now: self.now.max(now), ..self }
     }
 
-    /// Returns for how long the link has been in this state.
+    /// Returns how long the link has been in this state.
     #[must_use]
     pub fn lasted(&self) -> Duration {
         self.now.since(self.since)
     }
 
-    /// Returns in how long the next attempt begins, when one is planned.
+    /// Returns the time until the next attempt, if one is planned.
     #[must_use]
     pub fn next_attempt_in(&self) -> Option<Duration> {
         self.next_attempt.map(|(at, _)| at.since(self.now))
     }
 
-    /// Returns what somebody could do about it.
+    /// Returns the remedy.
     #[must_use]
     pub fn advice(&self) -> Advice {
         if self.clock_skew_secs.is_some() {

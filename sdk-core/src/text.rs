@@ -1,4 +1,4 @@
-//! Text composed while it is written, so that nothing has to hold it whole.
+//! Text that is composed while it is written, without a buffer for the whole.
 //!
 //! User names, passwords, topics and strings to sign are short pieces of the configuration, percent-encoded here and
 //! there. A [`Text`] lists the pieces; it knows its length before it is written, which MQTT needs.
@@ -7,16 +7,16 @@ use core::fmt;
 
 use crate::time::div_rem;
 
-/// Takes bytes one run after the other.
+/// A receiver of bytes.
 pub trait Sink {
-    /// Takes all of `bytes`.
+    /// Appends all of `bytes`.
     ///
     /// # Errors
-    /// [`SinkFull`] when they do not fit; what was taken before is then of no use.
+    /// [`SinkFull`] if they do not fit; the earlier content is then invalid.
     fn put(&mut self, bytes: &[u8]) -> Result<(), SinkFull>;
 }
 
-/// A [`Sink`] has no room for the bytes offered.
+/// A [`Sink`] has no room for the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SinkFull;
@@ -79,7 +79,7 @@ impl<'a> Text<'a> {
         Self::list(&parts)
     }
 
-    /// What [`Text::of`] does, once for all numbers of pieces.
+    /// Implements [`Text::of`] once for all numbers of pieces.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn list(parts: &[Part<'a>]) -> Self {
         let mut text = Self { used: parts.len(), ..Self::EMPTY };
@@ -89,7 +89,7 @@ impl<'a> Text<'a> {
         text
     }
 
-    /// Returns the number of bytes [`Text::write`] puts.
+    /// Returns the number of bytes that [`Text::write`] writes.
     #[must_use]
     pub fn len(&self) -> usize {
         let mut count = Counter(0);
@@ -104,7 +104,7 @@ impl<'a> Text<'a> {
         count.0
     }
 
-    /// Returns true when there is nothing to write.
+    /// Returns true if the text is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -121,7 +121,7 @@ impl<'a> Text<'a> {
         Ok(())
     }
 
-    /// Writes the text into `buffer` and returns it as a string, or `None` when it does not fit.
+    /// Writes the text into `buffer` and returns it as a string, or `None` if it does not fit.
     pub fn to_str<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b str> {
         let mut slice = Slice::new(buffer);
         self.write(&mut slice).ok()?;
@@ -142,7 +142,7 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// A [`Sink`] that shows what it takes.
+/// A [`Sink`] whose content can be read.
 pub(crate) struct Shown<'f, 'g>(pub(crate) &'f mut fmt::Formatter<'g>);
 
 impl Sink for Shown<'_, '_> {
@@ -165,13 +165,13 @@ impl<'b> Slice<'b> {
         Self { buffer, len: 0 }
     }
 
-    /// Returns how many bytes were put.
+    /// Returns the number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns true when nothing was put.
+    /// Returns true if there are no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len == 0
@@ -222,7 +222,7 @@ fn put_encoded(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> {
     }
 }
 
-/// Tells whether percent-encoding leaves the byte as it is (RFC 3986, section 2.3).
+/// Returns whether percent-encoding keeps the byte (RFC 3986, section 2.3).
 fn is_unreserved(byte: u8) -> bool {
     matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~')
 }
@@ -261,14 +261,14 @@ fn put_encoded_base64(bytes: &[u8], out: &mut dyn Sink) -> Result<(), SinkFull> 
         }
     }
     if bits > 0 {
-        // Of the last group 2 or 4 bits are left, and 2 or 1 digits are missing.
+        // The last group has 2 or 4 bits left, and lacks 2 or 1 digits.
         put_base64_digit(word.wrapping_shl(6_u32.wrapping_sub(bits)), out)?;
         out.put(if bits == 2 { b"%3D%3D" } else { b"%3D" })?;
     }
     Ok(())
 }
 
-/// Puts the digit of the lowest six bits, percent-encoded.
+/// Writes the digit of the lowest six bits, percent-encoded.
 fn put_base64_digit(word: u32, out: &mut dyn Sink) -> Result<(), SinkFull> {
     match base64_digit(word.to_le_bytes()[0] & 63) {
         b'+' => out.put(b"%2B"),

@@ -1,7 +1,7 @@
 //! Monotonic time as an argument: the core never reads a clock.
 //!
-//! Saturating arithmetic of 64 bits is long on a 32-bit processor, so that it stands there once and is called. Delays and
-//! timeouts are 32 bits of milliseconds, 49.7 days at most.
+//! 64-bit saturating arithmetic is large on 32-bit targets, so it is kept out of line here. Delays and timeouts are 32
+//! bits of milliseconds, 49.7 days at most.
 
 use core::fmt;
 use core::num::NonZeroU32;
@@ -9,7 +9,7 @@ use core::time::Duration;
 
 /// A point in monotonic time: milliseconds since an origin the frontend chooses, such as its own start.
 ///
-/// It never goes back. A frontend that can be suspended counts the time asleep too.
+/// It never goes back. A frontend that can be suspended includes the time asleep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(u64);
 
@@ -86,14 +86,14 @@ pub(crate) fn span(millis: u64) -> Duration {
     Duration::new(secs, rest.min(999).wrapping_mul(1_000_000))
 }
 
-/// Divides by a small number and returns quotient and rest, without the 64-bit division of a 32-bit processor's support
-/// library, which is longer than all that is divided here.
+/// Divides by a small number and returns quotient and remainder. The 64-bit division of a 32-bit target's support
+/// library would be larger.
 #[cfg_attr(target_pointer_width = "32", inline(never))]
 pub(crate) fn div_rem(number: u64, by: u16) -> (u64, u32) {
     let Some(by) = NonZeroU32::new(u32::from(by)) else { return (0, 0) };
     let [b0, b1, b2, b3, b4, b5, b6, b7] = number.to_be_bytes();
     let high = u32::from_be_bytes([b0, b1, b2, b3]);
-    // Each rest is below 2^16, as the divisor is, so that 16 more bits fit beside it.
+    // Each remainder is below 2^16, like the divisor, so that 16 more bits fit.
     let middle = (high % by) << 16 | u32::from(u16::from_be_bytes([b4, b5]));
     let low = (middle % by) << 16 | u32::from(u16::from_be_bytes([b6, b7]));
     let quotient = u64::from(high / by) << 32 | u64::from(middle / by) << 16 | u64::from(low / by);

@@ -1,16 +1,16 @@
-//! Why the link wants to be woken, and when.
+//! The link's deadlines.
 
 use core::fmt;
 
 use crate::time::Instant;
 
-/// Why the link wants to be woken.
+/// The reason for a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TimerReason {
     /// To start the next attempt.
     Retry,
-    /// To leave for a planned move and come back.
+    /// To disconnect for a planned move.
     PlannedMove,
     /// To give up waiting for a signature.
     Sign,
@@ -18,31 +18,31 @@ pub enum TimerReason {
     Connect,
     /// To give up waiting for TLS.
     Tls,
-    /// To give up waiting for the answer to CONNECT.
+    /// Timeout of CONNACK.
     Connack,
     /// To give up waiting for the acknowledgement of subscriptions.
     Suback,
-    /// To send a ping, or to find the connection dead.
+    /// To send a ping, or to detect a dead connection.
     KeepAlive,
-    /// To find that publishes are not acknowledged.
+    /// Timeout of PUBACK.
     Puback,
-    /// To end the wait for acknowledgements before a planned disconnect.
+    /// To end the drain before a planned disconnect.
     Drain,
-    /// To call the connection stable and start the back-off anew.
+    /// To reset the back-off: the connection has lasted.
     Stable,
     /// To renew the token.
     TokenRenewal,
-    /// To give up waiting for an answer of the Device Provisioning Service.
+    /// Timeout of an answer of the Device Provisioning Service.
     ProvisioningAnswer,
-    /// To ask the Device Provisioning Service for the state of the registration.
+    /// To poll the registration at the Device Provisioning Service.
     ProvisioningPoll,
     /// To give up a registration that does not end.
     Provisioning,
-    /// To look for messages whose time has run out.
+    /// To check for expired messages.
     Expiry,
-    /// To ask for the twin, to report properties, or to find that nobody answers.
+    /// To request the twin, to report properties, or timeout of a twin response.
     Twin,
-    /// To forget a method call that nobody waits for any more.
+    /// To drop a method call whose caller has timed out.
     Method,
 }
 
@@ -93,7 +93,7 @@ impl fmt::Display for TimerReason {
     }
 }
 
-/// When the link wants [`crate::Link::handle_timeout`], and why.
+/// A deadline for [`crate::Link::handle_timeout`], and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Deadline {
@@ -107,7 +107,7 @@ pub struct Deadline {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timers([Instant; TimerReason::ALL.len()]);
 
-/// Stands for "not set"; nothing waits for the end of time.
+/// Marks an unset deadline.
 const UNSET: Instant = Instant::from_millis(u64::MAX);
 
 impl Timers {
@@ -126,7 +126,7 @@ impl Timers {
         self.set(reason, UNSET);
     }
 
-    /// Clears what belongs to one attempt.
+    /// Clears the deadlines of one attempt.
     pub(crate) fn clear_attempt(&mut self) {
         let expiry = self.get(TimerReason::Expiry);
         *self = Self::new();
@@ -143,7 +143,7 @@ impl Timers {
         (*at != UNSET).then_some(Deadline { at: *at, reason: *reason })
     }
 
-    /// Takes the earliest deadline that is due.
+    /// Takes the earliest due deadline.
     pub(crate) fn take_due(&mut self, now: Instant) -> Option<Deadline> {
         let deadline = self.next().filter(|deadline| deadline.at <= now)?;
         self.clear(deadline.reason);

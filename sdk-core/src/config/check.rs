@@ -1,4 +1,4 @@
-//! What can be wrong with a configuration.
+//! Errors in a configuration.
 
 use core::fmt;
 
@@ -6,7 +6,7 @@ use crate::azure::names::{Name, NameError};
 use crate::json::ObjectError;
 use crate::link::{SessionConfigError, Setting};
 
-/// What is wrong with a [`crate::Config`].
+/// An error in a [`crate::Config`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -14,7 +14,7 @@ pub enum ConfigError {
     Name(NameError),
     /// The provisioning payload is not a JSON object.
     ProvisioningPayload(ObjectError),
-    /// The provisioning payload is larger than the service, or the frontend's buffer, takes.
+    /// The provisioning payload is larger than the limit of the service or the frontend's buffer.
     LongPayload {
         /// Its length in bytes.
         size: usize,
@@ -23,7 +23,7 @@ pub enum ConfigError {
     },
     /// A setting of the session is not acceptable.
     Session(SessionConfigError),
-    /// The credential is of a kind the service does not take.
+    /// The service does not support this kind of credential.
     CredentialNotForService,
     /// The profile is one of another service than the configuration names.
     ServiceNotForProfile,
@@ -31,14 +31,14 @@ pub enum ConfigError {
     HttpsRegistration,
     /// Modules have no cloud-to-device messages, and devices have no inputs.
     SubscriptionNotForIdentity,
-    /// A broker has none of an IoT hub's subscriptions.
+    /// A broker does not have an IoT hub's subscriptions.
     SubscriptionsOfAHub,
     /// A broker needs a client id to keep a session.
     NoClientId,
 }
 
 impl ConfigError {
-    /// What is wrong, in words that are constant: for the compiler.
+    /// Constant error texts, for the compiler's message.
     pub(crate) const fn summary(self) -> &'static str {
         match self {
             Self::Name(error) => match error.name {
@@ -65,11 +65,11 @@ impl ConfigError {
                 "first jitter, least delay and overload jitter of the back-off must be above zero"
             }
             Self::ProvisioningPayload(_) | Self::LongPayload { .. } => "the provisioning payload is not acceptable",
-            Self::CredentialNotForService => "the credential is of a kind that the service does not take",
+            Self::CredentialNotForService => "the service does not support this kind of credential",
             Self::ServiceNotForProfile => "the configuration names another service than the profile is for",
             Self::HttpsRegistration => "this device registers over MQTT only: leave Config::https_registration false",
             Self::SubscriptionNotForIdentity => "modules have no cloud-to-device messages and devices no inputs",
-            Self::SubscriptionsOfAHub => "a broker has none of an IoT hub's subscriptions",
+            Self::SubscriptionsOfAHub => "a broker does not have an IoT hub's subscriptions",
             Self::NoClientId => "a broker keeps no session for an empty client id",
         }
     }
@@ -85,20 +85,20 @@ impl fmt::Display for ConfigError {
             }
             Self::Session(error) => error.fmt(f),
             Self::CredentialNotForService => f.write_str(
-                "a hub takes a shared key, a certificate or a token, DPS a shared key or a certificate, a broker a certificate, a password or nothing",
+                "a hub supports a shared key, a certificate or a token, DPS a shared key or a certificate, a broker a certificate, a password or nothing",
             ),
             Self::ServiceNotForProfile => f.write_str(
-                "the configuration names another service than the link's profile is for; make them agree, or take AnyProfile",
+                "the configuration's service does not match the link's profile; make them agree, or use AnyProfile",
             ),
             Self::HttpsRegistration => f.write_str(self.summary()),
             Self::SubscriptionNotForIdentity => {
-                f.write_str("modules have no cloud-to-device messages and devices no inputs: take Subscriptions::MODULE or ALL, or part of it")
+                f.write_str("modules have no cloud-to-device messages and devices no inputs: use Subscriptions::MODULE or ALL, or part of it")
             }
             Self::SubscriptionsOfAHub => f.write_str(
-                "a broker has none of an IoT hub's subscriptions: leave them out, and subscribe to topic filters",
+                "a broker does not have an IoT hub's subscriptions: leave them out, and subscribe to topic filters",
             ),
             Self::NoClientId => {
-                f.write_str("a broker keeps no session for an empty client id; name one or ask for a clean session")
+                f.write_str("a broker keeps no session for an empty client id; set one or request a clean session")
             }
         }
     }

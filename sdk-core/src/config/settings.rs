@@ -1,4 +1,4 @@
-//! How a link comes by its configuration.
+//! Access of a link to its configuration.
 
 use core::time::Duration;
 
@@ -20,7 +20,8 @@ pub trait Settings {
     /// Returns the configuration, the same each time.
     fn config(&self) -> &Config<Self::Text>;
 
-    /// Returns the delay before an attempt; by default what [`crate::SessionConfig::retry`] says. [`WithPolicy`] puts another policy here.
+    /// Returns the delay before an attempt; by default that of [`crate::SessionConfig::retry`]. [`WithPolicy`] sets
+    /// another policy.
     fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
         self.config().session.retry.delay(context, word)
     }
@@ -37,24 +38,24 @@ pub trait Settings {
         false
     }
 
-    /// Keeps a finished token ([`crate::Input::Token`]) and returns whether it could. By default there is no room for
+    /// Stores a ready-made token ([`crate::Input::Token`]) and returns whether it fits. By default there is no room for
     /// one.
     fn keep_token(&mut self, token: &str) -> bool {
         let _ = token;
         false
     }
 
-    /// Returns the token kept last.
+    /// Returns the stored token.
     fn token(&self) -> Option<&str> {
         None
     }
 }
 
-/// Settings with a policy of their own: what `policy` returns counts instead of [`crate::SessionConfig::retry`].
+/// Settings with their own policy: `policy` replaces [`crate::SessionConfig::retry`].
 #[derive(Clone, Copy, Debug)]
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct WithPolicy<S, P> {
-    /// All else.
+    /// The other settings.
     pub settings: S,
     /// The policy.
     pub policy: P,

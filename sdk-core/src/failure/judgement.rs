@@ -1,12 +1,12 @@
-//! What each failure means: its back-off curve, and what to do about it. Where the next attempt goes follows from both, in
-//! `link/next_step.rs`.
+//! The table of failures: back-off curve and disposition of each. `link/next_step.rs` derives the next service from
+//! both.
 
 use core::time::Duration;
 
 use super::{Disposition, Failure, FailureClass, LocalFailure, ProvisioningFailure, TlsFailure};
 
 impl Failure {
-    /// Returns the back-off curve of the failure, and what to do about it.
+    /// Returns the failure's back-off curve and disposition.
     pub(crate) const fn judge(self) -> (FailureClass, Disposition) {
         use Disposition::{RefreshCredential, Reprovision, Retry, RetryRarely};
         use FailureClass::{Local, Overload, Protocol, Refused, Unreachable};
@@ -40,9 +40,9 @@ impl Failure {
             | Self::Malformed(_)
             | Self::UnexpectedPacket
             | Self::UnexpectedSession => (Protocol, Retry),
-            // 429 and 5xx repeat after the service's retry-after; any other status ends the request, which is tried again
-            // at the pace of refusals (azure-docs `iot-dps/how-to-troubleshoot-dps.md`; every official SDK alike). Each
-            // registration is billed, whether its answer is understood or not.
+            // 429 and 5xx repeat after the service's retry-after; any other status ends the request, which is retried
+            // with the delays of a refusal (azure-docs `iot-dps/how-to-troubleshoot-dps.md`; every official SDK alike).
+            // Each registration is billed, even if its answer cannot be parsed.
             Self::Provisioning(failure) => match failure {
                 ProvisioningFailure::Unavailable { retry_after_secs: Some(secs), .. } => (Overload, after(secs)),
                 ProvisioningFailure::Unavailable { retry_after_secs: None, .. }
@@ -125,17 +125,16 @@ mod tests {
                 C::Refused,
             ),
             (Failure::Provisioning(ProvisioningFailure::Disabled), D::Retry, C::Refused),
-            // An operator can assign another hub: the device must come back by itself.
+            // An operator can assign another hub: the device must recover by itself.
             (Failure::Provisioning(ProvisioningFailure::UnsupportedProfile), D::Retry, C::Refused),
             (Failure::Provisioning(ProvisioningFailure::BadAnswer), D::Retry, C::Refused),
             (Failure::Local(LocalFailure::ClockUnset), D::Retry, C::Local),
-            // What stands between says nothing of the hub.
-            // A TPM has no key for the hub but the one that a registration brings (azure-docs
-            // iot-dps/concepts-tpm-attestation.md).
+            // A failure of a proxy or gateway is no information about the hub. A TPM has no key for the hub but the one
+            // from a registration (azure-docs iot-dps/concepts-tpm-attestation.md).
             (Failure::Local(LocalFailure::NoKey), D::Reprovision, C::Local),
             (Failure::Local(LocalFailure::ProxyAuthentication), D::Retry, C::Local),
             (Failure::Local(LocalFailure::ProxyRefused(403)), D::Retry, C::Local),
-            // An Edge device starts its parts in any order, and mends a module's identity by itself.
+            // An Edge device starts its parts in any order, and repairs a module's identity by itself.
             (Failure::Local(LocalFailure::WorkloadUnreachable), D::Retry, C::Local),
             (Failure::Local(LocalFailure::WorkloadRefused(403)), D::Retry, C::Local),
             // RFC 9110, sections 15.5.2, 15.5.4, 15.5.5 and 15.6.4; RFC 6585, section 4.

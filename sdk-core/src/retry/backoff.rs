@@ -1,4 +1,4 @@
-//! What is known of a service that was lost, or turns devices away.
+//! The back-off state of a service.
 
 use core::time::Duration;
 
@@ -8,17 +8,16 @@ use crate::retry::BackoffSnapshot;
 use crate::rng::scale;
 use crate::time::{Instant, short_millis, span};
 
-/// The state of the back-off towards one service, for callers that pace something of their own; a
-/// [`Link`](crate::Link) has its own.
+/// The back-off state of one service, for the caller's own retries; a [`Link`](crate::Link) has its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// When the service was lost, or first wanted.
+    /// Time when the service was lost, or first needed.
     lost: Instant,
-    /// When overload was first seen since then, or first suspected.
+    /// Time of the first overload since then, certain or suspected.
     overloaded: Option<Instant>,
     /// The overload is more than a suspicion.
     proven: bool,
-    /// The service itself closed the connection that had lasted.
+    /// The service itself closed the last long-lived connection.
     closed: bool,
     /// The hint in milliseconds; 0 for none.
     spread_ms: u32,
@@ -30,12 +29,12 @@ pub struct Backoff {
     away_before: u32,
     /// Seconds before `overloaded` that count as well.
     overloaded_before: u32,
-    /// Age of the evidence from which on it is worth keeping over a reboot again, in seconds.
+    /// Age of the overload from which on it should be saved again, in seconds.
     worth_keeping_secs: u32,
 }
 
 impl Backoff {
-    /// Starts a back-off: the service was lost, or is first wanted, at `now`.
+    /// Starts a back-off: the service was lost, or is first needed, at `now`.
     #[must_use]
     pub const fn new(now: Instant) -> Self {
         Self {
@@ -62,13 +61,13 @@ impl Backoff {
         self.refusals
     }
 
-    /// Returns whether the service has shown that it cannot take the device.
+    /// Returns whether the service is overloaded.
     #[must_use]
     pub const fn is_overloaded(&self) -> bool {
         self.proven
     }
 
-    /// Takes the hint `S`: over how long the fleet should spread after overload; zero for none.
+    /// Sets the hint `S`, the jitter window after overload; zero for none.
     pub(crate) fn set_spread(&mut self, spread: Duration, policy: &RetryPolicy) {
         self.spread_ms = short_millis(spread.min(policy.jitter_cap));
     }
@@ -78,7 +77,7 @@ impl Backoff {
         (self.spread_ms > 0).then(|| span(u64::from(self.spread_ms)))
     }
 
-    /// Starts anew: a connection lasted, and was lost at `now`.
+    /// Resets: a long-lived connection was lost at `now`.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub const fn reset(&mut self, now: Instant) {
         let spread_ms = self.spread_ms;
@@ -86,7 +85,7 @@ impl Backoff {
         self.spread_ms = spread_ms;
     }
 
-    /// Goes on where a back-off was before a reboot, `off_secs` ago.
+    /// Continues a back-off from before a reboot, `off_secs` ago.
     pub(crate) fn recall(&mut self, memory: &BackoffSnapshot, off_secs: u32, now: Instant) {
         self.reset(now);
         self.away_before = memory.away_secs.saturating_add(off_secs);
@@ -98,7 +97,7 @@ impl Backoff {
         self.refusals = memory.refusals;
     }
 
-    /// Whether it goes on from before a reboot.
+    /// Whether it continues from before a reboot.
     pub(crate) const fn is_recalled(&self) -> bool {
         self.proven || self.away_before > 0
     }
@@ -112,9 +111,9 @@ impl Backoff {
         self.overloaded_before.saturating_add(u32::try_from(since).unwrap_or(u32::MAX))
     }
 
-    /// Returns whether the evidence of overload is worth keeping over a reboot, and counts it as kept then: when it is new,
-    /// and each time it has grown older by a quarter, 30 s at least. The longest wait is half of its age, so that what
-    /// is kept tells an outage that lasts from one that is over.
+    /// Returns whether the overload should be saved for a reboot, and counts it as saved then: when it is new, and each
+    /// time its age has grown by a quarter, at least 30 s. The longest delay is half of its age, so the saved age
+    /// distinguishes a continuing outage from one that is over.
     pub(crate) fn is_worth_keeping(&mut self, now: Instant) -> bool {
         let age = self.overloaded_secs(now);
         let worth = self.proven && age >= self.worth_keeping_secs;
@@ -124,16 +123,16 @@ impl Backoff {
         worth
     }
 
-    /// Starts anew: a connection that had lasted was lost at `now` because of `failure`.
+    /// Resets: a long-lived connection was lost at `now` because of `failure`.
     ///
-    /// When the service closed it, the whole fleet may stand in its queue: the first wait for a CONNACK is longer then.
+    /// If the service closed it, the whole fleet may be in its queue: the first wait for a CONNACK is longer then.
     pub(crate) fn lose(&mut self, failure: Failure, now: Instant) {
         self.reset(now);
         self.closed = failure.is_loss();
         self.silences = u8::from(self.closed);
     }
 
-    /// The service accepted the device, whatever comes of it.
+    /// The service accepted the device.
     pub(crate) const fn accepted(&mut self) {
         self.refusals = 0;
         self.silences = 0;
@@ -144,8 +143,8 @@ impl Backoff {
         self.silences = 0;
     }
 
-    /// Returns how long to wait for a CONNACK: doubled after each silence, since to leave a queued CONNECT early only
-    /// fills the queue with stale entries.
+    /// Returns the timeout of CONNACK: doubled after each timeout, since leaving the service's queue early only fills
+    /// it with stale entries.
     pub(crate) fn connack_timeout(&self, first: Duration, longest: Duration) -> u32 {
         let doublings = self.silences.min(8);
         short_millis(first).saturating_mul(1 << doublings).min(short_millis(longest))
@@ -158,10 +157,10 @@ impl Backoff {
         span(u64::from(scale(word, 0, short_millis(policy.first_jitter))))
     }
 
-    /// Takes note of a failed attempt and returns the delay before the next one; `word` is random.
+    /// Records a failed attempt and returns the delay before the next one; `word` is random.
     ///
-    /// `flapped` says that the attempt had succeeded and its connection did not last for [`RetryPolicy::reset_after`], which
-    /// counts as overload whatever ended it.
+    /// `flapped`: the attempt had succeeded, but its connection ended before [`RetryPolicy::reset_after`], which counts
+    /// as overload whatever ended it.
     pub fn failed(
         &mut self,
         failure: Failure,
@@ -173,12 +172,12 @@ impl Backoff {
         policy.delay(&self.note(failure, flapped, now), word)
     }
 
-    /// Returns what a policy knows when a stable connection was lost, and before the first attempt of all.
+    /// Returns the context after the loss of a long-lived connection, and before the first attempt.
     pub(crate) fn fresh(&self, now: Instant) -> RetryContext {
         self.context(RetryCause::Fresh, now)
     }
 
-    /// Returns what a policy knows when the service is to be probed again, without a new failure.
+    /// Returns the context for another attempt without a new failure.
     pub(crate) fn again(&self, now: Instant) -> RetryContext {
         let cause = match (self.refusals, self.proven) {
             (0, false) => RetryCause::Unreachable,
@@ -188,7 +187,7 @@ impl Backoff {
         self.context(cause, now)
     }
 
-    /// Takes note of a failed attempt and returns what a policy knows then.
+    /// Records a failed attempt and returns its context.
     pub(crate) fn note(&mut self, failure: Failure, flapped: bool, now: Instant) -> RetryContext {
         if matches!(failure, Failure::ConnackTimeout) {
             self.silences = self.silences.saturating_add(1);
@@ -204,7 +203,7 @@ impl Backoff {
         } else if class == FailureClass::Overload {
             self.prove(now)
         } else if self.proven {
-            // Once overload was seen a silent SYN is no proof that the service is gone.
+            // After overload a SYN timeout does not prove that the service is down.
             RetryCause::Overload
         } else if matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout) && self.suspects_overload() {
             self.suspect(now)

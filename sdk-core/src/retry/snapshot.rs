@@ -1,18 +1,18 @@
-//! What a link remembers of its troubles across a reboot.
+//! The back-off state that survives a reboot.
 
 /// The back-off in a few words, for storage that survives a reboot.
 ///
-/// A device that loses power in an outage must not come back as if nothing had happened. The link says when it is worth
-/// writing ([`crate::Action::SaveBackoff`]: each time the outage has grown older by a quarter, 20 times in an hour and
-/// 45 times in a week at most), [`crate::Link::backoff_snapshot`] gives the latest at any time, and
-/// [`crate::Link::restore_backoff`] takes it after the reboot.
+/// It keeps a power failure during an outage from resetting the back-off. [`crate::Action::SaveBackoff`] reports when
+/// to store it (each time the outage's age has grown by a quarter, at most 20 times in an hour and 45 times in a week),
+/// [`crate::Link::backoff_snapshot`] returns the latest at any time, and [`crate::Link::restore_backoff`] restores it
+/// after the reboot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BackoffSnapshot {
-    /// Seconds since 1970 when this was made, 0 when the clock was not set.
+    /// Time of the snapshot in seconds since 1970, 0 if the clock was not set.
     pub(crate) saved_unix_secs: u64,
     /// Seconds since the service was lost.
     pub(crate) away_secs: u32,
-    /// Seconds since the first evidence of overload, when there was some.
+    /// Seconds since the first overload, if any.
     pub(crate) overloaded_secs: Option<u32>,
     /// The hint in seconds, 0 for none.
     pub(crate) spread_secs: u32,
@@ -25,10 +25,10 @@ pub struct BackoffSnapshot {
 /// First byte of the present layout.
 const LAYOUT: u8 = 2;
 
-/// Greatest time that is kept: 40 bits.
+/// Greatest time that is stored: 40 bits.
 const LATEST_SECS: u64 = (1 << 40) - 1;
 
-/// The checksum of the bytes before it: CRC-32 (IEEE 802.3), of which 24 bits are kept.
+/// The checksum of the preceding bytes: 24 bits of CRC-32 (IEEE 802.3).
 const fn checksum(mut bytes: &[u8]) -> [u8; 3] {
     let mut crc = u32::MAX;
     while let [byte, rest @ ..] = bytes {
@@ -48,7 +48,7 @@ impl BackoffSnapshot {
     /// Bytes of it.
     pub const LEN: usize = 24;
 
-    /// A device that is back within this time has not been off long enough for an outage to be over, however young that was.
+    /// A device that was off for less than this time continues even a short outage.
     pub(crate) const REBOOT_SECS: u64 = 60;
 
     /// Longest time off that counts, in seconds: a week.
@@ -80,8 +80,8 @@ impl BackoffSnapshot {
         all
     }
 
-    /// Makes it from bytes that [`BackoffSnapshot::to_bytes`] gave; `None` when they are of another layout or damaged, such as memory
-    /// that lost its power.
+    /// Parses the bytes of [`BackoffSnapshot::to_bytes`]; `None` if they have another layout or are damaged, such as
+    /// memory that lost power.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
         #[rustfmt::skip]
@@ -151,7 +151,7 @@ mod tests {
         }
         let mut rng = crate::rng::Rng::new(crate::rng::Seed::from_number(1), "");
         for _ in 0..10_000 {
-            // With the first two bytes right, as memory without power may come back.
+            // With valid first two bytes, as may remain in memory that lost power.
             let mut bytes = good;
             for byte in &mut bytes[2..] {
                 *byte = rng.word().to_le_bytes()[0];

@@ -21,7 +21,7 @@ fn each_trouble_is_told_in_words_with_what_to_do() {
         (Reach::Refused, "the host refused the connection", Advice::CheckNetwork),
         (Reach::BlackHole, "did not answer the connection attempt in time", Advice::CheckNetwork),
         (Reach::Unresolved, "the host name was not resolved", Advice::CheckNetwork),
-        (Reach::NoRoute, "the network gave an error, such as no route", Advice::CheckNetwork),
+        (Reach::NoRoute, "the network reported an error, such as no route", Advice::CheckNetwork),
         (expired, "the certificate has expired, or the device's clock is ahead", Advice::CheckValidity),
         (issuer, "no trusted root issued the certificate", Advice::CheckCertificates),
         (Reach::Tls(TlsFailure::NotYetValid), "is not valid yet", Advice::CheckValidity),
@@ -32,7 +32,7 @@ fn each_trouble_is_told_in_words_with_what_to_do() {
         (Reach::Tls(TlsFailure::Incompatible), "no protocol version, suite or group", Advice::CheckTls),
         (Reach::Tls(TlsFailure::Handshake), "the handshake broke off", Advice::CheckService),
         (Reach::Tls(TlsFailure::Alert(80)), "the service sent alert 80", Advice::CheckService),
-        (Reach::Tls(TlsFailure::Garbled), "what came is not TLS", Advice::CheckService),
+        (Reach::Tls(TlsFailure::Garbled), "the data is not TLS", Advice::CheckService),
         (Reach::TlsStalls, "TLS was not completed in time", Advice::CheckNetwork),
         (Reach::ClosedAfterTls, "the connection ended without a reason", Advice::Wait),
     ];
