@@ -43,26 +43,26 @@ pub use deliver::{Message, PublishError};
 pub use events::{Dropped, Event};
 pub use received::Received;
 
-/// Most inbound QoS 1 messages that wait for [`Link::acknowledge`]: as many as an IoT hub keeps for a device (azure-docs
-/// `iot-hub/iot-hub-devguide-quotas-throttling.md`, cloud-to-device queue depth).
+/// Limit of inbound QoS 1 messages that wait for [`Link::acknowledge`]: as many as an IoT hub queues for a device
+/// (azure-docs `iot-hub/iot-hub-devguide-quotas-throttling.md`, cloud-to-device queue depth).
 const INBOUND: usize = 50;
 
 /// One device's link to its hub, across reconnects, moves to other hubs and reboots.
 ///
 /// The link is a state machine without I/O. Four kinds of methods drive it:
 ///
-/// * commands say what the application wants: [`start`](Self::start), [`publish`](Self::publish),
+/// * commands of the application: [`start`](Self::start), [`publish`](Self::publish),
 ///   [`acknowledge`](Self::acknowledge), [`reprovision`](Self::reprovision), [`stop`](Self::stop);
-/// * [`handle_input`](Self::handle_input) and [`handle_timeout`](Self::handle_timeout) say what happened;
-/// * [`poll_output`](Self::poll_output) says what to do and what became true, until it says [`Output::Wait`];
-/// * the rest looks and changes nothing.
+/// * [`handle_input`](Self::handle_input) and [`handle_timeout`](Self::handle_timeout) take inputs and deadlines;
+/// * [`poll_output`](Self::poll_output) returns actions and events, until it returns [`Output::Wait`];
+/// * the other methods only read.
 ///
 /// They may be called in any order. After a command, an input or a timeout the frontend polls outputs until `Wait`,
 /// then sleeps until the deadline or the next input. `now` comes from a monotonic clock; a value before the latest one
 /// counts as the latest.
 ///
-/// Each connection attempt has a number. The frontend stamps every input with the number of the attempt it belongs to;
-/// inputs of older attempts change nothing.
+/// Each connection attempt has a number. The frontend passes it with every input; inputs of older attempts have no
+/// effect.
 #[derive(Clone, Debug)]
 pub struct Link<O, P> {
     phase: Phase,
@@ -91,10 +91,10 @@ pub struct Link<O, P> {
 impl<O: Outbox, P: Profile> Link<O, P> {
     /// Creates an idle link to the service of `profile`. The seed must differ from device to device.
     ///
-    /// Messages that the outbox holds from before count as accepted.
+    /// Messages that are already in the outbox count as accepted.
     ///
     /// # Errors
-    /// When the settings of the profile cannot work; nothing was sent then.
+    /// If the profile's settings are invalid; nothing has been sent.
     pub fn new(profile: P, outbox: O, seed: Seed, now: Instant) -> Result<Self, P::Error> {
         profile.check()?;
         Ok(Self::of_checked(profile, outbox, seed, now))
@@ -146,9 +146,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Gives the link an assignment kept from before, so that it goes straight to the hub.
+    /// Restores a stored assignment, so that the link connects directly to the hub.
     ///
-    /// Without effect on a link that has an assignment, or whose hub is configured.
+    /// Without effect on a link that has an assignment or a configured hub.
     pub fn restore_assignment(&mut self, assignment: Assignment) {
         if let Some(visit) = self.profile.visit_mut().filter(|visit| P::VISITS && visit.assignment().is_none()) {
             visit.assignment = Some(assignment);
@@ -157,9 +157,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
 
     /// Sets the wall clock: whole seconds since 1970-01-01 00:00 UTC.
     ///
-    /// Only the expiry of tokens depends on it. It may be wrong; set it before the first attempt and whenever the
-    /// frontend learns better, at best before each attempt. A link that waits because of a failure that a wrong clock can
-    /// cause tries within [`crate::RetryPolicy::first_jitter`] when the clock changes by more than 5 minutes.
+    /// Only the expiry of tokens depends on it. It may be wrong; set it before the first attempt and after each
+    /// correction, at best before each attempt. A link that waits after a failure that a wrong clock can cause retries
+    /// within [`crate::RetryPolicy::first_jitter`] when the clock changes by more than 5 minutes.
     pub fn set_wall_clock(&mut self, unix_secs: u64, now: Instant) {
         let now = self.tick(now);
         let before = self.clock.unix_secs(now);
@@ -171,10 +171,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Starts bringing the link up; without effect while it is trying or up. A stop under way then ends in a new
-    /// connection.
+    /// Starts the link; without effect while it is trying or up. A stop in progress then ends in a new connection.
     ///
-    /// The first attempt begins within [`crate::RetryPolicy::first_jitter`], since a power cut ends for a whole street.
+    /// The first attempt starts within [`crate::RetryPolicy::first_jitter`], since after a power failure many devices
+    /// start together.
     pub fn start(&mut self, now: Instant) {
         let now = self.tick(now);
         if matches!(self.phase, Phase::Idle | Phase::Stopped) {
@@ -195,8 +195,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Starts a link that is idle or stopped as [`start`](Self::start) does, and dials at once: for a device that its sleep
-    /// timer wakes after it stopped in order, since such timers spread a fleet by themselves.
+    /// Starts an idle or stopped link like [`start`](Self::start), and connects immediately: for a device that stopped
+    /// before its sleep and is woken by a timer, since such timers already differ across a fleet.
     ///
     /// A back-off that was restored counts all the same. After a power cut use [`start`](Self::start).
     pub fn wake(&mut self, now: Instant) {
@@ -207,10 +207,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Stops the link. The outbox keeps what it holds.
+    /// Stops the link. The outbox keeps its messages.
     ///
-    /// While the link is up it first sends and awaits what is queued, for `drain` at most; then it leaves with
-    /// DISCONNECT. [`crate::Event::Stopped`] ends it.
+    /// While the link is up it first sends queued messages and awaits their acknowledgements, for at most `drain`; then
+    /// it sends DISCONNECT. [`crate::Event::Stopped`] ends it.
     pub fn stop(&mut self, drain: Duration, now: Instant) {
         let now = self.tick(now);
         match self.phase {
@@ -233,9 +233,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Orders a registration with the Device Provisioning Service, as after an operator's word that the device moves.
+    /// Registers with the Device Provisioning Service, such as when an operator has moved the device.
     ///
-    /// While the link is up, what is in flight is drained first. Without effect when the hub is configured, or while the
+    /// While the link is up, messages in flight are drained first. Without effect for a configured hub, or while the
     /// link is stopped.
     pub fn reprovision(&mut self, now: Instant) {
         let now = self.tick(now);
@@ -261,27 +261,26 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Tells the service that the application is done with an inbound message.
+    /// Acknowledges an inbound message that the application has handled.
     ///
-    /// Acknowledgements go out in the order of the messages (MQTT 3.1.1 \[MQTT-4.6.0-2\]): one given early waits. An
+    /// Acknowledgements are sent in the order of the messages (MQTT 3.1.1 \[MQTT-4.6.0-2\]): an early one waits. An
     /// acknowledgement of an older attempt's message is dropped, since the service sends that message again. Returns
-    /// whether it was taken.
+    /// whether it was accepted.
     pub fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
         self.tick(now);
         attempt == self.attempt && self.inbound.handle(packet_id)
     }
 
-    /// Tells the link that an inbound message will not be acknowledged on this connection: the service sends it again on
-    /// a later one, and the acknowledgements of the messages behind it wait for it no longer. Returns whether it was
-    /// waited for.
+    /// Abandons an inbound message on this connection: the service redelivers it on a later one, and acknowledgements
+    /// of later messages no longer wait for it. Returns false if it was not pending.
     pub fn abandon(&mut self, packet_id: PacketId, attempt: Attempt) -> bool {
         attempt == self.attempt && self.inbound.abandon(packet_id)
     }
 
-    /// Tells the link what happened during an attempt; inputs of older attempts are ignored.
+    /// Takes an input of an attempt; inputs of older attempts are ignored.
     ///
-    /// One call takes bytes up to the first thing for the application, or until the events are full: the frontend
-    /// drains the outputs and hands in the rest until nothing is taken.
+    /// One call consumes bytes up to the first received value for the application, or until the event queue is full:
+    /// the frontend drains the outputs and passes in the rest, until no bytes are consumed.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn handle_input<'b>(
         &mut self,
@@ -293,7 +292,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.take_input(input, attempt, now)
     }
 
-    /// Lets the link act on the deadlines due at `now`; harmless when early.
+    /// Handles the deadlines due at `now`; harmless if early.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn handle_timeout(&mut self, now: Instant) {
         let now = self.tick(now);
@@ -304,19 +303,19 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Returns the next thing to do or to know; call until it returns [`Output::Wait`].
+    /// Returns the next action or event; call until it returns [`Output::Wait`].
     pub fn poll_output(&mut self) -> Output<'_, Event> {
         self.poll_output_within(usize::MAX)
     }
 
-    /// Like [`poll_output`](Self::poll_output) for a frontend that can take no more than `room` bytes to send: packets
-    /// that are longer wait, all else comes.
+    /// Like [`poll_output`](Self::poll_output) for a frontend that has room for at most `room` bytes to send: longer
+    /// packets wait.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn poll_output_within(&mut self, room: usize) -> Output<'_, Event> {
         self.next_output(room)
     }
 
-    /// Returns what the link is doing.
+    /// Returns the state of the link.
     #[must_use]
     pub fn state(&self) -> State {
         match self.phase {
@@ -334,7 +333,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Returns what the link is doing and why, and what can be done about it.
+    /// Returns the status: state, cause, next attempt and advice.
     #[must_use]
     pub fn status(&self) -> Status {
         Status {
@@ -360,7 +359,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Returns the books.
+    /// Returns the ledger.
     #[must_use]
     pub fn ledger(&self) -> Ledger {
         Ledger { queued: self.outbox.usage().messages.try_into().unwrap_or(u64::MAX), ..self.ledger }
@@ -378,7 +377,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.attempt
     }
 
-    /// Returns the assignment, when the Device Provisioning Service has made one.
+    /// Returns the assignment, if the Device Provisioning Service has made one.
     #[must_use]
     pub fn assignment(&self) -> Option<&Assignment> {
         self.profile.assignment()
@@ -400,7 +399,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         &mut self.profile
     }
 
-    /// Whether another service may have to be visited. Where it is known at compile time that none is, the dialogue is
+    /// Whether another service may have to be visited. If the profile excludes that at compile time, the dialogue is
     /// not linked.
     fn visits(&self) -> bool {
         P::VISITS && self.profile.visit().is_some()
@@ -411,7 +410,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         if P::VISITS { self.profile.role() } else { ServiceKind::Hub }
     }
 
-    /// Takes note of the time, which never goes back.
+    /// Records the time, which never goes back.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn tick(&mut self, now: Instant) -> Instant {
         self.now = self.now.max(now);
@@ -427,7 +426,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 }
 
-/// Draws how long the hub must be out of reach before the Device Provisioning Service is asked.
+/// Draws how long the hub must be unreachable before the Device Provisioning Service is asked.
 fn unreachable_ms(mean: u32, rng: &mut Rng) -> u32 {
     let third = mean / 3;
     rng.between(third.saturating_mul(2), third.saturating_mul(4))

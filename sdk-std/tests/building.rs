@@ -38,7 +38,7 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
         (hub().shared_key("not base64"), "the key is not base64"),
         (hub().group_key(KEY), "an enrollment group's key needs provision_with"),
         (dps().group_key("AAAA"), "the key has 3 bytes"),
-        (hub().anonymous(), "a hub takes a shared key"),
+        (hub().anonymous(), "a hub supports a shared key"),
         (hub().shared_key(KEY).window(0), "window is 0"),
         (hub().shared_key(KEY).keep_alive(Duration::ZERO), "keep-alive interval is 0 ms"),
         (hub().shared_key(KEY).outbox(0, 1), "the outbox needs room"),
@@ -49,7 +49,7 @@ fn each_mistake_has_an_error_that_says_what_to_do() {
         (Device::builder().broker("", "c").anonymous(), "\"\" is neither a host name nor an address"),
         (Device::builder().hub("https://a.net", "d").shared_key(KEY), "leave out scheme and port"),
         (Device::builder().hub("a.net:8883", "d").shared_key(KEY), "leave out scheme and port"),
-        (hub().shared_key(KEY).subscriptions(Subscriptions::INPUTS), "take Subscriptions::MODULE or ALL"),
+        (hub().shared_key(KEY).subscriptions(Subscriptions::INPUTS), "use Subscriptions::MODULE or ALL"),
         (hub().shared_key(KEY).product_info(&"x".repeat(129)), "the product information is 129 bytes; at most 128"),
         (
             Device::builder().provision_with(Dps::new("0ne00AB12CD", "pump-7").payload(&large)).shared_key(KEY),

@@ -25,7 +25,7 @@ impl<B> Table<B> {
 }
 
 impl<B: AsRef<[u8]>> Table<B> {
-    /// Returns the filter at a place and its level; an empty one when there is none.
+    /// Returns the filter at an index and its QoS; an empty one if there is none.
     pub(super) fn get(&self, place: u8) -> (&str, QoS) {
         let Some(slot) = self.slots.get(usize::from(place)).copied().flatten() else { return ("", QoS::AtMostOnce) };
         (self.text(slot), slot.qos)
@@ -113,8 +113,8 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Filters for Table<B> {
     }
 }
 
-/// Whether a text is a topic filter (MQTT 3.1.1, section 4.7): not empty, without U+0000, and a wildcard stands for a
-/// whole level, `#` for the last ones.
+/// Whether a text is a valid topic filter (MQTT 3.1.1, section 4.7): not empty, without U+0000, and with wildcards only
+/// as whole levels, `#` only as the last.
 fn is_filter(filter: &str) -> bool {
     let bytes = filter.as_bytes();
     if bytes.is_empty() || bytes.len() > MAX_FIELD_LEN {

@@ -15,7 +15,7 @@ use crate::text::Text;
 /// Longest keep-alive interval: a number of 16 bits (MQTT 3.1.1, section 3.1.2.10).
 pub(crate) const KEEP_ALIVE_MAX: Duration = Duration::from_secs(0xffff);
 
-/// The profile of a broker that speaks plain MQTT 3.1.1: [`Service::Broker`].
+/// The profile of a plain MQTT 3.1.1 broker: [`Service::Broker`].
 ///
 /// Messages go to [`Destination::Topic`]s, and the application [subscribes](crate::Link::subscribe) to up to 16 filters. `B`
 /// is memory of the frontend's choice for their texts, all together.
@@ -26,7 +26,7 @@ pub struct Broker<S, B = [u8; 256]> {
 }
 
 impl<S: Settings, B> Broker<S, B> {
-    /// Makes the profile with memory for the filters. What is wrong with the settings says [`crate::Link::new`].
+    /// Makes the profile with memory for the filters. [`crate::Link::new`] checks the settings.
     pub const fn new(settings: S, memory: B) -> Self {
         Self { settings, filters: Table::new(memory) }
     }

@@ -1,4 +1,4 @@
-//! What an answer of the Device Provisioning Service means to a link.
+//! Interprets answers of the Device Provisioning Service.
 
 use core::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::io::{self, Assignment};
 use crate::json::{Reader, Token};
 use crate::link::{Answer, AnswerHead, Change, Verdict, Visit};
 
-/// Name of the member that carries the hint `S` in whole seconds, at the top of the payload of the Device Provisioning
-/// Service, where the link reads it by itself, and of the desired properties.
+/// Name of the member with the hint `S` in whole seconds, at the top level of DPS's payload, where the link reads it by
+/// itself, and of the desired properties.
 pub const SPREAD_MEMBER: &str = "reconnectSpreadSeconds";
 
 /// Finds the hint in a JSON object, such as the desired properties, for [`crate::Link::set_spread`].
 ///
-/// `None` when there is none, or none that can be read.
+/// `None` if it is missing or invalid.
 #[must_use]
 pub fn spread_hint(json: &[u8]) -> Option<Duration> {
     let mut reader = Reader::new(json);
@@ -35,7 +35,7 @@ pub fn spread_hint(json: &[u8]) -> Option<Duration> {
 }
 
 impl Assignment {
-    /// Makes an assignment from what was kept.
+    /// Makes an assignment from stored names.
     ///
     /// # Errors
     /// [`NameError`] when a name is not acceptable.
@@ -49,7 +49,7 @@ impl Assignment {
 
     pub(crate) const EMPTY: Self = Self { hub: String::new(), device_id: String::new() };
 
-    /// Takes names that were checked, of which every one fits.
+    /// Takes names that were checked and fit.
     pub(crate) fn set(&mut self, hub: &str, device_id: &str) {
         self.hub.clear();
         self.device_id.clear();
@@ -60,7 +60,7 @@ impl Assignment {
 
 const _: () = assert!(HOST_MAX <= io::HOST_MAX && DEVICE_ID_MAX <= io::DEVICE_ID_MAX, "every name fits");
 
-/// Reads an answer: what names the registration goes into `operation_id`, an assignment into `visit`.
+/// Parses an answer: the operation id goes into `operation_id`, an assignment into `visit`.
 pub(super) fn judge<'b>(
     head: &AnswerHead,
     body: &'b [u8],

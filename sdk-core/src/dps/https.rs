@@ -1,17 +1,16 @@
-//! The dialogue with the Device Provisioning Service over HTTPS, the only way for devices with a TPM.
+//! The DPS dialogue over HTTPS, the only protocol for devices with a TPM.
 //!
-//! The link asks by [`crate::Action::Register`]; statuses, bodies and retry-after are those of the dialogue over MQTT
+//! The link makes requests with [`crate::Action::Register`]; statuses, bodies and retry-after are those of MQTT
 //! ([`crate::dps::topics`]). A device with a TPM registers twice (Device Provisioning Service, "TPM attestation";
 //! azure-iot-sdk-c, `provisioning_client/src/prov_transport_http_client.c`):
 //!
-//! 1. without a token, with both public keys of its TPM ([`tpm_body`]). The service answers 401 and a key that only that
-//!    TPM can take out of its wrapping;
-//! 2. with a token signed by that key, to the same effect as any other device. The assignment brings the key for the hub,
-//!    wrapped likewise. [`Attestation`] tells the one from the other.
+//! 1. without a token, with both public keys of its TPM ([`tpm_body`]). The service answers 401 with a key that only
+//!    that TPM can unwrap;
+//! 2. with a token signed by that key, like any other device. The assignment contains the key for the hub, wrapped
+//!    likewise. [`Attestation`] distinguishes the two.
 //!
-//! An outage at any request of this, or a refusal of any but a question for the state, ends the whole of it, and the next
-//! registration begins anew, without a token: a wrapped key serves for the exchange that brought it, whatever the service
-//! has made of it since.
+//! A failure of any of these requests, or a refusal of any but a poll, ends the whole registration, and the next one
+//! starts again without a token: a wrapped key is valid only for its own registration.
 
 use core::time::Duration;
 
@@ -44,7 +43,7 @@ pub fn register_path<'a>(id_scope: &'a str, registration_id: &'a str) -> Text<'a
     ])
 }
 
-/// Returns path and query that ask for the state of a registration: `GET`.
+/// Returns path and query of a poll: `GET`.
 #[must_use]
 pub fn operation_path<'a>(id_scope: &'a str, registration_id: &'a str, operation_id: &'a str) -> Text<'a> {
     Text::of([
@@ -59,7 +58,7 @@ pub fn operation_path<'a>(id_scope: &'a str, registration_id: &'a str, operation
     ])
 }
 
-/// Returns the body of a registration with a TPM: `body`, which [`crate::dps::topics::register_body`] made, and in it both public
+/// Returns the body of a registration with a TPM: the `body` of [`crate::dps::topics::register_body`] with both public
 /// keys in base64, as the TPM encodes them (`TPM2B_PUBLIC`).
 #[must_use]
 pub fn tpm_body<'a>(body: &'a str, endorsement_key: &'a str, storage_root_key: &'a str) -> Text<'a> {
@@ -73,12 +72,12 @@ pub fn tpm_body<'a>(body: &'a str, endorsement_key: &'a str, storage_root_key: &
     ])
 }
 
-/// Returns the wrapped key that a 401 brings for the second registration, in base64; `None` for a refusal.
+/// Returns the wrapped key of a 401 for the second registration, in base64; `None` for a refusal.
 fn authentication_key(body: &[u8]) -> Option<&str> {
     wrapped(member(body, "authenticationKey")?)
 }
 
-/// Returns the wrapped key for the hub that an assignment brings to a device with a TPM, in base64.
+/// Returns the wrapped key for the hub in a TPM device's assignment, in base64.
 fn hub_key(body: &[u8]) -> Option<&str> {
     let state = member(body, "registrationState")?;
     let tpm = member(state.raw().as_bytes(), "tpm")?;
@@ -89,7 +88,7 @@ fn wrapped(value: Value<'_>) -> Option<&str> {
     value.as_str().and_then(Str::plain).filter(|key| !key.is_empty() && key.len() <= WRAPPED_KEY_MAX)
 }
 
-/// A registration with a TPM: which requests go without a token, and what each answer asks for before the next one.
+/// A registration with a TPM: which requests have a token, and the next step after each answer.
 ///
 /// Each registration begins with [`begin`](Self::begin); a connection has one of these for all of its requests.
 ///
@@ -110,16 +109,16 @@ pub struct Attestation {
     challenged: bool,
 }
 
-/// What an answer asks for.
+/// The next step after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "a frontend has to know all of them")]
+#[expect(clippy::exhaustive_enums, reason = "a frontend must handle all of them")]
 pub enum Step<'a> {
-    /// Have the TPM take this wrapped key for the registration, sign a token with it ([`TOKEN_LIFETIME`]), and register
-    /// again with that.
+    /// Import this wrapped key into the TPM for the registration, sign a token with it ([`TOKEN_LIFETIME`]), and
+    /// register again with that.
     RegisterAgain(&'a str),
-    /// Have the TPM take this wrapped key for the hub, then hand the answer to the link.
+    /// Import this wrapped key into the TPM for the hub, then pass the answer to the link.
     TakeHubKey(&'a str),
-    /// Hand the answer to the link.
+    /// Pass the answer to the link.
     Answer,
 }
 
@@ -135,13 +134,13 @@ impl Attestation {
         self.challenged = false;
     }
 
-    /// Tells whether the next request carries the token.
+    /// Returns whether the next request has the token.
     #[must_use]
     pub const fn has_token(&self) -> bool {
         self.challenged
     }
 
-    /// Judges an answer of the service to a registration or to a question for its state.
+    /// Returns the next step after an answer to a registration or a poll.
     pub fn judge<'a>(&mut self, status: u16, body: &'a [u8]) -> Step<'a> {
         if status == 401 {
             let wrapped = authentication_key(body).filter(|_| !self.challenged);

@@ -27,12 +27,12 @@ use crate::text::Text;
 pub struct Provisioned<S> {
     access: Access<S>,
     visit: Visit,
-    /// Names the registration, empty before the service has taken the request.
+    /// The operation id, empty before the service has accepted the registration.
     operation_id: String<OPERATION_ID_MAX, u8>,
 }
 
 impl<S: Settings> Provisioned<S> {
-    /// Makes the profile. What is wrong with the settings says [`crate::Link::new`].
+    /// Makes the profile. [`crate::Link::new`] checks the settings.
     pub fn new(settings: S) -> Self {
         Self { access: Access::new(settings), visit: Visit::new(), operation_id: String::new() }
     }
@@ -69,7 +69,7 @@ impl<S: Settings> Provisioned<S> {
         }
     }
 
-    /// What a token is for.
+    /// The resource of a token.
     fn resource(&self) -> sas::Resource<'_> {
         if self.visit.is_under_way() {
             let [_, id_scope, registration_id] = self.enrollment();
@@ -110,7 +110,7 @@ impl<S: Settings> Login for Provisioned<S> {
     }
 }
 
-/// The request that is due: the registration, or a poll once the service has taken it.
+/// The due request: the registration, or a poll once the service has accepted it.
 impl<S: Settings> Compose for Provisioned<S> {
     fn topic(&self) -> Text<'_> {
         let request = self.visit.request();
@@ -123,7 +123,7 @@ impl<S: Settings> Compose for Provisioned<S> {
 
     fn payload(&self) -> Text<'_> {
         if !self.operation_id.is_empty() {
-            // A blank is what official clients send with a poll.
+            // Official clients send a blank with a poll.
             return Text::from(" ");
         }
         let [_, _, registration_id] = self.enrollment();

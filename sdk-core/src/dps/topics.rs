@@ -1,8 +1,7 @@
-//! The dialogue with the Device Provisioning Service, which tells a device its hub.
+//! The MQTT dialogue with the Device Provisioning Service, which assigns a device to a hub.
 //!
-//! A device connects, subscribes to [`RESPONSE_FILTER`], publishes a registration, and asks for its state until the
-//! answer is final. Names go into topics and bodies unencoded, as the service wants them: check them first with
-//! [`crate::azure::names`].
+//! A device connects, subscribes to [`RESPONSE_FILTER`], publishes a registration, and polls until the answer is final.
+//! Names are not encoded in topics and bodies, as the service requires: check them first with [`crate::azure::names`].
 
 use core::fmt;
 
@@ -44,7 +43,7 @@ pub fn user_name<'a>(id_scope: &'a str, registration_id: &'a str, product_info: 
     ])
 }
 
-/// Returns the topic of a registration; `request_id` comes back in the answer.
+/// Returns the topic of a registration; the answer contains `request_id`.
 #[must_use]
 pub fn register_topic<'a>(request_id: u32) -> Text<'a> {
     Text::of([Part::Plain("$dps/registrations/PUT/iotdps-register/?$rid="), Part::Number(u64::from(request_id))])
@@ -72,7 +71,7 @@ pub fn register_body<'a>(registration_id: &'a str, payload: Option<&'a str>, mod
     ])
 }
 
-/// Returns the topic that asks for the state of a registration, with an empty body.
+/// Returns the topic of a poll, whose body is empty.
 #[must_use]
 pub fn poll_topic(request_id: u32, operation_id: &str) -> Text<'_> {
     Text::of([
@@ -85,10 +84,10 @@ pub fn poll_topic(request_id: u32, operation_id: &str) -> Text<'_> {
 
 /// Largest request, in bytes (Device Provisioning Service, `iot-dps-limits.md`).
 pub const REQUEST_MAX: usize = 96 * 1024;
-/// No registration is longer beside its payload, topic included.
+/// Longest registration without its payload, topic included.
 pub const REQUEST_FRAME: usize = 320;
 
-/// The topic of an answer, read.
+/// The parsed topic of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Response {
@@ -96,18 +95,18 @@ pub struct Response {
     pub status: u16,
     /// Number of the request that is answered.
     pub request_id: u32,
-    /// Seconds to wait at least before the next request, as the service says it; not bounded here.
+    /// The service's retry-after in seconds; not limited here.
     pub retry_after_secs: Option<u32>,
 }
 
 impl Response {
-    /// Reads the topic of an answer.
+    /// Parses the topic of an answer.
     ///
-    /// Members of the query may come in any order and further ones are skipped; `retry-after` is taken in any case of
-    /// letters, and as absent when it is not a number of seconds.
+    /// Members of the query may come in any order and further ones are skipped; `retry-after` is accepted in any letter
+    /// case, and ignored if it is not a number of seconds.
     ///
     /// # Errors
-    /// [`TopicError`] when the topic is no answer to a request of ours.
+    /// [`TopicError`] if the topic is not an answer to our request.
     pub fn parse(topic: &str) -> Result<Self, TopicError> {
         let rest = topic.strip_prefix("$dps/registrations/res/").ok_or(TopicError::Other)?;
         let (status, query) = scan::split_once(rest, b'/').ok_or(TopicError::Other)?;
@@ -130,7 +129,7 @@ impl Response {
     }
 }
 
-/// A topic is no answer of the service to a request of ours.
+/// A topic is not the service's answer to our request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TopicError {
@@ -147,7 +146,7 @@ impl fmt::Display for TopicError {
         f.write_str(match self {
             Self::Other => "the topic is not $dps/registrations/res/{status}/?{query}",
             Self::Status => "the status in the topic of the answer is not a number up to 65535",
-            Self::RequestId => "the $rid in the topic of the answer is missing or not a number of ours",
+            Self::RequestId => "the $rid in the topic of the answer is missing or not one of ours",
         })
     }
 }
@@ -187,7 +186,7 @@ pub enum Member {
 }
 
 impl Member {
-    /// Returns the name as it stands in the body.
+    /// Returns the name in the body.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -208,7 +207,7 @@ impl Member {
     }
 }
 
-/// The body of an answer cannot be used. The status of its topic still tells what kind of answer it was.
+/// The body of an answer is invalid. The status in its topic still has the kind of answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AnswerError {
@@ -218,11 +217,11 @@ pub enum AnswerError {
     NotAnObject,
     /// A member is missing.
     Missing(Member),
-    /// A member stands twice.
+    /// A member occurs twice.
     Duplicate(Member),
-    /// A member has a value of the wrong kind, or one that needs escape sequences where none can be.
+    /// A member has a value of the wrong kind, or escape sequences where none are allowed.
     Kind(Member),
-    /// The status is none of the documented ones.
+    /// The status is not a documented one.
     UnknownStatus,
     /// A name in it is not usable.
     Name(NameError),
@@ -237,7 +236,7 @@ impl fmt::Display for AnswerError {
             Self::Duplicate(member) => write!(f, "the answer has {} twice", member.name()),
             Self::Kind(member) => write!(f, "the answer's {} has a value of the wrong kind", member.name()),
             Self::UnknownStatus => {
-                f.write_str("the answer's status is none of unassigned, assigning, assigned, failed, disabled")
+                f.write_str("the answer's status is not unassigned, assigning, assigned, failed or disabled")
             }
             Self::Name(error) => write!(f, "the answer is not usable: {error}"),
         }
@@ -258,20 +257,20 @@ impl From<NameError> for AnswerError {
     }
 }
 
-/// What the service answered, borrowed from the body.
+/// The service's answer, borrowed from the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answer<'a> {
-    /// The registration goes on: ask again with [`poll_topic`].
+    /// The registration continues: poll with [`poll_topic`].
     Assigning {
         /// Names the registration in the next request.
         operation_id: &'a str,
     },
     /// The device has a hub.
     Assigned(Assigned<'a>),
-    /// The device is assigned with a connection profile this library does not speak.
+    /// The device is assigned with a connection profile that this library does not support.
     UnsupportedProfile(
-        /// The profile as it stands in the answer.
+        /// The profile in the answer.
         &'a str,
     ),
     /// The registration failed.
@@ -285,7 +284,7 @@ pub enum Answer<'a> {
     },
     /// The enrollment is disabled.
     Disabled,
-    /// The device has no hub, and none is being looked for yet: ask again with [`poll_topic`].
+    /// The device is not yet being assigned: poll with [`poll_topic`].
     Unassigned {
         /// Names the registration in the next request.
         operation_id: &'a str,
@@ -298,7 +297,7 @@ pub enum Answer<'a> {
         code: u32,
         /// Explanation of the service.
         message: Option<Str<'a>>,
-        /// When the service refused, in Unix seconds: what its clock showed.
+        /// The service's clock at the refusal, in Unix seconds.
         server_time: Option<u64>,
     },
 }
@@ -313,17 +312,17 @@ pub struct Assigned<'a> {
     pub device_id: Str<'a>,
     /// JSON value that the service's custom allocation returned.
     pub payload: Option<&'a [u8]>,
-    /// How the hub was found, such as `initialAssignment`.
+    /// The substatus, such as `initialAssignment`.
     pub substatus: Option<&'a str>,
-    /// When the service last changed the registration, in Unix seconds; its clock shows this time or a later one.
+    /// The latest change of the registration, in Unix seconds; the service's clock is at this time or later.
     pub server_time: Option<u64>,
 }
 
 impl<'a> Answer<'a> {
-    /// Reads the body of an answer whose topic has `status`.
+    /// Parses the body of an answer whose topic has `status`.
     ///
-    /// A status from 300 on is a refusal. Members that are not used may be anything; a used one that stands twice is an
-    /// error, `null` is as good as absent, and `connectionProfile` may be absent or `classic`.
+    /// A status from 300 on is a refusal. Unused members may have any value; a used one that occurs twice is an error,
+    /// `null` counts as absent, and `connectionProfile` may be absent or `classic`.
     ///
     /// # Errors
     /// [`AnswerError`] naming the first flaw.
@@ -401,7 +400,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Reads one JSON object and finds the values of `wanted` in it, `null` as absent.
+/// Parses one JSON object and returns the values of `wanted`, `null` as absent.
 fn pick<'a>(json: &'a [u8], wanted: &[Member], found: &mut [Option<Value<'a>>]) -> Result<(), AnswerError> {
     let mut reader = Reader::new(json);
     if reader.next()? != Some(Token::ObjectStart) {

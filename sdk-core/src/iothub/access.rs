@@ -1,4 +1,4 @@
-//! How a device gets at a hub, whichever it is: its names, its token and the topics of its messages.
+//! Access to a hub: names, token and topics of a device.
 
 use zeroize::Zeroizing;
 
@@ -29,15 +29,15 @@ pub(crate) struct Place<'a> {
     pub(crate) device_id: &'a str,
 }
 
-/// Settings and token: all that a CONNECT and a topic are made of beside the [`Place`].
+/// Settings and token: the parts of CONNECT and topics besides the [`Place`].
 #[derive(Clone)]
 pub(crate) struct Access<S> {
     pub(crate) settings: S,
     signature: Zeroizing<[u8; 32]>,
     expiry_unix_secs: u64,
-    /// The token was made elsewhere, and is kept by the settings.
+    /// The token is ready-made, and stored by the settings.
     finished_token: bool,
-    /// When the message that is sent was accepted, where that is stamped.
+    /// Time of acceptance of the current message, if it is stamped.
     created: [u8; 24],
 }
 
@@ -86,7 +86,7 @@ impl<S: Settings> Access<S> {
         user_name.text()
     }
 
-    /// What a token for a hub is for.
+    /// The resource of a token for a hub.
     pub(crate) fn resource<'a>(&'a self, place: Place<'a>) -> sas::Resource<'a> {
         sas::Resource::Device { hub: place.hub, device_id: place.device_id, module_id: self.module_id() }
     }
@@ -128,10 +128,10 @@ impl<S: Settings> Access<S> {
         u16::from(self.settings.subscriptions().bits())
     }
 
-    /// The filter of a subscription, by its place among [`Subscriptions`].
+    /// The filter of a subscription, by its index among [`Subscriptions`].
     ///
-    /// What a twin or a method brings is of use to its connection only, and would take the places of messages that wait
-    /// for the application.
+    /// Twin responses and method calls are valid only on their connection, and would take the room of messages for the
+    /// application.
     pub(crate) fn filter<'a>(&'a self, device_id: &'a str, place: u8) -> (Text<'a>, QoS) {
         match place {
             0 => (topics::c2d_filter(device_id), QoS::AtLeastOnce),
@@ -155,7 +155,7 @@ impl<S: Settings> Access<S> {
         }
     }
 
-    /// The topic of a message, with the time of acceptance where it is stamped.
+    /// The topic of a message, with the time of acceptance if it is stamped.
     pub(crate) fn topic<'a>(&'a self, device_id: &'a str, entry: &Entry<'a>) -> Text<'a> {
         match entry.destination {
             Destination::Telemetry(bag) => {
@@ -194,4 +194,4 @@ pub(crate) fn check_message(message: &Message<'_>, stamped: bool) -> Result<(), 
     Ok(())
 }
 
-const _: () = assert!(Subscriptions::COUNT <= crate::link::FILTERS_MAX, "each subscription has a place");
+const _: () = assert!(Subscriptions::COUNT <= crate::link::FILTERS_MAX, "each subscription has an index");

@@ -1,4 +1,4 @@
-//! Cloud-to-device messages that were seen before.
+//! Recognises redelivered cloud-to-device messages.
 
 use heapless::Vec;
 
@@ -12,7 +12,7 @@ const REMEMBERED: usize = 16;
 
 /// The latest messages by the hash of their message id.
 ///
-/// A message that the application completed comes again when the acknowledgement did not reach the service.
+/// The service redelivers a message if its acknowledgement did not arrive.
 #[derive(Clone, Debug)]
 pub(super) struct Recent(Vec<Seen, REMEMBERED>);
 
@@ -20,7 +20,7 @@ pub(super) struct Recent(Vec<Seen, REMEMBERED>);
 struct Seen {
     hash: u32,
     place: (PacketId, Attempt),
-    /// Where the copy before was, which the application may still hold.
+    /// The position of the previous copy, which the application may still hold.
     before: (PacketId, Attempt),
     completed: bool,
 }
@@ -30,7 +30,7 @@ impl Recent {
         Self(Vec::new())
     }
 
-    /// Takes note of a message and returns whether the application completed it before.
+    /// Records a message and returns whether the application has completed it before.
     pub(super) fn take(&mut self, bag: &str, packet_id: Option<PacketId>, attempt: Attempt) -> bool {
         let id = property_bag::properties(bag).find(|property| property.key == "$.mid");
         let (Some(id), Some(packet_id)) = (id.and_then(|property| property.value), packet_id) else { return false };
@@ -50,7 +50,7 @@ impl Recent {
         false
     }
 
-    /// The application is done with a message, whether or not its connection still stands.
+    /// Records that the application has completed a message, even after the end of its connection.
     pub(super) fn complete(&mut self, packet_id: PacketId, attempt: Attempt) {
         let place = (packet_id, attempt);
         if let Some(seen) = self.0.iter_mut().find(|seen| seen.place == place || seen.before == place) {

@@ -1,4 +1,4 @@
-//! What a link with the services of a hub reports, and what it hands to the application.
+//! Events and received values of a link with the services of a hub.
 
 use super::operator_commands::OperatorCommand;
 use super::{CallId, ReportId, TwinDocument};
@@ -6,7 +6,7 @@ use crate::iothub::property_bag::Encoded;
 use crate::link;
 use crate::mqtt::PacketId;
 
-/// What became true, of the link or of a service.
+/// An event of the link or of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -16,17 +16,17 @@ pub enum Event {
     Reported {
         /// The name [`crate::HubLink::report`] gave.
         report: ReportId,
-        /// The version of the reported properties, when the service told it.
+        /// The version of the reported properties, if the service sent it.
         version: Option<u64>,
     },
-    /// The service will not take these reported properties; they are dropped.
+    /// The service refused these reported properties; they are dropped.
     ReportRefused {
         /// The name [`crate::HubLink::report`] gave.
         report: ReportId,
         /// The service's HTTP-like status.
         status: u16,
     },
-    /// The service asks for patience, or fails, on a twin request: it is sent again later.
+    /// The service throttled a twin request or failed on it: it is sent again later.
     TwinThrottled {
         /// The service's HTTP-like status, such as 429.
         status: u16,
@@ -36,17 +36,18 @@ pub enum Event {
         /// The service's HTTP-like status.
         status: u16,
     },
-    /// Three connections in a row ended while the twin was awaited: it may be larger than
-    /// [`crate::SessionConfig::max_inbound`]. By itself the link asks ever less often from here on, at last every 8 hours.
+    /// Three connections in a row ended before the twin arrived: it may be larger than
+    /// [`crate::SessionConfig::max_inbound`]. From now on the link requests it less and less often, at last every 8
+    /// hours.
     TwinGivenUp,
-    /// This many method calls, or answers to them, were dropped: their connection ended, or nobody waits any more.
+    /// This many method calls, or answers to them, were dropped: their connection ended, or the caller timed out.
     CallsDropped {
         /// How many.
         count: u8,
     },
-    /// A method call found no place, and was answered as busy if that was possible.
+    /// A method call exceeded the limit of open calls, and was answered as busy if possible.
     CallRefused,
-    /// An operator's order was taken.
+    /// An operator command was accepted.
     OperatorCommand(OperatorCommand),
 }
 
@@ -64,14 +65,14 @@ impl From<link::Event> for Event {
     }
 }
 
-/// Something a hub sent to the application. `S` are its texts, `B` its bytes: borrowed from the input, as a link hands
-/// them out, or what [`map`](Self::map) makes of them.
+/// Data from a hub for the application. `S` is the type of its texts, `B` that of its bytes: borrowed from the input,
+/// or as converted by [`map`](Self::map).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Received<S, B> {
-    /// What is of no service: a broker's message, or what came with an assignment.
+    /// Data of no service: a broker's message, or the payload of an assignment.
     Link(link::Received<S, B>),
-    /// The twin: asked for, or because a change was missed.
+    /// The twin: requested, or after a missed patch.
     Twin(TwinDocument<S>),
     /// A change of desired properties: the one that follows the version delivered before.
     Desired {
@@ -82,11 +83,11 @@ pub enum Received<S, B> {
     },
     /// A method call.
     Call {
-        /// What [`crate::HubLink::respond`] wants.
+        /// The handle for [`crate::HubLink::respond`].
         call: CallId,
         /// The method's name.
         name: Encoded<S>,
-        /// The body: JSON or nothing.
+        /// The body: JSON or empty.
         payload: B,
     },
     /// A cloud-to-device message.
@@ -95,8 +96,8 @@ pub enum Received<S, B> {
         properties: S,
         /// Its body.
         payload: B,
-        /// What [`crate::HubLink::acknowledge`] wants once the application is done with it. Without that the service sends it
-        /// again on a later connection.
+        /// The handle for [`crate::HubLink::acknowledge`] once the application has handled it. Without that the service
+        /// redelivers it on a later connection.
         packet_id: Option<PacketId>,
         /// Whether the service has sent it before.
         dup: bool,
@@ -111,7 +112,7 @@ pub enum Received<S, B> {
         properties: S,
         /// Its body.
         payload: B,
-        /// What [`crate::HubLink::acknowledge`] wants.
+        /// The handle for [`crate::HubLink::acknowledge`].
         packet_id: Option<PacketId>,
         /// Whether the service has sent it before.
         dup: bool,
@@ -119,7 +120,7 @@ pub enum Received<S, B> {
 }
 
 impl<S, B> Received<S, B> {
-    /// Replaces the texts by what `text` makes of them, and the bytes by what `bytes` makes of them.
+    /// Converts the texts with `text` and the bytes with `bytes`.
     pub fn map<T, C>(self, mut text: impl FnMut(S) -> T, bytes: impl FnOnce(B) -> C) -> Received<T, C> {
         match self {
             Self::Link(received) => Received::Link(received.map(text, bytes)),

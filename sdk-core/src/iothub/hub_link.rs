@@ -26,13 +26,13 @@ use crate::timer::{Deadline, TimerReason};
 /// Events that wait. Each follows an input, a timeout or a lost connection, after which the frontend polls.
 const EVENTS: usize = 8;
 
-/// No request of a service is longer beside its body.
+/// Longest request of a service without its body.
 const FRAME: usize = 192;
 
 /// A [`Link`] with the services of an IoT hub.
 ///
-/// It is driven as a link is, by the methods of the same names here; [`link`](Self::link) is for looking only, since the
-/// services have to know what the link says:
+/// It is driven like a link, by methods of the same names; [`link`](Self::link) is read-only, since the services need
+/// the link's outputs:
 ///
 /// ```compile_fail,E0596
 /// # use steadfast_core::{HubLink, Outbox, Settings};
@@ -41,25 +41,24 @@ const FRAME: usize = 192;
 /// # }
 /// ```
 ///
-/// Which services are used says [`crate::Config::subscriptions`]:
+/// [`crate::Config::subscriptions`] selects the services:
 ///
-/// * with [`Subscriptions::TWIN_RESPONSES`] the twin can be [asked for](Self::get_twin) and properties
+/// * with [`Subscriptions::TWIN_RESPONSES`] the twin can be [requested](Self::get_twin) and properties
 ///   [reported](Self::report); with [`Subscriptions::TWIN_DESIRED`] as well, desired properties are followed:
-///   [`Received::Twin`] after each connection that missed a change, [`Received::Desired`] for each change. No version is
-///   delivered twice and none is skipped; after a gap the twin is asked for, at a moment of its own for each device. A
-///   twin that was deleted and made anew is told by its lower version; one that has reached the same version again by
-///   the time the device looks cannot be told from the old one;
-/// * with [`Subscriptions::METHODS`] calls come as [`Received::Call`], to be [answered](Self::respond);
-/// * with [`Subscriptions::CLOUD_TO_DEVICE`] messages come as [`Received::CloudToDevice`], to be
-///   [acknowledged](Self::acknowledge); with [`Subscriptions::INPUTS`] those routed to a module as [`Received::Input`].
+///   [`Received::Twin`] after missed patches, [`Received::Desired`] for each patch. No version is delivered twice and
+///   none is skipped; after a gap the twin is requested, with a random delay. A recreated twin is recognised by its
+///   lower version; one that has reached the same version again is not;
+/// * with [`Subscriptions::METHODS`] calls arrive as [`Received::Call`]; [answer](Self::respond) them;
+/// * with [`Subscriptions::CLOUD_TO_DEVICE`] messages arrive as [`Received::CloudToDevice`];
+///   [acknowledge](Self::acknowledge) them; with [`Subscriptions::INPUTS`] those routed to a module arrive as
+///   [`Received::Input`].
 ///
-/// `B` is memory of the frontend's choice: one piece for reported properties that wait, one for answers that wait.
-/// `C` has a place for each method call that can be open, and one more to answer that there are too many: seven can be open
-/// by default, and more are answered with 503.
+/// `B` is the frontend's memory: one buffer for queued reported properties, one for queued answers. `C` has a slot for
+/// each open method call, and one more to answer further calls with 503: by default seven can be open.
 #[derive(Clone, Debug)]
 pub struct HubLink<O, P, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
     turn: Turn,
-    /// The attempt whose connection is up.
+    /// The attempt of the current connection.
     up: Option<Attempt>,
     now: Instant,
     twin: Twin,
@@ -71,7 +70,7 @@ pub struct HubLink<O, P, B = [u8; 1024], C = [CallSlot; CALLS_MAX]> {
     methods: Methods<B, C>,
 }
 
-/// What the link said that its services have not heard.
+/// Link events that the services have not processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Turn {
     None,
@@ -82,8 +81,8 @@ enum Turn {
 impl<O: Outbox, P: HubProfile, B: AsRef<[u8]> + AsMut<[u8]>> HubLink<O, P, B> {
     /// Adds the services to a link.
     ///
-    /// `reports` bounds the reported properties that wait; merging needs as much again for the moment. `answers` bounds
-    /// the bodies of method answers that wait.
+    /// `reports` limits the queued reported properties; merging temporarily needs as much again. `answers` limits the
+    /// queued method responses.
     pub fn new(link: Link<O, P>, reports: B, answers: B) -> Self {
         Self::with_calls(link, reports, answers, [const { CallSlot::EMPTY }; CALLS_MAX])
     }
@@ -96,7 +95,7 @@ where
     B: AsRef<[u8]> + AsMut<[u8]>,
     C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
 {
-    /// Like [`new`](HubLink::new), with places of the frontend's own for method calls, all of them empty.
+    /// Like [`new`](HubLink::new), with the frontend's own slots for method calls, all of them empty.
     pub fn with_calls(link: Link<O, P>, reports: B, answers: B, calls: C) -> Self {
         let now = link.now();
         Self {
@@ -113,8 +112,8 @@ where
         }
     }
 
-    /// Tells the version of desired properties the application has applied, kept from before a reboot, so that the same
-    /// version is not delivered again. Without effect once a version is known.
+    /// Sets the version of desired properties that the application had applied before a reboot, so that it is not
+    /// delivered again. Without effect once a version is known.
     pub fn restore_desired_version(&mut self, version: u64) {
         self.twin.restore(version);
     }
@@ -167,9 +166,9 @@ where
         self.twin.known()
     }
 
-    /// Asks for the twin, now or once the link is up: it comes as [`Received::Twin`], whatever its version.
+    /// Requests the twin, now or once the link is up: it arrives as [`Received::Twin`], whatever its version.
     ///
-    /// Returns false when the link does not hold [`Subscriptions::TWIN_RESPONSES`].
+    /// Returns false without [`Subscriptions::TWIN_RESPONSES`].
     pub fn get_twin(&mut self, now: Instant) -> bool {
         self.tick(now);
         let holds = self.holds(Subscriptions::TWIN_RESPONSES);
@@ -181,10 +180,9 @@ where
 
     /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
     ///
-    /// It can be called in any state. Patches that wait are merged where that changes nothing in the end; those that
-    /// cannot be merged are sent in order. Each ends in [`Event::Reported`] or [`Event::ReportRefused`] with the name
-    /// returned here, or with a later one's; a patch is sent again after a lost connection, a silence, a throttled or
-    /// failing service.
+    /// It can be called in any state. Queued patches are merged if the result is the same; others are sent in order.
+    /// Each ends in [`Event::Reported`] or [`Event::ReportRefused`] with the id returned here, or with a later one; a
+    /// patch is sent again after a lost connection, a timeout, or a throttled or failing service.
     ///
     /// # Errors
     /// [`ReportError`]; nothing was queued.
@@ -202,7 +200,7 @@ where
         Ok(id)
     }
 
-    /// Answers a method call with a status, usually an HTTP-like one, and a body of JSON or nothing.
+    /// Answers a method call with a status, usually an HTTP-like one, and a body, which is JSON or empty.
     ///
     /// # Errors
     /// [`RespondError`]; the answer is not sent, to this call or any other.
@@ -216,15 +214,15 @@ where
         self.methods.respond(call, status, body)
     }
 
-    /// As [`Link::acknowledge`]; a message acknowledged here is known when it comes again, also when its connection is
-    /// gone by now.
+    /// As [`Link::acknowledge`]. Also records the message so that a redelivery is reported as a duplicate, even after a
+    /// reconnect.
     pub fn acknowledge(&mut self, packet_id: PacketId, attempt: Attempt, now: Instant) -> bool {
         self.recent.complete(packet_id, attempt);
         self.link.acknowledge(packet_id, attempt, now)
     }
 
-    /// Returns whether the application has acknowledged a cloud-to-device message before, in this copy or another: for
-    /// a frontend that keeps messages for a while, as [`Received::CloudToDevice`] tells at their coming.
+    /// Returns whether the application has acknowledged a cloud-to-device message before, in this copy or another, for
+    /// a frontend that queues messages; [`Received::CloudToDevice`] has it at arrival.
     #[must_use]
     pub fn is_duplicate(&self, packet_id: PacketId, attempt: Attempt) -> bool {
         self.recent.is_completed(packet_id, attempt)
@@ -247,7 +245,7 @@ where
         taken.with(received)
     }
 
-    /// Finds out which service something belongs to; returns what the application is to have of it.
+    /// Dispatches received data to its service; returns the part for the application.
     fn sort<'b>(
         &mut self,
         received: link::Received<&'b str, &'b [u8]>,
@@ -359,7 +357,7 @@ where
         }
     }
 
-    /// Returns whether a packet waits that `room` bytes may be too few for.
+    /// Returns whether a pending packet may need more than `room` bytes.
     #[must_use]
     pub fn is_held_back(&self, room: usize) -> bool {
         let queued = self.link.outbox().usage().bytes;
@@ -379,7 +377,7 @@ where
         self.link.profile().subscriptions().contains(subscriptions)
     }
 
-    /// Lets the services know what the link said.
+    /// Passes the link's events to the services.
     fn hear(&mut self) {
         match core::mem::replace(&mut self.turn, Turn::None) {
             Turn::None => {}
@@ -404,7 +402,7 @@ where
         }
     }
 
-    /// Draws the moments of requests that are wanted.
+    /// Draws the delays of pending requests.
     fn draw(&mut self) {
         let (now, link) = (self.now, &mut self.link);
         for request in [&mut self.twin.get, &mut self.twin.patch] {
@@ -425,7 +423,7 @@ where
         }
     }
 
-    /// Of more events than have a place the latest counts.
+    /// If the queue is full, the latest event counts.
     fn tell(&mut self, event: Event) {
         if self.events.is_full() {
             self.events.pop();

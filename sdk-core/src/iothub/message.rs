@@ -11,13 +11,14 @@ impl<'a> Message<'a> {
         Self::to(Destination::Telemetry(properties), payload)
     }
 
-    /// Makes a telemetry message whose body is JSON in UTF-8 and says so, which routing on the body needs.
+    /// Makes a telemetry message whose body is JSON in UTF-8, with the content type and encoding that message routing
+    /// on the body needs.
     #[must_use]
     pub const fn json(payload: &'a [u8]) -> Self {
         Self::telemetry(property_bag::JSON, payload)
     }
 
-    /// Makes a telemetry message whose body is CBOR and says so.
+    /// Makes a telemetry message whose body is CBOR, with that content type.
     #[must_use]
     pub const fn cbor(payload: &'a [u8]) -> Self {
         Self::telemetry(property_bag::CBOR, payload)

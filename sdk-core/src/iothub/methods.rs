@@ -1,4 +1,4 @@
-//! Direct methods: calls that wait for an answer, and answers that wait for the connection they belong to.
+//! Direct methods: open calls, and queued answers.
 
 use core::fmt;
 use core::time::Duration;
@@ -14,45 +14,45 @@ use crate::time::Instant;
 
 /// Places for method calls, unless the frontend gives [others](super::HubLink::with_calls).
 ///
-/// A call takes one from its coming until its answer is sent. The last one says that there are too many: one fewer can be
-/// open at a time.
+/// A call occupies a slot from its arrival until its answer is sent. The last slot answers calls beyond the limit, so
+/// one fewer can be open at a time.
 pub const CALLS_MAX: usize = 8;
 
 /// Longest name a service gives a call; it is 32 hexadecimal digits or fewer in practice.
 const REQUEST_MAX: usize = 40;
 
-/// The service waits no longer for an answer (IoT Hub, `iot-hub-devguide-direct-methods.md`: response timeout up to
+/// Longest time the service waits for an answer (IoT Hub, `iot-hub-devguide-direct-methods.md`: response timeout up to
 /// 300 s).
 const ANSWER_TIME: Duration = Duration::from_secs(300);
 
 /// Largest body of an answer, in bytes (the same page).
 pub const PAYLOAD_MAX: usize = 128 * 1024;
 
-/// Names a method call until it is answered.
+/// The id of a method call, valid until it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CallId {
     attempt: Attempt,
     number: u32,
 }
 
-/// Why an answer was not taken. It is never sent to another call.
+/// Why an answer was refused. It is never sent to another call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RespondError {
-    /// The connection the call came on has ended, and the service has told the caller so.
+    /// The call's connection has ended, and the service has reported that to the caller.
     ConnectionLost,
-    /// The call was answered already, or the service has stopped waiting for the answer.
+    /// The call is already answered, or has timed out.
     NotOpen,
-    /// The body is neither JSON nor empty: the service would tell the caller so instead of passing it on.
+    /// The body is neither JSON nor empty: the service would report an error to the caller.
     Json(JsonError),
-    /// The body is larger than the service, or the frontend's buffer, takes.
+    /// The body is larger than the limit of the service or the frontend's buffer.
     TooLarge {
         /// Bytes of the body.
         size: usize,
         /// Most bytes allowed.
         limit: usize,
     },
-    /// There is no room beside answers that wait to be sent; try again.
+    /// Queued answers leave no room; try again.
     Full,
 }
 
@@ -60,22 +60,22 @@ impl fmt::Display for RespondError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ConnectionLost => f.write_str("the connection the method call came on has ended"),
-            Self::NotOpen => f.write_str("the method call is answered already, or nobody waits for it any more"),
+            Self::NotOpen => f.write_str("the method call is already answered, or has timed out"),
             Self::Json(error) => write!(f, "the answer to a method call: {error}"),
             Self::TooLarge { size, limit } => write!(f, "the answer has {size} bytes; the limit is {limit}"),
-            Self::Full => f.write_str("other answers wait to be sent; try again"),
+            Self::Full => f.write_str("queued answers leave no room; try again"),
         }
     }
 }
 
 impl core::error::Error for RespondError {}
 
-/// A place for a method call.
+/// A slot for a method call.
 #[derive(Clone, Debug, Default)]
 pub struct CallSlot(Option<Call>);
 
 impl CallSlot {
-    /// A place without a call.
+    /// An empty slot.
     pub const EMPTY: Self = Self(None);
 }
 
@@ -89,7 +89,7 @@ struct Call {
 
 #[derive(Clone, Copy, Debug)]
 struct Answer {
-    /// Its place in the order of sending.
+    /// Its position in the order of sending.
     turn: u32,
     status: u16,
     len: usize,
@@ -97,7 +97,7 @@ struct Answer {
     sent: bool,
 }
 
-/// What became of a call that came in.
+/// The result of an incoming call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taken {
     /// It is the application's.
@@ -115,14 +115,14 @@ pub(super) struct Methods<B, C> {
     calls: C,
     attempt: Attempt,
     number: u32,
-    /// The turn of the answer that is sent next, and of the one that is given next.
+    /// The positions of the next answer to send, and of the next one to queue.
     first: u32,
     turn: u32,
 }
 
 impl<B, C> fmt::Debug for Methods<B, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the buffer: answers may tell what only the caller should know.
+        // Without the buffer: answers may be confidential.
         f.debug_struct("Methods").field("attempt", &self.attempt).field("number", &self.number).finish_non_exhaustive()
     }
 }
@@ -150,7 +150,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Met
         self.attempt = attempt;
     }
 
-    /// Forgets what belonged to the connection that is gone, and returns how many calls that were.
+    /// Drops the calls of the ended connection, and returns their number.
     pub(super) fn disconnected(&mut self) -> u8 {
         self.finish_sent();
         self.first = self.turn;
@@ -158,7 +158,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Met
         self.forget(|_| true)
     }
 
-    /// Takes a call that came in on this attempt. The last place is kept to say that there are too many.
+    /// Adds a call of this attempt. The last slot is reserved for the answer that there are too many.
     pub(super) fn take(&mut self, request: &str, attempt: Attempt, now: Instant) -> Taken {
         self.attempt = attempt;
         self.finish_sent();
@@ -199,7 +199,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Met
         Ok(())
     }
 
-    /// Forgets calls nobody waits for any more, and returns how many.
+    /// Drops calls that have timed out, and returns their number.
     pub(super) fn expire(&mut self, now: Instant) -> u8 {
         self.forget(|call| call.answer.is_none() && call.until <= now)
     }
@@ -210,7 +210,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Met
         self.calls().filter_map(|call| call.answer).find(first).map(|answer| answer.len)
     }
 
-    /// Takes the answer that is to be sent next: the call's name, its status, its body.
+    /// Returns the next answer to send: the call's id, status and body.
     pub(super) fn take_next(&mut self) -> Option<(&str, u16, &[u8])> {
         let first = self.first;
         for call in self.calls.as_mut().iter_mut().filter_map(|slot| slot.0.as_mut()) {
@@ -218,7 +218,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Met
                 && answer.turn == first
                 && !answer.sent
             {
-                // It stays until the packet is written; the next call on this table forgets it.
+                // It stays until the packet is written; the next call on this table removes it.
                 answer.sent = true;
                 return Some((&call.request, answer.status, self.buffer.as_ref().get(..answer.len)?));
             }
@@ -226,7 +226,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>, C: AsRef<[CallSlot]> + AsMut<[CallSlot]>> Met
         None
     }
 
-    /// Forgets the answer that was sent.
+    /// Removes the answer that was sent.
     pub(super) fn finish_sent(&mut self) {
         let sent = self.calls().filter_map(|call| call.answer).find(|answer| answer.sent);
         if let Some(Answer { turn, len, .. }) = sent {
@@ -380,7 +380,7 @@ mod tests {
             let refused = methods.respond(call, 200, body.as_bytes());
             assert!(matches!(refused, Err(RespondError::Json(_))), "{body:?}: {refused:?}");
         }
-        // Deeper than the reader goes, it is the application's word that counts.
+        // JSON deeper than the reader's limit is accepted unchecked.
         let deep = check_json(&[&[b'['; 40][..], &[b']'; 40]].concat());
         assert_eq!(deep, Ok(()));
         assert_eq!(methods.respond(call, 200, b" \"done\" "), Ok(()));

@@ -2,14 +2,14 @@
 //!
 //! They belong to the Plug and Play component `steadfast`:
 //!
-//! * command `steadfast*reprovision`, body empty or `{"spread":600}`: the device asks the Device Provisioning Service
-//!   for its hub again, at a moment drawn from that many seconds (default 30). Answered 202; 400 by a device whose hub is
-//!   configured.
+//! * command `steadfast*reprovision`, body empty or `{"spread":600}`: the device registers with the Device Provisioning
+//!   Service again, after a random delay up to that many seconds (default 30). Answered with 202; 400 by a device with
+//!   a configured hub.
 //! * writable property `spread`, whole seconds: as [`crate::Link::set_spread`].
 //! * writable property `logLevel`: `"error"`, `"warn"`, `"info"`, `"debug"` or `"trace"`, for the application to follow.
 //!
-//! Properties come as `{"steadfast":{"__t":"c","spread":900}}` and are acknowledged as the convention asks: with 200, and
-//! with 400 when the value is none of these.
+//! Properties come as `{"steadfast":{"__t":"c","spread":900}}` and are acknowledged as the convention requires: with
+//! 200, or with 400 for an invalid value.
 
 use core::time::Duration;
 
@@ -19,22 +19,23 @@ use crate::json::Value;
 /// The component's name.
 pub const COMPONENT: &str = "steadfast";
 
-/// The method that orders a registration.
+/// The method that starts a registration.
 pub const REPROVISION: &str = "steadfast*reprovision";
 
-/// Spread of a registration that names none.
+/// Default jitter window of a registration.
 pub(super) const DEFAULT_SPREAD: Duration = Duration::from_secs(30);
 
-/// The kinds of orders a link carries out. None by default: whoever can write the twin could else move devices.
+/// The operator commands that a link executes. None by default, since otherwise anyone who can write the twin could
+/// move devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OperatorCommands(u8);
 
 impl OperatorCommands {
     /// None.
     pub const NONE: Self = Self(0);
-    /// To register anew.
+    /// Register again.
     pub const REPROVISION: Self = Self(1);
-    /// To spread.
+    /// Set the jitter window.
     pub const SPREAD: Self = Self(1 << 1);
     /// To log more or less.
     pub const LOG_LEVEL: Self = Self(1 << 2);
@@ -70,21 +71,21 @@ pub enum LogLevel {
     Trace,
 }
 
-/// An order that was carried out, or is for the application to carry out.
+/// A command that was executed, or is for the application to execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OperatorCommand {
-    /// To register anew within this time; the link does so.
+    /// Register again within this time; the link does so.
     Reprovision(Duration),
-    /// To spread over this time; the link does so.
+    /// Set the jitter window to this time; the link does so.
     Spread(Duration),
     /// To log at this level; the application does so.
     LogLevel(LogLevel),
 }
 
 impl OperatorCommand {
-    /// Reads a writable property of the component: its kind, and the order if the value is one. A property that is taken
-    /// away orders nothing.
+    /// Reads a writable property of the component: its kind, and the command if the value is valid. A removed property
+    /// is no command.
     pub(super) fn property(name: &str, value: Value<'_>) -> Option<(OperatorCommands, Option<Self>)> {
         if value.is_null() {
             return None;

@@ -1,7 +1,7 @@
 //! Plug and Play on the wire: components in properties, commands and acknowledgements.
 //!
-//! Forms: `iot/concepts-convention.md`. A component's object carries the marker `"__t":"c"`; a command of a component
-//! is the method `component*command`; an acknowledgement of a writable property has `ac`, `av` and `ad`.
+//! Format: `iot/concepts-convention.md`. A component's object has the marker `"__t":"c"`; a command of a component is
+//! the method `component*command`; an acknowledgement of a writable property has `ac`, `av` and `ad`.
 
 use core::fmt;
 
@@ -32,8 +32,8 @@ pub struct Property<'a> {
 
 /// Lists the properties of a document, those of components too; `$version` and `__t` are left out.
 ///
-/// `document` is what [`crate::iothub::Received::Desired`] or [`crate::iothub::Received::Twin`] brought. A text that is no object has no
-/// properties.
+/// `document` is from [`crate::iothub::Received::Desired`] or [`crate::iothub::Received::Twin`]. A text that is not an
+/// object has no properties.
 pub fn properties(document: &str) -> impl Iterator<Item = Property<'_>> {
     members(document.as_bytes()).filter(|(name, _)| *name != "$version").flat_map(|(name, value)| {
         let component = Some(name).filter(|_| value.is_object() && is_component(value));
@@ -69,16 +69,17 @@ pub struct Acknowledgement<'a> {
     pub name: &'a str,
     /// The value the device has now, as JSON.
     pub value: &'a str,
-    /// What became of the wish: [`APPLIED`], [`PENDING`], [`INITIAL`], [`REJECTED`] or another HTTP-like status.
+    /// The status of the desired value: [`APPLIED`], [`PENDING`], [`INITIAL`], [`REJECTED`] or another HTTP-like
+    /// status.
     pub status: u16,
     /// The version of the desired properties that is acknowledged.
     pub version: u64,
-    /// A word to the operator; empty for none.
+    /// A description for the operator; empty for none.
     pub description: &'a str,
 }
 
 impl Acknowledgement<'_> {
-    /// Writes the patch into `buffer` and returns it, or `None` when it does not fit.
+    /// Writes the patch into `buffer` and returns it, or `None` if it does not fit.
     pub fn write<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b [u8]> {
         let mut out = Slice::new(buffer);
         self.put(&mut out).ok()?;
@@ -137,7 +138,7 @@ mod tests {
         let expected = br#"{"thermo":{"__t":"c","target":{"value":21.5,"ac":200,"av":3,"ad":"a \"b\""}}}"#;
         assert_eq!(ack.write(&mut buffer), Some(&expected[..]));
         assert_eq!(ack.write(&mut [0; 20]), None);
-        // A name is the one it was, whatever is in it.
+        // Names are kept unchanged, whatever they contain.
         let odd = Acknowledgement { component: None, name: "a\tb", ..ack };
         assert!(odd.to_string().starts_with(r#"{"a\u0009b":{"#));
         assert_eq!(ack.to_string().as_bytes(), expected);

@@ -19,7 +19,7 @@ use crate::text::Text;
 #[derive(Clone)]
 pub struct IotHub<S>(Access<S>);
 
-/// Where a device lives.
+/// A device's hub and id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Residence<'a> {
@@ -38,7 +38,7 @@ pub enum Residence<'a> {
 
 /// A profile that can be one of an IoT hub, so that the services of a hub can run over it: [`crate::HubLink`].
 pub trait HubProfile: Profile {
-    /// Returns where the device lives.
+    /// Returns the device's hub and id.
     fn residence(&self) -> Residence<'_>;
 
     /// Returns the device's id at the hub.
@@ -47,7 +47,7 @@ pub trait HubProfile: Profile {
     /// Returns the module's id, for a module.
     fn module_id(&self) -> Option<&str>;
 
-    /// Returns the subscriptions to hold; none for a broker.
+    /// Returns the configured subscriptions; none for a broker.
     fn subscriptions(&self) -> Subscriptions;
 
     /// Adds to the subscriptions, and returns whether the settings could: [`Settings::subscribe`].
@@ -55,7 +55,7 @@ pub trait HubProfile: Profile {
 }
 
 impl<S: Settings> IotHub<S> {
-    /// Makes the profile. What is wrong with the settings says [`crate::Link::new`].
+    /// Makes the profile. [`crate::Link::new`] checks the settings.
     pub fn new(settings: S) -> Self {
         Self(Access::new(settings))
     }
@@ -207,7 +207,7 @@ impl<S: Settings> HubProfile for IotHub<S> {
     }
 }
 
-/// Checks what does not depend on how a hub is found.
+/// Checks the settings that do not depend on how the hub is found.
 pub(crate) fn check_device<T: AsRef<str>>(config: &Config<T>) -> Result<(), ConfigError> {
     let texts = [&config.gateway, &config.module_id, &config.model_id, &config.product_info];
     check_names(config, texts.map(|text| text.as_ref().map(AsRef::as_ref)))?;
@@ -215,7 +215,7 @@ pub(crate) fn check_device<T: AsRef<str>>(config: &Config<T>) -> Result<(), Conf
     Ok(())
 }
 
-/// Checks what every identity of a hub has, but the session: `texts` are gateway, module id, model id and product
+/// Checks the settings of every hub identity except the session: `texts` are gateway, module id, model id and product
 /// information.
 pub(crate) const fn check_names<T>(config: &Config<T>, texts: [Option<&str>; 4]) -> Result<(), ConfigError> {
     let [gateway, module_id, model_id, product_info] = texts;

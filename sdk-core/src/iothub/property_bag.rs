@@ -17,7 +17,7 @@ pub const JSON: &str = "$.ct=application%2Fjson&$.ce=utf-8";
 /// The bag of a message whose body is CBOR, as [`PropertyBag::cbor`] makes it.
 pub const CBOR: &str = "$.ct=application%2Fcbor";
 
-/// Application property that carries the creation time, in place of `$.ctime` (IoT Hub, message format).
+/// Application property that contains the creation time instead of `$.ctime` (IoT Hub, message format).
 pub const CREATION_TIME_KEY: &str = "iothub-creation-time-utc";
 
 /// A property was not added; the bag is as before.
@@ -51,7 +51,7 @@ pub enum BagError {
     },
     /// The creation time or the expiry is not a UTC time such as `2020-04-10T05:24:22.471Z`.
     CreationTime,
-    /// A bag made elsewhere has a byte that is not percent-encoded.
+    /// A bag that was made by other code has a byte that is not percent-encoded.
     NotEncoded {
         /// Its offset.
         at: usize,
@@ -69,7 +69,7 @@ impl fmt::Display for BagError {
             Self::Duplicate => f.write_str("the properties have this key already; give each key once"),
             Self::EmptyKey => f.write_str("the property key is empty"),
             Self::ReservedKey => f.write_str(
-                "the property key begins with $ or iothub-, which is reserved to the service; choose another",
+                "the property key begins with $ or iothub-, which is reserved for the service; choose another",
             ),
             Self::IdLength { len } => write!(f, "the message id is {len} bytes; 1 to {MESSAGE_ID_MAX} are allowed"),
             Self::IdCharacter { at, byte } => {
@@ -93,7 +93,7 @@ impl core::error::Error for BagError {}
 /// Writes a property bag into a caller's buffer.
 ///
 /// Everything is percent-encoded, so no value can end its property, add another one or change the topic. Each key is
-/// taken once. A property that is refused leaves the bag as it was.
+/// accepted once. A refused property leaves the bag unchanged.
 ///
 /// # Examples
 /// ```
@@ -159,8 +159,8 @@ impl<'b> PropertyBag<'b> {
         self.add("$.ce", value)
     }
 
-    /// Says that the body is JSON in UTF-8, by content type and encoding: queries of message routes read such a body,
-    /// and no other (IoT Hub, message routing query syntax).
+    /// Sets content type and encoding to JSON in UTF-8: message routing queries read only such bodies (IoT Hub, message
+    /// routing query syntax).
     ///
     /// # Errors
     /// [`BagError`] for a second content type or encoding, or a full buffer.
@@ -170,7 +170,7 @@ impl<'b> PropertyBag<'b> {
         self.content_encoding("utf-8").inspect_err(|_| self.len = before)
     }
 
-    /// Says that the body is CBOR, by the content type.
+    /// Sets the content type to CBOR.
     ///
     /// # Errors
     /// [`BagError`] for a second content type or a full buffer.
@@ -178,7 +178,7 @@ impl<'b> PropertyBag<'b> {
         self.content_type("application/cbor")
     }
 
-    /// Says that the body is bytes of no known form, by the content type.
+    /// Sets the content type to bytes of unknown format.
     ///
     /// # Errors
     /// [`BagError`] for a second content type or a full buffer.
@@ -203,9 +203,8 @@ impl<'b> PropertyBag<'b> {
         self.add("$.ctime", core::str::from_utf8(&utc).unwrap_or_default())
     }
 
-    /// Sets when the message is of no more use to whoever reads it from the hub (`$.exp`), a UTC time such as
-    /// `2020-04-10T05:24:22.471Z`. The link does not look at it: [`crate::Message::expires_after`] ends the wait for
-    /// delivery.
+    /// Sets the absolute expiry time for consumers of the message (`$.exp`), a UTC time such as
+    /// `2020-04-10T05:24:22.471Z`. The link ignores it: [`crate::Message::expires_after`] limits the wait for delivery.
     ///
     /// # Errors
     /// [`BagError`] for a bad time, a second one, or a full buffer.
@@ -213,7 +212,7 @@ impl<'b> PropertyBag<'b> {
         self.add_time("$.exp", utc)
     }
 
-    /// Sets the interface id (`$.ifid`), by which the hub tells messages of a security agent.
+    /// Sets the interface id (`$.ifid`), by which the hub recognises messages of a security agent.
     ///
     /// # Errors
     /// [`BagError`] for a second one or a full buffer.
@@ -239,8 +238,8 @@ impl<'b> PropertyBag<'b> {
 
     /// Adds an application property. The value may be empty, and both may hold any character.
     ///
-    /// A key may not begin with `$`, nor, in any case of letters, with `iothub-`, so that it cannot pass for a property
-    /// of the system; `iothub-creation-time-utc` alone is an application's to set.
+    /// A key must not start with `$` or, in any letter case, with `iothub-`, which are system properties; only
+    /// `iothub-creation-time-utc` may be set by an application.
     ///
     /// # Errors
     /// [`BagError`] for a bad key, a repeated one, or a full buffer.
@@ -263,7 +262,7 @@ impl<'b> PropertyBag<'b> {
         self.add(key, utc)
     }
 
-    /// Returns the bag as it stands in a topic.
+    /// Returns the bag as encoded in a topic.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.buffer.get(..self.len).and_then(|bytes| core::str::from_utf8(bytes).ok()).unwrap_or_default()
@@ -305,8 +304,8 @@ pub fn check_id(id: &str) -> Result<(), BagError> {
     }
 }
 
-/// Checks a bag that was not made by [`PropertyBag`] before it becomes part of a topic: beside `&`, `=`, `$` and `%XX`,
-/// only the bytes that need no encoding may stand in it.
+/// Checks a bag that was not made by [`PropertyBag`] before it becomes part of a topic: it may contain only `&`, `=`,
+/// `$`, `%XX`, and bytes that need no encoding.
 ///
 /// # Errors
 /// [`BagError::NotEncoded`] naming the first other byte.
@@ -317,7 +316,7 @@ pub fn check_encoded(bag: &str) -> Result<(), BagError> {
     }
 }
 
-/// Finds the first byte that may not stand in a bag, and its offset.
+/// Finds the first invalid byte of a bag, and its offset.
 pub(crate) fn unencoded(bag: &str) -> Option<(usize, u8)> {
     let mut rest = bag.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
@@ -371,25 +370,25 @@ impl<'a> Iterator for Properties<'a> {
 
 /// A key or value as it was received; compare it with a `&str` to compare what it means.
 ///
-/// A `%` without two hexadecimal digits after it means itself, and `+` is a plus. `S` is the text, or the place where it
-/// lies.
+/// A `%` without two hexadecimal digits after it stands for itself, and `+` is a plus. `S` is the text, or its
+/// position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Encoded<S>(pub(super) S);
 
 impl<S> Encoded<S> {
-    /// Takes a text as it stands in a topic.
+    /// Takes a text as encoded in a topic.
     #[must_use]
     pub const fn new(raw: S) -> Self {
         Self(raw)
     }
 
-    /// Returns the text as it stands in the topic.
+    /// Returns the text as encoded in the topic.
     #[must_use]
     pub fn raw(self) -> S {
         self.0
     }
 
-    /// Replaces the text by what `text` makes of it.
+    /// Converts the text with `text`.
     pub fn map<T>(self, text: impl FnOnce(S) -> T) -> Encoded<T> {
         Encoded(text(self.0))
     }

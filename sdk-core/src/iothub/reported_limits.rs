@@ -1,4 +1,4 @@
-//! What a hub takes as reported properties, checked before anything is queued.
+//! A hub's limits of reported properties, checked before a patch is queued.
 
 use core::fmt;
 
@@ -17,7 +17,7 @@ pub const INTEGER_LOWEST: i64 = -4_503_599_627_370_496;
 /// Integers reach to this far above zero (the same page).
 pub const INTEGER_HIGHEST: i64 = 4_503_599_627_370_495;
 
-/// Why a patch of reported properties was not taken.
+/// Why a patch of reported properties was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReportError {
@@ -33,16 +33,16 @@ pub enum ReportError {
     LongString,
     /// An integer is beyond [`INTEGER_LOWEST`] or [`INTEGER_HIGHEST`].
     LargeInteger,
-    /// It is larger than the service, or the frontend's buffer, takes.
+    /// It is larger than the limit of the service or the frontend's buffer.
     TooLarge {
         /// Bytes that count.
         size: usize,
         /// Most bytes allowed.
         limit: usize,
     },
-    /// There is no room beside what waits already; report again after [`crate::iothub::Event::Reported`].
+    /// The queue has no room; report again after [`crate::iothub::Event::Reported`].
     Full,
-    /// The link does not hold [`crate::Subscriptions::TWIN_RESPONSES`].
+    /// The link does not have [`crate::Subscriptions::TWIN_RESPONSES`].
     NotSubscribed,
 }
 
@@ -63,8 +63,8 @@ impl fmt::Display for ReportError {
             Self::TooLarge { size, limit } => {
                 write!(f, "the reported properties count {size} bytes; the limit is {limit}")
             }
-            Self::Full => f.write_str("no room for more reported properties; wait for those on their way"),
-            Self::NotSubscribed => f.write_str("the link does not subscribe to twin answers"),
+            Self::Full => f.write_str("no room for more reported properties; wait for the queued ones"),
+            Self::NotSubscribed => f.write_str("the link does not subscribe to twin responses"),
         }
     }
 }

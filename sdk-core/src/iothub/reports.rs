@@ -1,4 +1,4 @@
-//! Reported properties on their way: patches in order, merged where that changes nothing.
+//! The queue of reported properties: patches in order, merged if the result is the same.
 
 use core::fmt;
 
@@ -26,15 +26,14 @@ impl ReportId {
 
 /// Patches of reported properties that the service has not acknowledged, the oldest first.
 ///
-/// A new patch is merged into the youngest one that was not sent: per path the last write counts, and `null` deletes.
-/// Where the two cannot be one patch, since the younger one writes into an object that the older one deletes or
-/// replaces by another value, they stay two. Two are enough for any number of patches: the first one deletes, the second
-/// one has the last writes.
+/// A new patch is merged into the latest unsent one: the last write to a path wins, and `null` deletes. If the newer
+/// one writes into an object that the older one deletes or replaces by another value, they stay two patches. Two are
+/// enough for any number of patches: the first one deletes, the second one has the last writes.
 #[derive(Clone)]
 pub(super) struct Reports<B> {
     buffer: B,
     lens: Vec<usize, PATCHES>,
-    /// The oldest patch was sent and must stay as it is.
+    /// The oldest patch was sent and must not change.
     frozen: bool,
     /// The number of the youngest patch.
     youngest: u32,
@@ -42,7 +41,7 @@ pub(super) struct Reports<B> {
 
 impl<B> fmt::Debug for Reports<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Not the buffer: what an application reports is its own affair.
+        // Without the buffer: reported properties may be confidential.
         f.debug_struct("Reports").field("lens", &self.lens).field("frozen", &self.frozen).finish_non_exhaustive()
     }
 }
@@ -61,7 +60,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         self.lens.is_empty()
     }
 
-    /// Takes a patch.
+    /// Queues a patch.
     pub(super) fn push(&mut self, patch: &[u8]) -> Result<ReportId, ReportError> {
         reported_limits::check(patch)?;
         let used = self.used();
@@ -86,18 +85,17 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         self.buffer.as_ref().get(..*self.lens.first()?)
     }
 
-    /// Notes that the oldest patch was sent: from here on it stays as it is until it is taken away.
+    /// Marks the oldest patch as sent: from now on it does not change until it is removed.
     pub(super) fn freeze(&mut self) {
         self.frozen = true;
     }
 
-    /// Notes that the oldest patch may be merged with later ones: whether the service took it is not known, and a patch
-    /// does no harm twice.
+    /// Allows merging of the oldest patch again: it is unknown whether the service has it, and a patch is idempotent.
     pub(super) fn thaw(&mut self) {
         self.frozen = false;
     }
 
-    /// Takes the oldest patch away and returns its name.
+    /// Removes the oldest patch and returns its id.
     pub(super) fn pop(&mut self) -> Option<ReportId> {
         let used = self.used();
         let number = self.youngest.wrapping_sub(u32::try_from(self.lens.len()).ok()?).wrapping_add(1);
@@ -130,7 +128,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         true
     }
 
-    /// Takes a patch into the two youngest ones, where neither was sent, and returns whether that could be done.
+    /// Merges a patch into the two latest ones, if neither was sent, and returns whether that was possible.
     fn rebase(&mut self, patch: &[u8], used: usize) -> bool {
         let [.., first, second] = *self.lens.as_slice() else { return false };
         if self.frozen && self.lens.len() == 2 {
@@ -158,7 +156,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
         true
     }
 
-    /// Puts the `size` bytes behind the patches in the place of the last `len` of them.
+    /// Replaces the last `len` bytes of the patches by the `size` bytes behind them.
     fn replace(&mut self, used: usize, len: usize, size: usize) {
         let range = used.saturating_sub(len)..used.saturating_add(size);
         remove_front(self.buffer.as_mut().get_mut(range).unwrap_or_default(), len);
@@ -167,7 +165,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> Reports<B> {
 
 /// Moves what follows the first `len` bytes to the front.
 pub(super) fn remove_front(bytes: &mut [u8], len: usize) {
-    // The comparison lets the compiler leave the panic out.
+    // The comparison lets the compiler remove the panic.
     if len <= bytes.len() {
         bytes.copy_within(len.., 0);
     }
@@ -183,8 +181,8 @@ impl From<SinkFull> for Apart {
     }
 }
 
-/// Writes the patch that does what `older` and then `younger` do. Both were checked before. `based` says that another patch
-/// goes before it with the [`deletions`].
+/// Writes the patch that combines `older` and then `younger`. Both were checked before. `based`: another patch with the
+/// [`deletions`] goes before it.
 fn merge(older: &[u8], younger: &[u8], based: bool, out: &mut Slice<'_>) -> Result<(), Apart> {
     out.put(b"{")?;
     let mut first = true;
@@ -264,7 +262,7 @@ pub(super) fn members(object: &[u8]) -> impl Iterator<Item = (Str<'_>, Value<'_>
     })
 }
 
-/// Finds a member of an object: of several with one name the last counts.
+/// Finds a member of an object; the last of several with one name counts.
 fn find<'a>(object: &'a [u8], key: Str<'_>) -> Option<Value<'a>> {
     members(object).filter(|(other, _)| other.chars().eq(key.chars())).last().map(|(_, value)| value)
 }
@@ -298,7 +296,7 @@ mod tests {
             (&[r#"{"a":{"x":1,"y":1}}"#, r#"{"a":{"y":2,"z":3}}"#], &[r#"{"a":{"x":1,"y":2,"z":3}}"#]),
             (&[r#"{"a":1}"#, r#"{"a":null}"#], &[r#"{"a":null}"#]),
             (&[r#"{"a":{"x":1}}"#, r#"{"a":5}"#], &[r#"{"a":5}"#]),
-            // Merged, the object written last would keep what the service had in it.
+            // Merged, the object written last would keep the service's old members.
             (&[r#"{"a":null}"#, r#"{"a":{"x":1}}"#], &[r#"{"a":null}"#, r#"{"a":{"x":1}}"#]),
             (&[r#"{"a":5}"#, r#"{"a":{"x":1}}"#, r#"{"b":1}"#], &[r#"{"a":5}"#, r#"{"a":{"x":1},"b":1}"#]),
             (&[r#"{"\u0061":1}"#, r#"{"a":2}"#], &[r#"{"\u0061":2}"#]),
@@ -414,7 +412,7 @@ mod tests {
         Push(Tree),
         /// The oldest is sent and reaches the service.
         Sent,
-        /// It is sent and lost on the way.
+        /// It is sent and lost.
         Lost,
         Acknowledged,
         Disconnected,
@@ -470,7 +468,7 @@ mod tests {
 
         #[test]
         fn merged_patches_do_what_they_do_one_by_one(start in node(2), patches in prop::collection::vec(node(2), 1..4)) {
-            // What the service holds has no nulls.
+            // The service stores no nulls.
             let start = Tree::Node(std::collections::BTreeMap::new()).apply(&start);
             let mut reports = Reports::new([0; 1024]);
             let mut expected = start.clone();

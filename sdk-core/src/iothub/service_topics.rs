@@ -14,16 +14,16 @@ pub const NOT_FOUND: u16 = 404;
 pub const PRECONDITION_FAILED: u16 = 412;
 /// Status of a request that came too fast.
 pub const THROTTLED: u16 = 429;
-/// Status of a method the device has no room for at present.
+/// Status of a method call beyond the limit of open calls.
 pub const BUSY: u16 = 503;
 
-/// Returns the topic that asks for the twin; `request` comes back with the answer.
+/// Returns the topic that requests the twin; the response contains `request`.
 #[must_use]
 pub fn twin_get_topic<'a>(request: u32) -> Text<'a> {
     Text::of([Part::Plain("$iothub/twin/GET/?$rid="), Part::Number(u64::from(request))])
 }
 
-/// Returns the topic of a patch of reported properties; `request` comes back with the answer.
+/// Returns the topic of a patch of reported properties; the response contains `request`.
 #[must_use]
 pub fn reported_topic<'a>(request: u32) -> Text<'a> {
     Text::of([Part::Plain("$iothub/twin/PATCH/properties/reported/?$rid="), Part::Number(u64::from(request))])
@@ -52,11 +52,11 @@ pub fn inputs_filter<'a>(device_id: &'a str, module_id: &'a str) -> Text<'a> {
     ])
 }
 
-/// Something a hub sent, as its topic tells.
+/// A message from a hub, by its topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Inbound<'a> {
-    /// The answer to a twin request.
+    /// A twin response.
     TwinAnswer {
         /// HTTP-like status.
         status: u16,
@@ -67,14 +67,14 @@ pub enum Inbound<'a> {
     },
     /// A change of desired properties.
     Desired {
-        /// Their version after the change, when the topic tells it.
+        /// Their version after the change, if the topic contains it.
         version: Option<u64>,
     },
     /// A method call.
     Method {
         /// The method's name.
         name: Encoded<&'a str>,
-        /// What goes back with the answer.
+        /// The request id for the answer.
         request: &'a str,
     },
     /// A cloud-to-device message.
@@ -92,7 +92,7 @@ pub enum Inbound<'a> {
 }
 
 impl<'a> Inbound<'a> {
-    /// Tells what came to a device, or to one of its modules; `None` for a topic of no service known here.
+    /// Parses the topic of a message to a device or module; `None` for an unknown topic.
     #[must_use]
     pub fn parse(topic: &'a str, device_id: &str, module_id: Option<&str>) -> Option<Self> {
         if let Some(rest) = topic.strip_prefix("$iothub/twin/res/") {
@@ -114,7 +114,7 @@ impl<'a> Inbound<'a> {
         match module_id {
             None => {
                 let properties = rest.strip_prefix("/messages/devicebound")?;
-                // The service leaves the slash out when there are no properties.
+                // The service omits the slash without properties.
                 let properties = if properties.is_empty() { "" } else { properties.strip_prefix('/')? };
                 Some(Self::CloudToDevice { properties })
             }

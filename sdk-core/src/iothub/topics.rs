@@ -1,6 +1,6 @@
-//! What a device says to its hub: client id, user name, topics and topic filters.
+//! A device's texts for its hub: client id, user name, topics and topic filters.
 //!
-//! Names go into these texts unencoded, as the service wants them: check them first with [`crate::azure::names`].
+//! Names are not encoded in these texts, as the service requires: check them first with [`crate::azure::names`].
 
 use crate::iothub::property_bag;
 use crate::text::{Part, Text};
@@ -27,7 +27,7 @@ pub const FILTERS_MAX: usize = 5;
 
 /// Topic filter of direct method requests.
 pub const METHODS_FILTER: &str = "$iothub/methods/POST/#";
-/// Topic filter of answers to twin requests.
+/// Topic filter of twin responses.
 pub const TWIN_RESPONSE_FILTER: &str = "$iothub/twin/res/#";
 /// Topic filter of changes of desired properties.
 pub const DESIRED_FILTER: &str = "$iothub/twin/PATCH/properties/desired/#";
@@ -42,7 +42,7 @@ pub fn client_id<'a>(device_id: &'a str, module_id: Option<&'a str>) -> Text<'a>
     ])
 }
 
-/// Who connects to a hub, and as what.
+/// The identity that connects to a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the user name has these members; a new one is a new protocol")]
 pub struct UserName<'a> {
@@ -84,9 +84,9 @@ impl<'a> UserName<'a> {
 
 /// Returns the topic of a telemetry message.
 ///
-/// `bag` is what a [`PropertyBag`](crate::iothub::property_bag::PropertyBag) made, or empty. `message_id` is written before it
-/// as `$.mid=` and 16 hexadecimal digits, `created` as `$.ctime=` and the UTC time it is; give none of which the bag has
-/// one.
+/// `bag` is from a [`PropertyBag`](crate::iothub::property_bag::PropertyBag), or empty. `message_id` is written before
+/// it as `$.mid=` and 16 hexadecimal digits, `created` as `$.ctime=` and the UTC time; pass neither if the bag already
+/// has it.
 #[must_use]
 pub fn telemetry_topic<'a>(
     device_id: &'a str,

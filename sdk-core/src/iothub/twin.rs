@@ -1,4 +1,4 @@
-//! The twin over a link that comes and goes: when to ask, what to deliver, when to send again.
+//! The twin across reconnections: when to request it, what to deliver, when to send reports again.
 
 use core::time::Duration;
 
@@ -6,14 +6,14 @@ use super::reports::members;
 use super::service_topics;
 use crate::time::Instant;
 
-/// Longest wait for the answer to a twin request (azure-iot-sdk-c waits 60 s for a twin).
+/// Timeout of a twin response (azure-iot-sdk-c waits 60 s for a twin).
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
-/// Requests in a row that nobody answers on a connection that lives, after which it counts as lost.
+/// Unanswered requests in a row after which the connection counts as lost.
 const UNANSWERED: u8 = 3;
 
-/// Connections in a row that end while the twin is awaited, after which it is asked for ever less often: it may be larger
-/// than the frontend takes, and the device is of use without it.
+/// Connections in a row that end before the twin arrives, after which it is requested less and less often: it may be
+/// larger than the frontend accepts, and the device works without it.
 const BROKEN: u8 = 3;
 
 /// The twin as the service sent it. The texts, `S`, are JSON objects.
@@ -28,23 +28,23 @@ pub struct TwinDocument<S> {
     pub reported: S,
     /// Version of the reported properties.
     pub reported_version: u64,
-    /// The version is below one delivered before: the twin was deleted and made anew.
+    /// The version is below one delivered before: the twin was recreated.
     pub reset: bool,
 }
 
 impl<S> TwinDocument<S> {
-    /// Replaces the texts by what `text` makes of them.
+    /// Converts the texts with `text`.
     pub fn map<T>(self, mut text: impl FnMut(S) -> T) -> TwinDocument<T> {
         let Self { desired, desired_version, reported, reported_version, reset } = self;
         TwinDocument { desired: text(desired), desired_version, reported: text(reported), reported_version, reset }
     }
 }
 
-/// Where a request stands.
+/// The state of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
     Idle,
-    /// Wanted, at a moment still to be drawn.
+    /// Pending, with a delay still to be drawn.
     Wanted(Pace),
     /// To be sent from this moment on.
     Due(Instant),
@@ -55,20 +55,20 @@ pub(super) enum Request {
 /// How the moment of a request is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pace {
-    /// As one of many that came back, or were told of a change, in the same moment.
+    /// As one of many devices that reconnected, or received a patch, at the same moment.
     FollowUp,
-    /// After this many refusals in a row that ask for patience.
+    /// After this many throttled requests in a row.
     Patience(u8),
     /// After this many connections too many that ended while the twin was awaited.
     Rarely(u8),
 }
 
-/// What became of an answer to a patch.
+/// The result of a response to a patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patched {
     /// The service has it.
     Done,
-    /// The service will never take it.
+    /// The service refused it permanently.
     Refused,
     /// To be sent again after a while.
     Again,
@@ -79,11 +79,11 @@ pub(super) struct Twin {
     pub(super) online: bool,
     pub(super) get: Request,
     pub(super) patch: Request,
-    /// The application asked for the twin, whatever its version.
+    /// The application requested the twin, whatever its version.
     asked: bool,
     /// Latest version of desired properties that was delivered.
     known: Option<u64>,
-    /// Latest version the service told of since the twin was asked for.
+    /// Latest version that the service sent since the twin was requested.
     newest: u64,
     number: u32,
     refusals: u8,
@@ -107,7 +107,7 @@ impl Twin {
         }
     }
 
-    /// The link is up: what was missed is asked for, and what waits is sent.
+    /// The link is up: requests missed patches, and sends queued reports.
     pub(super) fn connected(&mut self, follow: bool, reports: bool) {
         let wanted = |yes| if yes { Request::Wanted(Pace::FollowUp) } else { Request::Idle };
         self.online = true;
@@ -119,7 +119,7 @@ impl Twin {
         self.patch = wanted(reports);
     }
 
-    /// The connection is gone. Returns whether the twin is given up for a while.
+    /// The connection has ended. Returns whether the twin is given up for a while.
     pub(super) fn disconnected(&mut self) -> bool {
         if !core::mem::take(&mut self.online) {
             return false;
@@ -136,11 +136,11 @@ impl Twin {
         given_up
     }
 
-    /// The application asks for the twin.
+    /// The application requests the twin.
     pub(super) fn ask(&mut self, now: Instant) {
         self.asked = true;
         self.broken = 0;
-        // What was sent before the application asked may be answered with less than it knows of.
+        // A request sent earlier may be answered with an older twin than the application expects.
         if self.online && !matches!(self.get, Request::Wanted(Pace::Patience(_))) {
             self.get = Request::Due(now);
         }
@@ -161,19 +161,19 @@ impl Twin {
         self.known
     }
 
-    /// Takes the twin's request that is due.
+    /// Takes the due twin request.
     pub(super) fn take_get(&mut self, now: Instant) -> Option<u32> {
         let number = take_due(&mut self.get, &mut self.number, now)?;
         self.newest = 0;
         Some(number)
     }
 
-    /// Takes the patch's request that is due.
+    /// Takes the due patch.
     pub(super) fn take_patch(&mut self, now: Instant) -> Option<u32> {
         take_due(&mut self.patch, &mut self.number, now)
     }
 
-    /// Finds requests that nobody answered. Returns whether the connection counts as lost for it.
+    /// Handles requests that timed out. Returns whether the connection counts as lost.
     pub(super) fn expire(&mut self, now: Instant) -> bool {
         for request in [&mut self.get, &mut self.patch] {
             if matches!(request, Request::Sent(_, until) if *until <= now) {
@@ -184,7 +184,7 @@ impl Twin {
         self.unanswered >= UNANSWERED
     }
 
-    /// The earliest moment at which something is to be done, unless that moment has come and only room lacks.
+    /// The earliest deadline, unless it has passed and only room is missing.
     pub(super) fn deadline(&self, now: Instant) -> Option<Instant> {
         let at = |request| match request {
             Request::Due(at) => Some(at).filter(|at| *at > now),
@@ -207,7 +207,7 @@ impl Twin {
         matches!(self.patch, Request::Sent(sent, _) if sent == number)
     }
 
-    /// Takes the twin, and returns it when it is to be delivered.
+    /// Takes the twin, and returns it if it must be delivered.
     pub(super) fn take_document<'a>(&mut self, body: &'a [u8]) -> Result<Option<TwinDocument<&'a str>>, ()> {
         self.answered();
         self.broken = 0;
@@ -218,7 +218,7 @@ impl Twin {
         };
         let version = twin.desired_version;
         if version < self.newest && !self.asked {
-            // The service answered with what it had before its latest change.
+            // The service answered with the twin before its latest patch.
             if self.known != Some(self.newest) {
                 self.get = Request::Wanted(Pace::FollowUp);
             }
@@ -231,7 +231,7 @@ impl Twin {
             return Ok(None);
         }
         if self.known == Some(self.newest) && version < self.newest {
-            // Asked for and older than what is known: told, but not taken for a new beginning.
+            // Requested and older than the known version: delivered, but not as recreated.
             return Ok(Some(twin));
         }
         twin.reset = self.known.is_some_and(|known| version < known);
@@ -239,7 +239,7 @@ impl Twin {
         Ok(Some(twin))
     }
 
-    /// Takes note of a change of desired properties, and returns its version when it is to be delivered.
+    /// Takes a patch of desired properties, and returns its version if it must be delivered.
     pub(super) fn take_desired(&mut self, version: Option<u64>) -> Option<u64> {
         let Some(version) = version else {
             self.miss();
@@ -252,13 +252,13 @@ impl Twin {
                 return Some(version);
             }
             Some(known) if known == version => {}
-            // A change was missed, or the twin begins anew.
+            // A patch was missed, or the twin was recreated.
             Some(_) | None => self.miss(),
         }
         None
     }
 
-    /// The service refused the twin with `status`. Returns whether it is asked again.
+    /// The service refused the twin with `status`. Returns whether it is requested again.
     pub(super) fn get_refused(&mut self, status: u16) -> bool {
         self.answered();
         let again = is_passing(status);
@@ -267,7 +267,7 @@ impl Twin {
         again
     }
 
-    /// Takes the answer to the patch.
+    /// Takes the response to the patch.
     pub(super) fn take_patched(&mut self, status: u16) -> Patched {
         self.answered();
         if status < 300 {
@@ -314,7 +314,7 @@ const fn is_passing(status: u16) -> bool {
     matches!(status, service_topics::THROTTLED | service_topics::PRECONDITION_FAILED | 500..=599)
 }
 
-/// Reads the answer to a twin request. Members may be left out; their versions are 0 then.
+/// Parses a twin response. Members may be missing; their versions are 0 then.
 fn document(body: &[u8]) -> Option<TwinDocument<&str>> {
     let mut twin =
         TwinDocument { desired: "{}", desired_version: 0, reported: "{}", reported_version: 0, reset: false };

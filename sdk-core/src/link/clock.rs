@@ -1,31 +1,31 @@
-//! The wall clock, and what the service's answers say of it.
+//! The wall clock, and the service's clock from its answers.
 
 use crate::time::Instant;
 
-/// The wall clock, and what the service's answers say of it.
+/// The wall clock, and the service's clock from its answers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct WallClock {
     pub(super) own: Option<(u64, Instant)>,
     pub(super) service: Option<Told>,
 }
 
-/// What an answer said of the service's clock.
+/// The service's clock in an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Told {
     pub(super) unix_secs: u64,
     pub(super) at: Instant,
-    /// It shows no later time than that.
+    /// Whether the clock may be later than that.
     pub(super) exact: bool,
 }
 
-/// Clocks that differ by more make IoT Hub refuse tokens (azure-docs `iot-hub/troubleshoot-error-codes.md`, 401003).
+/// IoT Hub refuses tokens if the clocks differ by more (azure-docs `iot-hub/troubleshoot-error-codes.md`, 401003).
 pub(super) const SKEW_SECS: u64 = 300;
 
 /// No device runs before 2025-01-01 00:00 UTC: a clock before that is not set.
 pub(super) const CLOCK_SET_SECS: u64 = 1_735_689_600;
 
 impl WallClock {
-    /// Seconds since 1970, by the service's clock where the two are known to differ.
+    /// Seconds since 1970, by the service's clock if the two are known to differ.
     pub(super) fn unix_secs(&self, now: Instant) -> Option<u64> {
         self.chosen(now).map(|(secs, at)| secs.saturating_add(now.secs_since(at)))
     }
@@ -48,7 +48,7 @@ impl WallClock {
         if own_counts { self.own } else { told }
     }
 
-    /// Service's time minus the device's, when that is known and matters.
+    /// Service's time minus the device's, if it is known and large.
     pub(super) fn skew(&self, now: Instant) -> Option<i64> {
         let (secs, at) = self.own?;
         let own = secs.saturating_add(now.secs_since(at));

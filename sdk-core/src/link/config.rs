@@ -1,4 +1,4 @@
-//! The settings of a session: what holds whatever the service is.
+//! The settings of a session, common to all services.
 
 use core::fmt;
 use core::time::Duration;
@@ -7,17 +7,18 @@ use super::timeouts::Timeouts;
 use crate::retry::RetryPolicy;
 use crate::time::millis;
 
-/// What happens to a message when the outbox is full.
+/// The policy of a full outbox.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
     /// The new message is refused: [`crate::PublishError::Full`].
     #[default]
     RejectNewest,
-    /// The oldest messages that are not in flight make room, each reported as [`crate::Event::Dropped`]: normal ones
+    /// The oldest messages that are not in flight are evicted, each reported as [`crate::Event::Dropped`]: normal ones
     /// first, urgent ones only for an urgent one.
     DropOldest,
-    /// A new normal message is refused; for an urgent one the oldest normal messages that are not in flight make room.
+    /// A new normal message is refused; for an urgent one the oldest normal messages that are not in flight are
+    /// evicted.
     DropForUrgent,
 }
 
@@ -27,21 +28,21 @@ pub enum Overflow {
 pub struct SessionConfig {
     /// Whether the service is to forget its side of the session. Default false, so that messages to the device wait.
     pub clean_session: bool,
-    /// The keep-alive interval, from 1 s to what the service takes: 1,177 s for IoT Hub
+    /// The keep-alive interval, from 1 s to the service's maximum: 1,177 s for IoT Hub
     /// (`iot-mqtt-connect-to-iot-hub.md`: it waits 1.5 times as long, and never longer than 29.45 min), 65,535 s for a
     /// broker. Default 240 s.
     pub keep_alive: Duration,
     /// Most publishes without an acknowledgement, 1 to 32,767. Default 16.
     pub window: u16,
-    /// What happens when the outbox is full. Default [`Overflow::RejectNewest`].
+    /// The policy of a full outbox. Default [`Overflow::RejectNewest`].
     pub overflow: Overflow,
-    /// How long a message is of use that does not say so itself. Default: for ever.
+    /// The expiry of messages that have none of their own. Default: messages do not expire.
     pub expiry: Option<Duration>,
-    /// After how many connections in a row that ended with this message, and only this one, in flight it is set aside.
-    /// Default `None`: never, since a hub that is broken for a while would otherwise cost messages.
+    /// After how many connections in a row that ended with only this message in flight it is dead-lettered as a poison
+    /// message. Default `None`: never, since otherwise a temporarily broken hub would cost messages.
     pub poison_threshold: Option<u8>,
-    /// Largest packet accepted from the service, in bytes. Default 307,200: the largest message to a module's input, with
-    /// properties of any length. One that is larger ends the connection.
+    /// Largest packet accepted from the service, in bytes. Default 307,200: the largest message to a module's input,
+    /// with properties of any length. A larger one ends the connection.
     pub max_inbound: usize,
     /// Largest packet the frontend can send, in bytes. Default 307,200: the largest telemetry message, with properties of
     /// any length.
@@ -67,8 +68,8 @@ impl SessionConfig {
         retry: RetryPolicy::DEFAULT,
     };
 
-    /// Checks all that can be known before the first packet, for a service that takes a keep-alive interval of
-    /// `longest_keep_alive` at most.
+    /// Checks everything that is known before the first packet, for a service with a keep-alive interval of at most
+    /// `longest_keep_alive`.
     ///
     /// # Errors
     /// [`SessionConfigError`], naming the setting.
@@ -149,7 +150,7 @@ impl fmt::Display for Setting {
     }
 }
 
-/// What is wrong with a [`SessionConfig`].
+/// An error in a [`SessionConfig`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SessionConfigError {
@@ -166,7 +167,7 @@ pub enum SessionConfigError {
     },
     /// The window is not within 1 to 32,767.
     Window(u16),
-    /// A spread of the back-off is zero, which would bring a fleet back in step.
+    /// A jitter window of the back-off is zero, so a fleet would reconnect in step.
     NoJitter,
 }
 

@@ -1,4 +1,4 @@
-//! From acceptance to acknowledgement: the life of a message.
+//! Messages from acceptance to acknowledgement.
 
 use core::fmt;
 use core::time::Duration;
@@ -12,9 +12,9 @@ use crate::outbox::{Destination, DropReason, Entry, MessageId, Outbox, OutboxErr
 use crate::time::Instant;
 use crate::timer::TimerReason;
 
-/// Message ids give their packet ids by their last bits, so that a message keeps its packet id across connections and
-/// an acknowledgement finds its message without a table. Each priority has its own packet ids: those of urgent messages
-/// follow on those of normal ones.
+/// The packet id is the last bits of the message id, so that a message keeps its packet id across connections and an
+/// acknowledgement needs no table. Each priority has its own packet ids: those of urgent messages follow those of
+/// normal ones.
 const NORMAL_IDS: u16 = 0x8000;
 const URGENT_IDS: u16 = 0x4000;
 
@@ -28,17 +28,17 @@ const OVERSLEPT: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct Message<'a> {
-    /// Where it goes.
+    /// Its destination.
     pub destination: Destination<'a>,
-    /// Its MQTT 5 properties, encoded and without the length before them; a service that speaks MQTT 3.1.1 takes none.
+    /// Its MQTT 5 properties, encoded and without the length before them; not allowed with MQTT 3.1.1.
     pub properties: &'a [u8],
     /// Its body.
     pub payload: &'a [u8],
-    /// Whether a broker keeps it for later subscribers; an IoT hub keeps none.
+    /// The RETAIN flag: a broker keeps it for later subscribers; not supported by an IoT hub.
     pub retain: bool,
-    /// How long it is of use; by default what the configuration says.
+    /// Its expiry; by default that of the configuration.
     pub expires_after: Option<Duration>,
-    /// How soon it goes out.
+    /// Its priority.
     pub priority: Priority,
 }
 
@@ -62,14 +62,14 @@ impl<'a> Message<'a> {
         self
     }
 
-    /// Asks a broker to keep the message for later subscribers (RETAIN, MQTT 3.1.1, section 3.3.1.3).
+    /// Sets RETAIN: a broker keeps the message for later subscribers (MQTT 3.1.1, section 3.3.1.3).
     #[must_use]
     pub const fn retained(mut self) -> Self {
         self.retain = true;
         self
     }
 
-    /// Sets how long the message is of use, counted from its acceptance.
+    /// Sets the expiry, counted from acceptance.
     #[must_use]
     pub const fn expires_after(mut self, span: Duration) -> Self {
         self.expires_after = Some(span);
@@ -77,27 +77,27 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Why [`Link::publish`] did not accept a message; nothing changed then.
+/// Why [`Link::publish`] did not accept a message; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
     /// There is no room until a message is delivered, expires or is dropped.
     Full,
-    /// The message is too large for the service, the outbox or the frontend, whatever else they hold.
+    /// The message is too large for the service, for the empty outbox or for the frontend.
     TooLarge {
         /// Bytes that count.
         size: usize,
         /// Most bytes allowed.
         limit: usize,
     },
-    /// The property bag is longer, encoded, than a topic has room for.
+    /// The encoded property bag does not fit a topic.
     LongProperties {
         /// Bytes of the encoded bag.
         size: usize,
         /// Most bytes allowed.
         limit: usize,
     },
-    /// The property bag is not encoded as it has to be.
+    /// The property bag is not correctly encoded.
     BadProperties {
         /// Offset of the first byte that is not percent-encoded.
         at: usize,
@@ -106,11 +106,11 @@ pub enum PublishError {
     },
     /// The topic is empty, too long, or has a wildcard or U+0000.
     BadTopic,
-    /// Telemetry goes to a hub; a broker needs a topic.
+    /// Telemetry is for a hub; a broker needs a topic.
     NoTelemetryEndpoint,
-    /// The message has MQTT 5 properties, and the service speaks MQTT 3.1.1.
+    /// The message has MQTT 5 properties, but the service uses MQTT 3.1.1.
     NoProperties,
-    /// The message is to be retained, and the service keeps none: an IoT hub.
+    /// The message has RETAIN, which an IoT hub does not support.
     NotRetained,
     /// The outbox's storage failed.
     Storage,
@@ -129,7 +129,7 @@ impl fmt::Display for PublishError {
             }
             Self::BadTopic => f.write_str("the topic is empty, longer than 65535 bytes, or has a wildcard or U+0000"),
             Self::NoTelemetryEndpoint => f.write_str("a broker has no telemetry endpoint; name a topic"),
-            Self::NoProperties => f.write_str("the service speaks MQTT 3.1.1, which has no properties"),
+            Self::NoProperties => f.write_str("the service uses MQTT 3.1.1, which has no properties"),
             Self::NotRetained => f.write_str("an IoT hub retains no messages; send it without RETAIN"),
             Self::Storage => f.write_str("the outbox's storage failed"),
         }
@@ -141,12 +141,12 @@ impl core::error::Error for PublishError {}
 impl<O: Outbox, P: Profile> Link<O, P> {
     /// Queues a QoS 1 publish until the service acknowledges it, across every reconnection and move.
     ///
-    /// Each [`Priority`] is sent in the order of acceptance, and again so after a reconnection, everything urgent first: also
-    /// where the service kept the session, MQTT's order of repetitions (3.1.1 \[MQTT-4.6.0-1\]) holds for each priority alone.
-    /// Repetitions never exceed the window for each connection that broke.
+    /// Each [`Priority`] is sent in the order of acceptance, also after a reconnection, urgent messages first: even if
+    /// the service kept the session, MQTT's order of repetitions (3.1.1 \[MQTT-4.6.0-1\]) holds for each priority
+    /// separately. Each broken connection causes at most as many repetitions as messages in flight.
     ///
-    /// It can be called in any state. What it returns is accepted: it ends in exactly one [`crate::Event::Delivered`] or
-    /// [`crate::Event::Dropped`].
+    /// It can be called in any state. A message whose id it returns is accepted: it ends in exactly one
+    /// [`crate::Event::Delivered`] or [`crate::Event::Dropped`].
     ///
     /// # Errors
     /// [`PublishError`]; the message was not accepted.
@@ -161,9 +161,9 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// As [`publish`](Self::publish), for a sender that waits for room: `None` when there is none, which the ledger does not
-    /// count as refused. Ask again when messages have left the outbox, and when a connection has ended: messages in flight
-    /// make no room.
+    /// As [`publish`](Self::publish), for a sender that waits for room: `None` without room, which the ledger does not
+    /// count as refused. Call it again when messages have left the outbox, and when a connection has ended: messages in
+    /// flight are not evicted.
     ///
     /// # Errors
     /// [`PublishError`], but never [`PublishError::Full`]; the message was not accepted.
@@ -197,8 +197,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Whether the message is accepted as soon as there is room: not one that breaks a rule of the service or is larger
-    /// than the outbox.
+    /// Whether the message is accepted as soon as there is room: false if it violates a rule of the service or is
+    /// larger than the outbox.
     #[must_use]
     pub fn can_accept(&self, message: &Message<'_>) -> bool {
         let (text, properties) = (message.destination.text(), message.properties);
@@ -251,7 +251,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Whether dropping messages that are not in flight makes room for `entry`.
+    /// Whether evicting messages that are not in flight makes room for `entry`.
     fn can_make_room(&self, entry: &Entry<'_>) -> bool {
         let may = match self.profile.session().overflow {
             Overflow::RejectNewest => false,
@@ -280,8 +280,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// The next message, from `from` on, that may make room for one of `priority`: normal messages that are not in flight,
-    /// and behind them, for an urgent one, urgent messages that are not in flight.
+    /// The next message, from `from` on, that may be evicted for one of `priority`: normal messages that are not in
+    /// flight, and then, for an urgent one, urgent messages that are not in flight.
     fn victim(&self, from: MessageId, priority: Priority) -> Option<MessageId> {
         let urgent = |from| self.outbox.next(from).filter(|id| id.priority() == Priority::Urgent);
         if from.priority() == Priority::Urgent {
@@ -347,13 +347,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Some((id, packet_id, self.connection.resumed && sent_before))
     }
 
-    /// What the connection allows.
-    #[expect(clippy::unused_self, reason = "a server of MQTT 5 says it for each connection")]
+    /// The terms of the connection.
+    #[expect(clippy::unused_self, reason = "an MQTT 5 server sets it for each connection")]
     pub(super) const fn terms(&self) -> Terms {
         Terms::MQTT_3_1_1
     }
 
-    /// The window: one message while a message is suspected to break connections.
+    /// The maximum of messages in flight: one while there may be a poison message.
     fn window(&self) -> u16 {
         let config = self.profile.session();
         let suspected = config.poison_threshold.is_some() && self.session.suspect.is_some();
@@ -363,8 +363,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn take_puback(&mut self, packet_id: PacketId, reason: Reason) {
         // Late acknowledgements of a provisioning request and unknown ids acknowledge no message (fault 52).
         if let Some(id) = self.in_flight_message(packet_id) {
-            // Acknowledgements come in the order of the publishes [MQTT-4.6.0-2]: others do not excuse the oldest, nor does
-            // one priority the other.
+            // Acknowledgements arrive in the order of the publishes [MQTT-4.6.0-2], so the timeout is that of the
+            // oldest, for each priority separately.
             if self.outbox.first_of(id.priority()) == Some(id) {
                 self.session.priority_mut(id.priority()).since = self.now;
             }
@@ -424,7 +424,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.begin_delivery();
     }
 
-    /// Sets aside a message that ends every connection it is sent on, when the configuration asks for that.
+    /// Dead-letters a poison message, if the configuration has a threshold.
     fn judge_suspect(&mut self) {
         let Some(limit) = self.profile.session().poison_threshold else { return };
         let oldest = self.oldest_in_flight(Priority::Urgent).or_else(|| self.oldest_in_flight(Priority::Normal));
@@ -443,7 +443,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Finds that the service answers and yet acknowledges nothing.
+    /// Detects that the service answers pings but acknowledges nothing.
     pub(super) fn watch_acknowledgements(&mut self, late: Duration) {
         if self.connection.in_flight == 0 {
             return;
@@ -474,7 +474,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Drops what has expired, if anything may have.
+    /// Drops expired messages, if there may be any.
     fn expire_due(&mut self) -> bool {
         // The timer is set up to a step later than the first message expires.
         let due = self.timers.get(TimerReason::Expiry).is_some_and(|at| self.now.after_millis(EXPIRY_STEP_MS) >= at);
@@ -485,7 +485,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.ledger.expired != before
     }
 
-    /// Drops what has expired and is not in flight, and sets the timer for the next one.
+    /// Drops expired messages that are not in flight, and sets the timer for the next one.
     pub(super) fn expire(&mut self) {
         self.timers.clear(TimerReason::Expiry);
         let mut next: Option<Instant> = None;

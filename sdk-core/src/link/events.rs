@@ -1,4 +1,4 @@
-//! What a link reports, and the queue of it.
+//! Events of a link, and their queue.
 
 use core::mem::discriminant;
 use core::time::Duration;
@@ -14,14 +14,14 @@ use crate::queue::pop_front;
 /// Most events that wait.
 const PLACES: usize = 15;
 
-/// Places among them kept for what is not about a single message, one for each reason to drop messages included.
+/// Slots reserved for events that are not about a single message, including one for each reason to drop messages.
 const KEPT: usize = 9;
 
-/// What became true.
+/// An event of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// The link is up: subscriptions hold and messages flow.
+    /// The link is up: subscriptions are acknowledged and messages are sent.
     Up {
         /// Whether the service had kept the session.
         session_present: bool,
@@ -32,48 +32,48 @@ pub enum Event {
     Retrying {
         /// Why.
         failure: Failure,
-        /// How long until the next attempt.
+        /// The delay until the next attempt.
         delay: Duration,
     },
-    /// The link leaves the hub for a moment to come back with a new token. Not a fault.
+    /// The link disconnects to reconnect with a new token. Not a fault.
     Renewing,
-    /// The Device Provisioning Service named a hub; [`crate::Link::assignment`] tells which.
+    /// The Device Provisioning Service has assigned a hub; see [`crate::Link::assignment`].
     Provisioned {
         /// Whether it is another hub than before; the outbox moves with the device.
         migrated: bool,
     },
     /// The service acknowledged the message.
     Delivered(MessageId),
-    /// Messages left the outbox undelivered. What is dropped for one reason before the frontend asks is one event.
+    /// Messages left the outbox undelivered. Messages dropped for one reason between two polls are one event.
     Dropped(Dropped),
-    /// More inbound messages wait for [`crate::Link::acknowledge`] than the link can keep track of; the service will
-    /// send this one again on a later connection.
+    /// More inbound messages wait for [`crate::Link::acknowledge`] than the link can track; the service will redeliver
+    /// this one on a later connection.
     InboundOverflow,
-    /// The broker granted a subscription, with this level of delivery, which may be lower than the one asked for.
+    /// The broker granted a subscription with this QoS, which may be lower than the requested one.
     Subscribed {
         /// The name [`crate::Link::subscribe`] gave.
         subscription: SubscriptionId,
-        /// The level granted.
+        /// The granted QoS.
         qos: QoS,
     },
-    /// The broker refused a subscription. It is asked for again on the next connection, unless the application
+    /// The broker refused a subscription. The link requests it again on the next connection, unless the application
     /// [unsubscribes](crate::Link::unsubscribe).
     SubscriptionRefused {
         /// The name [`crate::Link::subscribe`] gave.
         subscription: SubscriptionId,
     },
-    /// The broker holds a subscription no longer that the application ended; its name is free again.
+    /// The broker has ended a subscription at the application's request; its id is free again.
     Unsubscribed {
         /// The name [`crate::Link::subscribe`] gave.
         subscription: SubscriptionId,
     },
-    /// The wall clock differs from the service's by this many seconds (positive: the device is behind); tokens are
-    /// given the service's time until the clock is set right.
+    /// The wall clock differs from the service's by this many seconds (positive: the device is behind); tokens use the
+    /// service's time until the clock is corrected.
     ClockSkew {
         /// Service's time minus the device's.
         seconds: i64,
     },
-    /// The link has stopped at the application's wish.
+    /// The application has stopped the link.
     Stopped,
 }
 
@@ -91,7 +91,7 @@ pub struct Dropped {
     pub last: MessageId,
 }
 
-/// A bounded queue of events. It never decides what becomes of a message.
+/// A bounded queue of events. It never decides the outcome of a message.
 #[derive(Clone, Debug)]
 pub(super) struct Events(Vec<Event, PLACES>);
 
@@ -100,18 +100,18 @@ impl Events {
         Self(Vec::new())
     }
 
-    /// Whether an event about a single message has a place.
+    /// Whether there is room for an event about a single message.
     pub(super) fn has_room(&self) -> bool {
         self.0.len() < const { PLACES - KEPT }
     }
 
-    /// Takes an event about a message that was acknowledged. Bytes are taken only while there [is room](Self::has_room) for
-    /// it.
+    /// Queues the event of an acknowledged message. The link consumes bytes only while there [is room](Self::has_room)
+    /// for it.
     pub(super) fn delivered(&mut self, id: MessageId) {
         let _ = self.0.push(Event::Delivered(id));
     }
 
-    /// Takes note of a message that was dropped, in the event of earlier ones if that still waits.
+    /// Queues a dropped message, in the event of earlier ones if that is still queued.
     pub(super) fn dropped(&mut self, id: MessageId, reason: DropReason) {
         for event in &mut self.0 {
             if let Event::Dropped(dropped) = event
@@ -126,10 +126,10 @@ impl Events {
         self.push(Event::Dropped(Dropped { reason, count: 1, first: id, last: id }));
     }
 
-    /// Takes an event that is not about a single message.
+    /// Queues an event that is not about a single message.
     ///
-    /// The places kept for them suffice, since each follows an action that had to be polled for, or a command; of
-    /// commands repeated without polling the latest counts.
+    /// The reserved slots suffice, since each event follows an action that had to be polled, or a command; of commands
+    /// repeated without polling the latest counts.
     pub(super) fn report(&mut self, event: Event) {
         if self.0.last().is_some_and(|last| discriminant(last) == discriminant(&event)) {
             self.0.pop();
@@ -137,7 +137,7 @@ impl Events {
         self.push(event);
     }
 
-    /// Takes an event whatever the one before it was. Where there is no place it takes that of the latest.
+    /// Queues an event regardless of the previous one. Without room it replaces the latest.
     pub(super) fn push(&mut self, event: Event) {
         if self.0.is_full() {
             self.0.pop();

@@ -1,4 +1,4 @@
-//! Attempts: how one begins, how it ends, and what comes next.
+//! The start and end of attempts, and the next step.
 
 use core::time::Duration;
 
@@ -14,21 +14,20 @@ use crate::rng::scale;
 use crate::time::{Instant, short_millis, span};
 use crate::timer::{Deadline, TimerReason};
 
-/// Connections in a row that the service accepts and closes soon after, before another device is suspected of using
-/// the same identity.
+/// Connections in a row that the service accepts and soon closes, after which another device may use the same identity.
 pub(super) const TAKEOVERS: u8 = 3;
 
-/// Tokens are renewed as if they were good for this long at least.
+/// Minimum lifetime assumed for the renewal of tokens.
 const SHORTEST_LIFETIME_MS: u32 = 60_000;
 
-/// A connection that the service accepts and closes within this time was never meant to be of use.
+/// A connection that ends within this time counts as closed immediately.
 const AT_ONCE: Duration = Duration::from_secs(5);
 
-/// Connections in a row that may end early, once they were of use, before that counts as overload.
+/// Connections in a row with acknowledged messages that may end early before that counts as overload.
 pub(super) const EARLY_ENDS: u8 = 3;
 
 impl<O: Outbox, P: Profile> Link<O, P> {
-    /// Which service the next attempt turns to.
+    /// The service of the next attempt.
     pub(super) fn next_service(&self) -> ServiceKind {
         let unassigned = self.visits() && self.profile.assignment().is_none();
         if self.ladder.wanted || unassigned { ServiceKind::Provisioning } else { ServiceKind::Hub }
@@ -39,7 +38,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         if let Some(visit) = self.profile.visit_mut().filter(|_| P::VISITS) {
             visit.role = role;
         }
-        // The order to register is used up by trying, so that it cannot loop.
+        // An attempt consumes the command to register, so that it cannot loop.
         self.ladder.wanted = false;
         self.attempt = self.attempt.next();
         self.plan = None;
@@ -68,7 +67,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Takes a finished token in place of a signature.
+    /// Takes a ready-made token instead of a signature.
     pub(super) fn take_token(&mut self, token: &str) {
         let now = self.clock.unix_secs(self.now).unwrap_or(0);
         match self.profile.take_token(token, now) {
@@ -80,7 +79,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Asks for a transport.
+    /// Requests a transport.
     pub(super) fn open(&mut self) {
         self.timers.clear(TimerReason::Sign);
         self.pending.connect = true;
@@ -118,7 +117,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     pub(super) fn accepted(&mut self, session_present: bool) {
         self.timers.clear(TimerReason::Connack);
         match self.role() {
-            // It takes the CONNECT of a device whose registration it then refuses.
+            // DPS accepts CONNECT even of a device whose registration it then refuses.
             ServiceKind::Provisioning => self.backoff_mut().answered(),
             ServiceKind::Hub => {
                 self.hub_backoff.accepted();
@@ -140,7 +139,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// All subscriptions hold.
+    /// All subscriptions are acknowledged.
     pub(super) fn subscribed(&mut self) {
         self.timers.clear(TimerReason::Suback);
         match self.role() {
@@ -154,12 +153,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.trouble = Trouble::default();
         self.begin_delivery();
         let stable = self.profile.session().retry.reset_after;
-        // A token that was made elsewhere may be about to expire; to renew at once would only loop.
+        // A ready-made token may be about to expire; an immediate renewal would loop.
         let lifetime_secs = u32::try_from(self.token.secs).unwrap_or(u32::MAX);
         let lifetime = lifetime_secs.saturating_mul(1_000).max(SHORTEST_LIFETIME_MS);
         self.set_timer(TimerReason::Stable, stable);
         if self.profile.token_lifetime().is_some() {
-            // Each device draws its own point between 75 % and 90 % of the lifetime, or renewals come in step.
+            // Each device draws its own point between 75 % and 90 % of the lifetime; otherwise renewals would be in
+            // step.
             let twentieth = lifetime / 20;
             let age = self.rng.between(twentieth.saturating_mul(15), twentieth.saturating_mul(18));
             self.timers.set(TimerReason::TokenRenewal, self.token.from.after_millis(age));
@@ -225,7 +225,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 self.wait(failure, delay);
                 return;
             }
-            // A registration is billed, whatever the answer to it was.
+            // A registration is billed, whatever its answer.
             let garbled = self.phase == Phase::Registering && failure.class() == FailureClass::Protocol;
             let noted = if garbled { Failure::Provisioning(ProvisioningFailure::BadAnswer) } else { failure };
             let mut context = self.backoff_mut().note(noted, was_up, now);
@@ -239,7 +239,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.wait(failure, delay);
     }
 
-    /// The clock was set: what a wrong one brought about may be over.
+    /// The clock was set: a failure that a wrong one caused may be over.
     pub(super) fn try_soon(&mut self) {
         if self.phase == Phase::Waiting && self.trouble.last.is_some_and(Failure::may_be_the_clock) {
             let word = self.rng.word();
@@ -256,8 +256,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.events.report(Event::Retrying { failure, delay });
     }
 
-    /// The delay after a connection on which the service acknowledged messages, and which ended early all the same: a
-    /// bad line rather than overload, for the first few times. A service that turns devices away acknowledges nothing.
+    /// The delay after a connection with acknowledged messages that ended early: the first few times that is a bad
+    /// network rather than overload. An overloaded service acknowledges nothing.
     fn early_end(&mut self, failure: Failure, word: u32) -> Option<Duration> {
         let line = failure.is_loss() || failure == Failure::KeepAliveTimeout;
         if !line || self.session.early_ends >= EARLY_ENDS || self.hub_backoff.is_overloaded() {
@@ -275,7 +275,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.profile.retry_delay(&self.hub_backoff.fresh(self.now), word)
     }
 
-    /// Decides where the next attempt goes and returns the delay before it; `delay` is what the back-off says.
+    /// Decides the next service and returns the delay before the attempt; `delay` is that of the back-off.
     fn climb(&mut self, failure: Failure, was_up: bool, delay: Duration, word: u32) -> Duration {
         let (class, disposition) = failure.judge();
         let service = self.role();
@@ -307,7 +307,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Whether the hub has been out of reach for so long that the device may live elsewhere.
+    /// Whether the hub has been unreachable for so long that the device may have been moved.
     fn is_out_of_reach(&mut self, failure: Failure, was_up: bool) -> bool {
         if was_up || !matches!(failure.class(), FailureClass::Unreachable | FailureClass::Local) {
             self.ladder.absent = None;
@@ -315,7 +315,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
         let silent = matches!(failure, Failure::ConnectTimeout | Failure::TlsTimeout);
         if failure.class() == FailureClass::Local || (silent && self.hub_backoff.is_overloaded()) {
-            // That says nothing about the hub, or may be overload.
+            // Such a failure is no information about the hub, or may be overload.
             return false;
         }
         let absent = *self.ladder.absent.get_or_insert(self.now);
@@ -326,8 +326,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.visits() && self.now >= self.ladder.not_before
     }
 
-    /// Takes note of a registration that named a hub, and spaces the next one, unless it is the first since a stable
-    /// connection and named another hub than before.
+    /// Records a registration that assigned a hub, and delays the next one, unless it is the first since a lasting
+    /// connection and assigned another hub than before.
     pub(super) fn registered(&mut self, elsewhere: bool) {
         let rules = *self.profile.reprovisioning();
         let failed_registrations = self.ladder.failed_registrations.max(u8::from(!elsewhere));
@@ -343,7 +343,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.pending.remember = true;
     }
 
-    /// Leaves in order, for `plan`, once what is in flight is acknowledged.
+    /// Disconnects for `plan`, once messages in flight are acknowledged.
     pub(super) fn begin_drain(&mut self, plan: Plan) {
         self.plan = Some(plan);
         self.enter(Phase::Draining);
@@ -387,10 +387,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.events.report(Event::Stopped);
     }
 
-    /// Gives up the connection, with DISCONNECT when it is left in order.
+    /// Closes the connection, with DISCONNECT if that is planned.
     pub(super) fn close(&mut self, in_order: bool) {
         if self.phase == Phase::AwaitingConnack && !self.wire.connect && self.role() == ServiceKind::Hub {
-            // The service may have begun a session that the link has not heard of.
+            // The service may have started a session without the link's knowledge.
             self.session.subscriptions.held = 0;
         }
         if self.wire.open {
@@ -433,10 +433,10 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.attempt_failed(Failure::Provisioning(failure));
     }
 
-    /// Sends a ping when one is due, or finds the connection dead; sets the timer for the next look.
+    /// Sends a due ping, or detects a dead connection; sets the timer for the next check.
     ///
-    /// A ping goes out when nothing was sent, or nothing came, for the whole interval (MQTT 3.1.1 \[MQTT-3.1.2-23\]);
-    /// half an interval later at the latest something has to come. A frontend that slept pings first.
+    /// The link pings if nothing was sent, or nothing received, for the whole interval (MQTT 3.1.1 \[MQTT-3.1.2-23\]);
+    /// within another half interval something must arrive. After a sleep the link pings first.
     pub(super) fn watch_keep_alive(&mut self) {
         let interval = short_millis(self.profile.session().keep_alive);
         let at = match self.wire.pinged {
@@ -462,7 +462,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.timers.set(TimerReason::KeepAlive, at);
     }
 
-    /// Takes note of the service's clock, exactly or as the earliest it can be.
+    /// Records the service's clock, exact or as its earliest value.
     pub(super) fn learn_clock(&mut self, unix_secs: u64, exact: bool) {
         let own = self.clock.unix_secs(self.now);
         let behind = own.is_none_or(|own| unix_secs.saturating_sub(own) > SKEW_SECS);

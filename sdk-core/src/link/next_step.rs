@@ -1,24 +1,24 @@
-//! Where the next attempt goes after one that failed: a table.
+//! The table of next steps: the service of the attempt after a failure.
 
 use crate::failure::{Disposition, FailureClass};
 use crate::io::ServiceKind;
 
-/// Where the next attempt goes, and after which delay.
+/// The service of the next attempt, and its delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextStep {
     /// The same service, after the delay of its back-off.
     Retry,
-    /// The same service with a fresh credential, after the delay that follows no failure.
+    /// The same service with a new credential, after the delay of a start without failure.
     FreshCredential,
     /// The Device Provisioning Service, after the delay of the hub's back-off.
     Register,
     /// The Device Provisioning Service, within the jitter window of registrations.
     RegisterSoon,
-    /// The hub the device has, while the Device Provisioning Service does not answer.
+    /// The assigned hub, while the Device Provisioning Service does not answer.
     ProbeHub,
 }
 
-/// What the table asks for beside the failure.
+/// The conditions of the table besides the failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     /// The service of the attempt that failed.
@@ -30,7 +30,7 @@ pub(super) struct Situation {
     pub(super) after_refusals: u8,
     /// There is a Device Provisioning Service, and the spacing of registrations allows one.
     pub(super) may_register: bool,
-    /// The hub has been unreachable for so long that the device may live elsewhere.
+    /// The hub has been unreachable for so long that the device may have been moved.
     pub(super) out_of_reach: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a link does as one of many: hints, planned moves, and what it remembers across a reboot.
+//! Fleet behaviour of a link: jitter windows, planned moves, and the back-off snapshot.
 
 use core::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::time::{Instant, short_millis, span};
 use crate::timer::TimerReason;
 
 impl<O: Outbox, P: Profile> Link<O, P> {
-    /// Takes the operator's hint: over how long the fleet should spread when the service is overloaded; zero for none.
+    /// Sets the operator's jitter window for an overloaded service; zero for none.
     ///
     /// The right value is 1.1 times the number of devices divided by the admissions per second of the service. At most
     /// [`crate::RetryPolicy::jitter_cap`] counts.
@@ -22,13 +22,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.pending.remember |= before != self.hub_backoff.spread();
     }
 
-    /// Orders a planned move: the service is about to go, and the fleet is to leave and come back spread over `spread`.
+    /// Plans a move before the service shuts down: the fleet disconnects and reconnects within `spread`.
     ///
-    /// The link draws its moment. Until then it stays up, then it drains, leaves in order and comes back; when the
-    /// service closes earlier, the attempt waits for that moment all the same. With [`ServiceKind::Provisioning`] it asks the
-    /// Device Provisioning Service for its hub on the way. At least [`crate::RetryPolicy::first_jitter`] and at most
-    /// [`crate::RetryPolicy::jitter_cap`] counts. Without effect while the link is stopped, and on a running attempt but
-    /// for the way.
+    /// The link draws a random moment. Until then it stays up, then it drains, sends DISCONNECT and reconnects; if the
+    /// service closes earlier, the attempt still waits for that moment. With [`ServiceKind::Provisioning`] it first
+    /// asks the Device Provisioning Service for its hub. `spread` is limited to the range from
+    /// [`crate::RetryPolicy::first_jitter`] to [`crate::RetryPolicy::jitter_cap`]. Without effect while the link is
+    /// stopped; a running attempt continues, but a later one registers.
     pub fn move_within(&mut self, spread: Duration, by: ServiceKind, now: Instant) {
         let now = self.tick(now);
         let moving = matches!(self.phase, Phase::Up | Phase::Waiting);
@@ -46,12 +46,11 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Draws how long to wait with what follows a connection, such as a request for the twin or a burst of reported
-    /// properties.
+    /// Draws a delay for requests after a connection, such as for the twin or a burst of reported properties.
     ///
     /// After overload it is up to half of [`crate::RetryPolicy::overload_jitter`], else up to
-    /// [`crate::RetryPolicy::first_jitter`]: a fleet that was let in at the pace of connections may still ask for more
-    /// twins than the service gives.
+    /// [`crate::RetryPolicy::first_jitter`]: a fleet that reconnects at the limit of connections may still exceed the
+    /// limit of twin reads.
     pub fn follow_up_delay(&mut self) -> Duration {
         let policy = &self.profile.session().retry;
         let overloaded = self.hub_backoff.is_overloaded();
@@ -60,7 +59,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         span(u64::from(self.rng.between(0, spread)))
     }
 
-    /// Returns what is worth keeping across a reboot; see [`BackoffSnapshot`].
+    /// Returns the back-off state to store for a reboot; see [`BackoffSnapshot`].
     #[must_use]
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     pub fn backoff_snapshot(&self) -> BackoffSnapshot {
@@ -75,12 +74,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Gives the link what it remembered before a reboot: to be called before the first [`Link::start`], and after
-    /// [`Link::set_wall_clock`] if the clock is set already.
+    /// Restores the back-off state from before a reboot. Call it before the first [`Link::start`], and after
+    /// [`Link::set_wall_clock`] if the clock is already set.
     ///
-    /// When the clocks tell that the device was off for longer than its trouble had lasted, and for more than a minute,
-    /// only the hint counts: the trouble may well be over. Otherwise the back-off goes on where it was, and the first
-    /// attempt is spread as one after overload is. It waits for [`crate::RetryPolicy::jitter_cap`] at most.
+    /// If the clocks show that the device was off for longer than the outage had lasted, and for more than a minute,
+    /// only the hint is restored: the outage may be over. Otherwise the back-off continues, and the first attempt has
+    /// the delay after overload, at most [`crate::RetryPolicy::jitter_cap`].
     pub fn restore_backoff(&mut self, memory: BackoffSnapshot, now: Instant) {
         let now = self.tick(now);
         if self.phase != Phase::Idle {

@@ -1,4 +1,4 @@
-//! What differs between services.
+//! The differences between services.
 
 use core::time::Duration;
 
@@ -18,18 +18,17 @@ pub const FILTERS_MAX: u8 = 16;
 /// A bit for each filter of a profile, from the lowest.
 pub type Places = u16;
 
-/// What differs between services: who the device is there, how it proves that, which filters and topics there are, which
-/// messages the service takes, and whether another service has to be visited first.
+/// The differences between services: identity, credential, filters and topics, accepted messages, and whether another
+/// service must be visited first.
 ///
 /// A [`crate::Link`] has one, which owns the settings: [`crate::IotHub`], [`crate::Provisioned`], [`crate::Broker`], or
 /// [`crate::AnyProfile`] for programs that choose when they run. The link calls it and never the other way round; a
 /// profile neither waits nor sends. With a profile that visits no other service the dialogue of visits is not linked,
 /// and likewise visits over HTTPS, and what the application subscribes to by itself.
 ///
-/// It can be called and not be implemented outside this crate for now: what a profile of MQTT 5 needs will still change
-/// it.
+/// It cannot be implemented outside this crate yet, since a profile of MQTT 5 will change it.
 pub trait Profile: Login + sealed::Sealed {
-    /// What can be wrong with the settings.
+    /// The error of invalid settings.
     type Error;
 
     /// Whether another service may have to be visited: [`visit`](Self::visit).
@@ -44,32 +43,32 @@ pub trait Profile: Login + sealed::Sealed {
     /// Most bytes around the destination and the payload of a message.
     const FRAME: usize;
 
-    /// Checks all that can be known before the first packet.
+    /// Checks everything that is known before the first packet.
     ///
     /// # Errors
-    /// What is wrong, naming the setting.
+    /// The invalid setting.
     fn check(&self) -> Result<(), Self::Error>;
 
     /// Returns the settings of the session, the same each time.
     fn session(&self) -> &SessionConfig;
 
-    /// Returns what tells the device from others, to draw its random numbers from.
+    /// Returns the device's identity, which is mixed into its random numbers.
     fn identity(&self) -> &str;
 
-    /// Returns the delay before an attempt; by default what the session's policy says.
+    /// Returns the delay before an attempt; by default that of the session's policy.
     fn retry_delay(&self, context: &RetryContext, word: u32) -> Duration {
         Policy::delay(&self.session().retry, context, word)
     }
 
-    /// Returns where to connect to.
+    /// Returns the target of the connection.
     fn endpoint(&self) -> Endpoint<'_>;
 
-    /// Returns how long a token is to be good for; `None` when nothing is to be signed.
+    /// Returns the lifetime of a token; `None` without a signature.
     fn token_lifetime(&self) -> Option<Duration> {
         None
     }
 
-    /// Begins a token that is good until then, in Unix seconds.
+    /// Starts a token that expires then, in Unix seconds.
     fn begin_token(&mut self, expiry_unix_secs: u64) {
         let _ = expiry_unix_secs;
     }
@@ -84,17 +83,17 @@ pub trait Profile: Login + sealed::Sealed {
         let _ = signature;
     }
 
-    /// Takes a finished token in place of a signature and returns when it expires, in Unix seconds, if that is later than
-    /// `now` and the token could be kept.
+    /// Takes a ready-made token instead of a signature and returns its expiry in Unix seconds, if that is later than
+    /// `now` and the token could be stored.
     fn take_token(&mut self, token: &str, now_unix_secs: u64) -> Option<u64> {
         let _ = (token, now_unix_secs);
         None
     }
 
-    /// Returns the places of the filters to hold while the link is up.
+    /// Returns the indices of the wanted filters.
     fn wanted(&self) -> Places;
 
-    /// Returns the filter at a place, and the level of delivery to ask for.
+    /// Returns the filter at an index, and the QoS to request.
     fn filter(&self, place: u8) -> (Text<'_>, QoS);
 
     /// Returns the filters of the application.
@@ -102,7 +101,7 @@ pub trait Profile: Login + sealed::Sealed {
         None
     }
 
-    /// Checks a message. `stamped` says that the time of its acceptance is added.
+    /// Checks a message. `stamped`: the time of its acceptance is added.
     ///
     /// # Errors
     /// [`PublishError`].
@@ -114,7 +113,7 @@ pub trait Profile: Login + sealed::Sealed {
         false
     }
 
-    /// Prepares what [`topic`](Self::topic) needs of a message beside its entry.
+    /// Prepares the data that [`topic`](Self::topic) needs besides the message's entry.
     fn prepare(&mut self, created_unix_ms: Option<u64>) {
         let _ = created_unix_ms;
     }
@@ -122,7 +121,7 @@ pub trait Profile: Login + sealed::Sealed {
     /// Returns the topic of a message. Before [`prepare`](Self::prepare) it is as long and may say another time.
     fn topic<'a>(&'a self, entry: &Entry<'a>) -> Text<'a>;
 
-    /// Returns what the link keeps of visits to another service; `None` when none is ever visited.
+    /// Returns the state of visits to another service; `None` without visits.
     fn visit(&self) -> Option<&Visit> {
         None
     }
@@ -137,10 +136,10 @@ pub trait Profile: Login + sealed::Sealed {
         const { &Reprovisioning::DEFAULT }
     }
 
-    /// Begins a registration: what an earlier one left is forgotten.
+    /// Starts a registration and clears the state of an earlier one.
     fn begin_registration(&mut self) {}
 
-    /// Returns what names the registration, empty before the service has taken it.
+    /// Returns the operation id, empty before the service has accepted the registration.
     fn operation_id(&self) -> &str {
         ""
     }
@@ -150,24 +149,24 @@ pub trait Profile: Login + sealed::Sealed {
         None
     }
 
-    /// Reads the topic of an answer in a visit; `None` when it is none.
+    /// Parses the topic of an answer in a visit; `None` if it is not one.
     fn answer_head(&self, topic: &str) -> Option<AnswerHead> {
         let _ = topic;
         None
     }
 
-    /// Reads an answer in a visit.
+    /// Parses an answer in a visit.
     fn take_answer<'b>(&mut self, head: &AnswerHead, body: &'b [u8]) -> Option<Answer<'b>> {
         let _ = (head, body);
         None
     }
 
-    /// Returns what the latest visit brought.
+    /// Returns the payload of the latest assignment.
     fn assignment(&self) -> Option<&Assignment> {
         self.visit().and_then(Visit::assignment)
     }
 
-    /// Returns which service the current attempt turns to.
+    /// Returns the service of the current attempt.
     fn role(&self) -> ServiceKind {
         self.visit().map_or(ServiceKind::Hub, |visit| visit.role)
     }
@@ -175,37 +174,37 @@ pub trait Profile: Login + sealed::Sealed {
 
 /// The filters of an application, in a table of bounded size.
 pub trait Filters {
-    /// Wants a filter, and returns its place and whether the level differs from the one it was wanted with.
+    /// Adds a filter, and returns its index and whether its QoS has changed.
     ///
     /// # Errors
     /// [`SubscribeError`]; nothing changed then.
     fn want(&mut self, filter: &str, qos: QoS) -> Result<(u8, bool), SubscribeError>;
 
-    /// Returns the place of a filter.
+    /// Returns the index of a filter.
     fn find(&self, filter: &str) -> Option<u8>;
 
-    /// Wants the filter at a place no longer. The place is kept until it is [freed](Self::free).
+    /// Removes the filter at an index. The index is reserved until it is [freed](Self::free).
     fn unwant(&mut self, place: u8);
 
-    /// Returns the places that are taken.
+    /// Returns the used indices.
     fn taken(&self) -> Places;
 
-    /// Returns the places whose filter is wanted.
+    /// Returns the indices of wanted filters.
     fn wanted(&self) -> Places;
 
-    /// Frees a place.
+    /// Frees an index.
     fn free(&mut self, place: u8);
 }
 
-/// Why [`crate::Link::subscribe`] did not take a filter; nothing changed then.
+/// Why [`crate::Link::subscribe`] refused a filter; nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SubscribeError {
-    /// The table of filters has no room: its places, or the memory for its texts.
+    /// The table of filters is full: its indices, or the memory for its texts.
     Full,
-    /// The filter is empty, too long, or its wildcards stand where they must not (MQTT 3.1.1, section 4.7).
+    /// The filter is empty, too long, or has a misplaced wildcard (MQTT 3.1.1, section 4.7).
     BadFilter,
-    /// The service has filters of its own: an IoT hub.
+    /// The service has fixed filters: an IoT hub.
     NotABroker,
 }
 
@@ -216,7 +215,7 @@ impl core::fmt::Display for SubscribeError {
             Self::BadFilter => {
                 "the filter is empty, longer than 65535 bytes, has U+0000, or a wildcard that is not alone in its level"
             }
-            Self::NotABroker => "an IoT hub has filters of its own; only a broker is subscribed to",
+            Self::NotABroker => "an IoT hub has fixed filters; subscribe to a broker only",
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A visit to the service that says where the device belongs: register, ask again, take the assignment.
+//! A visit to the Device Provisioning Service: register, poll, take the assignment.
 
 use core::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::outbox::Outbox;
 use crate::time::{millis, short_millis, span};
 use crate::timer::TimerReason;
 
-/// Interval between polls when the service names none (official SDKs: 2 s), and the least whatever it names: it takes 5
-/// polls in 10 s of a device (azure-docs `includes/iot-dps-limits.md`).
+/// Default and minimum interval between polls (official SDKs: 2 s): the service accepts 5 polls in 10 s from a device
+/// (azure-docs `includes/iot-dps-limits.md`).
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 impl<O: Outbox, P: Profile> Link<O, P> {
@@ -88,7 +88,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         let awaited = self.timers.get(TimerReason::ProvisioningAnswer).is_some() && !self.wire.request;
         let latest = self.profile.visit().is_some_and(|visit| visit.request == head.request);
         if self.phase != Phase::Registering || !awaited || !latest {
-            // An answer to an older request; the one awaited has its own deadline.
+            // An answer to an older request; the current one has its own deadline.
             return None;
         }
         self.timers.clear(TimerReason::ProvisioningAnswer);
@@ -104,7 +104,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             Verdict::AskAgain => {
                 let asked = asked_wait(head);
                 let interval = short_millis(self.capped(asked));
-                // Retry-after is a floor; jitter on top keeps devices apart that were turned on together.
+                // Retry-after is a minimum; the jitter separates devices that were turned on together.
                 let interval = self.rng.between(interval, interval.saturating_add(interval >> 2));
                 self.poll_after(span(u64::from(interval)), asked);
             }
@@ -120,7 +120,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         None
     }
 
-    /// Only the question for the state was refused: the registration stands, and the question is put again.
+    /// Only the poll was refused: the registration continues, and the poll is repeated.
     fn poll_refused(&mut self, head: &AnswerHead) {
         let asked = asked_wait(head);
         let retry_after_secs = u32::try_from(asked.as_secs()).ok();
@@ -135,8 +135,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         wait.min(self.profile.session().retry.retry_after_cap)
     }
 
-    /// Sets the time of the next poll, and the end of the registration behind it when the service asked for a wait that
-    /// does not fit. A device that has a hub gets back to it, though, once the time of a registration is over.
+    /// Sets the time of the next poll, and extends the registration if the service's retry-after exceeds its time
+    /// limit. A device with an assigned hub returns to it at the time limit, though.
     fn poll_after(&mut self, delay: Duration, asked: Duration) {
         let poll = self.now.after(delay);
         let times = self.profile.session().timeouts;
@@ -154,7 +154,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.reset_dps_backoff();
         self.registered(elsewhere);
         if elsewhere {
-            // Another hub knows nothing of the session here, and has refused nothing.
+            // Another hub does not have this session, and has refused nothing.
             self.forget_session();
             self.hub_backoff.reset(self.now);
             self.ladder.absent = Some(self.now);
@@ -166,7 +166,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
     }
 }
 
-/// The wait before the next poll that an answer asks for, or the least one.
+/// The wait before the next poll: the answer's retry-after, or the minimum.
 fn asked_wait(head: &AnswerHead) -> Duration {
     POLL_INTERVAL.max(Duration::from_secs(u64::from(head.retry_after_secs.unwrap_or_default())))
 }

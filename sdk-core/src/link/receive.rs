@@ -1,4 +1,4 @@
-//! What comes from the service.
+//! Packets from the service.
 
 use super::state::Phase;
 use super::{Event, Link, Profile, Received};
@@ -57,7 +57,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 }
             }
             Input::Failed(failure) => {
-                // The transport is gone already.
+                // The transport is already closed.
                 self.wire.open = false;
                 self.attempt_failed(failure);
             }
@@ -101,7 +101,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
                 Err(error) => self.attempt_failed(Failure::Malformed(error)),
             }
             if self.attempt != attempt || !self.is_trying() {
-                // The connection is over: nothing of what is left counts.
+                // The connection has ended: the remaining bytes are ignored.
                 taken.bytes = bytes.len();
                 return taken;
             }

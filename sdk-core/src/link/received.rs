@@ -1,9 +1,9 @@
-//! What a link hands to the application.
+//! Received values for the application.
 
 use crate::mqtt::PacketId;
 
-/// Something the service sent to the application. `S` are its texts, `B` its bytes: borrowed from the input, as a link
-/// hands them out, or what [`map`](Self::map) makes of them.
+/// Data from the service for the application. `S` is the type of its texts, `B` that of its bytes: borrowed from the
+/// input, or as converted by [`map`](Self::map).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Received<S, B> {
@@ -13,7 +13,7 @@ pub enum Received<S, B> {
         topic: S,
         /// Its body.
         payload: B,
-        /// What [`crate::Link::acknowledge`] wants, for QoS 1.
+        /// The handle for [`crate::Link::acknowledge`], for QoS 1.
         packet_id: Option<PacketId>,
         /// Whether the service has sent it before.
         dup: bool,
@@ -23,7 +23,7 @@ pub enum Received<S, B> {
 }
 
 impl<S, B> Received<S, B> {
-    /// Replaces the texts by what `text` makes of them, and the bytes by what `bytes` makes of them.
+    /// Converts the texts with `text` and the bytes with `bytes`.
     pub fn map<T, C>(self, text: impl FnOnce(S) -> T, bytes: impl FnOnce(B) -> C) -> Received<T, C> {
         match self {
             Self::Message { topic, payload, packet_id, dup } => {

@@ -1,4 +1,4 @@
-//! What the services of a hub need of the link they run over.
+//! The link's interface for the services of a hub.
 
 use core::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::outbox::Outbox;
 use crate::time::{Instant, short_millis, span};
 
-/// First wait after a service asked for patience; it doubles with each time in a row.
+/// First wait after a throttled request; it doubles each time in a row.
 const PATIENCE_MS: u32 = 2_000;
 
 /// Longest such wait.
@@ -24,13 +24,13 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.now
     }
 
-    /// Ends a connection that is of no use although it stands.
+    /// Ends a connection that is open but unusable.
     pub(crate) fn break_off(&mut self, failure: Failure) {
         self.attempt_failed(failure);
     }
 
-    /// Draws how long to wait with a request after the service refused `refusals` in a row for lack of capacity: from
-    /// half to all of a time that doubles, and never less than a fleet's follow-up is spread over.
+    /// Draws the delay of a request after `refusals` throttled ones in a row: from half to all of a time that doubles,
+    /// and at least the follow-up delay of a fleet.
     pub(crate) fn patience_delay(&mut self, refusals: u8) -> Duration {
         let drawn = self.doubled(PATIENCE_MS, refusals.saturating_sub(1), PATIENCE_LONGEST_MS);
         let follow_up = short_millis(self.follow_up_delay());

@@ -1,4 +1,4 @@
-//! What a link knows of its attempt, its session and its trouble.
+//! The state of a link: attempt, session and outage.
 
 use heapless::Vec;
 
@@ -11,7 +11,7 @@ use crate::outbox::{MessageId, Outbox, Priority};
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// Where an attempt stands.
+/// The phase of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Idle,
@@ -25,43 +25,43 @@ pub(super) enum Phase {
     AwaitingConnack,
     /// Waits for SUBACK.
     Subscribing,
-    /// Talks to the Device Provisioning Service.
+    /// Registers with the Device Provisioning Service.
     Registering,
     Up,
-    /// Leaves in order.
+    /// Disconnects.
     Draining,
     Stopped,
 }
 
-/// Why the link leaves in order.
+/// The reason for a planned disconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plan {
     Renew,
-    /// To come back, by way of another service if that is wanted.
+    /// To reconnect, through another service if necessary.
     Reconnect,
     Stop,
 }
 
-/// When to turn to the Device Provisioning Service.
+/// The conditions of a registration with the Device Provisioning Service.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ladder {
     /// The next attempt goes to the Device Provisioning Service.
     pub(super) wanted: bool,
-    /// No earlier registration than this, but on explicit order.
+    /// Earliest next registration, except on an explicit command.
     pub(super) not_before: Instant,
-    /// How long the hub must be out of reach.
+    /// How long the hub must be unreachable.
     pub(super) unreachable_ms: u32,
-    /// Since when it is, for all the link knows; `None` after a sign of life.
+    /// Start of that time; `None` after a reply.
     pub(super) absent: Option<Instant>,
     /// Registrations since the last stable connection.
     pub(super) failed_registrations: u8,
-    /// Connections in a row that the hub accepted and closed at once, and that were of no use.
+    /// Connections in a row that the hub accepted and closed immediately, without acknowledged messages.
     pub(super) immediate_closes: u8,
-    /// Registrations since the link was made; each is billed.
+    /// Registrations since the link was created; each is billed.
     pub(super) registrations: u32,
 }
 
-/// What the service and the link know of each other beyond one connection.
+/// The session state that survives a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) normal: Progress,
@@ -69,26 +69,26 @@ pub(super) struct Session {
     pub(super) subscriptions: Held,
     /// Connections in a row that the service accepted and closed before they were stable.
     pub(super) takeovers: u8,
-    /// Connections since the last stable one that were of use and ended early.
+    /// Connections with acknowledged messages that ended early, since the last lasting one.
     pub(super) early_ends: u8,
     /// The message that was the oldest in flight when connections broke, and how often in a row it was the only one.
     pub(super) suspect: Option<(MessageId, u8)>,
 }
 
-/// What is known of the connection since its CONNACK; made anew for each.
+/// The state of the connection since its CONNACK; reset for each.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Connection {
     /// The service kept the session.
     pub(super) resumed: bool,
     /// An acknowledgement came.
     pub(super) progressed: bool,
-    /// It has lasted.
+    /// It has lasted for `reset_after`.
     pub(super) stable: bool,
     /// Messages below the cursor of their priority that are still in the outbox.
     pub(super) in_flight: u16,
 }
 
-/// How far a priority has come.
+/// The progress of a priority.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Progress {
     /// The id of the next message accepted.
@@ -103,37 +103,37 @@ pub(super) struct Progress {
     pub(super) since: Instant,
 }
 
-/// What is to be written on the connection, and what was.
+/// Packets to write on the connection, and packets written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wire {
     pub(super) connect: bool,
     pub(super) asked: Asked,
     pub(super) ping: bool,
-    /// When a ping was asked for that nothing answered.
+    /// Time of the unanswered ping.
     pub(super) pinged: Option<Instant>,
     pub(super) request: bool,
     pub(super) last_sent: Instant,
     pub(super) last_received: Instant,
     /// When the transport last moved bytes of a backlog.
     pub(super) last_moved: Instant,
-    /// Attempt whose transport exists.
+    /// The attempt with an open transport.
     pub(super) open: bool,
 }
 
-/// How long the token of an attempt is good for.
+/// Lifetime of an attempt's token.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TokenLife {
     pub(super) secs: u64,
-    /// When its signature was asked for.
+    /// Time of its signing request.
     pub(super) from: Instant,
 }
 
-/// Actions that wait for [`Link::poll_output`].
+/// Actions queued for [`Link::poll_output`].
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pending {
     /// A connection to close, after a DISCONNECT if that flag is set.
     pub(super) close: Option<(Attempt, bool)>,
-    /// DISCONNECT goes out before the close.
+    /// DISCONNECT is sent before the close.
     pub(super) disconnect: bool,
     pub(super) save: bool,
     pub(super) remember: bool,
@@ -149,7 +149,7 @@ pub(super) struct Inbound {
     handled: u64,
 }
 
-/// What ended the last good time and what happened since.
+/// The failures of the current outage.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Trouble {
     pub(super) first: Option<Failure>,
@@ -208,7 +208,7 @@ impl Inbound {
     }
 
     fn remove(&mut self, place: usize) {
-        // The comparison lets the compiler leave the panic out.
+        // The comparison lets the compiler remove the panic.
         if place < self.owed.len() {
             self.owed.remove(place);
             let below = bit(place).wrapping_sub(1);
@@ -232,7 +232,7 @@ impl Session {
             from = id.next();
         }
         let normal = outbox.last().filter(|id| id.priority() == Priority::Normal);
-        // Half of a priority's numbers stay above the first one.
+        // Half of a priority's numbers are above the first one.
         let first = if urgent.is_some() && normal.is_some() { 0 } else { rng.long() >> 2 };
         let progress = |priority: Priority, last: Option<MessageId>| {
             let fresh = MessageId::new(priority.first_id().get() | first);

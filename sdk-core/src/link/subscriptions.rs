@@ -1,13 +1,13 @@
-//! Subscriptions: which filters are wanted, which the service may hold, and which it is known to hold.
+//! Subscriptions: wanted, requested and acknowledged filters.
 //!
-//! Each filter of the profile has a place, and a bit in every set:
+//! Each filter of the profile has an index, and a bit in every set:
 //!
-//! * *wanted*: the profile says so, and the application where it subscribes by itself;
-//! * *touched*: it was asked for in this session, so that the service may hold it;
-//! * *held*: SUBACK has come in this session. What the service keeps over connections it is not asked for again; what was
-//!   asked for without an answer, and everything after a lost session, it is;
-//! * *busy*: a packet about it awaits its answer on this connection, and no other one goes out;
-//! * *refused*: the service did not grant it. It is asked for again on the next connection.
+//! * *wanted*: by the profile, or by the application;
+//! * *touched*: it was requested in this session, so the service may have it;
+//! * *held*: SUBACK has arrived in this session. Such a filter is not requested again while the session lasts; one
+//!   without an answer is, and after a lost session all are;
+//! * *busy*: a packet about it awaits its answer on this connection, and no other one is sent;
+//! * *refused*: the service did not grant it. It is requested again on the next connection.
 
 use super::profile::{FILTERS_MAX, Places, SubscribeError};
 use super::state::Phase;
@@ -19,30 +19,29 @@ use crate::outbox::Outbox;
 use crate::time::Instant;
 use crate::timer::TimerReason;
 
-/// Packet ids above those of messages: subscriptions in the order of their places, provisioning requests, and the ends of
-/// subscriptions.
+/// Packet ids above those of messages: SUBSCRIBE by index, provisioning requests, UNSUBSCRIBE by index.
 const SUBSCRIBE_IDS: u16 = 0xff00;
 pub(super) const REQUEST_ID: u16 = 0xff10;
 const UNSUBSCRIBE_IDS: u16 = 0xff20;
 
-/// Most bytes of SUBSCRIBE and UNSUBSCRIBE beside the filter.
+/// Maximum bytes of SUBSCRIBE and UNSUBSCRIBE without the filter.
 const FRAME: usize = 16;
 
-/// What a service may hold for the device, and what it is known to hold.
+/// The subscriptions that a service may have, and those it has acknowledged.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Held {
     pub(super) touched: Places,
     pub(super) held: Places,
 }
 
-/// What goes on about subscriptions on a connection.
+/// The subscription packets in progress on a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     busy: Places,
     refused: Places,
-    /// Wanted with another level since it was asked for.
+    /// Wanted with another QoS since it was requested.
     again: Places,
-    /// The one filter of a visit is held.
+    /// The one filter of a visit is acknowledged.
     visit: bool,
 }
 
@@ -55,10 +54,10 @@ impl Asked {
 impl<O: Outbox, P: Profile> Link<O, P> {
     /// Subscribes to a topic filter of a broker, now or once the link is up, and whenever the broker has lost the session.
     ///
-    /// The broker's answer comes as [`Event::Subscribed`], or as [`Event::SubscriptionRefused`]; on each later connection
-    /// that has to ask again it comes again. One that is subscribed to already is asked for again, as MQTT has it: retained
-    /// messages come once more. The table holds 16 filters; it does not outlive the process, so that a program subscribes
-    /// after each start, best before [`start`](Self::start).
+    /// The broker's answer is [`Event::Subscribed`] or [`Event::SubscriptionRefused`]; it is repeated on each later
+    /// connection that subscribes again. Subscribing to the same filter again sends SUBSCRIBE again, as in MQTT:
+    /// retained messages are delivered once more. The table has room for 16 filters, in memory: subscribe after each
+    /// start, best before [`start`](Self::start).
     ///
     /// # Errors
     /// [`SubscribeError`]; nothing changed then.
@@ -78,8 +77,8 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Ok(SubscriptionId(place))
     }
 
-    /// Ends the subscription to a filter, now or once the link is up; [`Event::Unsubscribed`] says when the broker holds it
-    /// no longer. Returns `None` when there is no such subscription.
+    /// Ends the subscription to a filter, now or once the link is up; [`Event::Unsubscribed`] confirms it. Returns
+    /// `None` if there is no such subscription.
     pub fn unsubscribe(&mut self, filter: &str, now: Instant) -> Option<SubscriptionId> {
         self.tick(now);
         let filters = self.profile.filters().filter(|_| P::SUBSCRIBES)?;
@@ -88,18 +87,18 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Some(SubscriptionId(place))
     }
 
-    /// Whether this connection has all that is wanted, or an answer to it.
+    /// Whether all wanted filters are acknowledged or refused on this connection.
     pub(crate) fn is_subscribed(&self) -> bool {
         self.to_ask() == 0 && self.wire.asked.busy == 0
     }
 
-    /// The service knows nothing of the session here.
+    /// The service does not have this session.
     pub(super) fn forget_session(&mut self) {
         self.session.subscriptions = Held::default();
         self.session.forget_sent();
     }
 
-    /// The places to ask for.
+    /// The indices to request.
     fn to_ask(&self) -> Places {
         let asked = &self.wire.asked;
         let held = match self.role() {
@@ -109,7 +108,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         self.profile.wanted() & !(held | asked.busy | asked.refused)
     }
 
-    /// The next filter to ask for, if its packet fits.
+    /// The next filter to request, if its packet fits.
     pub(super) fn next_to_subscribe(&mut self, room: usize) -> Option<(u8, PacketId)> {
         let place = lowest(self.to_ask())?;
         let packet_id = self.ask_about(place, SUBSCRIBE_IDS, room)?;
@@ -174,12 +173,12 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// The place that a packet was about; an answer to none breaks the protocol.
+    /// The index of a packet; an answer without a request violates the protocol.
     fn answered(&mut self, packet_id: PacketId, ids: u16) -> Option<u8> {
         let place = packet_id.get().checked_sub(ids).and_then(|place| u8::try_from(place).ok());
         let place = place.filter(|place| *place < FILTERS_MAX && self.wire.asked.busy & bit(*place) != 0);
         match place {
-            // Without a place for the event the answer does not count, and its deadline ends the connection.
+            // Without room for the event the answer is ignored, and its deadline ends the connection.
             Some(_) if P::SUBSCRIBES && !self.events.has_room() => return None,
             Some(place) => self.wire.asked.busy &= !bit(place),
             None => self.attempt_failed(Failure::UnexpectedPacket),
@@ -187,7 +186,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         place
     }
 
-    /// Tells the application of a filter, and returns whether it is one of the application's.
+    /// Queues an event for a filter, and returns whether it is one of the application's.
     fn tell_of(&mut self, place: u8, event: impl FnOnce(SubscriptionId) -> Event) -> bool {
         let Some(filters) = self.profile.filters().filter(|_| P::SUBSCRIBES) else { return false };
         if filters.wanted() & bit(place) != 0 {
@@ -205,7 +204,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         }
     }
 
-    /// Frees the place of a filter that is not wanted and that the service does not hold, and says so.
+    /// Frees the index of a filter that is neither wanted nor held, and reports it.
     pub(super) fn next_unsubscribed(&mut self) -> Option<Event> {
         let kept = self.session.subscriptions.touched | self.wire.asked.busy;
         let filters = self.profile.filters()?;

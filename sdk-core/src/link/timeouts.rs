@@ -1,24 +1,24 @@
-//! How long a link waits: for answers, and before it asks for another hub.
+//! Timeouts of a link, and the delay before it asks for another hub.
 
 use core::time::Duration;
 
-/// How long the link waits for each answer; `docs/timeouts.md` relates them to each other.
+/// The link's timeouts; `docs/timeouts.md` compares them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Timeouts {
-    /// For the name to be resolved and a TCP connection to come about, all addresses together. Default 20 s.
+    /// For name resolution and the TCP connection, all addresses together. Default 20 s.
     pub connect: Duration,
     /// For TLS to be completed after that. Default 10 s.
     pub tls: Duration,
-    /// For the answer to CONNECT. Default 60 s, doubled after each silence up to `connack_longest`.
+    /// For CONNACK. Default 60 s, doubled after each timeout up to `connack_longest`.
     pub connack: Duration,
-    /// Longest wait for the answer to CONNECT. Default 240 s.
+    /// Longest timeout of CONNACK. Default 240 s.
     pub connack_longest: Duration,
     /// For the acknowledgement of all subscriptions. Default 30 s.
     pub suback: Duration,
     /// For the acknowledgement of the oldest publish in flight, before the connection counts as lost. Default 120 s.
     pub puback: Duration,
-    /// For the acknowledgement of what is in flight before a planned disconnect. Default 10 s.
+    /// For acknowledgements of messages in flight before a planned disconnect. Default 10 s.
     pub drain: Duration,
     /// For the key holder to sign. Default 30 s.
     pub sign: Duration,
@@ -50,13 +50,13 @@ impl Default for Timeouts {
     }
 }
 
-/// When the link asks the Device Provisioning Service again.
+/// When the link registers with the Device Provisioning Service again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reprovisioning {
-    /// How long the hub must be out of reach, drawn from 2/3 to 4/3 of this. Default 30 min.
+    /// How long the hub must be unreachable, drawn from 2/3 to 4/3 of this. Default 30 min.
     pub after_unreachable: Duration,
-    /// Refusals in a row, with a fresh credential each, after which the device may live elsewhere. Default 2.
+    /// Refusals in a row, with a new credential each, after which the device may have been moved. Default 2.
     pub after_refusals: u8,
     /// Width of the delay between the last of those refusals and the registration. Default 30 s.
     pub spread: Duration,

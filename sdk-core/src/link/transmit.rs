@@ -1,4 +1,4 @@
-//! What comes out: actions, events, packets, in that order of urgency.
+//! Outputs: actions, events, packets, in that order.
 
 use super::state::Phase;
 use super::{Event, Link, Profile};
@@ -6,7 +6,7 @@ use crate::io::{Action, Attempt, Output, ServiceKind, SignRequest};
 use crate::mqtt::{Connect, Packet, PacketId, Publish, Subscribe, Unsubscribe};
 use crate::outbox::{MessageId, Outbox};
 
-/// What comes next, decided before anything is borrowed for it.
+/// The next output, chosen before its data is borrowed.
 enum Next {
     Disconnect(Attempt),
     Close { attempt: Attempt, flush: bool },
@@ -31,9 +31,10 @@ const SMALL_PACKET: usize = 256;
 const CONNECT_PACKET: usize = 2048;
 
 impl<O: Outbox, P: Profile> Link<O, P> {
-    /// The next output, with the events of the caller's layer: made here, since an output is long and is moved once.
+    /// The next output, with the events of the caller's layer: constructed here, so that the large value is moved only
+    /// once.
     pub(crate) fn next_output<E: From<Event>>(&mut self, room: usize) -> Output<'_, E> {
-        // The old connection is closed before anything else is known or done.
+        // The old connection is closed before anything else.
         if self.pending.close.is_none()
             && let Some(event) = self.events.pop()
         {
@@ -45,7 +46,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
             return Output::Event(event.into());
         }
         let Some(next) = self.choose(room) else {
-            // Dropping expired messages may have left something to know.
+            // Dropping expired messages may have queued an event.
             return match self.events.pop() {
                 Some(event) => Output::Event(event.into()),
                 None => Output::Wait(self.timers.next()),
@@ -120,7 +121,7 @@ impl<O: Outbox, P: Profile> Link<O, P> {
         Some(Next::Message { id, packet_id, dup })
     }
 
-    /// What was chosen, with what it borrows, or the deadline when that is gone, which nothing here can bring about.
+    /// The chosen output with its borrowed data, or the deadline if that is missing, which cannot happen here.
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn action<E>(&mut self, next: Next) -> Output<'_, E> {
         let attempt = self.attempt;

@@ -1,9 +1,9 @@
-//! The visit: what a link keeps of a service that tells the device where it belongs, for the profiles that have one.
+//! Visits: a link's state for the service that assigns a hub, for the profiles that have one.
 //!
-//! The rules of visits are the link's: when one is due, how they are spaced, how long an answer may take. What is said is
-//! the profile's. The link subscribes to one filter, publishes [requests](super::Profile::request) and hands the answers to
-//! the profile. Over HTTPS it subscribes to nothing, and each request is an action ([`crate::Action::Register`]) that an
-//! input answers.
+//! The link has the rules of visits: when one is due, their spacing, the timeouts. The profile has their content. The
+//! link subscribes to one filter, publishes [requests](super::Profile::request) and passes the answers to the profile.
+//! Over HTTPS it subscribes to nothing, and each request is an action ([`crate::Action::Register`]) that an input
+//! answers.
 
 use core::time::Duration;
 
@@ -12,16 +12,16 @@ use crate::io::{Assignment, ServiceKind};
 use crate::retry::Backoff;
 use crate::time::Instant;
 
-/// What a link keeps of visits, in the profiles that have them.
+/// The state of visits, in the profiles that have them.
 #[derive(Clone, Debug)]
 pub struct Visit {
-    /// Which service the current attempt turns to.
+    /// The service of the current attempt.
     pub(super) role: ServiceKind,
-    /// What the latest visit brought.
+    /// The latest assignment.
     pub(super) assignment: Option<Assignment>,
     /// The back-off of the service that is visited.
     pub(super) backoff: Backoff,
-    /// Names the latest request, so that an answer to an older one is known.
+    /// The id of the latest request, to recognise an answer to an older one.
     pub(super) request: u32,
 }
 
@@ -36,19 +36,19 @@ impl Visit {
         self.role == ServiceKind::Provisioning
     }
 
-    /// Takes an assignment whose names were checked, and returns what that changes.
+    /// Takes an assignment whose names were checked, and returns the change.
     pub(crate) fn assign(&mut self, hub: &str, device_id: &str) -> Change {
         let change = match &self.assignment {
             Some(before) if before.hub() == hub && before.device_id() == device_id => return Change::None,
             Some(_) => Change::Moved,
             None => Change::First,
         };
-        // In place, since it is long.
+        // In place, since it is large.
         self.assignment.get_or_insert(Assignment::EMPTY).set(hub, device_id);
         change
     }
 
-    /// Returns what the latest visit brought.
+    /// Returns the latest assignment.
     pub(crate) const fn assignment(&self) -> Option<&Assignment> {
         self.assignment.as_ref()
     }
@@ -61,57 +61,57 @@ impl Visit {
 
 /// What the topic of an answer says, or over HTTPS its status and headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_structs, reason = "the profiles make it, and they are of this crate")]
+#[expect(clippy::exhaustive_structs, reason = "only the profiles of this crate make it")]
 pub struct AnswerHead {
     /// Status in the manner of HTTP.
     pub status: u16,
     /// Number of the request that is answered.
     pub request: u32,
-    /// How long the service asks to wait, in seconds.
+    /// The service's retry-after, in seconds.
     pub retry_after_secs: Option<u32>,
 }
 
 impl AnswerHead {
-    /// Returns whether the request may be repeated after a while (azure-docs `iot-dps/how-to-troubleshoot-dps.md`).
+    /// Returns whether the request may be repeated later (azure-docs `iot-dps/how-to-troubleshoot-dps.md`).
     pub(crate) const fn is_unavailable(&self) -> bool {
         matches!(self.status, 429 | 500..=599)
     }
 }
 
-/// What an answer means.
+/// A parsed answer.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_structs, reason = "the profiles make it, and they are of this crate")]
+#[expect(clippy::exhaustive_structs, reason = "only the profiles of this crate make it")]
 pub struct Answer<'b> {
-    /// What it says to do.
+    /// The next step.
     pub verdict: Verdict<'b>,
-    /// What the service's clock showed, in Unix seconds, and whether it shows no later time than that.
+    /// The service's clock in Unix seconds, and whether it may be later than that.
     pub clock: Option<(u64, bool)>,
 }
 
-/// What an answer says to do.
+/// The next step after an answer.
 #[derive(Debug)]
-#[expect(clippy::exhaustive_enums, reason = "the profiles make it, and they are of this crate")]
+#[expect(clippy::exhaustive_enums, reason = "only the profiles of this crate make it")]
 pub enum Verdict<'b> {
-    /// Ask again, once the service has had its time.
+    /// Poll again after the service's retry-after.
     AskAgain,
-    /// Go where the device is assigned to.
+    /// Connect to the assigned hub.
     Assigned {
-        /// What that changes.
+        /// The change of the assignment.
         change: Change,
-        /// Over how long the fleet is to spread when the service is overloaded, if the answer says it.
+        /// The jitter window for an overloaded service, if the answer has one.
         spread: Option<Duration>,
-        /// What came with it for the application.
+        /// Its payload for the application.
         payload: Option<&'b [u8]>,
     },
     /// There is nowhere to go.
     Failed(ProvisioningFailure),
 }
 
-/// What an assignment changes.
+/// The change of an assignment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "there are these three")]
 pub enum Change {
-    /// Nothing: the device belongs where it did.
+    /// Nothing: the device has the same hub.
     None,
     /// The device had no assignment before.
     First,

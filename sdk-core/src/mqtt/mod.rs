@@ -1,8 +1,8 @@
 //! MQTT packets to bytes and bytes to packets, as a client needs them.
 //!
-//! [`Packet`] is what a client sends, [`Incoming`] what it may receive, in the protocol version 3.1.1 that IoT Hub and
-//! its provisioning service speak. Nothing is allocated, copied or kept: a packet borrows its texts and payload until it
-//! is written, and what is decoded borrows the bytes received.
+//! [`Packet`] is a packet to send, [`Incoming`] a received one, in protocol version 3.1.1, as used by IoT Hub and DPS.
+//! Nothing is allocated, copied or stored: a packet borrows its texts and payload until it is written, and a decoded
+//! one borrows the received bytes.
 //!
 //! ```
 //! use steadfast_core::mqtt::{Decoded, Incoming, Packet, PacketId, Publish, decode};

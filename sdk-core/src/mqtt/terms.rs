@@ -1,14 +1,14 @@
-//! What both protocol versions share.
+//! Types shared by both protocol versions.
 
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// Names a packet until its acknowledgement: 1 to 65,535 (section 2.3.1).
+/// The packet id, valid until its acknowledgement: 1 to 65,535 (section 2.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketId(NonZeroU16);
 
 impl PacketId {
-    /// Returns the packet id with this number, or `None` for 0, which is none. `[MQTT-2.3.1-1]`
+    /// Returns the packet id with this number, or `None` for 0, which is invalid. `[MQTT-2.3.1-1]`
     #[must_use]
     pub const fn new(number: u16) -> Option<Self> {
         match NonZeroU16::new(number) {
@@ -32,13 +32,13 @@ impl fmt::Display for PacketId {
 
 /// How surely a message is delivered (section 4.3), as far as IoT Hub offers it.
 ///
-/// The third level of MQTT, 2 or "exactly once", is neither sent nor taken.
+/// QoS 2, "exactly once", is neither sent nor accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the two levels of the standard that the hub supports")]
 pub enum QoS {
     /// Level 0: sent once, never acknowledged.
     AtMostOnce = 0,
-    /// Level 1: repeated until acknowledged, so it may arrive twice.
+    /// QoS 1: repeated until acknowledged, so it may arrive twice.
     AtLeastOnce = 1,
 }
 
@@ -68,11 +68,11 @@ pub enum PacketType {
     Unsubscribe = 10,
     /// A server confirms it.
     UnsubAck = 11,
-    /// A client asks for a sign of life.
+    /// A client pings the server.
     PingReq = 12,
     /// A server gives it.
     PingResp = 13,
-    /// A client leaves in order.
+    /// A client disconnects.
     Disconnect = 14,
 }
 
@@ -133,7 +133,7 @@ impl fmt::Display for PacketType {
 pub struct Reason(u8);
 
 impl Reason {
-    /// 0x00: the packet was taken.
+    /// 0x00: the packet was accepted.
     pub const SUCCESS: Self = Self(0);
 
     /// Returns the reason with this code.
@@ -161,18 +161,18 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a server allows on a connection. An MQTT 5 server says it in CONNACK (section 3.2.2.3); a server of MQTT 3.1.1 says
-/// nothing: [`Terms::MQTT_3_1_1`].
+/// A server's limits for a connection. An MQTT 5 server sends them in CONNACK (section 3.2.2.3); an MQTT 3.1.1 server
+/// has fixed ones: [`Terms::MQTT_3_1_1`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Terms {
-    /// Most messages of QoS 1 that may wait for their PUBACK.
+    /// Receive Maximum: limit of QoS 1 messages in flight.
     pub receive_max: u16,
     /// Length of the longest packet, in bytes.
     pub packet_max: usize,
 }
 
 impl Terms {
-    /// No limit beside those of the packet format.
+    /// No limit except those of the packet format.
     pub const MQTT_3_1_1: Self = Self { receive_max: u16::MAX, packet_max: usize::MAX };
 }

@@ -1,12 +1,12 @@
-//! What of an upload outlives a reboot.
+//! The state of an upload that survives a reboot.
 
-/// First byte of a kept checkpoint: its form.
+/// First byte of a stored checkpoint: its format.
 const FORM: u8 = 1;
 
 /// How far an upload was, to go on there after a reboot.
 ///
-/// It names the place and the blocks that the storage has there, and holds nothing secret. The storage keeps blocks for a
-/// week after the last one came (Azure Storage, *Put Block*); if they are gone after all, the upload begins again.
+/// It identifies the blob and its stored blocks, and contains no secret. The storage keeps blocks for a week after the
+/// last one (Azure Storage, *Put Block*); if they are lost, the upload starts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     pub(super) place: u64,
@@ -15,10 +15,10 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Length of what is kept, in bytes.
+    /// Length of a stored checkpoint, in bytes.
     pub const LEN: usize = 17;
 
-    /// Returns what is to be kept.
+    /// Returns the bytes to store.
     #[must_use]
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [FORM; Self::LEN];
@@ -29,7 +29,7 @@ impl Checkpoint {
         bytes
     }
 
-    /// Returns what was kept; `None` for bytes of an unknown form.
+    /// Parses a stored checkpoint; `None` for bytes of an unknown format.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::LEN]) -> Option<Self> {
         let [FORM, p0, p1, p2, p3, p4, p5, p6, p7, b0, b1, b2, b3, l0, l1, l2, l3] = bytes else { return None };

@@ -1,4 +1,4 @@
-//! What is sent to the hub and, as the list of blocks, to the storage.
+//! Request bodies for the hub and, as block list, for the storage.
 
 use crate::json::put_string;
 use crate::text::{Counter, Part, Sink, SinkFull, Text};
@@ -23,11 +23,11 @@ pub struct Document<'a>(pub(super) Content<'a>);
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Content<'a> {
-    /// Asks for a place for a file of this name.
+    /// Requests a SAS URI for a file of this name.
     Initiate(&'a str),
-    /// Tells how it went.
+    /// The upload notification.
     Notice {
-        /// As it stood between the quotes of the hub's answer.
+        /// As quoted in the hub's answer.
         correlation_id: &'a str,
         success: bool,
         status: u16,
@@ -87,11 +87,11 @@ impl Document<'_> {
         }
     }
 
-    /// Copies what begins at `from` into `buffer` and returns how much that is: all that fits, and 0 at the end.
+    /// Copies the bytes from `from` into `buffer` and returns their number: as many as fit, and 0 at the end.
     #[must_use]
     pub fn read(&self, from: usize, buffer: &mut [u8]) -> usize {
         let mut window = Window { skip: from, buffer, len: 0 };
-        // A window that is full has what was asked for.
+        // A full buffer has the requested part.
         let _ = match self.0 {
             Content::List(blocks) if from >= LIST_HEAD.len() => {
                 // Begins with the entry in which `from` lies.
@@ -107,7 +107,7 @@ impl Document<'_> {
     }
 }
 
-/// A sink that leaves out the first bytes and is full at the end of its buffer.
+/// A sink that skips the first bytes and is full at the end of its buffer.
 struct Window<'b> {
     skip: usize,
     buffer: &'b mut [u8],
@@ -138,8 +138,8 @@ fn put_entries(first: u32, end: u32, out: &mut dyn Sink) -> Result<(), SinkFull>
     Ok(())
 }
 
-/// What the id of a block is made of: ids of a file have one length (Azure Storage, *Put Block*), and nine digits are
-/// twelve characters of base64 that need no escape in a URI.
+/// The digits of a block id: ids of a file have one length (Azure Storage, *Put Block*), and nine digits are twelve
+/// characters of base64 that need no escape in a URI.
 pub(super) fn digits(number: u32) -> [u8; 9] {
     let mut rest = number;
     let mut digits = [b'0'; 9];

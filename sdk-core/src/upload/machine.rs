@@ -18,27 +18,26 @@ use crate::retry::{Backoff, RetryPolicy};
 use crate::rng::{Rng, Seed};
 use crate::time::{Instant, short_millis};
 
-/// Grants in a row that the storage refuses before an upload is given up.
+/// SAS URIs in a row that the storage may refuse before the upload gives up.
 const REFUSED_GRANTS: u8 = 3;
 
 /// Other credentials that are tried after a refusal.
 const RENEWALS: u8 = 2;
 
-/// What servers log when a client goes away.
+/// The status that servers log for a client that has disconnected.
 const CLIENT_GONE: u16 = 499;
 
-/// What the hub is told of a failure that was no answer.
+/// The status in the notification of a failure without an answer.
 const NO_STATUS: u16 = 500;
 
 /// One upload; see the [module](super).
 ///
-/// `name` is what the file is called in the device's folder. `memory` holds the grant while there is one: the name with the
-/// device's id, the hub's correlation id and the query with the right, some 600 bytes for a short name, and is overwritten
-/// with zeros behind it.
+/// `name` is the file's name in the device's folder. `memory` stores the SAS URI: the name with the device's id, the
+/// hub's correlation id and the query with the signature, some 600 bytes for a short name. It is zeroed afterwards.
 ///
 /// # The driving contract
-/// After each call, [`poll_output`](Self::poll_output) says what comes next; it never waits by itself. Inputs in any order
-/// are right: one that answers nothing that was asked, such as of an older [`Attempt`], changes nothing.
+/// After each call, [`poll_output`](Self::poll_output) returns the next step; it never blocks. Inputs may arrive in any
+/// order: one without a matching request, such as of an older [`Attempt`], has no effect.
 pub struct Upload<N, M: AsRef<[u8]> + AsMut<[u8]>> {
     name: N,
     options: Options,
@@ -48,30 +47,29 @@ pub struct Upload<N, M: AsRef<[u8]> + AsMut<[u8]>> {
     /// When something last went forward.
     since: Instant,
     step: Step,
-    /// Nothing happens before.
+    /// No step before this time.
     wait: Option<Instant>,
     attempt: Attempt,
-    /// Where the latest grant was asked for.
+    /// The hub of the latest SAS URI.
     home: Option<Assignment>,
     grant: SasUri<M>,
-    /// Where the blocks are.
+    /// The blob of the blocks.
     place: Option<u64>,
-    /// What was read and is not in the storage yet.
+    /// The block that was read and is not in the storage yet.
     held: Option<Held>,
     progress: Progress,
     told: bool,
-    /// Most blocks that the hub's storage had when it refused a grant: a file that begins anew is no progress before it has
-    /// more.
+    /// The most blocks the storage had when it refused a SAS URI: after a restart only more blocks count as progress.
     before: u32,
     refused_grants: u8,
-    /// Refusals of the credential in a row, by the request for a place and by the word of its end.
+    /// Refusals of the credential in a row, of the SAS URI request and of the notification.
     refusals: u8,
     notice_refusals: u8,
-    /// It began anew because the storage had dropped blocks.
+    /// It started again because the storage had dropped blocks.
     anew: bool,
-    /// The file is whole in its place.
+    /// The file is complete in the storage.
     stored: bool,
-    /// Another grant was taken only to tell of the success.
+    /// A further SAS URI was requested only for the notification of the success.
     told_anew: bool,
     untold: u32,
 }
@@ -82,16 +80,16 @@ struct Held {
     last: bool,
 }
 
-/// What is to be done.
+/// The next step.
 #[derive(Clone, Copy)]
 enum Step {
-    /// To learn where the device is at home, and ask there for a place.
+    /// Finds the device's assigned hub, and requests a SAS URI there.
     Home,
-    /// To learn whether it still is at home where the hub did not take the word of success.
+    /// Checks whether the device is still assigned to the hub that rejected the upload notification.
     Moved(Option<UploadError>),
     Initiate,
     Read,
-    /// To bring what was read.
+    /// Uploads the block that was read.
     Put(Piece),
     Notify,
     Notification(Notification),
@@ -140,7 +138,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         })
     }
 
-    /// Returns what comes next.
+    /// Returns the next step.
     pub fn poll_output(&mut self) -> Output<'_> {
         if !self.told {
             self.told = true;
@@ -195,7 +193,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         })
     }
 
-    /// Tells the upload what came of an output.
+    /// Passes the result of an output to the upload.
     pub fn handle_input(&mut self, input: Input<'_>, now: Instant) {
         if self.wait.is_some() {
             return;
@@ -252,15 +250,15 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         }
     }
 
-    /// Lets the upload go on after a wait; harmless when early.
+    /// Continues the upload after a wait; harmless if early.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.wait.is_some_and(|at| at <= now) {
             self.wait = None;
         }
     }
 
-    /// Ends the upload with `error` after telling the hub, such as [`UploadError::Source`] for a file that cannot be read.
-    /// Without effect on an upload that is over or whose file is in the storage.
+    /// Ends the upload with `error` after notifying the hub, such as [`UploadError::Source`] for a file that cannot be
+    /// read. Without effect on an upload that has ended or whose file is in the storage.
     pub fn fail(&mut self, error: UploadError, now: Instant) {
         match self.step {
             Step::Home | Step::Initiate | Step::Read | Step::Put(_) => {
@@ -271,8 +269,8 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         }
     }
 
-    /// Ends the upload with [`UploadError::Cancelled`] after telling the hub how it stands, which takes three requests at
-    /// most. Without effect on an upload that is over.
+    /// Ends the upload with [`UploadError::Cancelled`] after notifying the hub, which takes at most three requests.
+    /// Without effect on an upload that has ended.
     pub fn cancel(&mut self, now: Instant) {
         let error = Some(UploadError::Cancelled);
         match self.step {
@@ -287,19 +285,20 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         }
     }
 
-    /// Returns where a later upload of the same file can go on, once the storage has a whole block.
+    /// Returns the checkpoint from which a later upload of the same file can continue, once the storage has a whole
+    /// block.
     #[must_use]
     pub fn checkpoint(&self) -> Option<Checkpoint> {
         let block_len = u32::try_from(self.options.block_len).ok()?;
         let Progress { bytes, blocks, .. } = self.progress;
-        // The last block may be a short one, which has to be read again to find the end of the file.
+        // The last block may be short, and must be read again to find the end of the file.
         let short = bytes < u64::from(blocks).saturating_mul(u64::from(block_len));
         let blocks = blocks.saturating_sub(u32::from(short));
         if blocks == 0 { None } else { Some(Checkpoint { place: self.place?, blocks, block_len }) }
     }
 
-    /// Goes on where an upload of the same file under the same name was before a reboot. Whether it is the same file is for
-    /// the caller to know: what came before the checkpoint is not read again unless the upload has to begin anew.
+    /// Continues an upload of the same file under the same name from before a reboot. The caller must ensure that it is
+    /// the same file: the part before the checkpoint is not read again unless the upload must start again.
     ///
     /// Returns false, and begins at the start, when the checkpoint is of another length of blocks, the file cannot be read
     /// again, or the upload has begun.
@@ -321,21 +320,22 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         self.progress
     }
 
-    /// Returns the file's name in the storage, the device's folder included; empty while there is no grant.
+    /// Returns the file's name in the storage, including the device's folder; empty without a SAS URI.
     #[must_use]
     pub fn blob(&self) -> &str {
         self.grant.get(Field::Blob)
     }
 
-    /// Returns how many grants the hub counts until they expire, because it could not be told of their end.
+    /// Returns the number of uploads that the hub counts as open until their SAS URI expires, because a notification
+    /// failed.
     #[must_use]
     pub const fn untold(&self) -> u32 {
         self.untold
     }
 
-    /// Takes the hub's answer to the request for a place.
+    /// Takes the hub's answer to the SAS URI request.
     fn initiated(&mut self, status: u16, retry_after_secs: Option<u32>, body: &[u8], now: Instant) {
-        // Wherever the device is at home then.
+        // At the hub that is assigned then.
         self.step = Step::Home;
         if status == 200 {
             self.refusals = 0;
@@ -391,7 +391,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         match status {
             200..=299 => self.stored(part, now),
             _ if is_busy(status) => self.failed(Obstacle::Busy(status), retry_after_secs, now),
-            // A grant that has expired is refused so; a place that is gone is not found.
+            // An expired SAS URI is refused with these; a deleted container is not found.
             401 | 403 | 404 => {
                 let forward = self.progress.blocks > self.before;
                 self.before = self.before.max(self.progress.blocks);
@@ -399,7 +399,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
                 let refused = UploadError::Refused { stage: Stage::Store, status, code: 0 };
                 self.part(false, status, Some(refused).filter(|_| self.refused_grants >= REFUSED_GRANTS), now);
             }
-            // The storage has dropped blocks, as when another upload of this name was completed meanwhile.
+            // The storage has dropped blocks, for example after another upload of this name was completed.
             400 if part == Piece::List && !self.anew => {
                 self.anew = true;
                 if self.begin_again(now) {
@@ -424,13 +424,14 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         self.told = false;
         match (part, last) {
             (Piece::Whole, _) => {}
-            // If the list does not arrive by this grant, the next one finds nothing left to read and begins there.
+            // If the block list does not arrive with this SAS URI, the next one has nothing left to read and continues
+            // there.
             (_, true) => self.hold(Held { len: 0, last: true }, now),
             (_, false) => self.step = Step::Read,
         }
     }
 
-    /// Waits before another try, unless patience ends before.
+    /// Waits before a retry, unless the upload gives up before.
     fn failed(&mut self, obstacle: Obstacle, retry_after_secs: Option<u32>, now: Instant) {
         self.progress.failures = self.progress.failures.saturating_add(1);
         self.told = false;
@@ -449,7 +450,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             if matches!(self.step, Step::Notify) {
                 self.step = Step::Moved(None);
             } else if matches!(self.step, Step::Initiate) {
-                // Wherever the device is at home then.
+                // At the hub that is assigned then.
                 self.step = Step::Home;
             }
             self.wait = Some(now.after(delay));
@@ -459,7 +460,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         if matches!(self.step, Step::Notify) { self.leave(error) } else { self.fail(error, now) }
     }
 
-    /// Begins at the start of the file, or ends when that cannot be done.
+    /// Starts again at the start of the file, or ends if that is impossible.
     fn begin_again(&mut self, now: Instant) -> bool {
         if !self.options.rereadable {
             self.part(false, NO_STATUS, Some(UploadError::SourceSpent), now);
@@ -491,7 +492,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> fmt::Debug for Upload<N, M> {
     }
 }
 
-/// Whether an answer asks for another try (RFC 9110, sections 15.5.9 and 15.6; RFC 6585, section 4).
+/// Whether an answer allows a retry (RFC 9110, sections 15.5.9 and 15.6; RFC 6585, section 4).
 const fn is_busy(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }

@@ -1,26 +1,26 @@
 //! Uploads of files to the storage account that a hub names.
 //!
-//! The hub gives a place and a short-lived grant for it; blocks go there one after the other; at the end, good or bad, the
-//! hub is told, since it counts open uploads. [`Upload`] is one upload as a state machine without I/O: it says which
-//! request comes next ([`Output::Request`]) or which bytes of the file it wants ([`Output::Read`]), and is told what came
-//! of it ([`Input`]). It runs beside the [`Link`], whether that is up or not, and needs of it only the name of
-//! the hub.
+//! The hub returns a short-lived SAS URI; blocks are uploaded there one after the other; at the end, on success and
+//! failure, the hub gets an upload notification, since it counts open uploads. [`Upload`] is one upload as a state
+//! machine without I/O: it returns the next request ([`Output::Request`]) or the next part of the file to read
+//! ([`Output::Read`]), and takes the result ([`Input`]). It is independent of the [`Link`], whether that is up or not,
+//! and needs from it only the name of the hub.
 //!
-//! | What happens | What the upload does |
+//! | Situation | Reaction |
 //! |---|---|
-//! | no answer, or 408, 429, 5xx | the same request again, after a wait of the [back-off](crate::retry) |
-//! | an answer with retry-after | the same, and not before that |
-//! | the hub has too many uploads of the device open (403006) | as 429: each of them ends with its grant at the latest |
+//! | no answer, or 408, 429, 5xx | the same request again, with the delays of the [back-off](crate::retry) |
+//! | an answer with retry-after | the same, not before that time |
+//! | the hub has too many uploads of the device open (403006) | as 429: each of them ends with its SAS URI at the latest |
 //! | the hub refuses the credential (401) | another credential, twice at most |
-//! | the storage refuses the grant (401, 403, 404) | tells the hub, and takes a new grant; the blocks that the storage has stay where they are |
-//! | three grants in a row are of no use | ends |
-//! | the new grant is for another place, or the device moved to another hub | begins at the start of the file there |
+//! | the storage refuses the SAS URI (401, 403, 404) | notifies the hub, and requests a new SAS URI; stored blocks are kept |
+//! | three SAS URIs in a row are refused | ends |
+//! | the new SAS URI is for another blob, or the device moved to another hub | starts again at the start of the file there |
 //! | the storage has dropped blocks (400 for their list) | begins at the start of the file, once |
-//! | the hub counts the upload as over (400, 404 for its success) | takes one more grant for the same place and tells of that |
-//! | the device reboots | goes on where a kept [`Checkpoint`] says, without one at the start of the file |
-//! | nothing goes forward for [`Options::give_up_after`] | tells the hub, and ends |
+//! | the hub rejects the notification of success (400, 404) | requests one more SAS URI for the same blob and notifies again |
+//! | the device reboots | continues from a stored [`Checkpoint`], without one at the start of the file |
+//! | no progress for [`Options::give_up_after`] | notifies the hub, and ends |
 //!
-//! The loop around it, which a frontend has to write once:
+//! The frontend's loop around it:
 //!
 //! ```
 //! use core::time::Duration;
@@ -84,11 +84,11 @@ pub use document::Document;
 pub use machine::Upload;
 pub use request::{Body, Identity, Method, Request, Uri};
 
-/// Longest block that the storage takes in every version of its interface that hubs give grants for, in bytes (Azure
-/// Storage, *Put Block*: 100 MiB from version 2016-05-31 on).
+/// Longest block in every version of the storage's interface that hubs use, in bytes (Azure Storage, *Put Block*: 100
+/// MiB from version 2016-05-31 on).
 pub const BLOCK_MAX: usize = 100 << 20;
 
-/// Most blocks of a file (Azure Storage, *Put Block List*).
+/// Limit of blocks per file (Azure Storage, *Put Block List*).
 pub const BLOCKS_MAX: u32 = 50_000;
 
 /// Longest name of a file, in bytes (Azure Storage, *Naming containers, blobs and metadata*: 1,024 characters).
@@ -109,7 +109,7 @@ pub struct Options {
     pub block_len: usize,
     /// How long to go on without any progress. Default 1 h.
     pub give_up_after: Duration,
-    /// Whether the file can be read again from its start, as [`Output::Read`] asks with an offset of 0. Default true.
+    /// Whether the file can be read again from its start, for an [`Output::Read`] with offset 0. Default true.
     pub rereadable: bool,
 }
 
@@ -124,25 +124,25 @@ impl Default for Options {
     }
 }
 
-/// What a frontend tells an [`Upload`].
+/// A frontend's input to an [`Upload`].
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub enum Input<'a> {
-    /// Answers [`Output::Home`]: the device's hub at present, and its name there.
+    /// Answers [`Output::Home`]: the device's assigned hub, and its id there.
     Home {
         /// Host name of the hub.
         hub: &'a str,
         /// Device id.
         device_id: &'a str,
     },
-    /// Answers [`Output::Home`]: the device has no hub yet. It is asked for again after once to twice
+    /// Answers [`Output::Home`]: the device has no hub yet. The upload repeats the query after once to twice
     /// [`RetryPolicy::min_delay`](crate::RetryPolicy::min_delay).
     Unassigned,
-    /// Answers [`Output::Home`]: the device never has one, such as at a plain broker.
+    /// Answers [`Output::Home`]: the device never has a hub, such as at a plain broker.
     NoHub,
-    /// Answers [`Output::Read`]: so many bytes were read. Fewer than asked for say that the file ends there.
+    /// Answers [`Output::Read`]: this many bytes were read. Fewer than requested mean the end of the file.
     Read {
-        /// Length in bytes; more than were asked for count as those.
+        /// Length in bytes, limited to the requested length.
         len: usize,
     },
     /// Answers [`Output::Request`]: the service answered.
@@ -151,9 +151,9 @@ pub enum Input<'a> {
         attempt: Attempt,
         /// HTTP status.
         status: u16,
-        /// What [`retry_after_secs`] reads in the header Retry-After.
+        /// The header Retry-After, parsed by [`retry_after_secs`].
         retry_after_secs: Option<u32>,
-        /// The body; of use when the hub was asked. One that was cut counts as one that cannot be understood.
+        /// The body of a hub's answer; not used for the storage. A truncated one counts as unparseable.
         body: &'a [u8],
     },
     /// Answers [`Output::Request`]: there was no answer, or no request, because the device could not sign.
@@ -165,25 +165,25 @@ pub enum Input<'a> {
     },
 }
 
-/// What comes next.
+/// The next step.
 ///
 /// [`Upload::poll_output`] returns the same one again until it is answered.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Output<'a> {
-    /// Say where the device is at home: [`Input::Home`], [`Input::Unassigned`] or [`Input::NoHub`].
+    /// Return the assigned hub: [`Input::Home`], [`Input::Unassigned`] or [`Input::NoHub`].
     Home,
     /// Read a block of the file into memory and keep it there until the next one: [`Input::Read`], or [`Upload::fail`] with
     /// [`UploadError::Source`].
     Read {
-        /// Where it begins. It is where the block before ended, or 0 for the start of the file.
+        /// Its offset: the end of the previous block, or 0 for the start of the file.
         offset: u64,
         /// Its length in bytes; shorter at the end of the file, where it may be empty.
         len: usize,
     },
     /// Make a request and wait for its answer: [`Input::Answer`] or [`Input::Failed`].
     Request(Request<'a>),
-    /// Something went forward, or failed; told once.
+    /// Progress or a failure, reported once.
     Progress(Progress),
     /// Nothing until this time, then [`Upload::handle_timeout`].
     Wait(Instant),
@@ -203,7 +203,7 @@ pub struct Progress {
     pub failures: u32,
 }
 
-/// What an upload came to; [`Upload::blob`] has the name.
+/// The result of an upload; [`Upload::blob`] has the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
@@ -211,23 +211,23 @@ pub struct Report {
     pub bytes: u64,
     /// In how many blocks it went.
     pub blocks: u32,
-    /// Failures on the way, each of which was followed by another try.
+    /// The number of failures, each followed by a retry.
     pub failures: u32,
 }
 
-/// What an upload was about when it was refused.
+/// The request that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stage {
-    /// The hub was asked for a place.
+    /// The SAS URI request to the hub.
     Initiate,
     /// The storage was given a block or the list of blocks.
     Store,
-    /// The hub was told of the success; the file is in the storage.
+    /// The notification of success to the hub; the file is in the storage.
     Notify,
 }
 
-/// What stood in the way when patience ended.
+/// The latest failure of an upload that gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Obstacle {
@@ -255,39 +255,39 @@ impl fmt::Display for Obstacle {
     }
 }
 
-/// Why an upload came to nothing. It holds neither token nor grant.
+/// Why an upload failed. It contains neither token nor SAS URI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UploadError {
     /// The name is empty, longer than [`NAME_MAX`], or has control characters in it.
     Name,
-    /// A device at a plain broker has no hub, and a stopped one that was never assigned has none either.
+    /// The device has no hub: it uses a plain broker, or was stopped before it was assigned.
     NoHub,
     /// The file cannot be read.
     Source,
-    /// The file is longer than [`BLOCKS_MAX`] blocks: make them longer.
+    /// The file has more than [`BLOCKS_MAX`] blocks: use larger blocks.
     TooLong,
     /// The device has moved to another hub, or the storage has dropped blocks, and the file cannot be read again.
     SourceSpent,
-    /// The hub's answer cannot be understood.
+    /// The hub's answer cannot be parsed.
     Answer,
-    /// A buffer that was given to the upload is too short for the grant, for a request or for an answer.
+    /// A buffer of the upload is too short for the SAS URI, a request or an answer.
     NoRoom {
-        /// What it takes, in bytes; 1 more than there is when only that is known.
+        /// The needed length in bytes; one more than available if the exact length is unknown.
         needed: usize,
-        /// What there is.
+        /// The available length.
         room: usize,
     },
     /// The service refused.
     Refused {
-        /// What it was about.
+        /// The request that was refused.
         stage: Stage,
         /// HTTP status of the answer.
         status: u16,
-        /// The hub's error code, such as 403006; 0 when there was none.
+        /// The hub's error code, such as 403006; 0 if there was none.
         code: u32,
     },
-    /// Nothing went forward for [`Options::give_up_after`].
+    /// No progress for [`Options::give_up_after`].
     GaveUp(Obstacle),
     /// [`Upload::cancel`] was called.
     Cancelled,
@@ -301,21 +301,21 @@ impl fmt::Display for UploadError {
             }
             Self::NoHub => f.write_str("the device has no hub"),
             Self::Source => f.write_str("the file cannot be read"),
-            Self::TooLong => write!(f, "the file is longer than {BLOCKS_MAX} blocks; make them longer"),
-            Self::SourceSpent => f.write_str("the upload would have to begin anew, and the file cannot be read again"),
-            Self::Answer => f.write_str("the hub's answer cannot be understood"),
+            Self::TooLong => write!(f, "the file has more than {BLOCKS_MAX} blocks; use larger blocks"),
+            Self::SourceSpent => f.write_str("the upload must start again, but the file cannot be read twice"),
+            Self::Answer => f.write_str("the hub's answer cannot be parsed"),
             Self::NoRoom { needed, room } => {
-                write!(f, "the upload takes {needed} bytes where its buffer has {room}")
+                write!(f, "the upload needs {needed} bytes; its buffer has {room}")
             }
             Self::Refused { stage, status, code } => {
                 let who = match stage {
                     Stage::Initiate => "the hub refused the upload",
                     Stage::Store => "the storage refused the upload",
-                    Stage::Notify => "the file is in the storage, but the hub refused to take note of it",
+                    Stage::Notify => "the file is in the storage, but the hub rejected the upload notification",
                 };
                 write!(f, "{who}: status {status}, error code {code}")
             }
-            Self::GaveUp(obstacle) => write!(f, "nothing went forward for too long; at last {obstacle}"),
+            Self::GaveUp(obstacle) => write!(f, "no progress for too long; latest failure: {obstacle}"),
             Self::Cancelled => f.write_str("the upload was cancelled"),
         }
     }
@@ -323,8 +323,8 @@ impl fmt::Display for UploadError {
 
 impl core::error::Error for UploadError {}
 
-/// Says where the device of `link` is at home, to answer [`Output::Home`]. A link that was stopped before it had a hub
-/// counts as one that waits for it.
+/// Returns the assigned hub of `link`, as the answer to [`Output::Home`]. A link that was stopped before it had a hub
+/// counts as unassigned.
 pub fn home<O: Outbox, P: HubProfile>(link: &Link<O, P>) -> Input<'_> {
     match link.profile().residence() {
         Residence::Hub { hub, device_id } => Input::Home { hub, device_id },
@@ -342,7 +342,7 @@ pub fn check_name(name: &str) -> Result<(), UploadError> {
     if bad { Err(UploadError::Name) } else { Ok(()) }
 }
 
-/// Reads the header Retry-After in seconds; a date counts as none (RFC 9110, section 10.2.3).
+/// Parses the header Retry-After in seconds; a date is ignored (RFC 9110, section 10.2.3).
 #[must_use]
 pub fn retry_after_secs(value: &str) -> Option<u32> {
     value.trim_ascii().parse().ok()

@@ -11,33 +11,34 @@ use crate::text::{Counter, Part, Sink, SinkFull, Slice, Text};
 /// Version of the hub's interface (azure-docs `iot-hub/iot-hub-devguide-file-upload.md`).
 const API: &str = "?api-version=2021-04-12";
 
-/// Headers of requests to the hub besides the proof.
+/// Headers of requests to the hub without `Authorization`.
 const TO_HUB: &[(&str, &str)] = &[("Content-Type", "application/json; charset=utf-8")];
 
-/// Header of a file that goes in one piece (Azure Storage, *Put Blob*).
+/// Header of a file in one piece (Azure Storage, *Put Blob*).
 const WHOLE: &[(&str, &str)] = &[("x-ms-blob-type", "BlockBlob")];
 
-/// A request to be made over HTTPS.
+/// An HTTPS request.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Request<'a> {
-    /// Stamps the answer.
+    /// The attempt of the answer.
     pub attempt: Attempt,
     /// Its method.
     pub method: Method,
     /// Host name of the service, with a port behind a colon when it is not 443.
     pub host: &'a str,
-    /// Path and query. Those to the storage have a grant in them, and are not for a log.
+    /// Path and query. Those for the storage contain a SAS token, and must not be logged.
     pub uri: Uri<'a>,
-    /// Who the device is at its hub; `None` for the storage, for which neither its token nor its certificate are.
+    /// The device's identity at its hub; `None` for the storage, which must get neither token nor certificate.
     pub identity: Option<Identity<'a>>,
-    /// What is sent.
+    /// The body.
     pub body: Body<'a>,
 }
 
 impl Request<'_> {
-    /// Returns names and values of the headers. `Host` and `Content-Length` are not among them, nor `Authorization`, which a
-    /// request with an [identity](Self::identity) has besides when the device proves itself with a token.
+    /// Returns names and values of the headers. They do not include `Host`, `Content-Length` and `Authorization`; the
+    /// frontend adds the latter to a request with an [identity](Self::identity) if the device authenticates with a
+    /// token.
     #[must_use]
     pub const fn headers(&self) -> &'static [(&'static str, &'static str)] {
         match self.uri.0 {
@@ -47,7 +48,7 @@ impl Request<'_> {
         }
     }
 
-    /// Writes the whole URL into `buffer` and returns it, or `None` when it does not fit.
+    /// Writes the whole URL into `buffer` and returns it, or `None` if it does not fit.
     pub fn url<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b str> {
         let mut out = Slice::new(buffer);
         out.put(b"https://").ok()?;
@@ -69,7 +70,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// Returns the method as it stands in a request.
+    /// Returns the method's name.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,7 +80,7 @@ impl Method {
     }
 }
 
-/// Who the device is at the hub it asks.
+/// The device's identity at its hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Identity<'a> {
@@ -93,14 +94,14 @@ pub struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    /// Returns what a token for the request gives access to. The token goes into the header `Authorization`.
+    /// Returns the resource of the request's token. The token goes into the header `Authorization`.
     #[must_use]
     pub const fn resource(&self, module_id: Option<&'a str>) -> Resource<'a> {
         Resource::Device { hub: self.hub, device_id: self.device_id, module_id }
     }
 }
 
-/// What a request sends.
+/// The body of a request.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Body<'a> {
@@ -123,7 +124,7 @@ impl Body<'_> {
         }
     }
 
-    /// Returns true when there is nothing to send.
+    /// Returns true if the body is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -141,7 +142,7 @@ pub(super) enum Target<'a> {
     Storage { container: &'a str, blob: &'a str, token: &'a str, part: Piece },
 }
 
-/// What goes to the storage.
+/// Requests to the storage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Piece {
     Whole,
@@ -150,7 +151,7 @@ pub(super) enum Piece {
 }
 
 impl Uri<'_> {
-    /// Returns the number of bytes [`write`](Self::write) puts.
+    /// Returns the number of bytes that [`write`](Self::write) writes.
     #[must_use]
     pub fn len(&self) -> usize {
         let mut count = Counter(0);
@@ -178,7 +179,7 @@ impl Uri<'_> {
             Target::Notify { device_id } => device(device_id, "/files/notifications").write(out),
             Target::Storage { container, blob, token, part } => {
                 Text::of([Part::Plain("/"), Part::Encoded(container)]).write(out)?;
-                // Folders stay folders.
+                // Slashes are kept.
                 let mut rest = Some(blob);
                 while let Some(blob) = rest {
                     let (folder, behind) = match split_once(blob, b'/') {
@@ -203,7 +204,7 @@ impl Uri<'_> {
         }
     }
 
-    /// Writes path and query into `buffer` and returns them, or `None` when they do not fit.
+    /// Writes path and query into `buffer` and returns them, or `None` if they do not fit.
     pub fn to_str<'b>(&self, buffer: &'b mut [u8]) -> Option<&'b str> {
         let mut out = Slice::new(buffer);
         self.write(&mut out).ok()?;

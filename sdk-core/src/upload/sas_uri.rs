@@ -1,14 +1,14 @@
-//! The hub's answers: a place in the storage with the right to write there, or an error code.
+//! The hub's answers: a SAS URI, or an error code.
 
 use zeroize::Zeroize;
 
 use super::UploadError;
 use crate::json::{Reader, Str, Token};
 
-/// The texts of a grant, in the order in which they are kept.
+/// The texts of a SAS URI, in the order of storage.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Field {
-    /// As it stands between its quotes, to be sent back like that.
+    /// As quoted in the answer, to be sent back unchanged.
     CorrelationId,
     Host,
     Container,
@@ -20,7 +20,7 @@ pub(super) enum Field {
 impl Field {
     const ALL: [Self; 5] = [Self::CorrelationId, Self::Host, Self::Container, Self::Blob, Self::Token];
 
-    /// Name in the hub's answer (azure-docs `iot-hub/iot-hub-devguide-file-upload.md`).
+    /// Its name in the hub's answer (azure-docs `iot-hub/iot-hub-devguide-file-upload.md`).
     const fn name(self) -> &'static str {
         match self {
             Self::CorrelationId => "correlationId",
@@ -32,10 +32,10 @@ impl Field {
     }
 }
 
-/// A grant in the memory of an upload, overwritten with zeros when it is dropped.
+/// A SAS URI in the memory of an upload, zeroed when it is dropped.
 pub(super) struct SasUri<M: AsRef<[u8]> + AsMut<[u8]>> {
     memory: M,
-    /// Where each text ends; the next one begins there.
+    /// The end of each text, where the next one starts.
     ends: [usize; Field::ALL.len()],
 }
 
@@ -49,7 +49,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> SasUri<M> {
         self.ends = [0; Field::ALL.len()];
     }
 
-    /// Whether the hub waits for word of this grant.
+    /// Whether the hub waits for the notification of this SAS URI.
     pub(super) fn is_open(&self) -> bool {
         !self.get(Field::CorrelationId).is_empty()
     }
@@ -66,7 +66,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> SasUri<M> {
         ""
     }
 
-    /// Names the place without the right: FNV-1a of host, container and blob.
+    /// Identifies the blob without the signature: FNV-1a of host, container and blob.
     pub(super) fn place(&self) -> u64 {
         let mut hash = 0xcbf2_9ce4_8422_2325_u64;
         for field in [Field::Host, Field::Container, Field::Blob] {
@@ -78,8 +78,8 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> SasUri<M> {
         hash
     }
 
-    /// Takes the grant in a hub's answer. After an error it is open when there was a correlation id at least, since the hub
-    /// then counts on word of it.
+    /// Parses the SAS URI in a hub's answer. After an error it is open if there was at least a correlation id, since
+    /// the hub then waits for the notification.
     pub(super) fn read(&mut self, answer: &[u8]) -> Result<(), UploadError> {
         self.clear();
         let fields = read_fields(answer).ok_or(UploadError::Answer)?;
@@ -90,7 +90,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> SasUri<M> {
             let room = self.memory.as_mut().get_mut(end..).unwrap_or_default();
             let (written, len) = put(field, text, room);
             needed = needed.saturating_add(len);
-            // What does not fit is left out, so that what is kept stays in its place.
+            // A text that does not fit is skipped, so that stored ones keep their position.
             if written == len {
                 sound &= check(field, room.get(..len).unwrap_or_default());
                 end = end.saturating_add(len);
@@ -112,7 +112,7 @@ impl<M: AsRef<[u8]> + AsMut<[u8]>> Drop for SasUri<M> {
     }
 }
 
-/// Finds the texts of a grant; `None` when the answer is no object or lacks one of them.
+/// Finds the texts of a SAS URI; `None` if the answer is not an object or lacks one of them.
 fn read_fields(answer: &[u8]) -> Option<[Str<'_>; Field::ALL.len()]> {
     let mut found = [None; Field::ALL.len()];
     let mut reader = Reader::new(answer);
@@ -132,7 +132,7 @@ fn read_fields(answer: &[u8]) -> Option<[Str<'_>; Field::ALL.len()]> {
     Some([correlation_id, host, container, blob, token])
 }
 
-/// Writes a text as it is kept; returns how many bytes were written and how many it has.
+/// Writes a text as stored; returns how many bytes were written and how many it has.
 fn put(field: Field, text: Str<'_>, room: &mut [u8]) -> (usize, usize) {
     let mut copy = Copy { room, written: 0, len: 0 };
     if field == Field::CorrelationId {
@@ -141,7 +141,7 @@ fn put(field: Field, text: Str<'_>, room: &mut [u8]) -> (usize, usize) {
     }
     let mut begun = false;
     for character in text.chars() {
-        // The token may come as a query with its mark.
+        // The token may start with a question mark.
         if !begun && field == Field::Token && character == '?' {
             continue;
         }
@@ -169,7 +169,7 @@ impl Copy<'_> {
     }
 }
 
-/// Whether a text can stand in a request: a host in its URI, a token behind its question mark.
+/// Whether a text is valid in a request: a host in its URI, a token after its question mark.
 fn check(field: Field, text: &[u8]) -> bool {
     let fits = |byte: &u8| match field {
         Field::CorrelationId | Field::Container | Field::Blob => true,
@@ -208,7 +208,7 @@ fn find_error_code(answer: &[u8]) -> Option<u32> {
 
 fn six_digits(text: Str<'_>) -> Option<u32> {
     let (mut code, mut count) = (0_u32, 0_u32);
-    // The last character ends a run that goes up to the end.
+    // The last character ends a run that reaches the end.
     for character in text.chars().chain([' ']) {
         if let Some(digit) = character.to_digit(10) {
             code = code.wrapping_mul(10).wrapping_add(digit);
@@ -261,7 +261,7 @@ mod tests {
         for room in [0, 7, 8, 60, len - 1] {
             let (grant, result) = read(&answer(), room);
             assert_eq!(result, Err(UploadError::NoRoom { needed: len, room }));
-            assert_eq!(grant.is_open(), room >= 7, "the hub can be told as soon as the correlation id fits");
+            assert_eq!(grant.is_open(), room >= 7, "the hub can be notified as soon as the correlation id fits");
         }
     }
 

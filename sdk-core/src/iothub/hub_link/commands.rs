@@ -41,7 +41,7 @@ impl<O: Outbox, P: HubProfile, B, C> HubLink<O, P, B, C> {
         self.link.publish(message, now)
     }
 
-    /// As [`Link::subscribe`], where the service is a broker.
+    /// As [`Link::subscribe`], for a broker.
     ///
     /// # Errors
     /// [`SubscribeError`]; nothing changed then.

@@ -1,4 +1,4 @@
-//! What the services take of what the hub sends.
+//! Dispatches a hub's messages to the services.
 
 use super::HubLink;
 use crate::io::Attempt;
@@ -26,7 +26,7 @@ where
         match inbound {
             Inbound::Desired { version } => {
                 let patch = core::str::from_utf8(payload).ok();
-                // What cannot be told counts as missed.
+                // An unreadable version counts as missed.
                 let version = self.twin.take_desired(version.filter(|_| patch.is_some()))?;
                 let patch = patch?;
                 self.follow_orders(patch, version);
@@ -62,7 +62,7 @@ where
 
     #[cfg_attr(target_pointer_width = "32", inline(never))]
     fn take_twin<'b>(&mut self, status: u16, payload: &'b [u8]) -> Option<Received<&'b str, &'b [u8]>> {
-        // What cannot be read is a failing service's.
+        // An unreadable response counts as a failure of the service.
         const UNREADABLE: u16 = 500;
         let refusal = if status < 300 {
             match self.twin.take_document(payload) {

@@ -1,4 +1,4 @@
-//! Carries out what an operator orders, as far as the application allows it.
+//! Executes the operator commands that the application allows.
 
 use core::fmt;
 
@@ -10,7 +10,7 @@ use crate::iothub::pnp::{self, Acknowledgement};
 use crate::iothub::{CallId, CallSlot, Event};
 use crate::outbox::Outbox;
 
-/// Which orders are carried out, and how: by address, so that firmware that allows none does not link what it takes.
+/// The allowed commands, and their functions by address, so that firmware that allows none does not link them.
 pub(super) struct Operator<L> {
     pub(super) orders: OperatorCommands,
     properties: fn(&mut L, &str, u64),
@@ -38,7 +38,7 @@ where
     B: AsRef<[u8]> + AsMut<[u8]>,
     C: AsRef<[CallSlot]> + AsMut<[CallSlot]>,
 {
-    /// Says which orders of an operator are carried out; see [`orders`](crate::iothub::operator_commands). None unless this is called.
+    /// Sets the allowed operator commands; see [`operator_commands`](crate::iothub::operator_commands). Default none.
     pub fn allow_operator_commands(&mut self, orders: OperatorCommands) {
         let allowed = orders != OperatorCommands::NONE;
         self.operator = allowed.then_some(Operator {
@@ -54,7 +54,7 @@ where
         }
     }
 
-    /// Carries out the command that orders a registration.
+    /// Executes the command to register again.
     fn operator_command(&mut self, call: CallId, payload: &[u8]) {
         let provisioned = self.link.profile().visit().is_some();
         let _ = self.methods.respond(call, if provisioned { pnp::PENDING } else { pnp::REJECTED }, b"");
@@ -63,7 +63,7 @@ where
         }
     }
 
-    /// Carries out the orders among desired properties, as far as they are allowed, and acknowledges them.
+    /// Executes the allowed commands among the desired properties, and acknowledges them.
     fn operator_properties(&mut self, desired: &str, version: u64) {
         let orders = self.operator.map_or(OperatorCommands::NONE, |operator| operator.orders);
         for property in pnp::properties(desired) {

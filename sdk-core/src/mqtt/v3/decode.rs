@@ -28,7 +28,7 @@ pub enum Incoming<'a> {
     SubAck {
         /// The packet id of the SUBSCRIBE.
         packet_id: PacketId,
-        /// One code for each filter, at least one: the level granted (0, 1, 2), or 0x80 for a refusal.
+        /// One code for each filter, at least one: the granted QoS (0, 1, 2), or 0x80 for a refusal.
         codes: &'a [u8],
     },
     /// Answers an UNSUBSCRIBE.
@@ -51,7 +51,7 @@ impl Incoming<'_> {
         }
     }
 
-    /// Returns the name as the standard writes it, such as `PUBLISH`.
+    /// Returns the name as in the standard, such as `PUBLISH`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.packet_type().name()
@@ -68,13 +68,13 @@ pub struct Received<'a> {
     pub payload: &'a [u8],
     /// `Some` with QoS 1, to be acknowledged under this id; `None` with QoS 0.
     pub packet_id: Option<PacketId>,
-    /// Whether the server says it may have sent it before.
+    /// The DUP flag: the server may have sent it before.
     pub dup: bool,
-    /// Whether the server kept it from before the subscription.
+    /// The RETAIN flag: the message is older than the subscription.
     pub retain: bool,
 }
 
-/// What is at the front of the bytes received.
+/// The result of decoding the received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "there is nothing between a packet and a part of one")]
 pub enum Decoded<'a> {
@@ -87,22 +87,22 @@ pub enum Decoded<'a> {
     },
     /// The beginning of a packet, as far as it is known without fault.
     Incomplete {
-        /// Bytes that the buffer must hold, with those it holds already, before a further call can tell more. Always
-        /// more than it holds now; the size of the whole packet as soon as its length field is there.
+        /// Total bytes that the buffer needs before a further call makes progress. Always more than it has now; the
+        /// size of the whole packet as soon as its length field is complete.
         needed: usize,
     },
 }
 
 /// Decodes the packet at the front of `bytes`.
 ///
-/// `limit` is the largest packet to take, in bytes and with its fixed header. Type, flags and length are judged from the
-/// first bytes, so that a packet that is refused for one of them is refused before its body is awaited.
+/// `limit` is the largest packet to accept, in bytes and with its fixed header. Type, flags and length are checked on
+/// the first bytes, so that an invalid packet is refused before its body arrives.
 ///
-/// The length field may be longer than it has to be, which only MQTT 5 forbids.
+/// The length field may be longer than necessary, which only MQTT 5 forbids.
 ///
 /// # Errors
-/// [`DecodeError`] when no server may send this to a client. The connection is then to be closed, since nothing behind
-/// the fault can be understood. `[MQTT-4.8.0-1]`
+/// [`DecodeError`] if a server must not send this to a client. Close the connection then, since the bytes after the
+/// error cannot be decoded. `[MQTT-4.8.0-1]`
 pub fn decode(bytes: &[u8], limit: usize) -> Result<Decoded<'_>, DecodeError> {
     let Some((&first, rest)) = bytes.split_first() else {
         return Ok(Decoded::Incomplete { needed: SMALLEST });
@@ -144,7 +144,7 @@ pub fn decode(bytes: &[u8], limit: usize) -> Result<Decoded<'_>, DecodeError> {
     Ok(Decoded::Packet { packet, len: size })
 }
 
-/// Judges the first byte; returns the type and the least and greatest remaining length of it.
+/// Checks the first byte; returns the type and its minimum and maximum remaining length.
 fn shape(first: u8) -> Result<(PacketType, usize, usize), DecodeError> {
     // Section 2.2.1, table 2.1: types 0 and 15 are reserved.
     let packet_type = PacketType::of(first).ok_or(DecodeError::ReservedType(first))?;

@@ -6,7 +6,7 @@ use crate::text::{Counter, Sink, Slice, Text};
 use super::{Connect, EncodeError, Packet, Publish, PublishText};
 
 impl Packet<'_> {
-    /// Returns the number of bytes [`Packet::encode`] puts.
+    /// Returns the number of bytes that [`Packet::encode`] writes.
     ///
     /// # Errors
     /// Those of [`Packet::encode`] but [`EncodeError::Full`].
@@ -19,8 +19,8 @@ impl Packet<'_> {
     /// Writes the packet into `out`.
     ///
     /// # Errors
-    /// [`EncodeError::Full`] when `out` has no room for all of it; what was put before is then of no use. Any other
-    /// error comes before the first byte and would come again: the packet breaks a limit or a rule of MQTT.
+    /// [`EncodeError::Full`] if `out` has no room for all of it; its content is then invalid. Any other error occurs
+    /// before the first byte and is permanent: the packet violates a limit or a rule of MQTT.
     pub fn encode(&self, out: &mut dyn Sink) -> Result<(), EncodeError> {
         match self {
             Self::Connect(connect) => connect.encode(out),
@@ -143,7 +143,7 @@ impl Connect<'_> {
     }
 }
 
-/// Puts all of a PUBLISH that precedes its payload.
+/// Writes the part of a PUBLISH before its payload.
 fn put_publish_head(
     topic: &Text<'_>,
     packet_id: Option<PacketId>,
@@ -182,7 +182,7 @@ fn encode_filter(
     Ok(out.put(qos)?)
 }
 
-/// Puts the fixed header (section 2.2) and the 16-bit number that follows it in every packet with a body.
+/// Writes the fixed header (section 2.2) and the 16-bit number that follows it in every packet with a body.
 fn put_header(first: u8, remaining: usize, number: u16, out: &mut dyn Sink) -> Result<(), EncodeError> {
     if remaining > MAX_REMAINING_LEN {
         return Err(EncodeError::TooLong { what: "packet", size: remaining, limit: MAX_REMAINING_LEN });

@@ -1,4 +1,4 @@
-//! What can be wrong with a packet.
+//! Errors of packets.
 
 use core::fmt;
 
@@ -23,7 +23,7 @@ pub enum EncodeError {
     NoClientId,
     /// CONNECT has a password and no user name. `[MQTT-3.1.2-22]`
     NoUserName,
-    /// There is no room for the packet; it can be written again elsewhere.
+    /// There is no room for the packet; it can be encoded again into another buffer.
     Full,
 }
 
@@ -52,9 +52,9 @@ impl core::error::Error for EncodeError {}
 pub enum DecodeError {
     /// The first byte names one of the reserved types 0 and 15 (section 2.2.1).
     ReservedType(u8),
-    /// A type that only a client sends, or one of QoS 2, which is never asked for (section 2.2.1).
+    /// A type that only a client sends, or one of QoS 2, which is never requested (section 2.2.1).
     UnexpectedType(PacketType),
-    /// The lower half of the first byte is not 0, as it has to be. `[MQTT-2.2.2-2]`
+    /// The lower half of the first byte is not 0, as required. `[MQTT-2.2.2-2]`
     WrongFlags {
         /// The type.
         packet: PacketType,
@@ -63,17 +63,17 @@ pub enum DecodeError {
     },
     /// A PUBLISH with both bits of its level set. `[MQTT-3.3.1-4]`
     ReservedQos,
-    /// A PUBLISH with QoS 2, although no subscription asks for more than QoS 1. `[MQTT-3.8.4-6]`
+    /// A PUBLISH with QoS 2, although no subscription requests more than QoS 1. `[MQTT-3.8.4-6]`
     UnsupportedQos,
-    /// A PUBLISH with QoS 0 that calls itself a repetition. `[MQTT-3.3.1-2]`
+    /// A PUBLISH with QoS 0 and DUP. `[MQTT-3.3.1-2]`
     DupWithQos0,
     /// The remaining length goes on behind its fourth byte (section 2.2.3).
     LongLength,
-    /// The packet is larger than the caller takes.
+    /// The packet is larger than the caller's limit.
     TooLarge {
         /// Size of the whole packet in bytes.
         size: usize,
-        /// The largest size taken.
+        /// The limit.
         limit: usize,
     },
     /// A field ends behind the end of the packet.

@@ -1,16 +1,16 @@
-//! What a client sends.
+//! Packets of a client.
 
 use core::fmt;
 
 use crate::mqtt::{PacketId, PacketType, QoS};
 use crate::text::Text;
 
-/// Says who connects and how it proves that.
+/// The identity and credential of CONNECT.
 ///
 /// The texts are composed while they are written, so that no password is stored whole. Each method is called once per
 /// encoding.
 pub trait Login {
-    /// Returns the client identifier; the hub wants the device id, `{device}/{module}` for a module.
+    /// Returns the client identifier; for a hub the device id, or `{device}/{module}` for a module.
     fn client_id(&self) -> Text<'_>;
 
     /// Returns the user name, if any.
@@ -25,7 +25,7 @@ pub trait Login {
     }
 }
 
-/// A message left with the server for the case that the connection breaks (section 3.1.2.5).
+/// The will message, which the server publishes if the connection breaks (section 3.1.2.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the fields are those of the standard")]
 pub struct Will<'a> {
@@ -35,7 +35,7 @@ pub struct Will<'a> {
     pub payload: &'a [u8],
     /// Level of delivery.
     pub qos: QoS,
-    /// Whether the server keeps it for later subscribers.
+    /// The RETAIN flag: the server keeps it for later subscribers.
     pub retain: bool,
 }
 
@@ -51,7 +51,7 @@ pub struct Connect<'a> {
     pub keep_alive_secs: u16,
 }
 
-/// Shows the client identifier, and neither user name nor password.
+/// Prints the client identifier, and neither user name nor password.
 impl fmt::Debug for Connect<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connect")
@@ -64,8 +64,8 @@ impl fmt::Debug for Connect<'_> {
 
 /// PUBLISH: a message (section 3.3).
 ///
-/// The topic is written as it is given: that it is not empty and holds neither a wildcard nor U+0000 is up to the
-/// caller; a server closes the connection otherwise.
+/// The topic is written unchanged. The caller must ensure that it is not empty and contains neither a wildcard nor
+/// U+0000; otherwise a server closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the fields are those of the standard")]
 pub struct Publish<'a> {
@@ -75,9 +75,9 @@ pub struct Publish<'a> {
     pub payload: &'a [u8],
     /// `Some` sends it with QoS 1 under this id, `None` with QoS 0.
     pub packet_id: Option<PacketId>,
-    /// Whether this is a repetition; without effect for QoS 0, which has none. `[MQTT-3.3.1-2]`
+    /// The DUP flag; without effect for QoS 0. `[MQTT-3.3.1-2]`
     pub dup: bool,
-    /// Whether the server keeps it for later subscribers.
+    /// The RETAIN flag: the server keeps it for later subscribers.
     pub retain: bool,
 }
 
@@ -113,11 +113,11 @@ impl fmt::Debug for PublishText<'_> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the fields are those of the standard")]
 pub struct Subscribe<'a> {
-    /// Names the packet until its SUBACK.
+    /// The packet id, valid until SUBACK.
     pub packet_id: PacketId,
     /// Topic filter, at most 65,535 bytes; its form is up to the caller.
     pub filter: Text<'a>,
-    /// Highest level wanted; the server may grant less.
+    /// Requested QoS; the server may grant less.
     pub qos: QoS,
 }
 
@@ -125,7 +125,7 @@ pub struct Subscribe<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the fields are those of the standard")]
 pub struct Unsubscribe<'a> {
-    /// Names the packet until its UNSUBACK.
+    /// The packet id, valid until UNSUBACK.
     pub packet_id: PacketId,
     /// Topic filter, exactly as subscribed.
     pub filter: Text<'a>,
@@ -135,7 +135,7 @@ pub struct Unsubscribe<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Packet<'a> {
-    /// Asks for a connection; the first packet on it, once. `[MQTT-3.1.0-1]`
+    /// Opens a connection; the first packet on it, once. `[MQTT-3.1.0-1]`
     Connect(Connect<'a>),
     /// A message.
     Publish(Publish<'a>),
@@ -143,13 +143,13 @@ pub enum Packet<'a> {
     PublishText(PublishText<'a>),
     /// Acknowledges a message received with QoS 1.
     PubAck(PacketId),
-    /// Asks for messages.
+    /// Subscribes to a filter.
     Subscribe(Subscribe<'a>),
-    /// Asks for no more messages.
+    /// Ends a subscription.
     Unsubscribe(Unsubscribe<'a>),
-    /// Asks for a sign of life.
+    /// Pings the server.
     PingReq,
-    /// Leaves in order; the last packet of a connection. `[MQTT-3.14.4-2]`
+    /// Disconnects; the last packet of a connection. `[MQTT-3.14.4-2]`
     Disconnect,
 }
 
@@ -168,7 +168,7 @@ impl Packet<'_> {
         }
     }
 
-    /// Returns the name as the standard writes it, such as `PUBLISH`.
+    /// Returns the name as in the standard, such as `PUBLISH`.
     #[must_use]
     pub const fn name(&self) -> &'static str {
         self.packet_type().name()

@@ -1,4 +1,4 @@
-//! The end of an upload: word to the hub, good or bad.
+//! The end of an upload: the notification to the hub, of success or failure.
 
 use core::time::Duration;
 
@@ -7,24 +7,24 @@ use crate::time::Instant;
 use crate::upload::sas_uri::error_code;
 use crate::upload::{Obstacle, Report, Stage, UploadError};
 
-/// Tries to tell the hub of a failure.
+/// Attempts to notify the hub of a failure.
 const NOTIFICATIONS: u8 = 3;
 
 /// Longest wait before each of them, in milliseconds, times the tries before.
 const NOTIFICATION_PAUSE_MS: u32 = 1_000;
 
-/// The word that closes an upload at the hub before anything else.
+/// The notification that closes an upload at the hub before any other step.
 #[derive(Clone, Copy)]
 pub(super) struct Notification {
     pub(super) success: bool,
     pub(super) status: u16,
     pub(super) tries: u8,
-    /// `None` for another grant.
+    /// `None` for another SAS URI.
     pub(super) end: Option<UploadError>,
 }
 
 impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
-    /// Takes the hub's answer to the word of success.
+    /// Takes the hub's answer to the notification of success.
     pub(super) fn notified(&mut self, status: u16, retry_after_secs: Option<u32>, body: &[u8], now: Instant) {
         let done =
             Report { bytes: self.progress.bytes, blocks: self.progress.blocks, failures: self.progress.failures };
@@ -32,8 +32,8 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
             200..=299 => self.end(Ok(done)),
             _ if is_busy(status) => self.failed(Obstacle::Busy(status), retry_after_secs, now),
             401 if self.renew() => self.failed(Obstacle::Unauthorized, None, now),
-            // The hub counts this upload as over: it had expired, or its own answer was lost. A new grant for the same
-            // place is told of in its stead, so that no success is claimed of which the hub may not know.
+            // The hub counts this upload as ended: it had expired, or the hub's answer was lost. A notification for a
+            // new SAS URI of the same blob replaces it, so that no success is claimed that the hub may not know.
             400 | 404 if !self.told_anew => {
                 self.told_anew = true;
                 self.untold = self.untold.saturating_add(1);
@@ -47,7 +47,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         }
     }
 
-    /// The hub at which the device is has not taken note.
+    /// The assigned hub has rejected the notification.
     pub(super) fn stay(&mut self, refusal: Option<UploadError>) {
         match refusal {
             Some(error) => self.leave(error),
@@ -55,13 +55,13 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         }
     }
 
-    /// Ends although the hub has not taken note.
+    /// Ends without an accepted notification.
     pub(super) fn leave(&mut self, error: UploadError) {
         self.untold = self.untold.saturating_add(1);
         self.end(Err(error));
     }
 
-    /// The device has another hub than the one which has not taken note: the file belongs there.
+    /// The device was moved from the hub that rejected the notification: the file belongs to its new hub.
     pub(super) fn follow(&mut self, refusal: Option<UploadError>) {
         if !self.options.rereadable {
             return self.stay(refusal);
@@ -72,10 +72,10 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         self.step = Step::Home;
     }
 
-    /// Tells the hub how the open grant ends, and then ends with an error or takes another grant.
+    /// Notifies the hub of the open upload's end, and then ends with an error or requests another SAS URI.
     pub(super) fn part(&mut self, success: bool, status: u16, end: Option<UploadError>, now: Instant) {
         self.wait = None;
-        // An answer that is still on its way is of no more use.
+        // A pending answer is ignored.
         self.attempt = self.attempt.next();
         if self.grant.is_open() {
             self.pause(Notification { success, status, tries: 0, end }, now);
@@ -93,7 +93,7 @@ impl<N: AsRef<str>, M: AsRef<[u8]> + AsMut<[u8]>> Upload<N, M> {
         self.step = Step::Notification(notification);
     }
 
-    /// Takes the hub's answer to the word of the end; `None` when there was none.
+    /// Takes the hub's answer to the notification; `None` if there was none.
     pub(super) fn parted(&mut self, notification: Notification, status: Option<u16>, now: Instant) {
         let again = match status {
             Some(200..=299) => return self.parting(notification.end),
