@@ -66,7 +66,7 @@ impl ConfigError {
             }
             Self::ProvisioningPayload(_) | Self::LongPayload { .. } => "the provisioning payload is not acceptable",
             Self::CredentialNotForService => "the service does not support this kind of credential",
-            Self::ServiceNotForProfile => "the configuration names another service than the profile is for",
+            Self::ServiceNotForProfile => "the configuration's service does not match the profile",
             Self::HttpsRegistration => "this device registers over MQTT only: leave Config::https_registration false",
             Self::SubscriptionNotForIdentity => "modules have no cloud-to-device messages and devices no inputs",
             Self::SubscriptionsOfAHub => "a broker does not have an IoT hub's subscriptions",
