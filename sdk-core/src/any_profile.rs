@@ -63,8 +63,8 @@ impl<S: Settings, B> AnyProfile<S, B> {
 }
 
 impl<T: AsRef<str>> Config<T> {
-    /// Checks all that can be known before the first packet, but for what the frontend can do ([`Settings::HTTPS`]), which
-    /// [`crate::Link::new`] checks.
+    /// Checks everything that is known before the first packet, but for what the frontend can do ([`Settings::HTTPS`]),
+    /// which [`crate::Link::new`] checks.
     ///
     /// # Errors
     /// [`ConfigError`], naming the setting.

@@ -1,8 +1,8 @@
 //! A pull reader for JSON documents that lie whole in memory.
 //!
 //! It accepts exactly the grammar of RFC 8259 in UTF-8, up to [`DEPTH_MAX`] levels, in one pass and constant memory,
-//! and hands out slices of the document. Repeated keys are handed out as they come; who uses a member decides what a
-//! second one means.
+//! and returns slices of the document. Repeated keys are returned in order; the caller decides the meaning of a second
+//! one.
 
 mod value;
 mod write;
@@ -12,16 +12,16 @@ use core::fmt;
 pub use self::value::{Number, Str, Value};
 pub(crate) use self::write::put_string;
 
-/// Deepest nesting taken. Twins have at most 10 levels (IoT Hub quotas), answers of the provisioning service 3.
+/// Deepest accepted nesting. Twins have at most 10 levels (IoT Hub quotas), answers of the provisioning service 3.
 pub const DEPTH_MAX: u8 = 16;
 
-/// What is wrong with a document.
+/// An error in a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Problem {
     /// It ends too early.
     End,
-    /// A byte cannot stand where it does.
+    /// A byte is not allowed at its position.
     Unexpected,
     /// It nests deeper than [`DEPTH_MAX`].
     Depth,
@@ -39,9 +39,9 @@ pub enum Problem {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JsonError {
-    /// Byte offset where it was noticed.
+    /// Byte offset of the error.
     pub at: usize,
-    /// What is wrong.
+    /// The error.
     pub problem: Problem,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for JsonError {
         let at = self.at;
         match self.problem {
             Problem::End => write!(f, "the JSON text ends too early, at byte {at}"),
-            Problem::Unexpected => write!(f, "the JSON text has a byte at {at} that cannot stand there"),
+            Problem::Unexpected => write!(f, "the JSON text has a byte at {at} that is not allowed there"),
             Problem::Depth => write!(f, "the JSON text nests deeper than {DEPTH_MAX} levels at byte {at}"),
             Problem::Escape => write!(f, "the JSON text has a bad escape sequence at byte {at}"),
             Problem::Control => write!(f, "the JSON text has a bare control character in a string at byte {at}"),
@@ -86,7 +86,7 @@ pub enum Token<'a> {
     Null,
 }
 
-/// What a token is.
+/// The kind of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     ObjectStart,
@@ -107,9 +107,9 @@ enum Kind {
 pub struct Reader<'a> {
     input: &'a [u8],
     at: usize,
-    /// Where the text of the latest key, string or number begins and ends.
+    /// Start and end of the latest key, string or number.
     token: (usize, usize),
-    /// What may come next: [`VALUE`], [`KEY`], [`COMMA`] and [`END`], or nothing.
+    /// The allowed next token: [`VALUE`], [`KEY`], [`COMMA`] and [`END`], or nothing.
     expect: u8,
     depth: u8,
     /// Bit 0 tells whether the innermost container is an object, bit 1 the one around it, and so on.
@@ -149,10 +149,10 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// Reads the whole value that comes next, however deep, and returns it as it is written.
+    /// Reads the whole next value, at any depth, and returns its text.
     ///
     /// # Errors
-    /// [`JsonError`], also when no value comes next.
+    /// [`JsonError`], also if there is no next value.
     pub fn value(&mut self) -> Result<Value<'a>, JsonError> {
         self.skip_space();
         let start = self.at;

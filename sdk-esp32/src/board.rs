@@ -1,4 +1,4 @@
-//! What a device is given by its surroundings.
+//! The interface of a device to its board and network.
 
 use core::time::Duration;
 
@@ -15,7 +15,8 @@ pub trait Board {
 
     /// Returns the wall clock, in whole seconds since 1970-01-01 00:00 UTC, as soon as it is known (SNTP, an RTC).
     ///
-    /// Shared keys need it: a token has an expiry. A wrong one is found out and corrected with the service's help.
+    /// Shared keys need it, since a token has an expiry. A wrong one is detected and corrected from the service's
+    /// answers.
     fn unix_secs(&self) -> Option<u64> {
         None
     }
@@ -32,24 +33,24 @@ pub trait Board {
         Err(Failure::Local(LocalFailure::Signing))
     }
 
-    /// Keeps `assignment` over reboots, to be handed to `restore_assignment` after the next one. The default forgets it,
-    /// so that each start asks the Device Provisioning Service.
+    /// Stores `assignment` for `restore_assignment` after the next reboot. The default discards it, so that each start
+    /// asks the Device Provisioning Service.
     fn save(&mut self, assignment: &Assignment) {
         let _ = assignment;
     }
 
-    /// Keeps `memory` over reboots, to be handed to `restore_backoff` after the next one. The link asks for it at most
-    /// 20 times in the first hour of an outage and 45 times in a week. The default forgets it, so that a device that
-    /// loses power in an outage comes back as a new one.
+    /// Stores `memory` for `restore_backoff` after the next reboot. The link calls it at most 20 times in the first
+    /// hour of an outage and 45 times in a week. The default discards it, so that a power failure during an outage
+    /// resets the back-off.
     fn save_backoff(&mut self, memory: BackoffSnapshot) {
         let _ = memory;
     }
 
-    /// Lets `span` pass while there is no connection, or less; asynchronous devices do not call it.
+    /// Sleeps for at most `span` while there is no connection; asynchronous devices do not call it.
     fn sleep(&mut self, span: Duration);
 }
 
-/// Where to connect to.
+/// The target of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Dial<'a> {
@@ -59,13 +60,13 @@ pub struct Dial<'a> {
     pub port: u16,
     /// Which service it is.
     pub role: ServiceKind,
-    /// Whether to show the device's certificate in the TLS handshake.
+    /// Whether to present the device's certificate in the TLS handshake.
     pub client_certificate: bool,
     /// How long the link waits for name, TCP and TLS together before it calls the attempt failed.
     pub limit: Duration,
 }
 
-/// A [`Dial`] that owns its name, for a dial that goes on by itself.
+/// A [`Dial`] that owns its name, for a connection attempt that continues by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnedDial {
     pub(crate) host: String<HOST_BYTES>,
@@ -76,8 +77,8 @@ pub struct OwnedDial {
 }
 
 impl OwnedDial {
-    /// Keeps where to connect to, its limit still to come; returns false when the name is too long for any host. In a
-    /// frame of its own, which is gone before the dial begins.
+    /// Stores the target without its limit; returns false if the name is too long for a host. In a separate frame,
+    /// which ends before the connection attempt starts.
     #[inline(never)]
     pub(crate) fn keep(place: &mut Option<Self>, endpoint: &Endpoint<'_>) -> bool {
         let (port, role, client_certificate) = (endpoint.port, endpoint.role, endpoint.client_certificate);
@@ -85,7 +86,7 @@ impl OwnedDial {
         dial.host.push_str(endpoint.host).is_ok()
     }
 
-    /// Returns where to connect to.
+    /// Returns the target.
     #[must_use]
     pub fn get(&self) -> Dial<'_> {
         let Self { ref host, port, role, client_certificate, limit } = *self;
@@ -93,25 +94,25 @@ impl OwnedDial {
     }
 }
 
-/// Dials.
+/// Opens connections.
 pub trait Connect {
     /// An open connection.
     type Stream: Stream;
 
-    /// Resolves the name anew, connects, and completes TLS with the certificate verified, within `dial.limit`.
+    /// Resolves the name again, connects, and completes TLS with the certificate verified, within `dial.limit`.
     ///
     /// # Errors
-    /// What failed, as exactly as it is known: it decides how long the device waits and whom it asks next.
+    /// The failure, as exact as possible: it decides the delay and the next service.
     fn connect(&mut self, dial: &Dial<'_>) -> Result<Self::Stream, Failure>;
 }
 
-/// A connection of a blocking device: bytes both ways, and a wait that ends.
+/// A connection of a blocking device: bytes in both directions, and a wait with a timeout.
 ///
 /// Errors of kind [`TimedOut`](embedded_io::ErrorKind::TimedOut) and
 /// [`Interrupted`](embedded_io::ErrorKind::Interrupted) say "not now"; any other ends the connection. Dropping the
 /// stream closes it.
 pub trait Stream: embedded_io::Read + embedded_io::Write {
-    /// Waits until a read would return at once, `limit` at most, and returns whether it would. The end of the stream
+    /// Waits until a read would not block, for at most `limit`, and returns whether it would not. The end of the stream
     /// and errors count as readable.
     ///
     /// # Errors
@@ -129,7 +130,7 @@ impl<S: Stream + ?Sized> Stream for &mut S {
 pub(crate) mod tests {
     use super::*;
 
-    /// A stream that nobody opens.
+    /// A stream that is never opened.
     #[derive(Debug)]
     pub(crate) enum NoStream {}
 

@@ -1,16 +1,16 @@
-//! What both forms of the device do alike: commands, which only change what the next `poll` does.
+//! Commands of both forms of the device; they take effect in the next `poll`.
 
 use core::time::Duration;
 
 use steadfast_core::iothub;
 
-/// Most steps of one call of `poll`, so that a board whose clock stands still cannot hold the application.
+/// Limit of steps in one call of `poll`, so that a board with a stopped clock cannot block the application.
 pub(crate) const STEPS: u32 = 10_000;
 
-/// How long the last packets may take before a connection is closed.
+/// Timeout of the last packets before a connection is closed.
 pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
-/// What a call of `poll` brought, before it is shown.
+/// The result of `poll`, before it borrows the buffers.
 pub(crate) enum Turn<R> {
     Idle,
     Event(iothub::Event),
@@ -28,43 +28,43 @@ macro_rules! commands {
             self.engine.link.start(now);
         }
 
-        /// Starts as [`start`](Self::start) does and connects immediately: for a device that its sleep timer wakes after it
-        /// stopped in order, since such timers spread a fleet by themselves. A back-off that was
-        /// [restored](Self::restore_backoff) counts all the same. After a power cut use [`start`](Self::start).
+        /// Starts like [`start`](Self::start) and connects immediately: for a device that stopped before its sleep and
+        /// is woken by a timer, since such timers already differ across a fleet. A [restored](Self::restore_backoff)
+        /// back-off still applies. After a power failure use [`start`](Self::start).
         pub fn wake(&mut self) {
             self.set_clock();
             let now = self.board.now();
             self.engine.link.wake(now);
         }
 
-        /// Stops the link after sending what is queued, for `drain` at most; an event tells when that is done.
+        /// Stops the link after sending queued messages, for at most `drain`; an event reports the end.
         pub fn stop(&mut self, drain: Duration) {
             let now = self.board.now();
             self.engine.link.stop(drain, now);
         }
 
-        /// Hands in an assignment kept by [`Board::save`] before a reboot, so that the device goes straight to its hub.
+        /// Restores an assignment stored by [`Board::save`] before a reboot, so that the device connects directly to
+        /// its hub.
         pub fn restore_assignment(&mut self, assignment: Assignment) {
             self.engine.link.restore_assignment(assignment);
         }
 
-        /// Hands in what [`Board::save_backoff`] kept before a reboot, so that a device that lost power in an outage goes on
-        /// waiting as before. To be called before the first [`start`](Self::start); a board whose clock is set by then lets
-        /// the time without power count.
+        /// Restores the back-off state stored by [`Board::save_backoff`] before a reboot. Call it before the first
+        /// [`start`](Self::start); if the board's clock is set by then, the time without power counts.
         pub fn restore_backoff(&mut self, memory: BackoffSnapshot) {
             self.set_clock();
             let now = self.board.now();
             self.engine.link.restore_backoff(memory, now);
         }
 
-        /// Orders a registration with the Device Provisioning Service.
+        /// Registers with the Device Provisioning Service again.
         pub fn reprovision(&mut self) {
             let now = self.board.now();
             self.engine.link.reprovision(now);
         }
 
-        /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in any
-        /// state and sends nothing itself.
+        /// Queues a message until the service has acknowledged it, across reconnections and moves. It can be called in
+        /// any state; `poll` sends the message.
         ///
         /// # Errors
         /// [`PublishError`]; the message was not accepted.
@@ -73,12 +73,12 @@ macro_rules! commands {
             self.engine.link.publish(message, now)
         }
 
-        /// Subscribes to a topic filter of a broker, now or once the link is up, and again whenever the broker has lost the
-        /// session; what comes is a [`Poll::Message`], and an event tells the broker's answer. The table does not outlive a
-        /// reboot: subscribe after each, best before [`start`](Self::start).
+        /// Subscribes to a topic filter of a broker, now or once the link is up, and again after the broker has lost
+        /// the session; its messages are [`Poll::Message`], and an event reports the broker's answer. The table is in
+        /// memory: subscribe after each reboot, best before [`start`](Self::start).
         ///
         /// # Errors
-        /// [`SubscribeError`](steadfast_core::SubscribeError); nothing changed then.
+        /// [`SubscribeError`](steadfast_core::SubscribeError); nothing has changed.
         pub fn subscribe(
             &mut self,
             filter: &str,
@@ -88,27 +88,28 @@ macro_rules! commands {
             self.engine.link.subscribe(filter, qos, now)
         }
 
-        /// Ends the subscription to a filter of a broker; an event tells when the broker holds it no longer. Returns `None`
-        /// when there is no such subscription.
+        /// Ends the subscription to a filter of a broker; an event confirms it. Returns `None` if there is no such
+        /// subscription.
         pub fn unsubscribe(&mut self, filter: &str) -> Option<steadfast_core::SubscriptionId> {
             let now = self.board.now();
             self.engine.link.unsubscribe(filter, now)
         }
 
-        /// Tells the service that a message is handled. Returns whether that still counts: after a reconnection the service
-        /// sends the message again.
+        /// Acknowledges a handled message. Returns false if it is too late: after a reconnection the service sends the
+        /// message again.
         pub fn acknowledge(&mut self, ack: Ack) -> bool {
             let now = self.board.now();
             self.engine.acknowledge(ack, now)
         }
 
-        /// Tells the link that a message will not be acknowledged on this connection: the service sends it again on a later
-        /// one. Without this, the acknowledgements of all messages after it wait, since MQTT wants them in order.
+        /// Abandons a message on this connection: the service redelivers it on a later one. Without this, the
+        /// acknowledgements of all later messages wait, since MQTT requires them in order.
         pub fn abandon(&mut self, ack: Ack) -> bool {
             self.engine.abandon(ack)
         }
 
-        /// Takes note that the network below is gone, such as on a loss of Wi-Fi, instead of waiting for a keep-alive.
+        /// Reports that the network is down, such as after a loss of Wi-Fi, instead of waiting for the keep-alive
+        /// timeout.
         pub fn network_lost(&mut self) {
             if self.stream.take().is_some() {
                 let now = self.board.now();
@@ -116,7 +117,7 @@ macro_rules! commands {
             }
         }
 
-        /// Returns the link, to look at its state, its books and its outbox.
+        /// Returns the link, to read its state, ledger and outbox.
         pub fn link(&self) -> &Link<O, P> {
             self.engine.link.core()
         }
@@ -143,9 +144,9 @@ macro_rules! commands {
 /// The commands of a device with services.
 macro_rules! service_commands {
     () => {
-        /// Asks for the twin, now or once the link is up: it comes as [`Poll::Twin`], whatever its version.
+        /// Requests the twin, now or once the link is up: it arrives as [`Poll::Twin`], whatever its version.
         ///
-        /// Returns false when the configuration does not subscribe to twin answers.
+        /// Returns false if the configuration does not subscribe to twin responses.
         pub fn get_twin(&mut self) -> bool {
             let now = self.board.now();
             self.engine.link.get_twin(now)
@@ -153,9 +154,9 @@ macro_rules! service_commands {
 
         /// Queues a patch of reported properties, a JSON object in which `null` deletes, until the service has it.
         ///
-        /// It can be called in any state. What waits is merged: per path the last write counts. An event tells what became
-        /// of it. [`Acknowledgement::write`](steadfast_core::iothub::pnp::Acknowledgement::write) makes the patch that
-        /// acknowledges a writable property.
+        /// It can be called in any state. Queued patches are merged: the last write to a path wins. An event reports
+        /// the outcome. [`Acknowledgement::write`](steadfast_core::iothub::pnp::Acknowledgement::write) makes the patch
+        /// that acknowledges a writable property.
         ///
         /// # Errors
         /// [`ReportError`]; nothing was queued.
@@ -164,7 +165,7 @@ macro_rules! service_commands {
             self.engine.link.report(patch, now)
         }
 
-        /// Answers a method call with a status, usually an HTTP-like one, and a body of JSON or nothing.
+        /// Answers a method call with a status, usually an HTTP-like one, and a body, which is JSON or empty.
         ///
         /// # Errors
         /// [`RespondError`]; the answer is not sent, to this call or any other.
@@ -173,20 +174,19 @@ macro_rules! service_commands {
             self.engine.link.respond(call, status, body, now)
         }
 
-        /// Tells the version of desired properties the application has applied, kept from before a reboot, so that it is not
-        /// told again. Of use before the first [`start`](Self::start).
+        /// Sets the version of desired properties that the application had applied before a reboot, so that it is not
+        /// delivered again. Call it before the first [`start`](Self::start).
         pub fn restore_desired_version(&mut self, version: u64) {
             self.engine.link.restore_desired_version(version);
         }
 
-        /// Returns the latest version of desired properties that was told.
+        /// Returns the latest delivered version of desired properties.
         #[must_use]
         pub fn desired_version(&self) -> Option<u64> {
             self.engine.link.desired_version()
         }
 
-        /// Says which orders of an operator are carried out: none unless this is called; see
-        /// [`steadfast_core::iothub::operator_commands`].
+        /// Sets the allowed operator commands. Default none; see [`steadfast_core::iothub::operator_commands`].
         pub fn allow_operator_commands(&mut self, orders: OperatorCommands) {
             self.engine.link.allow_operator_commands(orders);
         }

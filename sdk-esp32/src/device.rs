@@ -15,30 +15,30 @@ use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
 use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
 use crate::services::{AnyLink, Place, WithServices};
 
-/// Pause after a stream took nothing; doubled each time it takes nothing again, up to the other.
+/// Pause after a stream accepted nothing; doubled each further time, up to the maximum.
 const WRITE_PAUSE: Duration = Duration::from_millis(10);
 const WRITE_PAUSE_LONGEST: Duration = Duration::from_millis(320);
 
 /// A device with a blocking stream, for a main loop without threads or tasks.
 ///
-/// Everything happens within [`poll`](Self::poll): dialling, writing, reading, waiting. Other methods only change what
-/// the next `poll` does.
+/// All I/O happens within [`poll`](Self::poll): connecting, writing, reading, waiting. Other methods take effect in the
+/// next `poll`.
 #[derive(Debug)]
 pub struct Device<'b, B, C: Connect, O, P, L = Link<O, P>> {
     engine: Engine<'b, O, P, L>,
     board: B,
     connector: C,
     stream: Option<C::Stream>,
-    /// What was written is not flushed.
+    /// Written bytes are not flushed.
     unflushed: bool,
     write_pause: Duration,
 }
 
 impl<'b, B: Board, C: Connect, O: Outbox, P: Profile<Error = ConfigError>> Device<'b, B, C, O, P> {
-    /// Sets a device up. The seed must differ from device to device: take it from the chip's random number generator.
+    /// Makes a device. The seed must differ from device to device: take it from the chip's random number generator.
     ///
     /// # Errors
-    /// [`SetupError`] when configuration and buffers cannot work; nothing was sent then.
+    /// [`SetupError`] if configuration or buffers are invalid; nothing has been sent.
     pub fn new(
         board: B,
         connector: C,
@@ -53,11 +53,11 @@ impl<'b, B: Board, C: Connect, O: Outbox, P: Profile<Error = ConfigError>> Devic
         Ok(Self { engine, board, connector, stream: None, unflushed: false, write_pause: WRITE_PAUSE })
     }
 
-    /// Sets a device up as [`new`](Self::new) does, in `place`, such as a static variable: it is not moved there over the
-    /// stack.
+    /// Like [`new`](Self::new), but constructs the device in `place`, such as a static variable, without moving it over
+    /// the stack.
     ///
     /// # Errors
-    /// As [`new`](Self::new); `place` is as it was then.
+    /// As [`new`](Self::new); `place` is unchanged.
     #[inline(always)]
     pub fn init<'p>(
         place: &'p mut MaybeUninit<Self>,
@@ -76,9 +76,8 @@ impl<'b, B: Board, C: Connect, O: Outbox, P: Profile<Error = ConfigError>> Devic
 }
 
 impl<'b, B: Board, C: Connect, O: Outbox, P: HubProfile> Device<'b, B, C, O, P> {
-    /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as far as
-    /// [`Config::subscriptions`](steadfast_core::Config::subscriptions) asks for them. To be called before
-    /// [`start`](Self::start).
+    /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as selected by
+    /// [`Config::subscriptions`](steadfast_core::Config::subscriptions). Call it before [`start`](Self::start).
     #[must_use]
     pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, O, P, WithServices<'b, O, P>> {
         let Self { engine, board, connector, stream, unflushed, write_pause } = self;
@@ -93,8 +92,8 @@ impl<'b, B: Board, C: Connect, O: Outbox, P: HubProfile> Device<'b, B, C, O, P, 
 }
 
 impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B, C, O, P, L> {
-    /// Returns the bytes of RAM that a device with buffers of `rx` and `tx` bytes takes, its outbox, board, connector
-    /// and stream included; what the last three point to comes on top.
+    /// Returns the RAM of a device with buffers of `rx` and `tx` bytes, including its outbox, board, connector and
+    /// stream, but not the data that the last three point to.
     #[must_use]
     pub const fn ram(rx: usize, tx: usize) -> usize {
         size_of::<Self>() + rx + tx
@@ -107,10 +106,10 @@ impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B
         &mut self.connector
     }
 
-    /// Does what is due, and waits for something to happen for `timeout` at most.
+    /// Does all due work, and waits for at most `timeout`.
     ///
-    /// Dialling may take longer than that, up to the configuration's timeouts, since a blocking connector cannot be
-    /// called half. With a `timeout` of zero it looks once and returns.
+    /// Connecting may take longer, up to the configuration's timeouts, since a blocking connector cannot be
+    /// interrupted. With a `timeout` of zero it polls once and returns.
     pub fn poll(&mut self, timeout: Duration) -> Poll<'_> {
         match self.turn(timeout) {
             Turn::Idle => Poll::Idle,
@@ -173,7 +172,7 @@ impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B
         self.engine.closed();
     }
 
-    /// Writes what waits, then reads what comes within `limit`.
+    /// Writes pending bytes, then reads within `limit`.
     fn transfer(&mut self, limit: Duration) {
         let before = self.engine.unsent().len();
         let limit = if self.write() {
@@ -217,7 +216,7 @@ impl<B: Board, C: Connect, O: Outbox, P: Profile, L: AnyLink<O, P>> Device<'_, B
         }
     }
 
-    /// Writes what the stream takes at once; returns whether all went, or there was nothing.
+    /// Writes as much as the stream accepts immediately; returns whether nothing is left.
     fn write(&mut self) -> bool {
         let now = self.board.now();
         let Some(stream) = &mut self.stream else { return true };

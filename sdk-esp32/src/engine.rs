@@ -16,7 +16,7 @@ use steadfast_core::{
 use crate::board::{Board, OwnedDial};
 use crate::services::{AnyLink, Place};
 
-/// Room that a CONNECT needs at most.
+/// Largest size of CONNECT.
 const CONNECT_BYTES: usize = 2048;
 
 /// The memory a device works in; both buffers are the caller's.
@@ -25,9 +25,10 @@ const CONNECT_BYTES: usize = 2048;
 /// written or given up.
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct Buffers<'b> {
-    /// Holds what came in and is not handled: at least [`SessionConfig::max_inbound`](steadfast_core::SessionConfig::max_inbound).
+    /// Receive buffer: at least [`SessionConfig::max_inbound`](steadfast_core::SessionConfig::max_inbound).
     pub rx: &'b mut [u8],
-    /// Holds what is to go out: at least [`SessionConfig::max_outbound`](steadfast_core::SessionConfig::max_outbound) and 2,048 bytes.
+    /// Send buffer: at least [`SessionConfig::max_outbound`](steadfast_core::SessionConfig::max_outbound) and 2,048
+    /// bytes.
     pub tx: &'b mut [u8],
 }
 
@@ -40,9 +41,9 @@ impl fmt::Debug for Buffers<'_> {
 /// The memory of a hub's services; both buffers are the caller's.
 #[expect(clippy::exhaustive_structs, reason = "applications write it down")]
 pub struct ServiceBuffers<'b> {
-    /// Holds the reported properties that wait; merging them needs as much again for the moment.
+    /// Buffer for queued reported properties; merging temporarily needs as much again.
     pub reports: &'b mut [u8],
-    /// Holds the bodies of method answers that wait.
+    /// Buffer for queued method responses.
     pub answers: &'b mut [u8],
 }
 
@@ -55,7 +56,7 @@ impl fmt::Debug for ServiceBuffers<'_> {
     }
 }
 
-/// Why a device cannot be set up; nothing was sent.
+/// Why a device cannot be made; nothing has been sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SetupError {
@@ -99,7 +100,7 @@ impl From<ConfigError> for SetupError {
     }
 }
 
-/// What a call of `poll` brought.
+/// The result of `poll`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Poll<'a> {
@@ -109,9 +110,9 @@ pub enum Poll<'a> {
     Message(Message<'a>),
     /// The JSON text that came with an assignment.
     ProvisioningPayload(&'a [u8]),
-    /// The twin, to a device with services: asked for, or because a change was missed.
+    /// The twin, to a device with services: requested, or after a missed patch.
     Twin(TwinDocument<&'a str>),
-    /// A change of desired properties, to a device with services: the one that follows the version told before.
+    /// A patch of desired properties, to a device with services: the one after the last delivered version.
     Desired {
         /// The version of the desired properties after it.
         version: u64,
@@ -120,19 +121,19 @@ pub enum Poll<'a> {
     },
     /// A method call, to a device with services.
     Call {
-        /// What `respond` wants.
+        /// The handle for `respond`.
         call: CallId,
         /// The method's name.
         name: Encoded<&'a str>,
-        /// The body: JSON or nothing.
+        /// The body: JSON or empty.
         payload: &'a [u8],
     },
-    /// A cloud-to-device message, to a device with services; to one without it comes as [`Poll::Message`].
+    /// A cloud-to-device message, to a device with services; to one without services it is a [`Poll::Message`].
     CloudToDevice(CloudToDevice<'a>),
     /// A message routed to a module, to a device with services.
     Input(ModuleInput<'a>),
-    /// Nothing, for as long as was allowed. It is no metronome: whatever comes begins the wait anew, so that work at
-    /// intervals needs a deadline of its own.
+    /// The timeout has passed. It is not a regular tick: every event restarts the wait, so periodic work needs its own
+    /// deadline.
     Idle,
 }
 
@@ -140,13 +141,13 @@ pub enum Poll<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message<'a> {
-    /// Its topic; [`steadfast_core::iothub::topics`] takes it apart.
+    /// Its topic; [`steadfast_core::iothub::topics`] parses it.
     pub topic: &'a str,
     /// Its body.
     pub payload: &'a [u8],
     /// Whether the service has sent it before.
     pub dup: bool,
-    /// What `acknowledge` wants when the message is handled, and `abandon` when it is to be sent again.
+    /// The handle for `acknowledge` once the message is handled, or for `abandon` to get it redelivered.
     pub ack: Ack,
 }
 
@@ -162,7 +163,7 @@ pub struct CloudToDevice<'a> {
     pub dup: bool,
     /// Whether the application has acknowledged it before, as far as the latest message ids are remembered.
     pub duplicate: bool,
-    /// What `acknowledge` wants when the message is handled, and `abandon` when it is to be sent again.
+    /// The handle for `acknowledge` once the message is handled, or for `abandon` to get it redelivered.
     pub ack: Ack,
 }
 
@@ -178,24 +179,24 @@ pub struct ModuleInput<'a> {
     pub payload: &'a [u8],
     /// Whether the service has sent it before.
     pub dup: bool,
-    /// What `acknowledge` wants when the message is handled, and `abandon` when it is to be sent again.
+    /// The handle for `acknowledge` once the message is handled, or for `abandon` to get it redelivered.
     pub ack: Ack,
 }
 
-/// The claim to acknowledge one message; empty for a message that asks for no acknowledgement.
+/// The handle to acknowledge one message; empty for a QoS 0 message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
     pub(crate) packet_id: Option<PacketId>,
     pub(crate) attempt: Attempt,
 }
 
-/// What is to be done next.
+/// The next step.
 pub(crate) enum Step<R> {
     Event(iothub::Event),
     Received(R),
-    /// Dial what [`Engine::dial`] returns.
+    /// Connect to the target of [`Engine::dial`].
     Connect,
-    /// Close the stream, after sending what waits if that flag is set.
+    /// Close the stream, after sending pending bytes if that flag is set.
     Close {
         flush: bool,
     },
@@ -207,14 +208,14 @@ pub(crate) struct Engine<'b, O, P, L> {
     pub(crate) link: L,
     of: PhantomData<fn() -> (O, P)>,
     rx: &'b mut [u8],
-    /// What of `rx` the link has not taken.
+    /// The part of `rx` that the link has not consumed.
     unread: Range<usize>,
     /// The link has seen all of `unread` and needs more.
     starved: bool,
     tx: &'b mut [u8],
-    /// What of `tx` the stream has not taken.
+    /// The part of `tx` that the stream has not accepted.
     unsent: Range<usize>,
-    /// A dial that was asked for, kept until it is answered.
+    /// A requested connection, until it is answered.
     dialling: Option<OwnedDial>,
     /// The attempt the stream belongs to.
     attempt: Attempt,
@@ -249,7 +250,7 @@ impl<'b, O: Outbox, P: Profile<Error = ConfigError>> Engine<'b, O, P, Link<O, P>
         Ok(profile.check()?)
     }
 
-    /// Drives a link with a profile and buffers that were checked. It is made where the caller puts it, not moved there.
+    /// Drives a link with a checked profile and buffers. It is constructed in place, not moved.
     #[inline(always)]
     pub(crate) fn of_checked(profile: P, outbox: O, seed: Seed, buffers: Buffers<'b>, now: Instant) -> Self {
         let Buffers { rx, tx } = buffers;
@@ -274,7 +275,7 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         Engine { link: wrap(link), of, rx, unread, starved, tx, unsent, dialling, attempt }
     }
 
-    /// Does all that needs no stream, until something is for the application or for the stream.
+    /// Does all work without the stream, until there is something for the application or the stream.
     pub(crate) fn step(&mut self, board: &mut impl Board) -> Step<L::Received<Place, Place>> {
         loop {
             let now = board.now();
@@ -333,18 +334,18 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         }
     }
 
-    /// Hands in what came from the stream.
+    /// Passes received bytes to the link.
     fn hand_in(&mut self, now: Instant) -> Option<L::Received<Place, Place>> {
         let bytes = self.rx.get(self.unread.clone()).unwrap_or_default();
         let Taken { bytes: taken, received, .. } = self.link.handle_input(Input::Bytes(bytes), self.attempt, now);
-        // Where nothing was taken, more has to come; where all was, nothing is left.
+        // If nothing was consumed, the link needs more bytes; if all was, nothing is left.
         self.starved = taken == 0 || taken >= bytes.len();
         let found = received.map(|received| L::find(received, |part| place_of(part, self.rx)));
         self.unread.start += taken;
         found
     }
 
-    /// Room in the send buffer, after moving what waits to its front.
+    /// Room in the send buffer, after moving pending bytes to its front.
     fn room(&mut self) -> usize {
         if self.unsent.start > 0 {
             self.tx.copy_within(self.unsent.clone(), 0);
@@ -354,7 +355,7 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         self.tx.len() - self.unsent.end
     }
 
-    /// The dial that was asked for, `None` once it was answered.
+    /// The requested connection, `None` once it is answered.
     pub(crate) const fn dial(&self) -> Option<&OwnedDial> {
         self.dialling.as_ref()
     }
@@ -365,7 +366,7 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         self.link.handle_input(Input::Ready, self.attempt, now);
     }
 
-    /// The dial failed, or the stream is gone.
+    /// The connection attempt failed, or the stream is closed.
     pub(crate) fn failed(&mut self, failure: Failure, now: Instant) {
         self.closed();
         self.link.handle_input(Input::Failed(failure), self.attempt, now);
@@ -378,12 +379,12 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         (self.unread, self.unsent, self.starved) = (0..0, 0..0, true);
     }
 
-    /// What is to be written.
+    /// The bytes to write.
     pub(crate) fn unsent(&self) -> &[u8] {
         self.tx.get(self.unsent.clone()).unwrap_or_default()
     }
 
-    /// The stream took `len` bytes of what is to be written.
+    /// The stream accepted `len` of the bytes to write.
     pub(crate) fn wrote(&mut self, len: usize, now: Instant) {
         let start = self.unsent.start;
         self.unsent.start = start.saturating_add(len).min(self.unsent.end);
@@ -394,12 +395,12 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         }
     }
 
-    /// Overwrites what is of no use any more in the send buffer.
+    /// Overwrites sent bytes in the send buffer.
     fn wipe(&mut self, place: Range<usize>) {
         self.tx.get_mut(place).unwrap_or_default().fill(0);
     }
 
-    /// Where the stream puts what it reads; empty only when the link has to be polled first.
+    /// The free part of the receive buffer; empty only if the link must be polled first.
     pub(crate) fn free(&mut self) -> &mut [u8] {
         if self.unread.start > 0 {
             self.rx.copy_within(self.unread.clone(), 0);
@@ -408,7 +409,7 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
         self.rx.get_mut(self.unread.end..).unwrap_or_default()
     }
 
-    /// The stream put `len` bytes there.
+    /// The stream has read `len` bytes.
     pub(crate) fn got(&mut self, len: usize) {
         self.unread.end = (self.unread.end + len).min(self.rx.len());
         self.starved = false;
@@ -432,7 +433,7 @@ impl<'b, O: Outbox, P: Profile, L: AnyLink<O, P>> Engine<'b, O, P, L> {
     }
 }
 
-/// Where `part` lies in `whole`; nowhere, an empty place, if it does not.
+/// The position of `part` in `whole`; empty if it is not part of it.
 pub(crate) fn place_of(part: &[u8], whole: &[u8]) -> Range<usize> {
     let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
     let end = start.wrapping_add(part.len());

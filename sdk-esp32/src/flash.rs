@@ -1,23 +1,24 @@
 //! An outbox in NOR flash: messages survive power cuts and reboots.
 //!
-//! # What it promises
+//! # Guarantees
 //!
-//! * A message whose `push` returned is there after any power cut, once, unchanged and in the order of its priority.
-//! * A message that was removed does not come back. The window is one removal: the message whose `remove` the power cut
-//!   interrupts may come back, and is then sent again under its id.
-//! * A message whose `push` the power cut interrupts, or the flash refuses at the moment of a power cut, is there whole
-//!   or not at all.
+//! * A message whose `push` returned is present after any power failure, once, unchanged and in the order of its
+//!   priority.
+//! * A removed message does not reappear, with one exception: the message whose `remove` was interrupted by a power
+//!   failure may reappear, and is then sent again with its id.
+//! * A message whose `push` was interrupted by a power failure is present completely or not at all.
 //! * Erases go round the pages, so that no page wears out before the others; [`Wear`] counts them.
 //!
 //! # How
 //!
 //! `sequential-storage` keeps records with checksums in a ring of pages; a removal overwrites one checksum in place,
-//! hence [`MultiwriteNorFlash`]. The messages are in RAM too (`SLOTS` of them, `BYTES` bytes), since a link borrows what
-//! it sends. With [`FlashOutbox::spilling`] only the first are: the rest wait in flash alone and follow as places become
-//! free, so that the flash may hold far more than the RAM. An urgent message takes the place of normal ones in RAM.
+//! hence [`MultiwriteNorFlash`]. The messages are in RAM too (`SLOTS` of them, `BYTES` bytes), since a link borrows
+//! what it sends. With [`FlashOutbox::spilling`] only the first ones are: the others are only in flash and follow as
+//! slots become free, so that the flash may contain far more than the RAM. An urgent message replaces normal ones in
+//! RAM.
 //!
-//! Pages are used in turn: a full flash has room again when the messages of its oldest page have left. Where one of them
-//! may not be dropped, being in flight or urgent, the newest message is refused and none is dropped in vain.
+//! Pages are used cyclically: a full flash has room again when the messages of its oldest page are removed. If one of
+//! them must not be dropped, being in flight or urgent, the newest message is refused and none is dropped in vain.
 //!
 //! Flash encryption on an ESP32 forbids the second write: use a partition
 //! without it.
@@ -49,9 +50,9 @@ pub struct Wear {
     pub writes: u32,
     /// Bytes written.
     pub written_bytes: u64,
-    /// Removals that the flash refused: the message is gone from the outbox and may come back after a reboot.
+    /// Removals that the flash refused: the message is no longer in the outbox, but may reappear after a reboot.
     pub failed_removals: u32,
-    /// Messages that could not be read back; they are gone.
+    /// Messages that could not be read back; they are lost.
     pub damaged: u32,
 }
 
@@ -61,13 +62,13 @@ pub struct Wear {
 pub enum OpenError<E> {
     /// The range does not begin and end at a page, has fewer than two pages, or lies outside of the flash.
     Range,
-    /// The record buffer is too small for the messages kept; the number of bytes it needs.
+    /// The record buffer is too small for the stored messages; the number of bytes it needs.
     Buffer(usize),
     /// The flash failed.
     Flash(E),
-    /// The range holds something else, or more damage than can be repaired. [`FlashOutbox::erase`] makes it usable.
+    /// The range contains other data, or is damaged beyond repair. [`FlashOutbox::erase`] makes it usable.
     Foreign,
-    /// The range holds messages of a newer version of this crate, whose form has this number.
+    /// The range contains messages of a newer version of this crate, with this format number.
     Newer(u8),
 }
 
@@ -75,9 +76,11 @@ impl<E: fmt::Debug> fmt::Display for OpenError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Range => f.write_str("the range must be two or more whole pages inside the flash"),
-            Self::Buffer(needed) => write!(f, "the record buffer is too small; a message kept needs {needed} bytes"),
+            Self::Buffer(needed) => write!(f, "the record buffer is too small; a stored message needs {needed} bytes"),
             Self::Flash(error) => write!(f, "the flash failed: {error:?}"),
-            Self::Foreign => f.write_str("the range holds no messages of this crate, or is damaged beyond repair"),
+            Self::Foreign => {
+                f.write_str("the range does not contain messages of this crate, or is damaged beyond repair")
+            }
             Self::Newer(form) => write!(f, "messages are of form {form}; this version reads form {FORM}"),
         }
     }
@@ -97,7 +100,7 @@ pub struct FlashOutbox<'b, F: NorFlash, const SLOTS: usize, const BYTES: usize> 
     rest_usage: Usage,
     /// The first message of each priority in this boot, the urgent priority's first: the clock of older ones is gone.
     first_of_boot: [Option<MessageId>; 2],
-    /// Messages may wait in flash alone.
+    /// Messages may be only in flash.
     spills: bool,
     restored_expire: Option<Instant>,
     /// A push that failed may have left a record of this id, which is to be withdrawn before the next push.
@@ -142,11 +145,11 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         Ok(outbox)
     }
 
-    /// Lets messages wait in flash alone while the RAM is full.
+    /// Allows messages that are only in flash while the RAM is full.
     ///
-    /// One thing differs then from other outboxes: [`Outbox::get`] knows the first messages only. A link works with
-    /// that, since it sends in order and messages come near as earlier ones leave; messages of which it has not heard
-    /// expire when they come near. The link's window should not exceed `SLOTS`.
+    /// Unlike other outboxes, [`Outbox::get`] then returns only the first messages. A link works with that, since it
+    /// sends in order and messages move up as earlier ones leave; the others expire only when they move up. The link's
+    /// maximum in flight should not exceed `SLOTS`.
     #[must_use]
     pub const fn spilling(mut self) -> Self {
         self.spills = true;
@@ -196,7 +199,7 @@ impl<'b, F: MultiwriteNorFlash, const SLOTS: usize, const BYTES: usize> FlashOut
         Ok(())
     }
 
-    /// Takes messages into RAM for which there is room. Records lie in the order of acceptance, so that each priority is
+    /// Loads messages into RAM while there is room. Records lie in the order of acceptance, so that each priority is
     /// looked for by itself.
     fn refill(&mut self) {
         for priority in [Priority::Urgent, Priority::Normal] {

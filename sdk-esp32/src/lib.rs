@@ -1,9 +1,8 @@
 //! Steadfast for microcontrollers: a device's tie to its Azure IoT hub over `embedded-io` streams, without a heap.
 //!
-//! The rules live in [`steadfast_core`]: reconnection, provisioning, the QoS 1 outbox, MQTT. This crate is the byte pipe
-//! around them. An application gives it a [`Board`] (clock, key, storage), a connector ([`Connect`] or
-//! [`nonblocking::Connect`]) that dials with whatever the platform has (ESP-IDF's `EspTls`, embassy-net, smoltcp), and two
-//! buffers. Then one loop does everything:
+//! [`steadfast_core`] has the rules: reconnection, provisioning, the QoS 1 outbox, MQTT. This crate does the I/O. An
+//! application supplies a [`Board`] (clock, key, storage), a connector ([`Connect`] or [`nonblocking::Connect`]) over
+//! the platform's network (ESP-IDF's `EspTls`, embassy-net, smoltcp), and two buffers. Then one loop does everything:
 //!
 //! ```no_run
 //! use core::time::Duration;
@@ -23,7 +22,7 @@
 //!     config.checked()
 //! };
 //!
-//! // What is large is static, so that it is not moved over the stack.
+//! // Large objects are static, so that they are not moved over the stack.
 //! static OUTBOX: ConstStaticCell<RamOutbox<8, 2048>> = ConstStaticCell::new(RamOutbox::new());
 //! static RX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
 //! static TX: ConstStaticCell<[u8; 2048]> = ConstStaticCell::new([0; 2048]);
@@ -36,7 +35,7 @@
 //!     loop {
 //!         let now = device.board().now();
 //!         if now >= due {
-//!             // A deadline of its own, which events do not put off. A full outbox is back-pressure, not an error to hide.
+//! // Its own deadline, which events do not postpone. A full outbox is back-pressure, not an error to hide.
 //!             due = now.after(Duration::from_secs(5));
 //!             drop(device.send(Message::telemetry("", b"{\"temperature\":21.5}")));
 //!         }
@@ -57,8 +56,8 @@
 //!
 //! # Twin, methods and messages
 //!
-//! [`Device::with_services`] adds the services of a hub, which work in two more buffers. Without it none of their code is
-//! in the firmware. A loop with a method and a writable property:
+//! [`Device::with_services`] adds the services of a hub, with two more buffers. Without it the firmware contains none
+//! of their code. A loop with a method and a writable property:
 //!
 //! ```no_run
 //! use core::time::Duration;
@@ -89,11 +88,11 @@
 //!     let mut device = device.with_services(ServiceBuffers { reports: REPORTS.take(), answers: ANSWERS.take() });
 //!     device.start();
 //!     loop {
-//!         // What the device has now, once something was desired: the version and the target in degrees.
+//! // The current desired target in degrees and its version, if any.
 //!         let applied = match device.poll(Duration::from_secs(5)) {
 //!             Poll::Call { call, name, .. } => {
 //!                 let status = if name == "reboot" { 202 } else { 404 };
-//!                 // The connection may have ended: then the caller was told.
+//! // The connection may have ended: the caller has got an error then.
 //!                 drop(device.respond(call, status, b""));
 //!                 None
 //!             }
@@ -137,14 +136,15 @@
 //! # }
 //! ```
 //!
-//! [`AnyLink`] is what functions name that take a device with services or without.
+//! [`AnyLink`] is the bound of functions that take a device with or without services.
 //!
 //! The asynchronous form, for embassy and the like, is [`nonblocking::Device`]. Its `poll` can be one arm of a `select`.
 //!
-//! [`proxy`] leads out through an HTTP proxy, [`websocket`] through port 443. [`upload`] brings files to the hub's storage, block by block, beside the device.
+//! [`proxy`] connects through an HTTP proxy, [`websocket`] over port 443. [`upload`] uploads files to the hub's
+//! storage, block by block, independently of the device.
 //!
-//! RAM is what [`Device::ram`] says, at compile time: the device, its outbox and the two buffers. What it is given for
-//! services, and what the stream below takes (TLS), comes on top.
+//! [`Device::ram`] is the RAM at compile time: the device, its outbox and the two buffers. Buffers for services and the
+//! stream's own memory (TLS) are not included.
 #![no_std]
 #![forbid(unsafe_code)]
 

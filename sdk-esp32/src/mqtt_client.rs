@@ -1,16 +1,16 @@
-//! The client pipe: a connection whose packets are carried by an MQTT client of `embedded-svc`.
+//! A connection whose packets are carried by an MQTT client of `embedded-svc`.
 //!
-//! It is for firmware that has to go through such a client, like ESP-IDF's esp-mqtt. Whoever can choose takes a byte
-//! stream instead ([`Connect`] over `EspTls` or a socket): this pipe keeps the link's promises about messages, and loses
-//! the reasons of failures.
+//! It is for firmware that must use such a client, like ESP-IDF's esp-mqtt. Prefer a byte stream ([`Connect`] over
+//! `EspTls` or a socket): this connection keeps the link's guarantees about messages, but loses the reasons of
+//! failures.
 //!
 //! To the device it is a [`Stream`] like any other. What the link writes is taken apart into packets and handed to a
 //! client as calls; what the client's [`Connection`] reports is put together as packets for the link to read. The
 //! client keeps ids of its own, which are led back to the link's.
 //!
 //! # Rules
-//! * A client serves one attempt. It is made when the link sends CONNECT and dropped with the connection, with all it
-//!   holds: the link has every message until its acknowledgement, and sends it again.
+//! * A client serves one attempt. It is made when the link sends CONNECT and dropped with the connection and all its
+//!   messages: the link has every message until its acknowledgement, and sends it again.
 //! * Its own reconnection must be off (esp-idf-svc: `reconnect_timeout: None`), else two of them compete.
 //! * Its end is the end of the connection: a disconnection, an error, or a message it deleted without acknowledgement.
 //!
@@ -24,11 +24,11 @@
 //!   A message under way during a power cut is lost. They come as of QoS 0, and never as sent before.
 //! * **Pings are the client's.** The link's own are answered here and prove nothing; set the client's keep-alive to what
 //!   [`Session::keep_alive`] says.
-//! * **The granted level of a subscription is not told**; it counts as the one asked for.
+//! * **The granted QoS of a subscription is not reported**; it counts as the requested one.
 //! * **The client must not send twice on one connection.** esp-mqtt resends after 1 s what is not acknowledged, so that
 //!   a slow hub stores copies; and it deletes after 30 s what is not, which ends the connection here.
 //! * **MQTT 3.1.1 only**: a CONNECT of another version ends the connection before a client is made.
-//! * One client has one window: its outbox must hold what the link keeps in flight.
+//! * The client's outbox must have room for all messages in flight.
 
 use core::fmt;
 use core::time::Duration;
@@ -40,7 +40,7 @@ use steadfast_core::{Failure, ServiceKind};
 
 use crate::board::{Connect, Dial, HOST_BYTES, Stream};
 
-/// What a client has to be told when it is made.
+/// The settings of a client.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Session<'a> {
@@ -50,7 +50,7 @@ pub struct Session<'a> {
     pub port: u16,
     /// Which service it is.
     pub role: ServiceKind,
-    /// Whether to show the device's certificate in the TLS handshake.
+    /// Whether to present the device's certificate in the TLS handshake.
     pub client_certificate: bool,
     /// The MQTT client id.
     pub client_id: &'a str,

@@ -18,7 +18,7 @@ use crate::commands::{FLUSH, STEPS, Turn, commands, service_commands};
 use crate::engine::{Ack, Buffers, Engine, Poll, ServiceBuffers, SetupError, Step};
 use crate::services::{AnyLink, Place, WithServices};
 
-/// Dials.
+/// Opens connections.
 ///
 /// A closure that returns an asynchronous block is a connector:
 ///
@@ -47,7 +47,7 @@ use crate::services::{AnyLink, Place, WithServices};
 ///     let dial = dial.clone();
 ///     async move { network.connect(dial.get().host, dial.get().port).await }
 /// };
-/// // Room for the dial that is under way, in the frame of the task.
+/// // Room for the connection attempt in progress, in the frame of the task.
 /// let room = pin!(None);
 /// let dialler = Dialler::new(connector, room);
 /// # fn is<C: Connect>(_: Dialler<'_, C>) {}
@@ -60,15 +60,15 @@ pub trait Connect {
     /// `TcpSocket`: a wait ends that way.
     type Stream: Read + Write;
 
-    /// A dial under way: what failed, it tells as exactly as it is known, since that decides how long the device waits and
-    /// whom it asks next. It lives in the room of the [`Dialler`] while calls of [`Device::poll`] come and go, and is
-    /// dropped unfinished only when the link gives up waiting for it.
+    /// A connection attempt in progress. Its failure should be as exact as possible, since it decides the delay and the
+    /// next service. It stays in the [`Dialler`] across calls of [`Device::poll`], and is dropped unfinished only when
+    /// the link times out.
     type Dialling: Future<Output = Result<Self::Stream, Failure>>;
 
-    /// Begins to dial: to resolve the name anew, to connect, and to complete TLS with the certificate verified.
+    /// Starts a connection attempt: resolves the name again, connects, and completes TLS with the certificate verified.
     ///
     /// # Errors
-    /// Why there is nothing to begin with, such as [`Failure::Network`] without Wi-Fi.
+    /// Why the attempt cannot start, such as [`Failure::Network`] without Wi-Fi.
     fn connect(&mut self, dial: &OwnedDial) -> Result<Self::Dialling, Failure>;
 }
 
@@ -86,7 +86,7 @@ where
     }
 }
 
-/// A connector, and room for the dial that is under way.
+/// A connector, and room for the connection attempt in progress.
 pub struct Dialler<'b, C: Connect> {
     connector: C,
     room: Pin<&'b mut Option<C::Dialling>>,
@@ -114,10 +114,10 @@ pub trait Timer {
     async fn wait_until(&mut self, at: Instant);
 }
 
-/// A device whose waiting lets other tasks run.
+/// An asynchronous device.
 ///
 /// [`poll`](Self::poll) may be dropped unfinished at any point, such as by a `select` that another task wins each time:
-/// nothing is lost, and a dial, a write or a close goes on with the next call.
+/// nothing is lost, and a connect, write or close continues with the next call.
 #[derive(Debug)]
 pub struct Device<'b, B, C: Connect, T, O, P, L = Link<O, P>> {
     engine: Engine<'b, O, P, L>,
@@ -125,17 +125,17 @@ pub struct Device<'b, B, C: Connect, T, O, P, L = Link<O, P>> {
     dialler: Dialler<'b, C>,
     timer: T,
     stream: Option<C::Stream>,
-    /// What was written is not flushed.
+    /// Written bytes are not flushed.
     unflushed: bool,
     /// The stream is to be closed, at this time at the latest.
     closing: Option<Instant>,
 }
 
 impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: Profile<Error = ConfigError>> Device<'b, B, C, T, O, P> {
-    /// Sets a device up. The seed must differ from device to device: take it from the chip's random number generator.
+    /// Makes a device. The seed must differ from device to device: take it from the chip's random number generator.
     ///
     /// # Errors
-    /// [`SetupError`] when configuration and buffers cannot work; nothing was sent then.
+    /// [`SetupError`] if configuration or buffers are invalid; nothing has been sent.
     pub fn new(
         board: B,
         dialler: Dialler<'b, C>,
@@ -153,9 +153,8 @@ impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: Profile<Error = ConfigErr
 }
 
 impl<'b, B: Board, C: Connect, T: Timer, O: Outbox, P: HubProfile> Device<'b, B, C, T, O, P> {
-    /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as far as
-    /// [`Config::subscriptions`](steadfast_core::Config::subscriptions) asks for them. To be called before
-    /// [`start`](Self::start).
+    /// Adds the services of a hub: twin, direct methods, cloud-to-device messages, inputs of modules, as selected by
+    /// [`Config::subscriptions`](steadfast_core::Config::subscriptions). Call it before [`start`](Self::start).
     #[must_use]
     pub fn with_services(self, memory: ServiceBuffers<'b>) -> Device<'b, B, C, T, O, P, WithServices<'b, O, P>> {
         let Self { engine, board, dialler, timer, stream, unflushed, closing } = self;
@@ -185,7 +184,7 @@ impl<B: Board, C: Connect, T: Timer, O: Outbox, P: Profile, L: AnyLink<O, P>> De
         &mut self.dialler.connector
     }
 
-    /// Does what is due, and waits for something to happen for `timeout` at most.
+    /// Does all due work, and waits for at most `timeout`.
     pub async fn poll(&mut self, timeout: Duration) -> Poll<'_> {
         match self.turn(timeout).await {
             Turn::Idle => Poll::Idle,
@@ -235,7 +234,7 @@ impl<B: Board, C: Connect, T: Timer, O: Outbox, P: Profile, L: AnyLink<O, P>> De
         }
     }
 
-    /// Goes on dialling until `until`; the link gives up by itself.
+    /// Continues the connection attempt until `until`; the link has its own timeout.
     async fn dial(&mut self, until: Instant) {
         let Some(dialling) = self.dialler.room.as_mut().as_pin_mut() else { return };
         let Some(result) = race(dialling, self.timer.wait_until(until)).await else { return };
@@ -250,7 +249,7 @@ impl<B: Board, C: Connect, T: Timer, O: Outbox, P: Profile, L: AnyLink<O, P>> De
         }
     }
 
-    /// Sends what waits, until `until`, and closes.
+    /// Sends pending bytes until `until`, and closes.
     async fn close(&mut self, until: Instant) {
         while self.board.now() < until && self.write(until).await {}
         self.closing = None;
@@ -260,7 +259,7 @@ impl<B: Board, C: Connect, T: Timer, O: Outbox, P: Profile, L: AnyLink<O, P>> De
         self.engine.closed();
     }
 
-    /// Writes what waits, then reads what comes until `until`.
+    /// Writes pending bytes, then reads until `until`.
     async fn transfer(&mut self, until: Instant) {
         while self.write(until).await {}
         if self.unflushed {

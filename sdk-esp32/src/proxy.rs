@@ -1,8 +1,8 @@
-//! The way out through an HTTP proxy, for networks that let nothing else out.
+//! Connections through an HTTP proxy, for networks that allow nothing else.
 //!
-//! A connector ([`Connect`](crate::Connect), [`nonblocking::Connect`](crate::nonblocking::Connect)) connects to the proxy instead
-//! of `dial.host`, opens the tunnel here, and then completes TLS with `dial.host` through it, as without a proxy. What
-//! the proxy answers never counts against the hub; a proxy that is not reached is
+//! A connector ([`Connect`](crate::Connect), [`nonblocking::Connect`](crate::nonblocking::Connect)) connects to the
+//! proxy instead of `dial.host`, opens the tunnel here, and then completes TLS with `dial.host` through it, as without
+//! a proxy. A failure of the proxy never counts as one of the hub; an unreachable proxy is
 //! [`LocalFailure::ProxyUnreachable`].
 
 use core::time::Duration;
@@ -23,14 +23,14 @@ const WRITE_PAUSE: Duration = Duration::from_millis(50);
 const SILENT: Failure = Failure::Local(LocalFailure::ProxySilent);
 
 /// Opens a tunnel to `dial.host` on a fresh connection to a proxy, within `limit`: less than what is left of
-/// `dial.limit`, so that a silent proxy is not taken for a silent hub.
+/// `dial.limit`, so that a silent proxy does not count as a silent hub.
 ///
 /// `authorization` is the value of `Proxy-Authorization`, such as `Basic cHVtcDp3ZXQ=` (RFC 7617, section 2); `now` the
 /// board's clock.
 ///
 /// # Errors
-/// What to return from the connector: see [`Tunnel::take`]; [`LocalFailure::ProxySilent`] when no whole answer came;
-/// [`LocalFailure::Buffer`] when host and authorization together are longer than about 950 bytes.
+/// The failure to return from the connector: see [`Tunnel::take`]; [`LocalFailure::ProxySilent`] without a complete
+/// answer; [`LocalFailure::Buffer`] if host and authorization together are longer than about 950 bytes.
 pub fn open<S: Stream>(
     stream: &mut S,
     dial: &Dial<'_>,

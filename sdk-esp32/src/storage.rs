@@ -1,4 +1,4 @@
-//! What a device keeps over reboots, in a store of `embedded-svc` (NVS on ESP-IDF).
+//! A device's stored state, in a store of `embedded-svc` (NVS on ESP-IDF).
 
 use embedded_svc::storage::RawStorage;
 use steadfast_core::{Assignment, BackoffSnapshot};
@@ -15,11 +15,11 @@ const ASSIGNMENT: &str = "sf-assignment";
 /// Key of the memory.
 const MEMORY: &str = "sf-memory";
 
-/// Keeps what a device learnt, so that a reboot costs no registration and does not make it forget an outage.
+/// Stores assignment and back-off state, so that a reboot costs no registration and does not reset the back-off.
 ///
-/// Two records: the assignment, up to 258 bytes, and what the link remembers of its troubles, the operator's hint for
-/// the spread included, 24 bytes. A record that is damaged or of an unknown form counts as absent: the device then asks
-/// the Device Provisioning Service once more, or starts as one without troubles. Nothing secret is kept.
+/// Two records: the assignment, up to 258 bytes, and the back-off snapshot with the operator's jitter window, 24 bytes.
+/// A record that is damaged or of an unknown format counts as absent: the device then registers again, or starts
+/// without back-off state. No secrets are stored.
 ///
 /// # Wear
 /// The link decides when something is worth a write, and what is kept already is not written again. The assignment is
@@ -39,7 +39,7 @@ impl<S: RawStorage> Kept<S> {
         Self { store }
     }
 
-    /// Returns the assignment kept before.
+    /// Returns the stored assignment.
     ///
     /// # Errors
     /// The store's.
@@ -52,7 +52,7 @@ impl<S: RawStorage> Kept<S> {
         Ok(self.store.get_raw(ASSIGNMENT, &mut record)?.and_then(read))
     }
 
-    /// Keeps an assignment; one that is kept already is not written again, which spares the flash.
+    /// Stores an assignment; an unchanged one is not written again, which saves flash wear.
     ///
     /// # Errors
     /// The store's.
@@ -66,7 +66,7 @@ impl<S: RawStorage> Kept<S> {
         Ok(())
     }
 
-    /// Returns the memory kept before.
+    /// Returns the stored back-off snapshot.
     ///
     /// # Errors
     /// The store's.
@@ -79,7 +79,7 @@ impl<S: RawStorage> Kept<S> {
         Ok(kept.and_then(|record| record.try_into().ok()).and_then(BackoffSnapshot::from_bytes))
     }
 
-    /// Keeps the memory; one that is kept already is not written again.
+    /// Stores the back-off snapshot; an unchanged one is not written again.
     ///
     /// # Errors
     /// The store's.
@@ -91,7 +91,7 @@ impl<S: RawStorage> Kept<S> {
         Ok(())
     }
 
-    /// Forgets the assignment and the memory, as before a device changes hands.
+    /// Deletes both records, such as before a device changes hands.
     ///
     /// # Errors
     /// The store's.

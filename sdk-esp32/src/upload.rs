@@ -1,7 +1,7 @@
 //! Uploads of files to the storage account of the device's hub.
 //!
-//! The rules are the core's ([`steadfast_core::upload`]); this reads the file from a [`Source`], makes the requests by an
-//! [`Http`] client, and signs for the hub by the [`Board`]. A firmware without uploads has none of it.
+//! [`steadfast_core::upload`] has the rules; this module reads the file from a [`Source`], makes the requests with an
+//! [`Http`] client, and signs for the hub with the [`Board`]. Firmware without uploads contains none of it.
 //!
 //! [`Upload::poll`] makes one request at most, so that a loop looks after its device in between; a block takes as long as
 //! the network needs for it, which [`Options::block_len`] bounds:
@@ -60,10 +60,10 @@ pub mod embedded_svc;
 /// Lifetime of a token for one request.
 const TOKEN_SECS: u64 = 600;
 
-/// How long a request may take, its body and its answer included.
+/// Timeout of a request, including its body and its answer.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Where the bytes of a file are.
+/// The source of a file's bytes.
 ///
 /// A slice is a source, and so is what reads flash or an SD card at an offset.
 pub trait Source {
@@ -104,7 +104,7 @@ impl core::error::Error for SourceFailed {}
 #[derive(Debug)]
 #[expect(clippy::exhaustive_structs, reason = "it is built by the caller")]
 pub struct UploadBuffers<'b> {
-    /// Holds the grant: some 600 bytes for a short name.
+    /// Buffer for the SAS URI: some 600 bytes for a short name.
     pub grant: &'b mut [u8],
     /// Holds one block; a shorter one than [`Options::block_len`] makes the blocks as short. A file has at most 50,000 of
     /// them: 4 KiB are enough for 195 MiB.
@@ -125,7 +125,7 @@ pub struct HttpRequest<'a> {
     /// It goes to the hub. A connection that has served the hub must not serve the storage: neither the token nor the
     /// certificate of the device are for it.
     pub to_hub: bool,
-    /// Whether to show the device's certificate in the TLS handshake.
+    /// Whether to present the device's certificate in the TLS handshake.
     pub client_certificate: bool,
     /// How long it may take, its answer included.
     pub limit: Duration,
@@ -208,7 +208,7 @@ pub trait Http {
     fn exchange(&mut self, request: &HttpRequest<'_>, buffer: &mut [u8]) -> Result<HttpAnswer, Failure>;
 }
 
-/// Makes requests over HTTPS and lets other tasks run meanwhile.
+/// Makes asynchronous requests over HTTPS.
 #[expect(async_fn_in_trait, reason = "executors of microcontrollers have one thread: no Send bound is wanted")]
 pub trait AsyncHttp {
     /// Does what [`Http::exchange`] does. Dropped unfinished, it is called again with the same request, for which another
@@ -223,7 +223,7 @@ pub trait AsyncHttp {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Poll {
-    /// Nothing: call [`Upload::at_home`].
+    /// Nothing: call [`Upload::at_home`] with the assigned hub.
     Home,
     /// Something went forward, or failed.
     Progress(Progress),
@@ -243,7 +243,7 @@ pub struct Upload<'b, T> {
     scratch: &'b mut [u8],
 }
 
-/// What comes next.
+/// The next step.
 enum Next {
     Return(Poll),
     /// A request, whose token is at the front of the scratch buffer and has this length, if it has one.
@@ -299,13 +299,14 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
         self.core.progress()
     }
 
-    /// Returns the file's name in the storage, the device's folder included; empty while there is no grant.
+    /// Returns the file's name in the storage, including the device's folder; empty without a SAS URI.
     #[must_use]
     pub fn blob(&self) -> &str {
         self.core.blob()
     }
 
-    /// Returns how many grants the hub counts until they expire, because it could not be told of their end.
+    /// Returns the number of uploads that the hub counts as open until their SAS URI expires, because a notification
+    /// failed.
     #[must_use]
     pub const fn untold(&self) -> u32 {
         self.core.untold()
@@ -347,7 +348,7 @@ impl<'b, T: AsRef<str>> Upload<'b, T> {
         }
     }
 
-    /// Does what comes before the next request.
+    /// Does the work before the next request.
     fn next<B: Board>(&mut self, board: &mut B, source: &mut impl Source) -> Next {
         for _ in 0..STEPS {
             let now = board.now();

@@ -1,9 +1,9 @@
-//! MQTT over WebSockets on port 443, for networks that let nothing else out.
+//! MQTT over WebSockets on port 443, for networks that allow nothing else.
 //!
-//! A connector ([`Connect`](crate::Connect), [`nonblocking::Connect`](crate::nonblocking::Connect)) connects and completes TLS as
-//! without them, and then opens them here: what [`open`] and [`open_async`] return is a stream like the one below it. The
-//! port is the configuration's: [`Config::port`](steadfast_core::Config::port) is to be
-//! [`way::PORT`](steadfast_core::transport::PORT). Behind a [proxy](crate::proxy) the tunnel comes first, then TLS, then these.
+//! A connector ([`Connect`](crate::Connect), [`nonblocking::Connect`](crate::nonblocking::Connect)) connects and
+//! completes TLS as usual, and then opens WebSockets here: [`open`] and [`open_async`] return a stream like the one
+//! below. Set [`Config::port`](steadfast_core::Config::port) to [`transport::PORT`](steadfast_core::transport::PORT).
+//! Behind a [proxy](crate::proxy) the order is tunnel, TLS, WebSockets.
 //!
 //! ```
 //! use core::time::Duration;
@@ -41,7 +41,7 @@ use steadfast_core::{Failure, Instant, LocalFailure, Seed};
 
 use crate::board::{Dial, Stream};
 
-/// Longest request: a host name and what stands around it.
+/// Longest request, with the host name.
 const REQUEST_MAX: usize = 512;
 
 /// Longest wait for something to read while the stream has not taken all that was to be written.
@@ -49,9 +49,9 @@ const WRITE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Bytes in frames, over a stream below.
 ///
-/// `N` is the size of the longest frame to the service, [`CONTROL_FRAME`] at least; a smaller one does not compile. What
-/// was written and waits in it is overwritten once it went out. Dropping it closes the stream without a close frame: MQTT
-/// has said what there was to say.
+/// `N` is the size of the longest frame to the service, at least [`CONTROL_FRAME`]; a smaller one does not compile.
+/// Sent bytes in it are overwritten. Dropping it closes the stream without a close frame, since MQTT has sent
+/// DISCONNECT.
 pub struct WebSocket<S, const N: usize = 512> {
     stream: S,
     frames: Frames,
@@ -73,12 +73,12 @@ pub const fn opening(dial: &Dial<'_>) -> Opening {
 
 /// Opens WebSockets on a fresh connection to `dial.host`, secured by TLS, within `limit`.
 ///
-/// `seed` has to be another one for each connection, from the chip's random number generator; `now` is the board's clock.
+/// `seed` must differ for each connection, from the chip's random number generator; `now` is the board's clock.
 ///
 /// # Errors
-/// What to return from the connector: [`Failure::UpgradeRefused`] for an answer that opens nothing, [`Failure::Lost`] when
-/// the connection breaks, [`Failure::ConnectTimeout`] when no whole answer came, [`LocalFailure::Buffer`] when the request
-/// is longer than 512 bytes.
+/// The failure to return from the connector: [`Failure::UpgradeRefused`] for another answer, [`Failure::Lost`] if the
+/// connection breaks, [`Failure::ConnectTimeout`] without a complete answer, [`LocalFailure::Buffer`] if the request is
+/// longer than 512 bytes.
 pub fn open<S: Stream, const N: usize>(
     mut stream: S,
     dial: &Dial<'_>,

@@ -1,5 +1,5 @@
-//! Wi-Fi below a device, through `embedded-svc`: its loss ends the connection at once, and its absence is known before
-//! a dial.
+//! Wi-Fi of a device, through `embedded-svc`: its loss ends the connection immediately, and without it no connection is
+//! attempted.
 
 use core::time::Duration;
 
@@ -9,7 +9,7 @@ use steadfast_core::{Failure, Instant};
 use crate::board::{Connect, Dial, OwnedDial};
 use crate::nonblocking;
 
-/// What became of the station since the last look.
+/// The station's change since the last check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Change {
@@ -21,7 +21,7 @@ pub enum Change {
     Lost,
 }
 
-/// Keeps a configured station joined: asks again after each loss, at a steady pace, since the air is shared by few.
+/// Keeps a configured station joined: rejoins after each loss, at a fixed interval.
 #[derive(Debug)]
 pub struct Station<W> {
     wifi: W,
@@ -31,13 +31,13 @@ pub struct Station<W> {
 }
 
 impl<W: Wifi> Station<W> {
-    /// Uses `wifi`, whose configuration names the access point. `pace` is the least time between two tries to join;
-    /// 5 s suits most access points.
+    /// Uses `wifi`, whose configuration names the access point. `pace` is the minimum interval between two attempts to
+    /// join; 5 s suits most access points.
     pub const fn new(wifi: W, pace: Duration) -> Self {
         Self { wifi, joined: false, next_try: Instant::ORIGIN, pace }
     }
 
-    /// Looks at the station, and asks it to join when it has not; call it between two `poll`s.
+    /// Checks the station, and starts joining if necessary; call it between two `poll`s.
     ///
     /// # Errors
     /// The driver's. The station counts as lost then, and the next call tries again.
@@ -84,10 +84,10 @@ impl<W: Wifi> Station<W> {
     }
 }
 
-/// A connector that dials only while the station has joined.
+/// A connector that connects only while the station is joined.
 ///
-/// Without Wi-Fi a dial fails at once as [`Failure::Network`], instead of after the patience for an answer that cannot
-/// come: the device notices the return of the network sooner.
+/// Without Wi-Fi a connection fails immediately with [`Failure::Network`] instead of after a timeout, so the device
+/// notices the return of the network sooner.
 #[derive(Debug)]
 pub struct OverWifi<W, C> {
     wifi: W,
@@ -95,7 +95,7 @@ pub struct OverWifi<W, C> {
 }
 
 impl<W: Wifi, C> OverWifi<W, C> {
-    /// Dials with `connector` while `wifi` says it is connected.
+    /// Connects with `connector` while `wifi` is connected.
     pub const fn new(wifi: W, connector: C) -> Self {
         Self { wifi, connector }
     }

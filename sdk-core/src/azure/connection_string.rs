@@ -1,4 +1,4 @@
-//! Connection strings of devices and modules, as the portal shows them.
+//! Connection strings of devices and modules, as shown in the Azure portal.
 
 use core::fmt;
 
@@ -37,7 +37,7 @@ impl Field {
         Self::X509,
     ];
 
-    /// Returns the name as it stands in a connection string.
+    /// Returns the name in a connection string.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -58,7 +58,7 @@ impl Field {
 pub enum ConnectionStringError {
     /// The text is empty.
     Empty,
-    /// The part that begins here is not `key=value`; perhaps a value has a `;` in it, or one stands at the end.
+    /// The part at this offset is not `key=value`; a value may contain a `;`, or there is one at the end.
     NotAPair {
         /// Where the part begins.
         at: usize,
@@ -68,7 +68,7 @@ pub enum ConnectionStringError {
         /// Where the key begins.
         at: usize,
     },
-    /// The field stands twice.
+    /// The field occurs twice.
     Duplicate(Field),
     /// The field has no value.
     NoValue(Field),
@@ -126,13 +126,13 @@ impl fmt::Display for ConnectionStringError {
 
 impl core::error::Error for ConnectionStringError {}
 
-/// How the device of a connection string proves who it is. Printing it hides the secret.
+/// The credential in a connection string. Printing it hides the secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Credential<'a> {
-    /// A symmetric key in base64, which was checked: [`SymmetricKey::from_base64`] takes it.
+    /// A symmetric key in base64, already checked: [`SymmetricKey::from_base64`] accepts it.
     SharedAccessKey(&'a str),
-    /// A finished token, good until [`sas::token_expiry`].
+    /// A ready-made token, valid until [`sas::token_expiry`].
     SharedAccessSignature(&'a str),
     /// A client certificate, given elsewhere.
     X509,
@@ -148,7 +148,7 @@ impl fmt::Debug for Credential<'_> {
     }
 }
 
-/// What a device's or module's connection string says. Printing it hides the secret.
+/// A parsed connection string of a device or module. Printing it hides the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionString<'a> {
@@ -158,19 +158,19 @@ pub struct ConnectionString<'a> {
     pub device_id: &'a str,
     /// Module id, for a module.
     pub module_id: Option<&'a str>,
-    /// Host name or address to connect to in place of the hub's.
+    /// Host name or address to connect to instead of the hub's.
     pub gateway_host_name: Option<&'a str>,
     /// The one credential.
     pub credential: Credential<'a>,
 }
 
 impl<'a> ConnectionString<'a> {
-    /// Reads a connection string: `key=value` parts in any order with one `;` between them.
+    /// Parses a connection string: `key=value` parts in any order with one `;` between them.
     ///
-    /// Taken as tools and shells write it: keys in any case of letters, white space and a line end around the whole, quotes
-    /// around the whole, white space around a key or a value, a `;` at the end, `CredentialType`, `CredentialScope=Device`
-    /// and an empty `SharedAccessKeyName`. Everything else is strict: unknown or repeated keys, empty values, more or less
-    /// than one credential, and names or keys that are not usable are errors.
+    /// It accepts the output of tools and shells: keys in any letter case, white space and a line end around the whole,
+    /// quotes around the whole, white space around a key or a value, a `;` at the end, `CredentialType`,
+    /// `CredentialScope=Device` and an empty `SharedAccessKeyName`. Everything else is strict: unknown or repeated
+    /// keys, empty values, more or less than one credential, and names or keys that are not usable are errors.
     ///
     /// # Errors
     /// [`ConnectionStringError`] naming the first flaw, never the secret.
@@ -232,13 +232,13 @@ impl<'a> ConnectionString<'a> {
     }
 }
 
-/// Takes one pair of quotes away, as a shell or a file of settings leaves them.
+/// Removes one pair of quotes, as from a shell or a settings file.
 fn unquoted(text: &str) -> &str {
     let quoted = |quote: char| text.strip_prefix(quote)?.strip_suffix(quote);
     quoted('"').or_else(|| quoted('\'')).unwrap_or(text).trim_ascii()
 }
 
-/// How many bytes stand before `part`, which lies in `whole`.
+/// The offset of `part` within `whole`.
 fn offset(whole: &str, part: &str) -> usize {
     part.as_ptr().addr().saturating_sub(whole.as_ptr().addr())
 }

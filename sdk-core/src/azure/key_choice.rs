@@ -5,11 +5,11 @@ use core::fmt;
 use super::sas::SymmetricKey;
 use crate::io::{ServiceKind, SignRequest};
 
-/// A choice between the primary and the secondary key of a device, of which the service takes either.
+/// The choice between the primary and the secondary key of a device; the service accepts either.
 ///
-/// It begins with the primary, changes over with each further refusal, and keeps to the key that was taken. What is
-/// refused twice in a row, once with each key, is not a matter of keys: the link then asks the Device Provisioning
-/// Service. Make one for each service, since the two may know different keys.
+/// It starts with the primary, switches with each further refusal, and keeps the accepted key. If both keys are refused
+/// in a row, the link asks the Device Provisioning Service. Make one for each service, since the two may have different
+/// keys.
 ///
 /// ```
 /// use steadfast_core::azure::key_choice::KeyChoice;
@@ -17,12 +17,12 @@ use crate::io::{ServiceKind, SignRequest};
 /// let mut choice = KeyChoice::new();
 /// assert_eq!(choice.choose(0), 0); // the primary
 /// assert_eq!(choice.choose(1), 1); // it was refused
-/// assert_eq!(choice.choose(0), 1); // the secondary was taken, and stays
+/// assert_eq!(choice.choose(0), 1); // the secondary was accepted, and stays in use
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KeyChoice {
     secondary: bool,
-    /// Refusals when it was made.
+    /// Refusals at its creation.
     refusals: u8,
 }
 
@@ -33,9 +33,9 @@ impl KeyChoice {
         Self { secondary: false, refusals: 0 }
     }
 
-    /// Returns the key to sign with, 0 or 1, given the refusals that [`crate::Action::Sign`] tells of.
+    /// Returns the key to sign with, 0 or 1, given the refusals in [`crate::Action::Sign`].
     pub fn choose(&mut self, refusals: u8) -> usize {
-        // The count ends at its greatest value.
+        // The count saturates.
         if refusals > self.refusals || refusals == u8::MAX {
             self.secondary = !self.secondary;
         }
@@ -46,7 +46,7 @@ impl KeyChoice {
 
 /// The two symmetric keys of a device, primary and secondary, in memory.
 ///
-/// It signs with the primary until that is refused, as [`KeyChoice`] says, separately for each service.
+/// It signs with the primary until that is refused, like [`KeyChoice`], separately for each service.
 ///
 /// ```
 /// use steadfast_core::azure::key_choice::KeyPair;

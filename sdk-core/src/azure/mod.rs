@@ -1,6 +1,6 @@
 //! Azure IoT: names, connection strings, keys and tokens.
 //!
-//! Everything here is a mapping between values and text. Nothing connects, waits or remembers.
+//! Everything here converts between values and text, without I/O or state.
 
 pub mod connection_string;
 pub mod key_choice;

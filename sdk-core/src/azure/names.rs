@@ -1,8 +1,8 @@
-//! Which names may stand in host fields, topics, user names and requests.
+//! Valid names for host fields, topics, user names and requests.
 //!
-//! Names travel unencoded in MQTT topics and user names, so a name with a separator in it would change what the text
-//! means. Every name is checked once, where it enters: from a connection string, from a caller, or from an answer of
-//! the provisioning service.
+//! Names are not encoded in MQTT topics and user names, so a name with a separator would change the meaning of the
+//! text. Every name is checked once, where it enters: from a connection string, from a caller, or from an answer of the
+//! provisioning service.
 
 mod syntax;
 
@@ -13,7 +13,7 @@ pub use self::syntax::{
     check_operation_id, check_product, check_registration_id,
 };
 
-/// Longest host name taken, in bytes. DNS allows 253 (RFC 1035, section 2.3.4); this library keeps 128, twice the
+/// Longest accepted host name, in bytes. DNS allows 253 (RFC 1035, section 2.3.4); this library accepts 128, twice the
 /// longest hub name with its domain.
 pub const HOST_MAX: usize = 128;
 /// Longest label of a host name, in bytes (RFC 1035, section 2.3.4).
@@ -24,17 +24,17 @@ pub const DEVICE_ID_MAX: usize = 128;
 pub const MODULE_ID_MAX: usize = 128;
 /// Longest registration id, in bytes (Device Provisioning Service).
 pub const REGISTRATION_ID_MAX: usize = 128;
-/// Longest id scope taken, in bytes. The service issues 11; the limit is this library's.
+/// Longest accepted id scope, in bytes. The service issues 11; the limit is this library's.
 pub const ID_SCOPE_MAX: usize = 32;
 /// Longest model id, in bytes (DTDL version 2, length of an interface's DTMI).
 pub const MODEL_ID_MAX: usize = 128;
-/// Longest operation id taken from the provisioning service, in bytes. Seen are 55; the limit is this library's.
+/// Longest accepted operation id of DPS, in bytes. DPS issues 55; the limit is this library's.
 pub const OPERATION_ID_MAX: usize = 128;
 
-/// Longest product information taken, in bytes. It stands in the user name; the limit is this library's.
+/// Longest accepted product information, in bytes. It is part of the user name; the limit is this library's.
 pub const PRODUCT_MAX: usize = 128;
 
-/// What a name is for.
+/// The purpose of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Name {
@@ -59,7 +59,7 @@ pub enum Name {
 }
 
 impl Name {
-    /// Returns the longest name taken, in bytes.
+    /// Returns the length limit, in bytes.
     #[must_use]
     pub const fn max(self) -> usize {
         match self {
@@ -91,7 +91,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// What is wrong with a name.
+/// An error in a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Flaw {
@@ -131,9 +131,9 @@ pub enum Flaw {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NameError {
-    /// What the name is for.
+    /// The purpose of the name.
     pub name: Name,
-    /// What is wrong with it.
+    /// The error.
     pub flaw: Flaw,
 }
 
@@ -151,7 +151,7 @@ impl fmt::Display for NameError {
                 "the {name} has a bad label at offset {at}; labels are 1 to {LABEL_MAX} letters, digits and inner hyphens"
             ),
             Flaw::Punycode { at } => write!(f, "the {name} has an encoded international label at offset {at}"),
-            Flaw::Address => write!(f, "the {name} is an IP address; give a DNS name, which the certificate can prove"),
+            Flaw::Address => write!(f, "the {name} is an IP address; use a DNS name, which the certificate contains"),
             Flaw::Suffix => write!(f, "the {name} does not end in one of the allowed suffixes"),
             Flaw::Form => write!(f, "the {name} does not have the form dtmi:segment:segment;version"),
         }
@@ -162,12 +162,11 @@ impl core::error::Error for NameError {}
 
 /// Checks that a hub's host name is one of `suffixes` or lies under one of them; an empty list allows all.
 ///
-/// Letters compare without case. A suffix matches whole labels only: `azure-devices.net` matches
-/// `contoso.azure-devices.net` but not `evil-azure-devices.net`. A leading dot of a suffix is ignored, and an empty
-/// suffix matches nothing.
+/// Letter case is ignored. A suffix matches whole labels only: `azure-devices.net` matches `contoso.azure-devices.net`
+/// but not `evil-azure-devices.net`. A leading dot of a suffix is ignored, and an empty suffix matches nothing.
 ///
 /// # Errors
-/// [`Flaw::Suffix`] when none matches.
+/// [`Flaw::Suffix`] if none matches.
 pub fn check_hub_suffix(host: &str, suffixes: &[&str]) -> Result<(), NameError> {
     if suffixes.is_empty() || suffixes.iter().any(|suffix| is_under(host, suffix)) {
         Ok(())
@@ -189,9 +188,9 @@ fn is_in_azure(host: &str, domain: &str) -> bool {
 
 /// Checks the hub that the Device Provisioning Service at `dps_host` named.
 ///
-/// It lies under `suffix`, or without one under `azure-devices.net`, or its like in another Azure cloud (`.cn`, `.us`,
-/// `.de`), where the service is Azure's; else it has two labels at least and is no `localhost`. It is never the service
-/// itself.
+/// It must be under `suffix`. Without one it must be under `azure-devices.net`, or its equivalent in another Azure
+/// cloud (`.cn`, `.us`, `.de`), if the service is Azure's; else it must have at least two labels and not be
+/// `localhost`. It is never the service itself.
 ///
 /// # Errors
 /// [`Flaw::Suffix`] when it does not.

@@ -1,9 +1,8 @@
-//! Shared access signature tokens: what is signed, what is sent, and the key that signs.
+//! Shared access signature tokens: string to sign, token, and key.
 //!
 //! A token is `SharedAccessSignature sr={resource}&sig={signature}&se={expiry}`, and `&skn=registration` after it for
 //! the provisioning service. The signature is HMAC-SHA256 over `{resource}`, a line feed and the expiry in decimal,
-//! with the resource percent-encoded exactly as it is sent. Whoever holds the key signs; [`SymmetricKey`] is for keys
-//! held in memory.
+//! with the resource percent-encoded exactly as it is sent. [`SymmetricKey`] signs with a key in memory.
 
 use core::fmt;
 
@@ -14,7 +13,7 @@ use zeroize::Zeroize;
 use crate::scan;
 use crate::text::{Part, Sink, SinkFull, Text};
 
-/// What a token gives access to.
+/// The resource of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Resource<'a> {
@@ -89,7 +88,7 @@ impl<'a> Resource<'a> {
     }
 }
 
-/// Returns when a finished token expires, in Unix seconds, or `None` when the text is not a token with `sr`, `sig` and
+/// Returns the expiry of a ready-made token, in Unix seconds, or `None` if the text is not a token with `sr`, `sig` and
 /// a decimal `se`, each once.
 #[must_use]
 pub fn token_expiry(token: &str) -> Option<u64> {
@@ -107,7 +106,7 @@ pub fn token_expiry(token: &str) -> Option<u64> {
     scan::decimal(expiry)
 }
 
-/// Shortest key taken from base64, in bytes (Device Provisioning Service, symmetric key attestation).
+/// Shortest accepted key from base64, in bytes (Device Provisioning Service, symmetric key attestation).
 pub const KEY_MIN: usize = 16;
 /// Longest key, in bytes (Device Provisioning Service, symmetric key attestation).
 pub const KEY_MAX: usize = 64;
@@ -116,7 +115,7 @@ pub const KEY_MAX: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum KeyError {
-    /// A character is not of the base64 alphabet, or padding stands before the end.
+    /// A character is not of the base64 alphabet, or padding is not at the end.
     Character {
         /// Its byte offset.
         at: usize,
@@ -151,15 +150,15 @@ impl core::error::Error for KeyError {}
 
 /// A symmetric key in memory.
 ///
-/// It cannot be cloned, read or printed, and is overwritten with zeros when dropped. Moving it may leave copies of its
-/// bytes on the stack, so construct it where it stays.
+/// It cannot be cloned, read or printed, and is zeroed when dropped. Moving it may leave copies of its bytes on the
+/// stack, so construct it in place.
 pub struct SymmetricKey {
     bytes: [u8; KEY_MAX],
     len: usize,
 }
 
 impl SymmetricKey {
-    /// Reads a key as the service shows it: base64 (RFC 4648, section 4) with padding, of [`KEY_MIN`] to [`KEY_MAX`]
+    /// Parses a key as shown by the service: base64 (RFC 4648, section 4) with padding, of [`KEY_MIN`] to [`KEY_MAX`]
     /// bytes. White space and spare bits are refused, so two texts never mean one key.
     ///
     /// # Errors
@@ -195,7 +194,7 @@ impl SymmetricKey {
         if key.len < KEY_MIN { Err(KeyError::Length { bytes: key.len }) } else { Ok(key) }
     }
 
-    /// Takes a key's bytes as they are, 1 to [`KEY_MAX`] of them. Keys of the service have at least [`KEY_MIN`].
+    /// Takes a key's raw bytes, 1 to [`KEY_MAX`] of them. Keys of the service have at least [`KEY_MIN`].
     ///
     /// # Errors
     /// [`KeyError::Length`] for no bytes or too many.
@@ -206,7 +205,7 @@ impl SymmetricKey {
         Ok(Self::holding(bytes))
     }
 
-    /// Returns the HMAC-SHA256 of `text`, which is never held whole.
+    /// Returns the HMAC-SHA256 of `text`, which is never buffered as a whole.
     #[must_use]
     pub fn sign(&self, text: &Text<'_>) -> [u8; 32] {
         struct Signer(Hmac<Sha256>);

@@ -109,7 +109,7 @@ const ERA_DAYS: u32 = 146_097;
 /// Days from 0000-03-01 to 1970-01-01.
 const DAYS_BEFORE_1970: u32 = 719_468;
 
-/// Where the digits stand, and what stands between them.
+/// The positions of digits and separators.
 const FORM: &[u8; 19] = b"0000-00-00T00:00:00";
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use core::fmt;
 use crate::azure::connection_string::{ConnectionString, ConnectionStringError, Credential};
 use crate::azure::names::{self, NameError};
 
-/// Version of the workload API when the environment names none: the oldest, which every runtime speaks
-/// (`Azure/iotedge`, `edgelet/edgelet-http/src/lib.rs`).
+/// Default version of the workload API: the oldest, which every runtime supports (`Azure/iotedge`,
+/// `edgelet/edgelet-http/src/lib.rs`).
 pub const API_VERSION: &str = "2018-06-28";
 
 /// A variable that the Edge agent, or a developer, sets in a module's environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Variable {
-    /// Host name of the IoT hub, which stays in user name and token.
+    /// Host name of the IoT hub, used in user name and token.
     HubHostName,
     /// Id of the Edge device.
     DeviceId,
@@ -21,19 +21,19 @@ pub enum Variable {
     ModuleId,
     /// The incarnation of the module's identity.
     GenerationId,
-    /// Where the workload API listens.
+    /// The address of the workload API.
     WorkloadUri,
     /// Version of the workload API.
     ApiVersion,
-    /// How the module proves itself; only `sasToken` is known.
+    /// The module's authentication scheme; only `sasToken` is supported.
     AuthScheme,
     /// Host name of the Edge hub, to connect to.
     GatewayHostName,
-    /// A connection string in place of all of those, for debugging outside a container.
+    /// A connection string that replaces all of those, for debugging outside a container.
     ConnectionString,
-    /// Another name for it, which counts when that is not set: of a module that is debugged at the IoT hub itself.
+    /// The fallback variable, for a module that is debugged at the IoT hub itself.
     HubConnectionString,
-    /// The file with the gateway's root certificates that goes with it.
+    /// The file with the gateway's root certificates for it.
     CaFile,
 }
 
@@ -72,7 +72,7 @@ impl Variable {
     }
 }
 
-/// What a module's environment says.
+/// The content of a module's environment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Environment<'a> {
@@ -99,11 +99,10 @@ impl fmt::Debug for Environment<'_> {
 }
 
 impl<'a> Environment<'a> {
-    /// Reads the environment through `value`, which returns what a variable holds, and `None` when it is not set. An
-    /// empty value counts as none.
+    /// Reads the environment through `value`, which returns a variable's value, or `None` if it is not set. An empty
+    /// value counts as not set.
     ///
-    /// The variables of the Edge agent come first. Only when none of them names a workload API is a connection string
-    /// taken.
+    /// The variables of the Edge agent take precedence. A connection string is used only without a workload API.
     ///
     /// # Errors
     /// [`EnvironmentError`] naming the first variable that is missing or not usable, never a secret.
@@ -114,7 +113,7 @@ impl<'a> Environment<'a> {
                 let Some(text) = value(variable) else { continue };
                 let parsed = ConnectionString::parse(text);
                 let parsed = parsed.map_err(|error| EnvironmentError::ConnectionString(variable, error))?;
-                // The key is what a module outside a container has in place of the workload API.
+                // Outside a container a module has a key instead of the workload API.
                 if parsed.module_id.is_none() || parsed.credential == Credential::X509 {
                     return Err(EnvironmentError::NoModule(variable));
                 }
@@ -125,7 +124,7 @@ impl<'a> Environment<'a> {
     }
 }
 
-/// Who a module is, and where it finds the workload API and the gateway.
+/// A module's identity, workload API and gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Module<'a> {
@@ -137,7 +136,7 @@ pub struct Module<'a> {
     pub module_id: &'a str,
     /// The incarnation of the module's identity.
     pub generation_id: &'a str,
-    /// Where the workload API listens.
+    /// The address of the workload API.
     pub workload_uri: WorkloadUri<'a>,
     /// Version of the workload API.
     pub api_version: &'a str,
@@ -170,7 +169,7 @@ impl<'a> Module<'a> {
     }
 }
 
-/// Where a workload API listens.
+/// The address of a workload API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WorkloadUri<'a> {
@@ -180,13 +179,13 @@ pub enum WorkloadUri<'a> {
     Http {
         /// Host and port, such as `172.17.0.1:15581`.
         authority: &'a str,
-        /// What stands before the path of every request, without a slash at its end; mostly empty.
+        /// The prefix of every request's path, without a trailing slash; usually empty.
         prefix: &'a str,
     },
 }
 
 impl<'a> WorkloadUri<'a> {
-    /// Reads `unix:///path` or `http://host:port`. A slash at the end is left out.
+    /// Parses `unix:///path` or `http://host:port`. A trailing slash is removed.
     ///
     /// # Errors
     /// [`UriError`] naming the flaw.
@@ -236,13 +235,13 @@ impl fmt::Display for UriError {
 
 impl core::error::Error for UriError {}
 
-/// Why an environment is none of a module.
+/// Why an environment is not that of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EnvironmentError {
     /// A variable is not set, or empty.
     Missing(Variable),
-    /// A variable holds an unusable name.
+    /// A variable contains an invalid name.
     Name(Variable, NameError),
     /// The address of the workload API is not usable.
     WorkloadUri(UriError),
@@ -266,7 +265,7 @@ impl fmt::Display for EnvironmentError {
             }
             Self::Name(variable, error) => write!(f, "{} is not usable: {error}", variable.name()),
             Self::WorkloadUri(error) => write!(f, "{} is not usable: {error}", Variable::WorkloadUri.name()),
-            Self::AuthScheme => write!(f, "{} is not usable: only sasToken is known", Variable::AuthScheme.name()),
+            Self::AuthScheme => write!(f, "{} is not usable: only sasToken is supported", Variable::AuthScheme.name()),
             Self::ConnectionString(variable, error) => write!(f, "{} is not usable: {error}", variable.name()),
             Self::NoModule(variable) => {
                 write!(f, "{} is not usable: it must name a module and have a key", variable.name())
@@ -336,7 +335,7 @@ mod tests {
             (Variable::ModuleId, "a b", "IOTEDGE_MODULEID is not usable: the module id has the byte 0x20"),
             (Variable::GatewayHostName, "a:1", "IOTEDGE_GATEWAYHOSTNAME is not usable: the gateway host name has"),
             (Variable::WorkloadUri, "tcp://a", "IOTEDGE_WORKLOADURI is not usable: it begins neither with unix://"),
-            (Variable::AuthScheme, "x509", "IOTEDGE_AUTHSCHEME is not usable: only sasToken is known"),
+            (Variable::AuthScheme, "x509", "IOTEDGE_AUTHSCHEME is not usable: only sasToken is supported"),
         ];
         for (wrong, value, text) in table {
             let read = Environment::read(|variable| if variable == wrong { Some(value) } else { agent(variable) });

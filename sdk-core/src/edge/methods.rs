@@ -27,7 +27,7 @@ pub const NAME_MAX: usize = 100;
 /// Longest payload of a call, in bytes.
 pub const PAYLOAD_MAX: usize = 128 * 1024;
 
-/// Longest time to wait for the one called to connect, and for its answer.
+/// Longest wait for the target's connection, and for its answer.
 pub const WAIT_MAX: Duration = Duration::from_secs(300);
 
 /// Shortest time to wait for the answer.
@@ -37,22 +37,22 @@ pub const ANSWER_MIN: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the members are those of the interface")]
 pub struct Call<'a> {
-    /// The device called, or whose module is called.
+    /// The target device, or the device of the target module.
     pub device_id: &'a str,
-    /// The module called; `None` for the device itself.
+    /// The target module; `None` for the device itself.
     pub module_id: Option<&'a str>,
     /// The method's name, 1 to [`NAME_MAX`] bytes.
     pub name: &'a str,
     /// A JSON text of at most [`PAYLOAD_MAX`] bytes; empty for none.
     pub payload: &'a str,
-    /// How long to wait for the one called to connect, up to [`WAIT_MAX`], in whole seconds.
+    /// How long to wait for the target's connection, up to [`WAIT_MAX`], in whole seconds.
     pub connect_wait: Duration,
     /// How long to wait for the answer, [`ANSWER_MIN`] to [`WAIT_MAX`], in whole seconds.
     pub answer_wait: Duration,
 }
 
 impl<'a> Call<'a> {
-    /// Checks what the gateway would refuse.
+    /// Checks the limits of the gateway.
     ///
     /// # Errors
     /// [`CallError`] naming the first flaw.
@@ -114,18 +114,18 @@ impl<'a> Call<'a> {
     }
 }
 
-/// What the one called answered.
+/// The answer of a called method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "the members are those of the interface")]
 pub struct Answer<'a> {
-    /// Its status, whose meaning is its own.
+    /// The method's status, whose meaning it defines.
     pub status: i32,
     /// Its payload, a JSON value; `None` without one.
     pub payload: Option<Value<'a>>,
 }
 
 impl<'a> Answer<'a> {
-    /// Reads the body of an HTTP answer with status 200; `None` when it cannot be understood.
+    /// Parses the body of an HTTP answer with status 200; `None` if it is invalid.
     #[must_use]
     pub fn read(body: &'a [u8]) -> Option<Self> {
         let status = member(body, "status")?.raw().parse().ok()?;
@@ -134,17 +134,17 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// Returns the gateway's words for a call that came to nothing, if it has any.
+/// Returns the gateway's error message for a failed call, if any.
 #[must_use]
 pub fn error_message(body: &[u8]) -> Option<Str<'_>> {
     member(body, "message").or_else(|| member(body, "Message"))?.as_str()
 }
 
-/// Why a call cannot be made as it is.
+/// Why a call is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CallError {
-    /// The name of the device or the module is none.
+    /// The name of the device or the module is invalid.
     Target(NameError),
     /// The name of the method is empty or too long.
     Name {
@@ -158,7 +158,7 @@ pub enum CallError {
         /// Its length in bytes.
         len: usize,
     },
-    /// A wait is shorter or longer than the gateway takes.
+    /// A wait is outside the gateway's limits.
     Wait,
 }
 

@@ -1,11 +1,12 @@
-//! Azure IoT Edge: what a module is told by its environment, and what it says to the parts of Edge beside it.
+//! Azure IoT Edge: a module's environment, and its requests to the other parts of Edge.
 //!
-//! A module has no key of its own. It finds its identity in environment variables ([`Environment`]), has the workload
-//! API of its device sign for it and name the roots to trust ([`workload`], asked at the [`pace`] it can bear), and speaks to the Edge hub, its gateway, as
-//! to an IoT hub. Through the gateway it may call direct methods of others ([`methods`]).
+//! A module has no key. It reads its identity from environment variables ([`Environment`]), gets signatures and trusted
+//! roots from its device's workload API ([`workload`], with the retries of [`pace`]), and connects to the Edge hub, its
+//! gateway, as to an IoT hub. Through the gateway it may call direct methods of other modules and devices
+//! ([`methods`]).
 //!
-//! Everything here is a mapping between values and bytes, in the caller's buffers. Nothing connects, waits or remembers.
-//! Sources: azure-docs `iot-edge/module-edgeagent-edgehub.md` and `iot-edge/module-development.md`; `Azure/iotedge`,
+//! Everything here converts between values and bytes, in the caller's buffers, without I/O or state. Sources:
+//! azure-docs `iot-edge/module-edgeagent-edgehub.md` and `iot-edge/module-development.md`; `Azure/iotedge`,
 //! `edgelet/api/workloadVersion_2020_07_07.yaml`.
 
 mod environment;

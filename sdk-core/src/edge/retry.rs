@@ -1,4 +1,4 @@
-//! How often a workload API is asked: again when it is too busy, and for the roots when those known may be wrong.
+//! Retries of the workload API, and the age of its roots.
 
 use core::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::failure::{LocalFailure, TlsFailure};
 use crate::rng::scale;
 use crate::time::{Instant, span};
 
-/// Tries at a request that the service cuts off before it has answered, or finds itself too busy for.
+/// Attempts at a request that the service closes unanswered, or is too busy for.
 ///
 /// It answers 10 at a time and closes what comes beyond (`Azure/iotedge`, `edgelet/edgelet-http/src/lib.rs`).
 pub const TRIES: u8 = 6;
@@ -15,10 +15,10 @@ pub const TRIES: u8 = 6;
 /// Longest pause in milliseconds before the first repetition, and twice the shortest; each further one is twice as long.
 pub const PAUSE_MS: u32 = 50;
 
-/// How long roots are used before they are asked for again.
+/// How long roots are used before they are read again.
 pub const ROOTS_LIFE: Duration = Duration::from_secs(3600);
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -26,19 +26,19 @@ pub enum Outcome {
     Answered(u16),
     /// The connection ended before the answer, or the answer was not HTTP.
     CutOff,
-    /// Nobody listens at the address, or the module may not connect to it.
+    /// Nothing listens at the address, or the module may not connect to it.
     Absent,
 }
 
-/// What to do after a request.
+/// The next step after a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Next {
     /// Read the answer.
     Read,
-    /// Ask again after this time.
+    /// Retry after this time.
     Repeat(Duration),
-    /// Report the failure: the link tries again at its own pace.
+    /// Report the failure: the link retries with its back-off.
     Fail(LocalFailure),
 }
 
@@ -56,8 +56,8 @@ impl Tries {
         Self { made: 0, last: None }
     }
 
-    /// Decides what follows a try. `word` is a random number that draws the pause, since all modules of a device find the
-    /// service busy in the same moment.
+    /// Returns the next step after an attempt. `word` is random and draws the delay, since all modules of a device find
+    /// the service busy at the same moment.
     pub fn after(&mut self, outcome: Outcome, word: u32) -> Next {
         self.made = self.made.saturating_add(1);
         let (failure, passes) = match outcome {
@@ -81,8 +81,7 @@ impl Tries {
     }
 }
 
-/// What is thought of the roots that the service named: how old they are, and whether a certificate of the gateway did not
-/// lead to them.
+/// The state of the service's roots: their age, and whether a certificate of the gateway did not chain to them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Trust {
     named: Option<Instant>,
@@ -96,12 +95,12 @@ impl Trust {
         Self { named: None, doubted: false }
     }
 
-    /// Takes note of an answer with roots.
+    /// Records an answer with roots.
     pub fn named(&mut self, now: Instant) {
         *self = Self { named: Some(now), doubted: false };
     }
 
-    /// Takes note of a gateway's certificate that was not trusted: the Edge device may have renewed its own.
+    /// Records that a gateway's certificate was not trusted: the Edge device may have renewed its own.
     pub fn doubt(&mut self, failure: TlsFailure) {
         let about_roots = matches!(
             failure,
@@ -114,13 +113,13 @@ impl Trust {
         self.doubted |= about_roots;
     }
 
-    /// Returns whether the roots are to be asked for before the next connection.
+    /// Returns whether the roots must be read before the next connection.
     #[must_use]
     pub fn is_due(&self, now: Instant) -> bool {
         self.doubted || self.named.is_none_or(|named| now.since(named) >= ROOTS_LIFE)
     }
 
-    /// Returns whether the roots known are to be used when the service does not name any: they are merely old.
+    /// Returns whether to use the cached roots if the service does not answer: they are only old.
     #[must_use]
     pub const fn holds(&self) -> bool {
         self.named.is_some() && !self.doubted
@@ -176,7 +175,7 @@ mod tests {
             trust.doubt(failure);
             assert!(!trust.is_due(now(4001)), "{failure} says nothing of the roots");
         }
-        // A gateway whose authority was made anew has the name of the root known and another key.
+        // A recreated authority of a gateway has the known root's name and another key.
         for failure in [TlsFailure::UnknownIssuer, TlsFailure::BadSignature] {
             trust.named(now(4000));
             trust.doubt(failure);

@@ -1,6 +1,6 @@
 //! The workload API: HTTP/1.1 on a socket of the Edge device, which signs for its modules and names the roots to trust.
 //!
-//! Forms: `Azure/iotedge`, `edgelet/api/workloadVersion_2020_07_07.yaml` and `edgelet/edgelet-http-workload/`. The
+//! Format: `Azure/iotedge`, `edgelet/api/workloadVersion_2020_07_07.yaml` and `edgelet/edgelet-http-workload/`. The
 //! requests and answers here are the same in every version of it, 2018-06-28 to 2022-08-03.
 
 use core::fmt;
@@ -9,7 +9,7 @@ use super::{Module, WorkloadUri, member};
 use crate::json::Str;
 use crate::text::{Part, Sink, SinkFull, Text};
 
-/// Most bytes of an answer: a trust bundle holds a few certificates.
+/// Longest answer: a trust bundle contains a few certificates.
 pub const ANSWER_MAX: usize = 256 * 1024;
 
 impl<'a> Module<'a> {
@@ -27,7 +27,7 @@ impl<'a> Module<'a> {
         ])
     }
 
-    /// Returns path and query of the request for the roots that the gateway's certificate leads to: `GET`.
+    /// Returns path and query of the request for the roots of the gateway's certificate: `GET`.
     #[must_use]
     pub fn trust_bundle_path(&self) -> Text<'a> {
         Text::of([
@@ -45,8 +45,8 @@ impl<'a> Module<'a> {
     }
 }
 
-/// Writes the body of the request that signs `text` with HMAC-SHA256 and the module's primary key; `text` is never held
-/// whole.
+/// Writes the body of the request that signs `text` with HMAC-SHA256 and the module's primary key; `text` is never
+/// buffered as a whole.
 ///
 /// # Errors
 /// [`SinkFull`] from the sink.
@@ -83,8 +83,8 @@ pub fn read_digest(answer: &[u8]) -> Result<[u8; 32], AnswerError> {
     Ok(signature)
 }
 
-/// Writes the PEM text of a trust bundle into `buffer`, which fits when it is as long as the answer, and returns it. An
-/// empty text means that the gateway has no roots of its own.
+/// Writes the PEM text of a trust bundle into `buffer`, which is large enough if it is as long as the answer, and
+/// returns it. An empty text means that the gateway has a publicly trusted certificate.
 ///
 /// # Errors
 /// [`AnswerError`].
@@ -92,13 +92,13 @@ pub fn read_trust_bundle<'b>(answer: &[u8], buffer: &'b mut [u8]) -> Result<&'b 
     string(answer, "certificate")?.unescape(buffer).ok_or(AnswerError::TooLong)
 }
 
-/// Returns the text with which an answer other than 2xx says what was wrong, if it has one.
+/// Returns the error message of an answer other than 2xx, if any.
 #[must_use]
 pub fn error_message(answer: &[u8]) -> Option<Str<'_>> {
     member(answer, "message")?.as_str()
 }
 
-/// Tells whether an answer of this status is worth another try at once: the service is busy.
+/// Returns whether a status allows an immediate retry: the service is busy.
 #[must_use]
 pub const fn is_busy(status: u16) -> bool {
     matches!(status, 429 | 503)
@@ -108,7 +108,7 @@ fn string<'a>(answer: &'a [u8], name: &'static str) -> Result<Str<'a>, AnswerErr
     member(answer, name).and_then(|value| value.as_str()).ok_or(AnswerError::Missing(name))
 }
 
-/// Why an answer of the workload API cannot be used.
+/// Why an answer of the workload API is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AnswerError {
@@ -132,10 +132,10 @@ impl fmt::Display for AnswerError {
 
 impl core::error::Error for AnswerError {}
 
-/// Writes what it is given in base64 (RFC 4648, section 4).
+/// Encodes its input in base64 (RFC 4648, section 4).
 struct Base64<'o> {
     out: &'o mut dyn Sink,
-    /// Up to two bytes that make no group yet.
+    /// Up to two bytes of an incomplete group.
     group: u32,
     held: u8,
 }
@@ -157,7 +157,7 @@ impl Base64<'_> {
         }
     }
 
-    /// Puts the first digits of the group of 24 bits.
+    /// Writes the first digits of the group of 24 bits.
     fn digits(&mut self, count: u32) -> Result<(), SinkFull> {
         for place in 0..count {
             let shift = 18_u32.saturating_sub(place.saturating_mul(6));

@@ -3,17 +3,17 @@
 use crate::failure::{Failure, LocalFailure};
 use crate::text::{Part, Text};
 
-/// Longest answer of a proxy that is read, in bytes: what official proxies send is below 1 KiB.
+/// Longest answer of a proxy that is read, in bytes: common proxies send less than 1 KiB.
 pub const ANSWER_MAX: usize = 16 * 1024;
 
-/// How an answer begins (RFC 9112, section 4).
+/// The start of an answer (RFC 9112, section 4).
 pub(super) const VERSION: &[u8] = b"HTTP/1.";
 
-/// How the head of an answer ends (RFC 9112, section 2.1).
+/// The end of an answer's head (RFC 9112, section 2.1).
 const END: &[u8] = b"\r\n\r\n";
 
-/// Asks a proxy for a tunnel to a service (CONNECT, RFC 9110, section 9.3.6) and reads its answer, in constant memory
-/// and however it is cut.
+/// Requests a tunnel to a service from a proxy (CONNECT, RFC 9110, section 9.3.6) and parses its answer, in constant
+/// memory and in pieces of any size.
 ///
 /// ```
 /// use steadfast_core::transport::Tunnel;
@@ -38,13 +38,13 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Begins to read an answer.
+    /// Starts to parse an answer.
     #[must_use]
     pub const fn new() -> Self {
         Self { len: 0, matched: 0, status: 0 }
     }
 
-    /// Returns the request for a tunnel to `host`, with the value of `Proxy-Authorization` if the proxy wants one
+    /// Returns the request for a tunnel to `host`, with the value of `Proxy-Authorization` if the proxy requires one
     /// (`Basic` and the pair in base64: RFC 7617, section 2).
     ///
     /// The proxy resolves the name. An IPv6 address stands in brackets (RFC 3986, section 3.2.2).
@@ -77,13 +77,13 @@ impl Tunnel {
 
     /// Takes the next bytes of the answer; returns whether the tunnel is open.
     ///
-    /// The service speaks second in every protocol that goes through: bytes behind the answer are not its, and make the
-    /// answer one that is of no use.
+    /// The service never sends first in the tunnelled protocols: bytes after the answer make it invalid.
     ///
     /// # Errors
-    /// The failure to tell the link. [`LocalFailure::ProxyAuthentication`] for 407; [`Failure::Network`] for 502 to 504,
-    /// which say that the proxy did not reach the host (RFC 9110, section 15.6), so that it counts as out of reach;
-    /// [`LocalFailure::ProxyRefused`] for any other status, 0 for an answer that is not HTTP or does not end.
+    /// The failure to report to the link. [`LocalFailure::ProxyAuthentication`] for 407; [`Failure::Network`] for 502
+    /// to 504, which mean that the proxy did not reach the host (RFC 9110, section 15.6), so that it counts as
+    /// unreachable; [`LocalFailure::ProxyRefused`] for any other status, 0 for an answer that is not HTTP or is too
+    /// long.
     pub fn take(&mut self, bytes: &[u8]) -> Result<bool, Failure> {
         const USELESS: Failure = Failure::Local(LocalFailure::ProxyRefused(0));
         let mut rest = bytes.iter();
@@ -143,7 +143,7 @@ mod tests {
                     break;
                 }
             }
-            // What lies behind the head is seen only when it comes with it.
+            // Bytes after the head are seen only if they arrive together with it.
             assert!(cut == whole || taken < bytes.len(), "{size}: {cut:?} {whole:?}");
         }
         whole

@@ -1,7 +1,7 @@
 //! Transports below MQTT: an HTTP proxy's tunnel, and WebSockets.
 //!
-//! As all of the core these are rules without I/O. A frontend writes what they compose, hands in what comes back, and
-//! tells the link the failure they name.
+//! Like the whole core, these are rules without I/O. A frontend writes their bytes, passes in the received ones, and
+//! reports their failures to the link.
 
 mod http_proxy;
 mod websocket;

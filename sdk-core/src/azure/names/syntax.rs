@@ -2,12 +2,12 @@
 
 use super::{Flaw, LABEL_MAX, Name, NameError};
 
-/// Checks a hub's host name: a plain DNS name and nothing else.
+/// Checks a hub's host name: only a plain DNS name.
 ///
 /// It is made of labels of letters, digits and inner hyphens with dots between them, at most
-/// [`HOST_MAX`](super::HOST_MAX) bytes. Refused are ports, paths, user parts, white space, control characters, a trailing
-/// dot, addresses (a last label of digits only), and labels that begin with `xn--`: hub names are ASCII, so such a label can
-/// only be a look-alike.
+/// [`HOST_MAX`](super::HOST_MAX) bytes. Refused are ports, paths, user parts, white space, control characters, a
+/// trailing dot, addresses (a last label of digits only), and labels that begin with `xn--`: hub names are ASCII, so
+/// such a label would be a look-alike.
 ///
 /// # Errors
 /// [`NameError`] naming the first flaw.
@@ -19,7 +19,7 @@ pub const fn check_hub_name(host: &str) -> Result<(), NameError> {
     }
 }
 
-/// Checks a gateway's host name: as [`check_hub_name`], but a dotted IPv4 address is taken too.
+/// Checks a gateway's host name: as [`check_hub_name`], but also accepts a dotted IPv4 address.
 ///
 /// # Errors
 /// [`NameError`] naming the first flaw.
@@ -188,7 +188,7 @@ const fn check_host(name: Name, host: &str) -> Result<bool, NameError> {
     }
 }
 
-/// Splits at the first `separator` and leaves it out; without one everything comes before it.
+/// Splits at the first `separator`, which is removed; without one the second part is empty.
 const fn cut(bytes: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     let (mut rest, mut at) = (bytes, 0_usize);
     while let [byte, behind @ ..] = rest {

@@ -15,21 +15,21 @@ const CONTROL_PAYLOAD: usize = 125;
 /// section 5.2).
 const SHORT: usize = 125;
 
-/// Stands in the head for a length in the next two bytes, and in the next eight (RFC 6455, section 5.2).
+/// Values in the head for a length in the next two bytes, and in the next eight (RFC 6455, section 5.2).
 const IN_TWO: u8 = 126;
 const IN_EIGHT: u8 = 127;
 
 /// Bytes of a mask (RFC 6455, section 5.3).
 const MASK: usize = 4;
 
-/// The last frame of a message, and the bits that belong to extensions, of which none was asked for.
+/// The final-frame bit, and the bits of extensions, of which none was requested.
 const FINAL: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 
 /// The frame is masked.
 const MASKED: u8 = 0x80;
 
-/// What frames are (RFC 6455, section 5.2).
+/// Opcodes (RFC 6455, section 5.2).
 const CONTINUATION: u8 = 0x0;
 const TEXT: u8 = 0x1;
 const BINARY: u8 = 0x2;
@@ -37,17 +37,17 @@ const CLOSE: u8 = 0x8;
 const PING: u8 = 0x9;
 const PONG: u8 = 0xa;
 
-/// Frames of a service taken off, and those of a device put on.
+/// Removes the frames of a service, and adds those of a device.
 ///
-/// MQTT travels in binary frames, without regard to where one ends (MQTT 3.1.1, section 6): what [`take`](Self::take)
-/// leaves and what [`put`](Self::put) covers is a stream of bytes. Begun by [`Upgrade::frames`](super::Upgrade::frames).
+/// Binary frames carry MQTT as a byte stream, and packets may span frames (MQTT 3.1.1, section 6): [`take`](Self::take)
+/// returns and [`put`](Self::put) accepts bytes of that stream. Made by [`Upgrade::frames`](super::Upgrade::frames).
 #[derive(Clone, Debug)]
 pub struct Frames {
     /// Draws the masks.
     rng: Rng,
     place: Place,
     kind: Kind,
-    /// Bytes of the frame's payload that have not come.
+    /// Bytes of the frame's payload that have not arrived.
     left: u32,
     /// A message has begun and its last frame has not.
     open: bool,
@@ -59,7 +59,7 @@ pub struct Frames {
     owed: bool,
 }
 
-/// What the next byte is.
+/// The kind of the next byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     First,
@@ -77,7 +77,7 @@ enum Kind {
     Close,
 }
 
-/// What came in bytes that were [taken](Frames::take).
+/// The content of bytes that were [taken](Frames::take).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Taken {
@@ -102,7 +102,7 @@ impl Frames {
         }
     }
 
-    /// Takes the next bytes from the service, cut anywhere, and leaves the data that was in their frames at their front.
+    /// Takes the next bytes from the service, in pieces of any size, and moves their frames' data to the front.
     ///
     /// # Errors
     /// [`FrameError`], after which the connection is of no use.
@@ -187,7 +187,7 @@ impl Frames {
         };
         match kind {
             Kind::Data => self.open = !last,
-            // A ping that was not answered yet makes way for this one (RFC 6455, section 5.5.3).
+            // This ping replaces one that was not answered yet (RFC 6455, section 5.5.3).
             Kind::Ping | Kind::Close if last => (self.ping_len, self.owed) = (0, false),
             Kind::Pong if last => {}
             Kind::Ping | Kind::Pong | Kind::Close => return Err(FrameError::Control),
@@ -201,7 +201,7 @@ impl Frames {
         self.end();
     }
 
-    /// Ends the frame when its payload is whole.
+    /// Ends the frame when its payload is complete.
     fn end(&mut self) {
         if self.left > 0 {
             return;
@@ -214,8 +214,8 @@ impl Frames {
         }
     }
 
-    /// Puts as much of `data` as fits into one frame in `out`; returns how much of `data` that is, and the length of the
-    /// frame, both 0 when `out` is too short for any.
+    /// Writes as much of `data` as fits into one frame in `out`; returns how much of `data` that is, and the length of
+    /// the frame, both 0 if `out` is too short.
     pub fn put(&mut self, data: &[u8], out: &mut [u8]) -> (usize, usize) {
         let longest = usize::from(u16::MAX);
         let short = out.len().saturating_sub(2 + MASK).min(SHORT);
@@ -227,8 +227,8 @@ impl Frames {
         (data.len(), frame(BINARY, self.mask(), data, out))
     }
 
-    /// Puts the answer to the latest ping into `out`, which holds [`CONTROL_FRAME`] bytes or more; returns the length of
-    /// the frame, 0 when nothing is to be answered.
+    /// Writes the pong for the latest ping into `out`, of at least [`CONTROL_FRAME`] bytes; returns the length of the
+    /// frame, 0 without a pending pong.
     pub fn put_answer(&mut self, out: &mut [u8]) -> usize {
         if !self.owed || out.len() < CONTROL_FRAME {
             return 0;
@@ -238,8 +238,8 @@ impl Frames {
         frame(PONG, self.mask(), ping.get(..self.ping_len).unwrap_or_default(), out)
     }
 
-    /// Puts a close frame (RFC 6455, section 5.5.1) with the code 1000, as at an end in order, into `out`, which holds
-    /// [`CONTROL_FRAME`] bytes or more; returns its length, 0 when it does not fit.
+    /// Writes a close frame (RFC 6455, section 5.5.1) with the code 1000, normal closure, into `out`, of at least
+    /// [`CONTROL_FRAME`] bytes; returns its length, 0 if it does not fit.
     pub fn put_close(&mut self, out: &mut [u8]) -> usize {
         if out.len() < CONTROL_FRAME { 0 } else { frame(CLOSE, self.mask(), &1000_u16.to_be_bytes(), out) }
     }
@@ -251,7 +251,7 @@ impl Frames {
         Some(u16::from_be_bytes(*code))
     }
 
-    /// Whether [`put_answer`](Self::put_answer) has something to put.
+    /// Whether [`put_answer`](Self::put_answer) has a pong to write.
     #[must_use]
     pub const fn owes_answer(&self) -> bool {
         self.owed
@@ -262,7 +262,7 @@ impl Frames {
     }
 }
 
-/// Writes a frame into `out`, which holds it; returns its length.
+/// Writes a frame into `out`, which is large enough; returns its length.
 fn frame(kind: u8, mask: [u8; MASK], data: &[u8], out: &mut [u8]) -> usize {
     let [.., high, low] = data.len().to_be_bytes();
     let head: &[u8] =
@@ -276,11 +276,11 @@ fn frame(kind: u8, mask: [u8; MASK], data: &[u8], out: &mut [u8]) -> usize {
     len
 }
 
-/// What a service sent is no frame that a device understands.
+/// The service sent an invalid frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// The head has bits of an extension, and none was agreed on (RFC 6455, section 5.2).
+    /// The head has bits of an extension, but none was negotiated (RFC 6455, section 5.2).
     Extension,
     /// The head names a kind that is reserved (RFC 6455, section 5.2).
     Unknown,
@@ -299,7 +299,7 @@ pub enum FrameError {
 impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Extension => "a WebSocket frame uses an extension that nobody asked for",
+            Self::Extension => "a WebSocket frame uses an extension that was not requested",
             Self::Unknown => "a WebSocket frame is of a reserved kind",
             Self::Text => "a WebSocket frame of text, where MQTT has binary ones",
             Self::Masked => "a WebSocket frame of the service is masked",

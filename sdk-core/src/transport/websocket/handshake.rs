@@ -11,31 +11,31 @@ use crate::transport::http_proxy::{ANSWER_MAX, VERSION};
 /// Port of HTTPS, which WebSockets over TLS use (RFC 6455, section 11.1.2).
 pub const PORT: u16 = 443;
 
-/// The subprotocol to ask for, and the one the service must answer with (MQTT 3.1.1, section 6, \[MQTT-6.0.0-3\]).
+/// The subprotocol to request, with which the service must answer (MQTT 3.1.1, section 6, \[MQTT-6.0.0-3\]).
 pub const SUBPROTOCOL: &str = "mqtt";
 
 /// Path of IoT Hub and of the Device Provisioning Service (azure-docs `iot/iot-mqtt-connect-to-iot-hub.md` and
 /// `iot/iot-mqtt-connect-to-iot-dps.md`).
 const PATH: &str = "/$iothub/websocket";
 
-/// The hub's path for devices without a certificate (azure-sdk-for-c, `az_iot_hub_client.h`): it then does not ask for
-/// one by renegotiating TLS, which TLS 1.3 has no way to do.
+/// The hub's path for devices without a certificate (azure-sdk-for-c, `az_iot_hub_client.h`): the hub then does not
+/// request one by TLS renegotiation, which TLS 1.3 does not have.
 const PATH_WITHOUT_CERTIFICATE: &str = "/$iothub/websocket?iothub-no-client-cert=true";
 
-/// What brokers commonly listen on.
+/// The usual path of brokers.
 const BROKER_PATH: &str = "/mqtt";
 
-/// What a service appends to the nonce before it answers with the digest (RFC 6455, section 1.3).
+/// The text that a service appends to the nonce before it answers with the digest (RFC 6455, section 1.3).
 const ACCEPT_SUFFIX: &[u8; 36] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// The status of an upgrade (RFC 9110, section 15.2.2).
 const SWITCHING: u16 = 101;
 
-/// Longest line of an answer that is understood: of those that matter the digest has the longest value, and
-/// `Connection` may list more than the upgrade.
+/// Longest line of an answer that is parsed: the digest has the longest value of the required headers, and `Connection`
+/// may list more than the upgrade.
 const LINE: usize = 128;
 
-/// What the opening of WebSockets asks for, and what an answer means.
+/// The upgrade to WebSockets: its request, and the meaning of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "frontends fill it in")]
 pub struct Opening {
@@ -63,7 +63,7 @@ impl Opening {
     #[must_use]
     pub fn request<'a>(self, host: &'a str, port: u16, upgrade: &'a Upgrade) -> Text<'a> {
         let [open, close] = if host.contains(':') { ["[", "]"] } else { ["", ""] };
-        // Only a port that is not the scheme's is told.
+        // Only a port other than the scheme's is included.
         let [colon, port] =
             if port == PORT { [Part::Plain(""); 2] } else { [Part::Plain(":"), Part::Number(u64::from(port))] };
         Text::of([
@@ -84,16 +84,16 @@ impl Opening {
         ])
     }
 
-    /// Says what an answer other than the upgrade is: its HTTP status, 0 for one that is not HTTP and 101 for one that
-    /// does not keep to the terms of the upgrade, and the value of its `Retry-After`, of which a date counts as none
-    /// (RFC 9110, section 10.2.3).
+    /// Converts an answer other than the upgrade: its HTTP status, 0 for one that is not HTTP and 101 for one that
+    /// violates the upgrade's requirements, and the value of its `Retry-After`; a date is ignored (RFC 9110, section
+    /// 10.2.3).
     #[must_use]
     pub fn refused(status: u16, retry_after: Option<&str>) -> Failure {
         Failure::UpgradeRefused { status, retry_after_secs: retry_after.and_then(seconds) }
     }
 }
 
-/// Opens WebSockets on a connection: has the nonce of the request, and reads the answer in constant memory.
+/// The WebSocket handshake of a connection: has the nonce of the request, and parses the answer in constant memory.
 ///
 /// ```
 /// use steadfast_core::transport::{Opening, PORT, Upgrade};
@@ -114,29 +114,29 @@ pub struct Upgrade {
     rng: Rng,
     /// The nonce, in base64.
     key: [u8; 24],
-    /// What the service must answer to it.
+    /// The expected answer to it.
     accept: [u8; 28],
     /// The line that is being read, as much as is understood, and its length.
     line: [u8; LINE],
     len: usize,
     /// Bytes of the answer so far.
     taken: usize,
-    /// 0 until the first line is whole.
+    /// 0 until the first line is complete.
     status: u16,
     terms: Terms,
     retry_after: Option<u32>,
 }
 
-/// Which terms of the upgrade the answer keeps (RFC 6455, section 4.1).
+/// Which requirements of the upgrade the answer meets (RFC 6455, section 4.1).
 #[derive(Clone, Copy, Debug, Default)]
 struct Terms {
     upgrade: bool,
     connection: bool,
     accept: bool,
     protocol: bool,
-    /// A subprotocol that nobody asked for.
+    /// A subprotocol that was not requested.
     other_protocol: bool,
-    /// An extension, which nobody asked for.
+    /// An extension, which was not requested.
     extension: bool,
     /// A digest of another nonce.
     other_accept: bool,
@@ -155,9 +155,9 @@ impl Terms {
 }
 
 impl Upgrade {
-    /// Begins. The nonce and the masks of the frames are drawn from `seed`, which has to be another one for each
-    /// connection: they keep what stands between from taking the bytes for something else (RFC 6455, section 10.3), and
-    /// secure nothing, which is what TLS is for.
+    /// Begins. The nonce and the masks of the frames are drawn from `seed`, which must differ for each connection: they
+    /// keep intermediaries from misinterpreting the bytes (RFC 6455, section 10.3), and provide no security, unlike
+    /// TLS.
     #[must_use]
     pub fn new(seed: Seed) -> Self {
         let mut rng = Rng::new(seed, "");
@@ -188,8 +188,8 @@ impl Upgrade {
     /// Takes the next byte of the answer; returns whether it was the last one: the next is of a [frame](Self::frames).
     ///
     /// # Errors
-    /// [`Failure::UpgradeRefused`], as [`Opening::refused`] says it: at once when the answer is not HTTP, else when its
-    /// head has ended.
+    /// [`Failure::UpgradeRefused`], from [`Opening::refused`]: immediately if the answer is not HTTP, else at the end
+    /// of its head.
     pub fn take(&mut self, byte: u8) -> Result<bool, Failure> {
         let at = self.taken;
         self.taken = at.saturating_add(1);
@@ -227,7 +227,7 @@ impl Upgrade {
         }
     }
 
-    /// Takes a header of the answer; names and most values are of no case (RFC 9110, section 5.1).
+    /// Takes a header of the answer; names and most values are case-insensitive (RFC 9110, section 5.1).
     fn header(&mut self, name: &[u8], value: &[u8]) {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         let lists =
@@ -251,14 +251,14 @@ impl Upgrade {
         }
     }
 
-    /// Returns the frames, once the answer is whole.
+    /// Returns the frames, once the answer is complete.
     #[must_use]
     pub fn frames(self) -> Frames {
         Frames::new(self.rng)
     }
 }
 
-/// Returns the digest that proves that a service has read `key` (RFC 6455, section 4.2.2), in base64.
+/// Returns the digest with which a service confirms `key` (RFC 6455, section 4.2.2), in base64.
 fn accept(key: &[u8; 24]) -> [u8; 28] {
     let mut message = [0; 24 + ACCEPT_SUFFIX.len()];
     for (slot, byte) in message.iter_mut().zip(key.iter().chain(ACCEPT_SUFFIX)) {
@@ -267,7 +267,7 @@ fn accept(key: &[u8; 24]) -> [u8; 28] {
     base64(&sha1(&message))
 }
 
-/// Returns the status that a first line tells (RFC 9112, section 4).
+/// Returns the status in a first line (RFC 9112, section 4).
 fn status(line: &[u8]) -> Option<u16> {
     // "HTTP/1.", a digit and a space.
     let rest = line.get(VERSION.len().saturating_add(1)..)?.strip_prefix(b" ")?;
@@ -282,7 +282,7 @@ fn status(line: &[u8]) -> Option<u16> {
     status.filter(|status| *status >= 100)
 }
 
-/// Returns the seconds of a `Retry-After`, of which a date counts as none.
+/// Returns the seconds of a `Retry-After`; a date is ignored.
 fn seconds(value: &str) -> Option<u32> {
     crate::scan::decimal(value.trim_ascii()).and_then(|seconds| u32::try_from(seconds).ok())
 }

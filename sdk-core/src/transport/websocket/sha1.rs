@@ -1,4 +1,4 @@
-//! SHA-1 (FIPS 180-4, sections 5 and 6.1), small rather than fast: by it a service shows that it has read a nonce, and it
+//! SHA-1 (FIPS 180-4, sections 5 and 6.1), small rather than fast: a service uses it to confirm a nonce, and it
 //! protects nothing.
 
 /// Bytes of a block, and of the length in the last one.
@@ -43,7 +43,7 @@ pub(super) fn sha1(message: &[u8]) -> [u8; 20] {
 fn block(state: &mut [u32; 5], mut words: [u32; BLOCK / 4]) {
     let [mut a, mut b, mut c, mut d, mut e] = *state;
     for round in 0..80_usize {
-        // The schedule is made in place: each word makes way for the one sixteen rounds later.
+        // The schedule is computed in place: each word is replaced by the one sixteen rounds later.
         let word = |back: usize| words.get(round.wrapping_sub(back) & 15).copied().unwrap_or_default();
         let scheduled = if round < 16 { word(0) } else { (word(3) ^ word(8) ^ word(14) ^ word(16)).rotate_left(1) };
         if let Some(slot) = words.get_mut(round & 15) {
