@@ -43,7 +43,7 @@ impl fmt::Display for DeliveryError {
 impl std::error::Error for DeliveryError {}
 
 impl From<DropReason> for DeliveryError {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "whatever else a later version drops, it sets aside")]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a reason that a later version adds counts as rejected")]
     fn from(reason: DropReason) -> Self {
         match reason {
             DropReason::Expired => Self::Expired,

@@ -142,7 +142,7 @@ async fn a_proxy_that_asks_for_another_password_stops_the_device_until_it_does_n
     let refused = Failure::Local(LocalFailure::ProxyAuthentication);
     let status = actor.failed(refused).await;
     assert_eq!(status.advice(), Advice::CheckProxy);
-    assert!(status.to_string().contains("the proxy asks for another user or password (407)"), "{status}");
+    assert!(status.to_string().contains("the proxy requires another user or password (407)"), "{status}");
     actor.status("refused again", |status| status.failures > 3).await;
     proxy.set_login(LOGIN);
     actor.delivered().await;
