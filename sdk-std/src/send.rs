@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use steadfast_core::{Message, MessageId, Priority, PublishError};
+use steadfast_core::{Destination, Message, MessageId, Priority, PublishError};
 
 use crate::clock;
 use crate::message::Telemetry;
@@ -55,10 +55,10 @@ impl From<Message<'_>> for OutboundMessage {
     fn from(message: Message<'_>) -> Self {
         let (text, payload) = (message.destination.text().to_owned(), message.payload.to_vec());
         match message.destination {
-            steadfast_core::Destination::Telemetry(_) => {
+            Destination::Telemetry(_) => {
                 Self::Telemetry(Telemetry::from_parts(text, payload, message.expires_after, message.priority))
             }
-            _ => Self::Topic(TopicMessage {
+            Destination::Topic(_) | _ => Self::Topic(TopicMessage {
                 topic: text,
                 payload,
                 retain: message.retain,

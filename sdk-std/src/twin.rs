@@ -132,7 +132,6 @@ impl Twin {
     ///
     /// Each stream gets every change by itself, so that two parts of an application can follow the same twin. A broker has
     /// no twins: the stream ends immediately.
-    #[must_use]
     pub fn desired(&self) -> DesiredProperties {
         DesiredProperties::open(&self.shared, None)
     }

@@ -1,5 +1,4 @@
 //! A driver that nobody polls is noticed.
-#![expect(clippy::unwrap_used, reason = "a test fails where it is")]
 
 mod support;
 

@@ -121,7 +121,7 @@ impl Peer {
             Self::Ours { device, told, next } => {
                 for number in *next..*next + count {
                     let telemetry = Telemetry::new(number.to_string()).message_id(&format!("msg-{number}"));
-                    let receipt = device.send(&telemetry.expect("a good id")).await.expect("room in the outbox");
+                    let receipt = device.send(telemetry.expect("a good id")).await.expect("room in the outbox");
                     let told = Arc::clone(told);
                     tokio::spawn(async move {
                         let error = receipt.delivered().await.err().map(|error| error.to_string());

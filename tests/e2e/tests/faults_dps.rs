@@ -76,7 +76,7 @@ async fn a_throttled_registration_waits_as_long_as_asked(pipe: Pipe) {
     policy.retry_after_cap = Duration::from_secs(1);
     let (device, driver) = scene.member(pipe).retry(policy).build().unwrap();
     tokio::spawn(driver);
-    let receipt = device.send(&steadfast::Telemetry::new("x")).await.unwrap();
+    let receipt = device.send(steadfast::Telemetry::new("x")).await.unwrap();
     e2e::soon(receipt.delivered()).await.unwrap();
     let at: Vec<_> = scene.emulator.dps().registrations().into_iter().map(|one| (one.at, one.status)).collect();
     let [(first, Some(429)), (second, Some(202))] = at[..] else { panic!("{at:?}") };

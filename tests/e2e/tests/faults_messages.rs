@@ -283,14 +283,14 @@ async fn a_message_that_kills_every_connection_is_set_aside_when_asked(pipe: Pip
     let builder = scene.device(pipe).poison_threshold(2).retry(hasty).window(4);
     let (device, driver) = builder.build().unwrap();
     let driver = tokio::spawn(driver);
-    let first = soon(device.send(&steadfast::Telemetry::new("good"))).await.unwrap();
+    let first = soon(device.send(steadfast::Telemetry::new("good"))).await.unwrap();
     let first = first;
     soon(first.delivered()).await.unwrap();
     scene.emulator.hub(HUB_A).inject(Injection::until_cleared(Fault::DropBeforeStore));
-    let poison = soon(device.send(&steadfast::Telemetry::new("poison"))).await.unwrap();
+    let poison = soon(device.send(steadfast::Telemetry::new("poison"))).await.unwrap();
     assert_eq!(soon(poison.delivered()).await, Err(steadfast::DeliveryError::Rejected));
     scene.emulator.hub(HUB_A).clear_faults();
-    let later = soon(device.send(&steadfast::Telemetry::new("later"))).await.unwrap();
+    let later = soon(device.send(steadfast::Telemetry::new("later"))).await.unwrap();
     soon(later.delivered()).await.unwrap();
     let books = soon(device.stop(Duration::from_secs(5))).await;
     assert!(books.balances());

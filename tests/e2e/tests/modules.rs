@@ -109,7 +109,7 @@ async fn a_message_the_hub_finds_too_large_is_refused_before_it_is_sent(pipe: Pi
     let scene = Scene::at_hub().await;
     let actor = scene.run_device(pipe);
     actor.up().await;
-    let error = soon(actor.device.send(&Telemetry::new(vec![b'x'; 262_144]))).await.unwrap_err();
+    let error = soon(actor.device.send(Telemetry::new(vec![b'x'; 262_144]))).await.unwrap_err();
     assert_eq!(error.to_string(), "the message counts 262160 bytes; the limit is 262144");
     let largest = Telemetry::new(vec![b'x'; 262_144 - 16]);
     soon(soon(actor.device.send(&largest)).await.unwrap()).await.unwrap();

@@ -81,7 +81,7 @@ async fn a_stop_at_a_hub_that_acknowledges_nothing_ends_at_its_deadline(pipe: Pi
         let left = actor.device.queued();
         assert_eq!((books.queued, left.len()), (20, 20), "{fault:?}");
         assert!(actor.outcomes().await.iter().all(|sent| sent.outcome == Err(DeliveryError::StillQueued)));
-        assert_eq!(actor.device.send(&Telemetry::new("late")).await.unwrap_err(), SendError::Stopped);
+        assert_eq!(actor.device.send(Telemetry::new("late")).await.unwrap_err(), SendError::Stopped);
     }
 }
 
@@ -161,7 +161,7 @@ async fn receipts_can_be_dropped(pipe: Pipe) {
     let (device, driver) = scene.device(pipe).build().unwrap();
     tokio::spawn(driver);
     for number in 0..50 {
-        drop(soon(device.send(&Telemetry::new(number.to_string()))).await.unwrap());
+        drop(soon(device.send(Telemetry::new(number.to_string()))).await.unwrap());
     }
     let books = soon(device.stop(Duration::from_secs(10))).await;
     // Before the link is up a stop does not wait: what was not sent stays.
@@ -171,7 +171,7 @@ async fn receipts_can_be_dropped(pipe: Pipe) {
     let mut status = device.status_changes();
     soon(status.wait_for(|status| status.state == State::Up)).await.unwrap();
     for number in 0..50 {
-        drop(soon(device.send(&Telemetry::new(number.to_string()))).await.unwrap());
+        drop(soon(device.send(Telemetry::new(number.to_string()))).await.unwrap());
     }
     assert_eq!(soon(device.stop(Duration::from_secs(10))).await.delivered, 50);
 }
@@ -187,7 +187,7 @@ async fn a_full_outbox_waits_or_evicts_as_told(pipe: Pipe) {
     let waited = tokio::time::timeout(Duration::from_millis(50), waits.device.send(&message)).await;
     assert!(waited.is_err(), "there is no room");
     let sending = waits.device.clone();
-    let fifth = tokio::spawn(async move { sending.send(&Telemetry::new("fifth")).await });
+    let fifth = tokio::spawn(async move { sending.send(Telemetry::new("fifth")).await });
     hub.up().unwrap();
     waits.watch(soon(fifth).await.unwrap().unwrap());
     waits.finish(&scene).await;

@@ -266,10 +266,10 @@ async fn the_largest_message_arrives_and_one_byte_more_is_refused_in_words(pipe:
     // The property's name and value, and the message id made for it.
     let room = LIMIT - "room".len() - "ä b".len() - 16;
     let message = |len: usize| Telemetry::new(vec![b'x'; len]).property("room", "ä b").unwrap();
-    let refused = offline.device.send(&message(room + 1)).await.unwrap_err();
+    let refused = offline.device.send(message(room + 1)).await.unwrap_err();
     assert_eq!(refused, SendError::TooLarge { size: LIMIT + 1, limit: LIMIT });
     assert_eq!(refused.to_string(), "the message counts 262145 bytes; the limit is 262144");
-    let receipt = offline.device.send(&message(room)).await.unwrap();
+    let receipt = offline.device.send(message(room)).await.unwrap();
     offline.deliver(vec![receipt]).await;
     let messages = scene.emulator.ledger().messages(DEVICE);
     assert_eq!((messages.len(), messages[0].payload.len()), (1, room));
