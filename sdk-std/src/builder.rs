@@ -205,7 +205,7 @@ impl Builder {
     }
 
     /// Sets the subscriptions that the link keeps while it is up. Default none;
-    /// [`Device::receive`](crate::Device::receive) returns the messages.
+    /// [`Device::messages`](crate::Device::messages) returns the messages.
     pub const fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
         self.config.subscriptions = subscriptions;
         self

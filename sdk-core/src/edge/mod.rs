@@ -1,7 +1,7 @@
 //! Azure IoT Edge: a module's environment, and its requests to the other parts of Edge.
 //!
 //! A module has no key. It reads its identity from environment variables ([`Environment`]), gets signatures and trusted
-//! roots from its device's workload API ([`workload`], with the retries of [`pace`]), and connects to the Edge hub, its
+//! roots from its device's workload API ([`workload`], with the retries of [`retry`]), and connects to the Edge hub, its
 //! gateway, as to an IoT hub. Through the gateway it may call direct methods of other modules and devices
 //! ([`methods`]).
 //!
