@@ -175,3 +175,8 @@ pub use board::{Board, Connect, Dial, OwnedDial, Stream};
 pub use device::Device;
 pub use engine::{Ack, Buffers, CloudToDevice, Message, ModuleInput, Poll, ServiceBuffers, SetupError};
 pub use services::{AnyLink, WithServices};
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -147,7 +147,13 @@ pub use steadfast_core::{
     SubscribeError, SubscriptionId, Subscriptions, Timeouts, TlsFailure, Usage,
 };
 
-/// Compiles the example of the README.
+/// Compiles the examples of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Compiles the examples of the pages.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/getting-started.md")]
+#[doc = include_str!("../../docs/observability.md")]
+struct Pages;
