@@ -73,6 +73,7 @@ impl Device {
         &self.setup
     }
 
+    #[cfg(feature = "_requests")]
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

@@ -39,7 +39,7 @@ pub mod io {
     impl core::error::Error for EspIOError {}
 
     /// Asynchronous streams.
-    pub mod nonblocking {
+    pub mod asynch {
         pub use embedded_io_async::*;
     }
 }
@@ -104,7 +104,7 @@ pub mod task {
     }
 
     /// Waking of asynchronous tasks.
-    pub mod nonblocking {
+    pub mod asynch {
         /// A flag that a task waits for.
         #[derive(Debug, Default)]
         pub struct Notification(());
