@@ -97,6 +97,7 @@ async fn steadfast(emulator: &Emulator, id: &str, key: &str) {
     deliver(&device, &reading).await;
     cloud.set_desired(&json!({"interval": 10})).unwrap();
 
+    let mut changes = device.twin().desired();
     let twin = timeout(STEP, device.twin().get()).await.unwrap().unwrap();
     assert_eq!(serde_json::from_str::<Value>(&twin.desired).unwrap(), json!({"interval": 10, "$version": 2}));
     let report = device.twin().report(r#"{"fw": "1.2.3", "gone": null}"#).unwrap();
@@ -110,7 +111,6 @@ async fn steadfast(emulator: &Emulator, id: &str, key: &str) {
     let message = timeout(STEP, device.messages().next()).await.unwrap().unwrap();
     assert_eq!((message.message_id().as_deref(), message.payload()), (Some("m-1"), &b"clouds say hi"[..]));
     assert!(message.acknowledge());
-    let mut changes = device.twin().desired();
     loop {
         let desired = timeout(STEP, changes.next()).await.unwrap().unwrap();
         if let Desired::Patch { patch, version: 3 } = desired {
