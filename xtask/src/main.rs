@@ -17,6 +17,7 @@ mod fleet;
 mod licence;
 mod metadata;
 mod no_std;
+mod package;
 mod shell;
 mod size;
 mod stack;
@@ -65,6 +66,12 @@ const STEPS: &[Step] = &[
         run: features::run,
     },
     Step { name: "doc", about: "builds the documentation, warnings denied", in_ci: true, run: checks::doc },
+    Step {
+        name: "package",
+        about: "packages the libraries, and builds and runs a program with the packages",
+        in_ci: true,
+        run: package::run,
+    },
     Step {
         name: "test",
         about: "installs what tests need and runs every suite (`--no-install` installs nothing)",
