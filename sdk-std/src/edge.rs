@@ -36,9 +36,9 @@ impl Device {
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// use steadfast::{Device, Subscriptions, Telemetry};
+    /// use steadfast::{Device, Telemetry};
     ///
-    /// let (module, driver) = Device::from_edge_environment().subscriptions(Subscriptions::MODULE).build()?;
+    /// let (module, driver) = Device::from_edge_environment().build()?;
     /// tokio::spawn(driver);
     /// let mut messages = module.messages();
     /// while let Some(message) = messages.next().await {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use examples::{Outcome, Place, local, narrate, say};
 use serde_json::Value;
-use steadfast::{Device, Inbound, Subscriptions, Telemetry};
+use steadfast::{Device, Inbound, Telemetry};
 
 /// Too warm, in degrees Celsius.
 const LIMIT: f64 = 30.0;
@@ -17,7 +17,6 @@ async fn main() -> Outcome {
     let place = Place::of_module().await?;
     let (module, driver) = place
         .builder() // `Device::from_edge_environment()`
-        .subscriptions(Subscriptions::MODULE)
         .build()?;
     narrate(&module);
     let driver = tokio::spawn(driver);

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use examples::{Outcome, Place, local, narrate, say};
 use serde_json::{Value, json};
-use steadfast::{Device, MethodAnswer, Methods, Subscriptions, Telemetry};
+use steadfast::{Device, MethodAnswer, Methods, Telemetry};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
     let place = Place::with_key().await?;
-    let (device, driver) = place.builder().subscriptions(Subscriptions::METHODS).build()?;
+    let (device, driver) = place.builder().build()?;
     narrate(&device);
     let driver = tokio::spawn(driver);
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use examples::{Outcome, Place, local, narrate, say};
 use serde_json::{Value, json};
-use steadfast::{Desired, Device, MethodAnswer, Methods, Subscriptions, Telemetry, pnp};
+use steadfast::{Desired, Device, MethodAnswer, Methods, Telemetry, pnp};
 
 const MODEL: &str = "dtmi:com:example:Thermostat;1";
 
@@ -27,7 +27,6 @@ async fn main() -> Outcome {
     let (device, driver) = place
         .builder_announcing(&json!({ "modelId": MODEL }).to_string()) // `Dps::payload`
         .model_id(MODEL) // at each CONNECT
-        .subscriptions(Subscriptions::ALL)
         .build()?;
     narrate(&device);
     let driver = tokio::spawn(driver);
