@@ -204,8 +204,9 @@ impl Builder {
         self
     }
 
-    /// Sets the subscriptions that the link keeps while it is up. Default none;
-    /// [`Device::messages`](crate::Device::messages) returns the messages.
+    /// Sets the subscriptions to hold from the first connection on. Default none: [`Device::twin`](crate::Device::twin),
+    /// [`direct_methods`](crate::Device::direct_methods) and [`messages`](crate::Device::messages) add theirs when they are
+    /// used. This is for an application that uses them later, and wants nothing missed until then.
     pub const fn subscriptions(mut self, subscriptions: Subscriptions) -> Self {
         self.config.subscriptions = subscriptions;
         self

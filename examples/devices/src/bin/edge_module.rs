@@ -30,7 +30,8 @@ async fn main() -> Outcome {
 }
 
 async fn filter(module: &Device) -> Outcome {
-    while let Some(message) = module.messages().next().await {
+    let mut messages = module.messages();
+    while let Some(message) = messages.next().await {
         if let Some(warm) = too_warm(&message) {
             say("module", format_args!("{warm} degrees: an alarm"));
             let alarm = Telemetry::json(String::from_utf8_lossy(message.payload())).output_name("alarms")?;
