@@ -49,8 +49,8 @@ const MUTANTS: [Mutant; 21] = [
     Mutant {
         name: "an urgent message is dropped for a normal one",
         file: "link/deliver.rs",
-        from: "let evicts_urgent = priority == Priority::Urgent && ",
-        to: "let evicts_urgent = priority != Priority::Urgent || ",
+        from: "priority == Priority::Urgent && self.profile.session().overflow == Overflow::DropOldest",
+        to: "priority != Priority::Urgent || self.profile.session().overflow == Overflow::DropOldest",
     },
     Mutant {
         name: "an acknowledgement ends the oldest message, whatever it names",
